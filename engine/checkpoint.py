@@ -1,0 +1,77 @@
+"""Checkpoints on disk: a folder with ``config.json`` and ``model.safetensors`` (and, once exported, ONNX files).
+
+Nothing is unpickled, and every size is checked before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.config import CheckpointError, ModelConfig
+
+if TYPE_CHECKING:
+    from engine.model import PerceiverS
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def bundled() -> Path:
+    """The checkpoint that comes with the package."""
+    return Path(__file__).with_name("weights") / "small"
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model's shape and the other entries of ``config.json``. Raises ``CheckpointError``."""
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path}: too large for a config")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: no checkpoint here ({error.strerror}: {path.name})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+        raise CheckpointError(f"{path}: no 'model' table")
+    return ModelConfig.from_dict(data["model"]), {k: v for k, v in data.items() if k != "model"}
+
+
+def save_model(model: PerceiverS, folder: Path, **extra: Any) -> None:
+    """Writes weights and config, each file complete or not at all."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.part")
+    (folder / "model.part").rename(folder / "model.safetensors")
+    (folder / "config.part").write_text(json.dumps({"model": model.config.to_dict(), **extra}, indent=1))
+    (folder / "config.part").rename(folder / "config.json")
+
+
+def load_model(folder: Path) -> PerceiverS:
+    """The PyTorch model of a checkpoint, in evaluation mode. Raises ``CheckpointError``."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from engine.model import PerceiverS
+
+    config, _ = read_config(folder)
+    path = folder / "model.safetensors"
+    with torch.device("meta"):
+        model = PerceiverS(config)
+    need = sum(p.numel() for p in model.parameters()) * 8 + (1 << 20)
+    try:
+        if path.stat().st_size > need:
+            raise CheckpointError(f"{path}: larger than its config explains")
+        tensors = load_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged ({error})") from error
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: does not fit its config ({str(error).splitlines()[-1].strip()})") from error
+    return model.float().eval()

@@ -1,0 +1,78 @@
+"""The shape of a PerceiverS, as stored in a checkpoint's ``config.json``. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the network. ``scales`` are the windows, in events, of the cross-attention stages, in order; ``window`` is
+    the sliding window of every latent layer; ``slack`` is how many events can be rewound without recomputing.
+    """
+
+    width: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    layers: int = 4
+    scales: tuple[int, ...] = (1024, 8192)
+    window: int = 512
+    mlp: int = 4
+    slack: int = 256
+    rotary_base: float = 10000.0
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The window of every attention in the order of execution: cross-attention stages, then latent layers."""
+        return self.scales + (self.window,) * self.layers
+
+    def ring(self, window: int) -> int:
+        """Rows of the key/value ring for a window: the window and the slack for rewinds."""
+        return window + self.slack
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Raises ``CheckpointError`` for unknown fields, wrong types and sizes no machine should be asked for."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name in data:
+            if name not in fields:
+                raise CheckpointError(f"model config: unknown field {name!r}")
+        values = dict(data)
+        scales = values.get("scales", cls.scales)
+        if not isinstance(scales, (list, tuple)) or not 1 <= len(scales) <= 8:
+            raise CheckpointError(f"model config: scales must be a list of 1 to 8 windows, found {scales!r}")
+        values["scales"] = tuple(scales)
+        for name, value in [*((n, v) for n, v in values.items() if n != "scales"), *(("scales", s) for s in scales)]:
+            if name == "rotary_base":
+                good = isinstance(value, (int, float)) and not isinstance(value, bool) and 1 < value <= 1e9
+            else:
+                good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 20
+            if not good:
+                raise CheckpointError(f"model config: {name} = {value!r} is out of range")
+        config = cls(**values)
+        if config.width > 8192 or config.layers > 128 or config.width % config.heads or config.heads % config.kv_heads:
+            raise CheckpointError(f"model config: sizes do not fit together: {config}")
+        if config.head_dim % 2:
+            raise CheckpointError(f"model config: the head size must be even, found {config.head_dim}")
+        return config
+
+
+PRESETS = {
+    "tiny": ModelConfig(width=64, heads=2, kv_heads=1, layers=2, scales=(24, 64), window=16, slack=8),
+    "small": ModelConfig(),
+    "base": ModelConfig(width=512, heads=8, kv_heads=2, layers=10, scales=(1024, 32768), window=1024),
+    "large": ModelConfig(width=768, heads=12, kv_heads=2, layers=16, scales=(1024, 32768), window=1024),
+}

@@ -1,0 +1,323 @@
+"""PerceiverS in PyTorch: the training forward and the streaming step are two readings of the same blocks.
+
+    z = e[t]                                                raw event embeddings
+    for S in scales:    z += CrossAttention(z, e[t-S+1..t]);  z += MLP(z)       Multi-Scale, cascaded
+    for layer in layers: z += SelfAttention(z, z[t-W+1..t]);  z += MLP(z)       sliding window, in training too
+
+Cross-attention keys and values come from raw embeddings, so they never go stale; the sliding window makes the latents'
+rolling cache exact as well. Positions enter only through rotary angles of differences. Source of the architecture:
+PerceiverS, arXiv 2411.08307; Perceiver AR, arXiv 2202.07765.
+
+Shapes: B batch, T events, N latents (the last N of T), D width, H heads, G key/value heads, C head size, R ring rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.config import ModelConfig
+from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, VELOCITIES, VELOCITY_BINS, WAITS
+from engine.sounding import AGES, MAX_AGE
+
+QUERY_BLOCK = 256  # queries that are scored together in the training forward; memory is linear in the context
+MASKED = -1e9
+
+
+class Rotary(NamedTuple):
+    """cos and sin of the rotary angles, each [..., T, C/2]."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotary_angles(positions: Tensor, config: ModelConfig) -> Rotary:
+    """Angles in float64, so that a position in the millions is as precise as the first. positions [..., T] int64."""
+    half = config.head_dim // 2
+    frequency = config.rotary_base ** (-torch.arange(half, dtype=torch.float64, device=positions.device) / half)
+    angle = positions[..., None].double() * frequency
+    return Rotary(angle.cos().float(), angle.sin().float())
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Rotates the two halves of the last axis. x [..., T, C]."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = rotary.cos.to(x.dtype), rotary.sin.to(x.dtype)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP. Where the keys come from is the caller's business."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        width, kv_width = config.width, config.kv_heads * config.head_dim
+        self.query_norm = nn.RMSNorm(width, eps=1e-6)
+        self.source_norm = nn.RMSNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * kv_width, bias=False)
+        self.query_scale = nn.RMSNorm(config.head_dim, eps=1e-6)
+        self.key_scale = nn.RMSNorm(config.head_dim, eps=1e-6)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp_norm = nn.RMSNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, config.mlp * width, bias=False)
+        self.down = nn.Linear(config.mlp * width, width, bias=False)
+
+    def keys_values(self, source: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """source [B, T, D] -> keys (rotated) and values, [B, G, T, C] each."""
+        k, v = self.key_value(self.source_norm(source)).chunk(2, dim=-1)
+        k = k.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
+        v = v.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
+        return rotate(self.key_scale(k), rotary), v
+
+    def forward(self, z: Tensor, rotary: Rotary, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """z [B, N, D]; ``attend`` maps rotated queries [B, H, N, C] to the attended values of the same shape."""
+        q = self.query(self.query_norm(z)).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        attended = attend(rotate(self.query_scale(q), rotary))
+        z = z + self.out(attended.transpose(1, 2).flatten(-2))
+        return z + self.down(F.gelu(self.up(self.mlp_norm(z))))
+
+
+def banded_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor, window: int) -> Tensor:
+    """Each query sees the keys of its last ``window`` positions, itself included.
+
+    q [B, H, N, C]; k, v [B, G, K, C]; the queries are the last N of the K keys; positions [B, N] and [B, K] rise, with -1
+    for padding at the front and gaps where context was dropped. Returns [B, H, N, C].
+    """
+    n, total = q.shape[2], k.shape[2]
+    out = []
+    for i in range(0, n, QUERY_BLOCK):
+        stop = min(i + QUERY_BLOCK, n)
+        low, high = max(0, total - n + i - window + 1), total - n + stop
+        keys = k_pos[:, None, low:high]
+        age = q_pos[:, i:stop, None] - keys  # [B, block, keys]
+        mask = (age >= 0) & (age < window) & ((keys >= 0) | (age == 0))
+        out.append(
+            F.scaled_dot_product_attention(
+                q[:, :, i:stop], k[:, :, low:high], v[:, :, low:high], attn_mask=mask[:, None], enable_gqa=True
+            )
+        )
+    return torch.cat(out, dim=2)
+
+
+def ring_attention(q: Tensor, ring: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]) -> Tensor:
+    """Attention over a ring's old rows and the chunk's new ones, without copying the ring.
+
+    q [1, H, T, C]; ring k, v [G, R, C]; new k, v [1, G, T, C]; additive masks [T, R] and [T, T]. Returns [1, H, T, C].
+    """
+    heads, t, size = q.shape[1:]
+    groups = ring[0].shape[0]
+    q = q.reshape(groups, heads // groups * t, size) * size**-0.5
+    old = (q @ ring[0].transpose(1, 2)).view(groups, heads // groups, t, -1) + masks[0]
+    now = (q @ new[0][0].transpose(1, 2)).view(groups, heads // groups, t, -1) + masks[1]
+    weights = torch.cat((old, now), dim=-1).softmax(dim=-1).view(groups, heads // groups * t, -1)
+    rows = ring[0].shape[1]
+    attended = weights[..., :rows] @ ring[1] + weights[..., rows:] @ new[1][0]
+    return attended.reshape(1, heads, t, size)
+
+
+class EventEmbedding(nn.Module):
+    """Sum of the embeddings of an event's fields and of what sounds after it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wait = nn.Embedding(WAITS, width)
+        self.action = nn.Embedding(ACTIONS, width)
+        self.velocity = nn.Embedding(VELOCITIES, width)
+        self.sounding = nn.Linear(2 * AGES, width, bias=False)
+
+    def forward(self, events: Tensor, ages: Tensor) -> Tensor:
+        """events [..., 3] int64, ages [..., AGES] integer (-1 = up) -> [..., D]."""
+        wait, action, velocity = events.unbind(-1)
+        held = (ages >= 0).float()
+        age = torch.log1p(ages.clamp(0, MAX_AGE).float()) * (1 / 8)
+        sounding = self.sounding(torch.cat((held, held * age), dim=-1))
+        return self.wait(wait) + self.action(action) + self.velocity(velocity) + sounding
+
+
+class Logits(NamedTuple):
+    """Unmasked logits of the three fields: [..., WAITS], [..., ACTIONS], [..., VELOCITY_BINS]."""
+
+    wait: Tensor
+    action: Tensor
+    velocity: Tensor
+
+
+class EventHead(nn.Module):
+    """p(wait | h) p(action | h, wait) p(velocity | h, wait, action): a chain of light heads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.wait_out = nn.Linear(width, WAITS)
+        self.wait = nn.Embedding(WAITS, width)
+        self.action_mlp = nn.Sequential(
+            nn.RMSNorm(width, eps=1e-6), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.action_out = nn.Linear(width, ACTIONS)
+        self.action = nn.Embedding(ACTIONS, width)
+        self.velocity_mlp = nn.Sequential(
+            nn.RMSNorm(width, eps=1e-6), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.velocity_out = nn.Linear(width, VELOCITY_BINS)
+
+    def wait_logits(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.norm(hidden)
+        return h, self.wait_out(h)
+
+    def action_logits(self, h: Tensor, wait: Tensor) -> tuple[Tensor, Tensor]:
+        h = h + self.wait(wait)
+        h = h + self.action_mlp(h)
+        return h, self.action_out(h)
+
+    def velocity_logits(self, h: Tensor, action: Tensor) -> Tensor:
+        h = h + self.action(action)
+        return self.velocity_out(h + self.velocity_mlp(h))
+
+    def forward(self, hidden: Tensor, wait: Tensor, action: Tensor) -> Logits:
+        """Teacher-forced logits: hidden [..., D], the event that did come [...]."""
+        h, wait_logits = self.wait_logits(hidden)
+        h, action_logits = self.action_logits(h, wait)
+        return Logits(wait_logits, action_logits, self.velocity_logits(h, action))
+
+
+class PerceiverS(nn.Module):
+    """The model. ``hidden`` is the training forward, ``step`` the streaming one; both give [.., N, D] for ``head``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = EventEmbedding(config.width)
+        self.cross = nn.ModuleList(Block(config) for _ in config.scales)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = EventHead(config.width)
+        self.apply(self._initialise)
+        for block in self.blocks:
+            nn.init.zeros_(block.out.weight)
+            nn.init.zeros_(block.down.weight)
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5 * 0.6)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.3)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Every block in the order of execution: cross-attention stages, then latent layers."""
+        return [cast(Block, block) for block in (*self.cross, *self.layers)]
+
+    def hidden(self, events: Tensor, ages: Tensor, positions: Tensor, latents: int) -> Tensor:
+        """The training forward.
+
+        events [B, T, 3], ages [B, T, AGES], positions [B, T] (rising; -1 = padding, only at the front; gaps where context was
+        dropped). The last ``latents`` positions are queries. Returns [B, latents, D].
+        """
+        rotary = rotary_angles(positions, self.config)
+        rotary = Rotary(rotary.cos[:, None], rotary.sin[:, None])  # one for all heads
+        e = self.embedding(events, ages)
+        here = Rotary(rotary.cos[:, :, -latents:], rotary.sin[:, :, -latents:])
+        q_pos = positions[:, -latents:]
+        z = e[:, -latents:]
+        stages = len(self.config.scales)
+        for block, window in zip(self.blocks[:stages], self.config.scales, strict=True):
+            reach = min(e.shape[1], window + latents)
+            near = Rotary(rotary.cos[:, :, -reach:], rotary.sin[:, :, -reach:])
+            k, v = block.keys_values(e[:, -reach:], near)
+            k_pos = positions[:, -reach:]
+            z = block(z, here, lambda q, k=k, v=v, k_pos=k_pos, w=window: banded_attention(q, k, v, q_pos, k_pos, w))
+        for block in self.blocks[stages:]:
+            k, v = block.keys_values(z, here)
+            z = block(z, here, lambda q, k=k, v=v: banded_attention(q, k, v, q_pos, q_pos, self.config.window))
+        return z
+
+    def step(
+        self, events: Tensor, ages: Tensor, positions: Tensor, rotary: Rotary, slots: Sequence[Tensor], rings: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The streaming step over T new events, in delta form: rings are read, never written.
+
+        events [T, 3], ages [T, AGES], positions [T]; ``slots``: the position held by each row of a ring, -1 = empty, one tensor
+        [R] for each scale and one for the latent layers; ``rings``: k and v [G, R, C] of every attention in order. Returns hidden
+        [T, D] and the new rows, k and v [G, T, C] of every attention.
+        """
+        d = positions[:, None] - positions[None]
+        masks: list[tuple[Tensor, Tensor]] = []
+        for window, held in zip((*self.config.scales, self.config.window), slots, strict=True):
+            age = positions[:, None] - held[None]
+            old = (held[None] >= 0) & (age > 0) & (age < window)
+            new = (d >= 0) & (d < window)
+            masks.append((torch.where(old, 0.0, MASKED), torch.where(new, 0.0, MASKED)))
+        masks += [masks[-1]] * (self.config.layers - 1)
+        e = self.embedding(events, ages)[None]
+        z = e
+        rows = []
+        for i, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
+            k, v = block.keys_values(e if i < len(self.cross) else z, rotary)
+            rows += [k[0], v[0]]
+            ring = (rings[2 * i], rings[2 * i + 1])
+            z = block(z, rotary, lambda q, ring=ring, new=(k, v), mask=mask: ring_attention(q, ring, new, mask))
+        return z[0], rows
+
+
+def decide(
+    head: EventHead,
+    hidden: Tensor,
+    wait_bias: Tensor,
+    action_bias: Tensor,
+    velocity_bias: Tensor,
+    temperature: Tensor,
+    min_p: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    """One event drawn from the chain of heads: [3] int64 (wait, action, velocity bin), deterministic given the noise.
+
+    hidden [D], biases [WAITS], [ACTIONS], [VELOCITY_BINS] added to the logits, temperature [1], min_p [1] (what is less likely
+    than this share of the likeliest is out), noise [WAITS + ACTIONS + VELOCITY_BINS] standard Gumbel (Gumbel-max sampling).
+    A rest is possible only after a full wait.
+    """
+
+    def draw(logits: Tensor, gumbel: Tensor) -> Tensor:
+        log_p = (logits / temperature).log_softmax(-1)
+        keep = log_p >= log_p.amax(-1, keepdim=True) + min_p.clamp(min=1e-8).log()
+        return torch.where(keep, log_p + gumbel, 2 * MASKED).argmax(-1)
+
+    for_wait, for_action, for_velocity = torch.split(noise, [WAITS, ACTIONS, VELOCITY_BINS])
+    h, logits = head.wait_logits(hidden[None])
+    wait = draw(logits + wait_bias, for_wait)  # [1]
+    h, logits = head.action_logits(h, wait)
+    no_rest = torch.where(wait < MAX_WAIT, MASKED, 0.0)[:, None] * (torch.arange(ACTIONS, device=wait.device) == REST)
+    action = draw(logits + action_bias + no_rest, for_action)
+    velocity = draw(head.velocity_logits(h, action) + velocity_bias, for_velocity)
+    return torch.cat((wait, action, velocity))
+
+
+def losses(logits: Logits, targets: Tensor, legal: Tensor) -> Tensor:
+    """Negative log-likelihood of each event in nats, [..., 3] for wait, action and velocity (0 where there is no velocity).
+
+    targets [..., 3] int64; legal [..., ACTIONS] bool from the state before the event: illegal actions have probability 0.
+    """
+    wait, action, velocity = targets.unbind(-1)
+    legal = legal.clone()
+    legal[..., REST] = wait == MAX_WAIT
+    legal[..., START] = False
+    action_logits = logits.action.float().masked_fill(~legal, MASKED)
+    played = action < NOTE_OFF
+    return torch.stack(
+        (
+            F.cross_entropy(logits.wait.float().flatten(0, -2), wait.flatten(), reduction="none").view(wait.shape),
+            F.cross_entropy(action_logits.flatten(0, -2), action.flatten(), reduction="none").view(wait.shape),
+            F.cross_entropy(
+                logits.velocity.float().flatten(0, -2), velocity.clamp(max=NO_VELOCITY - 1).flatten(), reduction="none"
+            ).view(wait.shape)
+            * played,
+        ),
+        dim=-1,
+    )

@@ -1,0 +1,94 @@
+"""ONNX Runtime on the CPU: the embedded default. No PyTorch anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.checkpoint import read_config
+from engine.config import CheckpointError
+from engine.runtimes import Odds, RuntimeUnavailable, rotary_angles, slot_positions
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise RuntimeUnavailable(f"onnxruntime cannot be imported ({error})") from error
+
+STEP_FILE, DECIDE_FILE = "step.onnx", "decide.onnx"
+
+
+class OnnxRuntime:
+    name = "onnx"
+
+    def __init__(self, checkpoint: Path, *, threads: int = 0) -> None:
+        self.config, _ = read_config(checkpoint)
+        threads = threads or 1  # a second one gains little here and belongs to the player
+        self._step = _session(checkpoint / STEP_FILE, threads)
+        self._decide = _session(checkpoint / DECIDE_FILE, 1)
+        self._ring_names = [f"{kind}{i}" for i in range(len(self.config.windows)) for kind in "kv"]
+        inputs = {one.name: tuple(one.shape) for one in self._step.get_inputs()}
+        for name, shape in zip(self._ring_names, self._shapes(), strict=True):
+            if inputs.get(name) != shape:
+                raise CheckpointError(f"{checkpoint / STEP_FILE}: input {name} is {inputs.get(name)}, its config says {shape}")
+        self.reset()
+
+    def _shapes(self) -> list[tuple[int, int, int]]:
+        config = self.config
+        return [(config.kv_heads, config.ring(window), config.head_dim) for window in config.windows for _ in "kv"]
+
+    def reset(self) -> None:
+        self._rings = [np.zeros(shape, np.float32) for shape in self._shapes()]
+
+    def step(self, events: np.ndarray, ages: np.ndarray, first: int) -> Sequence[np.ndarray]:
+        config, count = self.config, len(events)
+        positions = np.arange(first, first + count, dtype=np.int64)
+        cos, sin = rotary_angles(first, count, config)
+        feed = {"events": events, "ages": ages.astype(np.int64), "positions": positions, "cos": cos, "sin": sin}
+        for i, window in enumerate((*config.scales, config.window)):
+            feed[f"held{i}"] = slot_positions(first - 1, config.ring(window))
+        feed |= dict(zip(self._ring_names, self._rings, strict=True))
+        hidden, *rows = self._step.run(None, feed)
+        for ring, new in zip(self._rings, rows, strict=True):
+            ring[:, positions % ring.shape[1]] = new
+        return list(hidden)
+
+    def decide(self, hidden: np.ndarray, odds: Odds) -> tuple[int, int, int]:
+        feed = {
+            "hidden": hidden,
+            "wait_bias": odds.wait,
+            "action_bias": odds.action,
+            "velocity_bias": odds.velocity,
+            "temperature": np.array([odds.temperature], np.float32),
+            "min_p": np.array([odds.min_p], np.float32),
+            "noise": odds.noise,
+        }
+        wait, action, velocity = self._decide.run(None, feed)[0].tolist()
+        return wait, action, velocity
+
+    def as_array(self, hidden: np.ndarray) -> np.ndarray:
+        return hidden.copy()
+
+    def from_array(self, hidden: np.ndarray) -> np.ndarray:
+        return hidden.copy()
+
+    def rings(self) -> list[np.ndarray]:
+        return [ring.copy() for ring in self._rings]
+
+    def restore(self, rings: Sequence[np.ndarray]) -> None:
+        self._rings = [ring.copy() for ring in rings]
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the other core belongs to the player
+    options.log_severity_level = 3
+    if not path.exists():
+        raise RuntimeUnavailable(f"{path.name} is missing in {path.parent} (perceivers-live export writes it)")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises kinds of its own for damaged files
+        raise CheckpointError(f"{path}: not a usable ONNX file ({str(error).splitlines()[0][:200]})") from error

@@ -1,0 +1,272 @@
+"""The command line. Each command imports what it needs itself: ``--help`` and ``ports`` stay fast and free of torch."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perceivers_live.config import Settings, default_toml, load
+from perceivers_live.controls import CONTROLS
+
+log = logging.getLogger("perceivers_live")
+
+
+class _Group(click.Group):
+    """Faults of the user's or the machine's are one line, not a traceback (unless ``--debug``)."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug") or not _is_expected(error):
+                raise
+            raise click.ClickException(str(error)) from None
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the error's message was written for the user."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        kinds
+        & {
+            "CheckpointError",
+            "ConfigError",
+            "ControlError",
+            "DataError",
+            "FloatingPointError",
+            "MidiFileError",
+            "OscError",
+            "PortError",
+            "RuntimeUnavailable",
+        }
+    )
+
+
+def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for every control of the registry."""
+    for control in reversed(list(CONTROLS.values())):
+        flag = "--" + control.name.replace("_", "-")
+        text = f"{control.help} [{control.allowed}; default {control.default}]"
+        if control.kind == "switch":
+            option = click.option(f"{flag}/--no-{flag[2:]}", control.name, default=None, help=text)
+        elif control.kind == "choice":
+            option = click.option(flag, control.name, type=click.Choice(control.choices), help=text)
+        else:
+            option = click.option(flag, control.name, type=int if control.kind == "int" else float, help=text)
+        command = option(command)
+    return command
+
+
+def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--threads", type=int, help="CPU threads for the model; 0: automatic."),
+        click.option("--runtime", help="What computes the model: auto, onnx or eager."),
+        click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one."),
+        click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`."),
+    ):
+        command = option(command)
+    return command
+
+
+def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
+    """The settings file with the command line's options on top. Raises ``ConfigError``."""
+    places = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
+    places |= {"threads": "engine.threads", "osc_port": "osc.port", "osc_host": "osc.host"}
+    places |= {name: f"controls.{name}" for name in CONTROLS}
+    given = {places[name]: value for name, value in options.items() if name in places and value is not None}
+    return load(config_file, {key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
+
+
+@click.group(cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name; default: a virtual port.")
+@click.option("--out", metavar="NAME", help="Output port, or a part of its name; default: a virtual port.")
+@_engine_options
+@click.option("--osc-port", type=int, help="UDP port for OSC.")
+@click.option("--osc-host", help="Address for OSC; anything but loopback lets other machines steer.")
+@_control_options
+@click.option("--debug", is_flag=True, help="Tracebacks and more in the log.")
+@click.version_option(package_name="perceivers-live")
+@click.pass_context
+def main(ctx: click.Context, /, config_file: Path | None, debug: bool, **options: Any) -> None:
+    """A duet partner for pianists: listens to a MIDI port, and plays on when your phrase ends.
+
+    Without a command it performs, on the bundled checkpoint, until Ctrl-C.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for name in ("perceivers_live", "engine", "trainer"):  # libraries speak up only with warnings
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+    if ctx.invoked_subcommand is None:
+        _perform(_settings(config_file, options))
+
+
+def _perform(settings: Settings) -> None:
+    from perceivers_live.controls import Controls
+    from perceivers_live.ports import InputPort, OutputPort
+    from perceivers_live.session import Session
+
+    engine = _engine(settings)
+    with OutputPort(settings.midi.output_port) as output:
+        session = Session(engine, settings, Controls(settings.controls), output.send, on_state=lambda s: log.info("%s", s.value))
+        for number in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, number):
+                signal.signal(getattr(signal, number), lambda *_: session.stop())
+        with InputPort(settings.midi.input_port, session.hear) as input_:
+            log.info("in: %s, out: %s", input_.name, output.name)
+            session.run()
+
+
+def _engine(settings: Settings) -> Any:
+    """The engine of the settings. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
+    from engine.checkpoint import bundled
+    from engine.engine import Engine
+    from engine.runtimes import open_runtime
+
+    checkpoint = Path(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
+    runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
+    return Engine(runtime)
+
+
+@main.command()
+def ports() -> None:
+    """List the MIDI inputs and outputs."""
+    from perceivers_live.ports import list_ports
+
+    for kind, names in zip(("inputs", "outputs"), list_ports(), strict=True):
+        click.echo(f"{kind}:")
+        click.echo("\n".join(f"  {name}" for name in names) or "  none (a virtual port is made when none is named)")
+
+
+@main.command()
+@click.argument("midi_file", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="MIDI file to write: the call and the reply."
+)
+@click.option("--reply-only", is_flag=True, help="Write the reply without the call.")
+@click.option("--last", type=float, help="Use only the last so many seconds of the file.")
+@_engine_options
+@_control_options
+def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, config_file: Path | None, **options: Any) -> None:
+    """Answer a MIDI file offline; the same seed gives the same answer."""
+    from engine.midi import MidiFileError, read_file, write_file
+    from perceivers_live.controls import Controls
+    from perceivers_live.render import recent, render
+
+    settings = _settings(config_file, options)
+    call = recent(read_file(midi_file), last)
+    if not call:
+        raise click.ClickException(f"{midi_file}: no notes in it")
+    controls = Controls(settings.controls)
+    seed = int(str(controls.get("seed")))
+    reply = render(_engine(settings), call, controls, settings.phrase, seed=max(seed, 0) if seed >= 0 else _fresh_seed())
+    try:
+        write_file(output, [("machine", reply)] if reply_only else [("you", call), ("machine", reply)])
+    except OSError as error:
+        raise MidiFileError(f"{output}: cannot be written ({error.strerror})") from error
+    notes = sum(one.action < 128 for one in reply)
+    length = reply[-1].time - reply[0].time if reply else 0.0
+    click.echo(f"{output}: {notes} notes in {length:.1f} s in answer to {call[-1].time - call[0].time:.1f} s")
+
+
+def _fresh_seed() -> int:
+    import secrets
+
+    return secrets.randbelow(1 << 31)
+
+
+@main.command()
+@click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to answer; default: a bundled one.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("demo.mid"), show_default=True, help="MIDI file to write."
+)
+@click.option("--fast", is_flag=True, help="Do not wait for real time.")
+@_engine_options
+@_control_options
+def demo(call_file: Path | None, output: Path, fast: bool, config_file: Path | None, **options: Any) -> None:
+    """Hear it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
+    from perceivers_live.demo import run
+
+    settings = _settings(config_file, options)
+    run(_engine(settings), settings, call_file, output, fast=fast)
+
+
+@main.command()
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file to check.")
+@click.option("--default", is_flag=True, help="Print a settings file with every default.")
+def config(config_file: Path | None, default: bool) -> None:
+    """Print the settings in force, checked; or, with --default, a file to begin from."""
+    if default:
+        click.echo(default_toml(), nl=False)
+        return
+    settings = load(config_file)
+    click.echo(f"# {settings.path or 'defaults: no settings file was found'}")
+    for name, table in (("midi", settings.midi), ("engine", settings.engine), ("osc", settings.osc), ("phrase", settings.phrase)):
+        for key, value in vars(table).items():
+            click.echo(f"{name}.{key} = {value!r}")
+    for key, value in settings.controls.items():
+        click.echo(f"controls.{key} = {value!r}")
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--preset", type=click.Choice(["tiny", "small", "base", "large"]), default="small", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/small"), show_default=True, help="Folder of the run.")
+@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Packed data.")
+@click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Optimizer steps in all.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Examples a step.")
+@click.option("--learning-rate", type=click.FloatRange(0, 1), default=3e-3, show_default=True)
+@click.option(
+    "--cooldown", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share of the steps that cool down."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(data: Path, preset: str, out: Path, cache: Path, **options: Any) -> None:
+    """Train on a folder of MIDI files; a run's folder that exists is resumed."""
+    import threading
+
+    from trainer.data import Corpus, prepare
+    from trainer.train import Training
+    from trainer.train import train as run
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run(Corpus(prepare(data, cache)), out, Training(preset=preset, **options), stop)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+def export(run: Path, folder: Path) -> None:
+    """Turn a run's checkpoint into a bundle that the daemon plays."""
+    from trainer.export import export as write
+
+    write(run, folder)
+    click.echo(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB")
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Packed data.")
+@click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def evaluate(data: Path, checkpoint: Path | None, split: str, cache: Path, pieces: int | None, json_file: Path | None) -> None:
+    """Likelihood of a split, beside unigram and bigram baselines."""
+    from engine.checkpoint import bundled
+    from trainer.data import Corpus, prepare
+    from trainer.evaluate import report
+
+    report(Corpus(prepare(data, cache)), checkpoint or bundled(), split, pieces=pieces, json_file=json_file)
+
+
+if __name__ == "__main__":
+    main()

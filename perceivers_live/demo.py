@@ -1,0 +1,118 @@
+"""The demonstration: a bundled call through the same performer and player as on stage, without any MIDI port."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from engine.engine import Engine
+from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
+from engine.midi import message_of, read_file, write_file
+from perceivers_live.config import Settings
+from perceivers_live.controls import Controls
+from perceivers_live.liveroll import LiveRoll
+from perceivers_live.performer import State
+from perceivers_live.pianoroll import Part, draw, notes_of
+from perceivers_live.render import render
+from perceivers_live.session import Session
+
+FRAME = 0.05  # seconds between two looks at what has sounded
+NEXT = """
+Now with your own keyboard:
+  perceivers-live ports                        lists the MIDI ports
+  perceivers-live --in "part of its name"      listens to it, and answers on the virtual port "perceivers-live"
+In a DAW choose that port as the input of an instrument track; OSC on 127.0.0.1:9010 steers, as in
+  /perceivers/temperature 1.1
+"""
+
+
+def bundled_call() -> Path:
+    return Path(__file__).with_name("music") / "call.mid"
+
+
+def run(engine: Engine, settings: Settings, call_file: Path | None, output: Path, *, fast: bool = False) -> None:
+    """Plays the call and its answer, draws both, writes ``output``. Raises ``MidiFileError`` for a call that is no MIDI file."""
+    call = read_file(call_file or bundled_call())
+    if not any(one.action < NOTE_OFF for one in call):
+        raise click.ClickException(f"{call_file}: no notes in it")
+    call = [one._replace(time=one.time - call[0].time) for one in call]
+    if fast:
+        seed = int(str(settings.controls["seed"]))
+        reply = render(engine, call, Controls(settings.controls), settings.phrase, seed=max(seed, 0))
+    else:
+        reply = _perform(engine, settings, call)
+    width = min(shutil.get_terminal_size((100, 30)).columns, 160)
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    parts = [Part(name, *notes_of(timed)) for name, timed in (("you", call), ("machine", reply))]
+    click.echo("\n" + draw(parts, width, color=sys.stdout.isatty(), unicode=unicode))
+    try:
+        write_file(output, [("you", call), ("machine", reply)])
+    except OSError as error:
+        raise click.ClickException(f"{output}: cannot be written ({error.strerror})") from error
+    notes = sum(one.action < NOTE_OFF for one in reply)
+    click.echo(f"\n{notes} notes in answer; both parts are in {output}.{NEXT}")
+
+
+def _perform(engine: Engine, settings: Settings, call: list[Timed]) -> list[Timed]:
+    """The call, played in real time at a live session; returns the answer, in the call's time."""
+    started, over = time.perf_counter() + 0.5, threading.Event()
+    sounded: list[tuple[int, Timed]] = []
+
+    def entered(state: State) -> None:
+        if state is State.LISTENING:
+            over.set()
+
+    session = Session(
+        engine,
+        settings,
+        Controls(settings.controls),
+        lambda message: None,
+        on_human=lambda timed: sounded.append((0, timed)),
+        on_machine=lambda timed: sounded.append((1, timed)),
+        on_state=entered,
+        osc=False,
+    )
+    worker = threading.Thread(target=session.run, name="performer")
+    worker.start()
+    roll = _roll()
+    shown, waiting = 0, list(reversed(call))
+    try:
+        while not over.is_set():
+            now = time.perf_counter()
+            while waiting and started + waiting[-1].time <= now:
+                one = waiting.pop()
+                session.hear(started + one.time, message_of(one.action, one.velocity))
+            shown = _show(roll, sounded, shown, started)
+            roll.advance(max(0.0, now - started))
+            over.wait(FRAME if not waiting else min(FRAME, max(0.0, started + waiting[-1].time - time.perf_counter())))
+        _show(roll, sounded, shown, started)
+    finally:
+        session.stop()
+        worker.join()
+    return [one._replace(time=one.time - started) for part, one in sounded if part == 1]
+
+
+def _roll() -> LiveRoll:
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    write: Callable[[str], None] = click.echo
+    return LiveRoll(write, min(shutil.get_terminal_size((100, 30)).columns, 100), sys.stdout.isatty(), unicode=unicode)
+
+
+def _show(roll: LiveRoll, sounded: list[tuple[int, Timed]], shown: int, started: float) -> int:
+    """Draws what has sounded since the last look; returns how much has been shown."""
+    for part, one in sounded[shown:]:
+        roll.advance(max(0.0, one.time - started))
+        if one.action < NOTE_OFF:
+            roll.note_on(part, one.action, one.velocity)
+        elif one.action < SUSTAIN_DOWN:
+            roll.note_off(part, one.action % PITCHES)
+        else:
+            roll.pedal(part, one.action == SUSTAIN_DOWN)
+        shown += 1
+    return shown

@@ -1,0 +1,105 @@
+"""OSC on the wire: a socket that never blocks, loopback or not, packets out, and strict reading of what comes in."""
+
+import contextlib
+import functools
+import ipaddress
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from pythonosc.osc_message import OscMessage
+from pythonosc.osc_message_builder import OscMessageBuilder
+
+from perceivers_live.controls import Value, printable, shown
+
+MAX_DATAGRAM = 4096  # bytes; the longest useful message is a tenth of it
+_MAX_DEPTH, _MAX_MESSAGES = 8, 256  # in one bundle
+_RECEIVE_BUFFER = 4 << 20
+
+Address = tuple[Any, ...]  # as the socket gives it: (host, port) or (host, port, flow, scope)
+
+
+class OscError(Exception):
+    """OSC cannot be served; the message is one line."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket that never blocks, with as large a receive buffer as the system grants. Raises OscError."""
+    try:
+        if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
+            raise OSError("no such address")
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
+        server = socket.socket(family, kind, protocol)
+        try:
+            for size in (_RECEIVE_BUFFER, _RECEIVE_BUFFER // 8):  # macOS refuses what Linux merely limits
+                with contextlib.suppress(OSError):
+                    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+                    break
+            server.setblocking(False)
+            server.bind(address)
+        except BaseException:
+            server.close()
+            raise
+        return server
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OscError(f"OSC cannot listen on {printable(host)}:{port} ({reason}): choose another [osc] port or host") from None
+
+
+@functools.lru_cache(maxsize=256)
+def is_loopback(host: str) -> bool:
+    """Whether an IP address, with or without a scope, is this machine's own loopback."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def packet_of(address: str, values: Iterable[Value]) -> bytes:
+    """One message's packet: switches as 0 or 1, texts on one line. Raises python-osc's ``BuildError`` and ``ValueError``."""
+    builder = OscMessageBuilder(address)
+    for value in values:
+        plain = int(value) if isinstance(value, bool) else printable(value) if isinstance(value, str) else value
+        builder.add_arg(plain)
+    return builder.build().dgram
+
+
+def messages_of(datagram: bytes) -> list[OscMessage]:
+    """The messages of a packet, bundles opened, in order.
+
+    python-osc reads single messages only: its bundle reader never returns from a negative size, recurses as deep as it is told,
+    and logs every oddity to the root logger.
+
+    Raises:
+        ParseError, ValueError, ArithmeticError: malformed, in one way or another; or larger than any sensible packet.
+    """
+    if len(datagram) > MAX_DATAGRAM:
+        raise ValueError(f"longer than {MAX_DATAGRAM} bytes")
+    messages: list[OscMessage] = []
+    waiting = [(datagram, 0)]
+    while waiting:
+        packet, depth = waiting.pop()
+        if packet.startswith(b"#bundle\0") and depth < _MAX_DEPTH:
+            waiting.extend((element, depth + 1) for element in reversed(_elements(packet)))
+        elif packet.startswith(b"/"):
+            tags_at = (packet.find(b"\0") // 4 + 1) * 4
+            tags = packet[tags_at : packet.find(b"\0", tags_at)]
+            if tags.translate(None, b",ihfdsbrmtTFN[]"):
+                raise ValueError(f"type tags {shown(tags)}")
+            messages.append(OscMessage(packet))
+        else:
+            raise ValueError(f"found {shown(packet[:16])} where a message or a bundle begins")
+        if len(messages) + len(waiting) > _MAX_MESSAGES:
+            raise ValueError(f"more than {_MAX_MESSAGES} messages")
+    return messages
+
+
+def _elements(bundle: bytes) -> list[bytes]:
+    if len(bundle) < 16:  # "#bundle", its NUL, the time tag
+        raise ValueError("a bundle without a time tag")
+    elements, at = [], 16
+    while at < len(bundle):
+        size = int.from_bytes(bundle[at : at + 4], "big", signed=True)
+        if size <= 0 or at + 4 + size > len(bundle):
+            raise ValueError(f"a bundle element of {size} bytes")
+        elements.append(bundle[at + 4 : at + 4 + size])
+        at += 4 + size
+    return elements

@@ -1,0 +1,160 @@
+"""The player: holds the plan and sounds it on time. It never waits for the engine.
+
+The plan is what was generated and has not sounded. Each planned event knows its position in the engine's history, so that
+whoever cancels learns how far the music really went.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed, bin_velocity
+from perceivers_live.ledger import Ledger
+
+log = logging.getLogger(__name__)
+SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
+LATE = 0.010  # seconds after which an event counts as late
+
+
+class Planned(NamedTuple):
+    """An event of the plan: when to sound (monotonic seconds), its place in the engine's history, what to do."""
+
+    time: float
+    position: int
+    action: int
+    velocity: int = 0  # bin, for a note-on
+
+
+class Player:
+    """The plan and its way out. Safe to use from any thread; the plan is in time order, and so is the output."""
+
+    def __init__(self, ledger: Ledger, heard: Callable[[Timed], None] = lambda _: None) -> None:
+        self.ledger = ledger
+        self._heard = heard  # told of everything that sounds, with its planned time
+        self._plan: deque[Planned] = deque()
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
+        self._sounded: int | None = None  # position of the last event that sounded
+        self._open = False
+        self.played = self.late = 0
+        self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
+
+    def begin(self, position: int) -> None:
+        """A new plan starts after ``position``."""
+        with self._lock:
+            self._sounded, self._open = position, True
+
+    def end(self) -> None:
+        """There is no plan any more; nothing can be scheduled until the next one begins."""
+        with self._lock:
+            self._plan.clear()
+            self._sounded, self._open = None, False
+
+    def schedule(self, events: Iterable[Planned]) -> None:
+        """Appends to the plan; an event earlier than its predecessor is moved up to it."""
+        with self.changed:
+            for event in events if self._open else ():  # interrupted since it was decided
+                time_ = max(event.time, self._plan[-1].time) if self._plan else event.time
+                self._plan.append(event._replace(time=time_))
+            self.changed.notify()
+
+    def cancel(self, after: float = float("-inf")) -> int | None:
+        """Drops what is planned later than ``after``; returns the position of the last event that stays or sounded, or None if
+        there has been no plan.
+        """
+        with self._lock:
+            while self._plan and self._plan[-1].time > after:
+                self._plan.pop()
+            return self._plan[-1].position if self._plan else self._sounded
+
+    def interrupt(self, now: float) -> tuple[int | None, list[Timed]]:
+        """Silence at once: ends the plan and closes what sounds. Returns the last position that sounded (None if there was no
+        plan) and the releases sent.
+        """
+        with self._lock:
+            position = self._sounded
+            self.end()
+            try:
+                return position, self.ledger.close(now)
+            except Exception:  # the port is gone; the ledger remembers
+                log.warning("notes could not be closed: the output port does not answer")
+                return position, []
+
+    def planned(self) -> int:
+        """Events that have not sounded yet."""
+        with self._lock:
+            return len(self._plan)
+
+    def holding(self) -> tuple[frozenset[int], bool]:
+        """The pitches we will hold once the plan has sounded, and whether the pedal is down then."""
+        with self._lock:
+            notes, pedal = set(self.ledger.notes), self.ledger.pedal
+            for event in self._plan:
+                if event.action < NOTE_OFF:
+                    notes.add(event.action)
+                elif event.action < NOTE_OFF + PITCHES:
+                    notes.discard(event.action - NOTE_OFF)
+                elif event.action != REST:
+                    pedal = event.action == SUSTAIN_DOWN
+            return frozenset(notes), pedal
+
+    def play_due(self, now: float) -> float | None:
+        """Sounds everything due; returns the next deadline, None if the plan is empty."""
+        with self._lock:
+            while self._plan and self._plan[0].time <= now:
+                self._play(self._plan.popleft(), now)
+            return self._plan[0].time if self._plan else None
+
+    def _play(self, event: Planned, now: float) -> None:
+        if event.action >= REST:
+            return  # a rest only passes time; the history can spell it again
+        velocity = bin_velocity(event.velocity) if event.action < NOTE_OFF else 0
+        try:
+            sent = self.ledger.play(event.action, velocity)
+        except Exception:
+            log.warning("the output port does not take notes")
+            sent = False
+        self._sounded = event.position
+        if sent:
+            self.played += 1
+            self.lateness.append(now - event.time)
+            self.late += now - event.time > LATE
+            self._heard(Timed(event.time, event.action, velocity))
+
+
+class PlayerThread:
+    """Runs a player on absolute deadlines of the monotonic clock: sleeps, and spins over the last millisecond."""
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="player", daemon=True)
+
+    def start(self) -> None:
+        sys.setswitchinterval(0.0005)  # a busy Python thread must not hold this one up for long
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; the plan stays unplayed."""
+        with self._player.changed:
+            self._stop = True
+            self._player.changed.notify()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while not self._stop:
+            deadline = self._player.play_due(time.perf_counter())
+            with self._player.changed:
+                if self._stop:
+                    return
+                if deadline is None or deadline - time.perf_counter() > SPIN:
+                    self._player.changed.wait(None if deadline is None else max(0.0, deadline - time.perf_counter() - SPIN))
+                    continue
+            while time.perf_counter() < deadline and not self._stop:
+                time.sleep(0)

@@ -1,0 +1,146 @@
+"""MIDI ports: found by a part of their name, opened, or made (virtual). Input is stamped in the driver's callback.
+
+python-rtmidi is imported only when a port is asked for, so that everything else works on a machine without a MIDI system.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+NAME = "perceivers-live"
+Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
+
+
+class PortError(RuntimeError):
+    """A port that cannot be had; the message is one line for the user."""
+
+
+def _system() -> tuple[Any, int]:
+    """The rtmidi module and the first MIDI system of this machine that answers. Raises ``PortError`` if none does."""
+    try:
+        import rtmidi
+    except ImportError as error:
+        raise PortError(f"no MIDI system: {_advice(str(error))}") from error
+    os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
+    for api in rtmidi.get_compiled_api():
+        if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
+            continue
+        try:
+            probe = rtmidi.MidiIn(api, NAME)
+            ports = probe.get_ports()
+            probe.delete()
+        except Exception:  # rtmidi raises its own kinds; this system does not run here
+            continue
+        if api == rtmidi.API_UNIX_JACK and not ports and not _jack_runs(rtmidi):
+            continue
+        return rtmidi, api
+    raise PortError(f"no MIDI system: {_advice('neither ALSA nor JACK answers' if sys.platform == 'linux' else 'none answers')}")
+
+
+def _jack_runs(rtmidi: Any) -> bool:
+    """Whether a JACK server answers: a virtual port made on it can be seen from outside."""
+    mine = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{NAME}-probe")
+    other = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{NAME}-look")
+    try:
+        mine.open_virtual_port("probe")
+        return bool(other.get_ports())
+    except Exception:
+        return False
+    finally:
+        mine.delete()
+        other.delete()
+
+
+def _advice(reason: str) -> str:
+    if sys.platform == "linux":
+        return f"{reason}. Install it with: sudo apt-get install -y libasound2 libjack-jackd2-0 jackd2"
+    if sys.platform == "win32":
+        return f"{reason}. Install loopMIDI, or Windows MIDI Services"
+    return reason
+
+
+def list_ports() -> tuple[list[str], list[str]]:
+    """Names of the inputs and outputs on this machine. Raises ``PortError`` without a MIDI system."""
+    rtmidi, api = _system()
+    found = []
+    for kind in (rtmidi.MidiIn, rtmidi.MidiOut):
+        probe = kind(api, NAME)
+        found.append([name for name in probe.get_ports() if not name.startswith(NAME)])
+        probe.delete()
+    return found[0], found[1]
+
+
+def find(names: Sequence[str], wanted: str, kind: str) -> int:
+    """Index of the one name that contains ``wanted``, whatever the case; an exact name wins. Raises ``PortError``."""
+    exact = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
+    matching = exact or [i for i, name in enumerate(names) if wanted.lower() in name.lower()]
+    if len(matching) == 1:
+        return matching[0]
+    there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
+    problem = "matches several" if matching else "matches none"
+    raise PortError(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
+
+
+class _Port:
+    def __init__(self, kind: str, wanted: str) -> None:
+        flag = kind.removesuffix("put")
+        rtmidi, api = _system()
+        self.port: Any = (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}")
+        try:
+            if wanted:
+                names = self.port.get_ports()
+                index = find(names, wanted, kind)
+                self.name = names[index]
+                self.port.open_port(index, "midi")
+            elif sys.platform == "win32":
+                raise PortError(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
+            else:
+                self.name = f"{NAME} (virtual)"
+                self.port.open_virtual_port("midi" if api == rtmidi.API_UNIX_JACK else NAME)
+        except PortError:
+            self.port.delete()
+            raise
+        except Exception as error:
+            self.port.delete()
+            raise PortError(f"{kind} port {wanted or 'virtual'!r} cannot be opened ({error})") from error
+
+    def close(self) -> None:
+        self.port.close_port()
+        self.port.delete()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class InputPort(_Port):
+    """Listens to a port (``wanted``: part of its name; empty: a virtual one). ``heard`` runs in the driver's thread."""
+
+    def __init__(self, wanted: str, heard: Heard) -> None:
+        super().__init__("input", wanted)
+
+        def callback(event: tuple[Sequence[int], float], _: object) -> None:
+            heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+
+        self.port.set_callback(callback)
+
+    def close(self) -> None:
+        self.port.cancel_callback()
+        super().close()
+
+
+class OutputPort(_Port):
+    """Sends to a port (``wanted``: part of its name; empty: a virtual one)."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__("output", wanted)
+
+    def send(self, message: Sequence[int]) -> None:
+        self.port.send_message(message)

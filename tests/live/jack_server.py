@@ -1,0 +1,106 @@
+"""A private JACK server on the dummy driver. Needs jackd and its command-line tools (Debian: jackd2)."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+PROGRAMS = ("jackd", "jack_wait", "jack_lsp", "jack_connect", "pd")
+_server_numbers = itertools.count(1)
+
+
+def missing_programs() -> list[str]:
+    """The programs that the rig needs and this machine lacks."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> int:
+    """Ends a process, politely first, and returns its exit status."""
+    process.terminate()
+    try:
+        return process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+class JackServer:
+    """A JACK server on the dummy driver, with a name of its own; `with` starts and ends it."""
+
+    def __init__(self, period: int = 64) -> None:
+        self.name = f"perceivers-{os.getpid()}-{next(_server_numbers)}"
+        self.period = period
+        self.realtime = True
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> JackServer:
+        with ExitStack() as stack:
+            self._log = stack.enter_context(tempfile.TemporaryFile())
+            stack.callback(self._stop)
+            for self.realtime in (True, False):
+                if self._start():
+                    self._stack = stack.pop_all()
+                    return self
+                self._stop()
+            raise RuntimeError(f"jackd did not start: {self.log()}")
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment for this server's clients."""
+        return os.environ | {"JACK_DEFAULT_SERVER": self.name, "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
+
+    def log(self) -> str:
+        """What the running server has printed."""
+        return os.pread(self._log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+    def ports(self) -> list[str]:
+        """The full names of all ports."""
+        return self._tool("jack_lsp").splitlines()
+
+    def connect(self, source: str, destination: str) -> None:
+        """Connects an output port to an input port, both by full name."""
+        self._tool("jack_connect", source, destination)
+
+    def wait_for_port(self, text: str, timeout: float = 10.0) -> str:
+        """Waits for a port whose name contains the text, and returns its full name."""
+        deadline = time.monotonic() + timeout
+        while not (found := [port for port in self.ports() if text in port]):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no JACK port like {text!r} within {timeout} s; there are {self.ports()}")
+            time.sleep(0.1)
+        return found[0]
+
+    def _tool(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=10, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _start(self) -> bool:
+        scheduling = ["-R", "-P", "70"] if self.realtime else ["--no-realtime"]
+        driver = ["-d", "dummy", "-r", "48000", "-p", str(self.period), "-C", "0", "-P", "0"]
+        orphan = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # ends even when pytest is killed
+        command = [*orphan, "jackd", "-n", self.name, *scheduling, "-S", *driver]
+        self._log.seek(0)
+        self._log.truncate()
+        # A session of its own: Ctrl-C is for pytest, which then ends the server last.
+        self.process = subprocess.Popen(command, env=self.env, stdout=self._log, stderr=self._log, start_new_session=True)
+        wait = ["jack_wait", "-s", self.name, "-w", "-t", "10"]
+        ready = subprocess.run(wait, env=self.env, capture_output=True, timeout=15, check=False).returncode == 0
+        return ready and self.process.poll() is None and "Cannot use real-time" not in self.log()
+
+    def _stop(self) -> None:
+        if self.process is not None:
+            end(self.process)
+        for left_over in Path("/dev/shm").glob(f"jack*{self.name}*"):
+            with suppress(OSError):
+                left_over.unlink()

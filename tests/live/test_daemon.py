@@ -1,0 +1,124 @@
+"""The daemon as a user starts it, on a real JACK server, with Pure Data as the pianist, the recorder and the OSC surface."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from jack_server import JackServer
+from pure_data import PureData
+from recording import Message, hanging_notes, note, notes_on, pedal, pedal_down
+
+PATIENCE = 30.0
+
+
+def phrase(start: float = 0.0) -> list[Message]:
+    """A short phrase of two hands, with pedal."""
+    melody = [(0.0, 72, 70), (0.4, 76, 78), (0.8, 79, 85), (1.2, 77, 74), (1.6, 76, 68), (2.0, 72, 60)]
+    messages = [pedal(start, 127), pedal(start + 2.3, 0)]
+    messages += [one for at, pitch, velocity in melody for one in note(start + at, 0.35, pitch, velocity)]
+    messages += [one for at, pitch in ((0.0, 48), (0.0, 55), (0.8, 53), (1.6, 48)) for one in note(start + at, 0.7, pitch, 55)]
+    return sorted(messages, key=lambda message: message.time)
+
+
+@pytest.fixture
+def osc_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def duet(jack: JackServer, pure_data: PureData, daemon: Callable[..., Any], osc_port: int) -> Any:
+    """A daemon on virtual ports, connected both ways with Pd, OSC subscribed."""
+    process = daemon("--osc-port", str(osc_port), "--seed", "3")
+    process.wait_for_line("listening", PATIENCE)
+    jack.connect(pure_data.output_port, jack.wait_for_port("perceivers-live-in"))
+    jack.connect(jack.wait_for_port("perceivers-live-out"), pure_data.input_port)
+    pure_data.osc_to(osc_port)
+    pure_data.send_osc("/perceivers/subscribe")
+    return process
+
+
+def states(pure_data: PureData) -> list[Any]:
+    return [message.args[0] for message in pure_data.osc_received() if message.address == "/perceivers/state"]
+
+
+def wait_for_notes(pure_data: PureData, count: int) -> None:
+    pure_data.wait_for(lambda: len(notes_on(pure_data.received())) >= count, PATIENCE)
+
+
+def test_a_phrase_is_answered(duet: Any, pure_data: PureData) -> None:
+    pure_data.play(phrase())
+    wait_for_notes(pure_data, 4)
+    pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], PATIENCE)  # the reply has come to its end
+    reply = pure_data.received()
+    call_end = max(message.time for message in notes_on(pure_data.played()))
+    assert min(message.time for message in notes_on(reply)) > call_end
+    assert len({message.data2 for message in notes_on(reply)}) > 1, "every note has the same velocity"
+    onsets = sorted(message.time for message in notes_on(reply))
+    assert len({round(b - a, 2) for a, b in pairwise(onsets)}) > 1, "the notes come like clockwork"
+    assert not hanging_notes(reply)
+    assert not pedal_down(reply)
+
+
+def test_playing_silences_the_reply(duet: Any, pure_data: PureData) -> None:
+    pure_data.play(phrase())
+    wait_for_notes(pure_data, 2)
+    pure_data.play([*note(0.0, 0.1, 60), *note(0.2, 4.0, 64)], start_delay=0.0)  # a held key: no new reply in this test
+    pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], PATIENCE)
+    struck = next(message.time for message in notes_on(pure_data.played()) if message.data1 == 60)
+    pure_data.wait_for(lambda: not hanging_notes(pure_data.received()), PATIENCE)
+    after = pure_data.now() + 1.0
+    pure_data.wait_for(lambda: pure_data.now() > after, PATIENCE)
+    late = [message for message in notes_on(pure_data.received()) if message.time > struck + 0.1]
+    assert not late, f"still playing after the key press at {struck}: {late}"
+    assert not hanging_notes(pure_data.received())
+    assert not pedal_down(pure_data.received())
+
+
+def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: int) -> None:
+    def answer(**controls: float) -> list[tuple[int, int]]:
+        pure_data.send_osc("/perceivers/forget")
+        for name, value in controls.items():
+            pure_data.send_osc(f"/perceivers/{name}", value)
+        heard, told = len(notes_on(pure_data.received())), len(states(pure_data))
+        pure_data.play(phrase())
+        pure_data.wait_for(lambda: "replying" in states(pure_data)[told:], PATIENCE)
+        pure_data.wait_for(lambda: states(pure_data)[-1] == "listening", PATIENCE)
+        return [(message.data1, message.data2) for message in notes_on(pure_data.received())[heard:]]
+
+    low = answer(register_low=21.0, register_high=59.0, temperature=0.9)
+    high = answer(register_low=60.0, register_high=108.0, temperature=0.9)
+    assert low
+    assert high
+    assert all(pitch <= 59 for pitch, _ in low)
+    assert all(pitch >= 60 for pitch, _ in high)
+    pure_data.send_osc("/perceivers/temperature", 5.0)
+    pure_data.send_osc("/perceivers/temperature")
+    pure_data.wait_for(lambda: any(m.address == "/perceivers/temperature" and m.args == (2.0,) for m in pure_data.osc_received()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_in_mid_reply_leaves_nothing_sounding(duet: Any, pure_data: PureData, number: signal.Signals) -> None:
+    pure_data.play(phrase())
+    wait_for_notes(pure_data, 3)
+    duet.signal(number)
+    assert duet.wait(PATIENCE) == 0
+    pure_data.now()
+    assert not hanging_notes(pure_data.received())
+    assert not pedal_down(pure_data.received())
+    controllers = {message.data1 for message in pure_data.received() if message.status & 0xF0 == 0xB0}
+    assert {64, 121, 123} <= controllers
+
+
+def test_a_wrong_port_name_lists_what_there_is(jack: JackServer, pure_data: PureData, daemon: Callable[..., Any]) -> None:
+    process = daemon("--in", "no such keyboard")
+    assert process.wait(PATIENCE) != 0
+    last = process.lines[-1]
+    assert "no such keyboard" in last
+    assert "puredata" in last

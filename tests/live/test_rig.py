@@ -1,0 +1,179 @@
+"""The rig itself: what Pure Data, JACK and their ports do before any daemon is between them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jack_server import JackServer, end
+from pure_data import PureData
+from pythonosc.dispatcher import Dispatcher
+from pythonosc.osc_server import BlockingOSCUDPServer
+from pythonosc.udp_client import SimpleUDPClient
+from recording import CONTROL_CHANGE, NOTE_ON, SUSTAIN, Message, hanging_notes, note, notes_on, pedal, pedal_down
+
+PHRASE = [
+    *note(0.0, 0.3, 60, 100),
+    *note(0.0, 0.3, 64, 1),
+    pedal(0.1, 127),
+    *note(0.3, 0.1, 60, 127),  # struck again at the instant of its release
+    pedal(0.45, 0),
+]
+SETTLE = 0.2  # seconds in which the last message surely passes JACK: two periods, and whatever the machine is busy with
+
+
+def without_times(messages: list[Message]) -> list[tuple[int, ...]]:
+    return [message[1:] for message in messages]
+
+
+def in_order_of_time(messages: list[Message]) -> list[Message]:
+    return sorted(messages, key=lambda message: message.time)
+
+
+@pytest.fixture
+def osc_server() -> Iterator[tuple[int, list[tuple[object, ...]]]]:
+    """A python-osc server on loopback that answers each message in kind: its port, and what it has received."""
+    received: list[tuple[object, ...]] = []
+
+    def answer(address: str, *args: object) -> tuple[object, ...]:
+        received.append((address, *args))
+        return (f"{address}/reply", *args)
+
+    dispatcher = Dispatcher()
+    dispatcher.set_default_handler(answer)
+    with BlockingOSCUDPServer(("127.0.0.1", 0), dispatcher) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.server_address[1], received
+        server.shutdown()
+        thread.join()
+
+
+def test_pure_data_plays_a_phrase_in_order_and_in_time(jack: JackServer, pure_data: PureData) -> None:
+    rtmidi = pytest.importorskip("rtmidi")
+    listener = rtmidi.MidiIn(rtapi=rtmidi.API_UNIX_JACK, name="listener")
+    try:
+        listener.open_virtual_port("in")
+        jack.connect(pure_data.output_port, "listener:in")
+        pure_data.play(PHRASE)
+        pure_data.wait_for(lambda: not pure_data.playing)
+        time.sleep(SETTLE)
+        arrived = [tuple(event[0]) for event in iter(listener.get_message, None)]
+    finally:
+        listener.delete()
+    assert arrived == without_times(in_order_of_time(PHRASE))
+    played = pure_data.played()
+    assert played[-1].time - played[0].time == pytest.approx(0.45, abs=0.1)
+
+
+def test_pure_data_records_what_is_sent_byte_for_byte(jack: JackServer, pure_data: PureData) -> None:
+    rtmidi = pytest.importorskip("rtmidi")
+    sender = rtmidi.MidiOut(rtapi=rtmidi.API_UNIX_JACK, name="sender")
+    messages = [(NOTE_ON, 60, velocity) for velocity in range(128)] + [(CONTROL_CHANGE, SUSTAIN, 127), (0xF8,), (0xC3, 5)]
+    try:
+        sender.open_virtual_port("out")
+        jack.connect("sender:out", pure_data.input_port)
+        for message in [*messages, (0xF0, 1, 2, 3, 4, 0xF7)]:
+            sender.send_message(message)
+        pure_data.wait_for(lambda: len(pure_data.received()) > len(messages))
+    finally:
+        sender.delete()
+    assert [tuple(data) for data in pure_data.received_bytes()] == [*messages, (0xF0, 1, 2, 3, 4, 0xF7)]
+    assert in_order_of_time(pure_data.received()) == pure_data.received()
+    assert pedal_down(pure_data.received())
+    assert len(notes_on(pure_data.received())) == 127
+
+
+def test_programs_of_jack_itself_hear_and_are_heard(jack: JackServer, pure_data: PureData) -> None:
+    """`jack_midi_dump` hears what Pd plays, sample by sample; Pd hears what `jack_midiseq` plays."""
+    dump = subprocess.Popen(["jack_midi_dump", "-a"], env=jack.env, stdout=subprocess.PIPE)
+    pianist = subprocess.Popen(["jack_midiseq", "pianist", "9600", "0", "62", "4800"], env=jack.env)
+    try:
+        jack.connect(jack.wait_for_port("pianist"), pure_data.input_port)
+        jack.connect(pure_data.output_port, jack.wait_for_port("midi-monitor"))
+        pure_data.play(PHRASE)
+        pure_data.wait_for(lambda: not pure_data.playing and len(pure_data.received()) >= 4)
+        time.sleep(SETTLE)
+    finally:
+        end(pianist)
+        dump.send_signal(signal.SIGINT)  # on SIGTERM it would die without leaving the JACK graph
+        dump.wait(5)
+    assert dump.stdout is not None
+    with dump.stdout as output:
+        lines = re.findall(r"(?m)^ *\d+: ((?:[0-9a-f]{2} )+)", output.read().decode())
+    heard = [tuple(bytes.fromhex(line)) for line in lines]
+    assert heard == without_times(in_order_of_time(PHRASE))
+    on, off = pure_data.received()[:2]
+    assert {on[1:], off[1:]} == {(0x90, 62, 64), (0x80, 62, 64)}
+
+
+def test_pure_data_sends_osc_and_reads_the_replies(pure_data: PureData, osc_server: tuple[int, list[tuple[object, ...]]]) -> None:
+    port, received = osc_server
+    pure_data.osc_to(port)
+    pure_data.send_osc("/perceivers/temperature", 0.75)
+    pure_data.send_osc("/perceivers/seed", 7, "two words; and 1", "12")
+    pure_data.send_osc("/perceivers/panic")
+    pure_data.wait_for(lambda: len(pure_data.osc_received()) == 3)
+    expected = [("/perceivers/temperature", 0.75), ("/perceivers/seed", 7, "two words; and 1", "12"), ("/perceivers/panic",)]
+    assert received == expected
+    assert [type(value) for value in received[1][1:]] == [int, str, str]
+    first, second, third = pure_data.osc_received()
+    assert first[1:] == ("/perceivers/temperature/reply", (0.75,))
+    assert second[1:3] == ("/perceivers/seed/reply", (7.0, "two words; and 1", "12"))
+    assert third[1:] == ("/perceivers/panic/reply", ())
+
+
+def test_pure_data_listens_for_osc_on_a_port_of_its_own(pure_data: PureData) -> None:
+    client = SimpleUDPClient("127.0.0.1", pure_data.osc_listen())
+    with client:
+        client.send_message("/perceivers/state", ["listening", 0.5])
+    pure_data.wait_for(lambda: bool(pure_data.osc_received()))
+    assert pure_data.osc_received()[0][1:] == ("/perceivers/state", ("listening", 0.5))
+
+
+def test_a_phrase_can_be_cut_short(pure_data: PureData) -> None:
+    pure_data.play(note(0.0, 30.0, 72))
+    pure_data.wait_for(lambda: bool(pure_data.played()))
+    with pytest.raises(RuntimeError, match="under way"):
+        pure_data.play(note(0.0, 0.1, 60))
+    pure_data.stop()
+    assert hanging_notes(pure_data.played()) == {72}
+    pure_data.play(note(0.0, 0.01, 60))
+    pure_data.wait_for(lambda: not pure_data.playing)
+    assert [message.data1 for message in pure_data.played()] == [72, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("messages", "hanging"),
+    [
+        (note(0, 1, 60), set()),
+        ([Message(0, 0x90, 60, 1), Message(1, 0x90, 60, 0)], set()),
+        ([Message(0, 0x90, 60, 1), Message(1, 0x81, 60, 0)], {60}),
+        ([Message(0, 0x90, 60, 1), Message(1, 0x90, 60, 1), Message(2, 0x80, 60, 0)], {60}),
+        ([Message(0, 0x80, 60, 0), Message(1, 0x90, 60, 1)], {60}),
+    ],
+)
+def test_hanging_notes(messages: list[Message], hanging: set[int]) -> None:
+    assert hanging_notes(messages) == hanging
+
+
+def test_the_server_ends_and_leaves_nothing_behind() -> None:
+    with JackServer(period=32) as server:
+        assert server.ports() == []
+        assert server.process is not None
+        pid = server.process.pid
+    assert not Path(f"/proc/{pid}").exists()
+    assert not list(Path("/dev/shm").glob(f"*{server.name}*"))
+
+
+def test_waiting_in_vain_says_what_there_was(pure_data: PureData, jack: JackServer) -> None:
+    with pytest.raises(TimeoutError, match="puredata-player:out"):
+        jack.wait_for_port("nobody", timeout=0.1)
+    with pytest.raises(TimeoutError, match=r"not within 0\.1 s"):
+        pure_data.wait_for(lambda: False, timeout=0.1)

@@ -1,0 +1,34 @@
+"""Music for the tests, made here: legal event streams and timed actions without any outside data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.codec import encode
+from engine.events import NOTE_OFF, NOTE_ON, START_EVENT, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
+
+
+def improvise(count: int, *, seed: int) -> list[Event]:
+    """``count`` legal events, start included: random notes, chords, pedal and rests."""
+    events = encode(improvise_timed(count, seed=seed))
+    return events[:count] if len(events) >= count else [START_EVENT] * count
+
+
+def improvise_timed(count: int, *, seed: int) -> list[Timed]:
+    """``count`` legal timed actions."""
+    rng = np.random.default_rng(seed)
+    now, held, pedal = 0.5, [], False
+    timed: list[Timed] = []
+    for _ in range(count):
+        now += float(rng.choice([0.0, 0.004, 0.03, 0.2, 1.7], p=[0.2, 0.2, 0.3, 0.27, 0.03]))
+        draw = rng.random()
+        if draw < 0.08:
+            pedal = not pedal
+            timed.append(Timed(now, SUSTAIN_DOWN if pedal else SUSTAIN_UP))
+        elif held and (draw < 0.5 or len(held) > 8):
+            timed.append(Timed(now, NOTE_OFF + held.pop(int(rng.integers(len(held))))))
+        else:
+            pitch = int(rng.choice([p for p in range(30, 100) if p not in held]))
+            held.append(pitch)
+            timed.append(Timed(now, NOTE_ON + pitch, int(rng.integers(1, 128))))
+    return timed

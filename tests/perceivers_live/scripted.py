@@ -1,0 +1,351 @@
+"""A toy musician for the tests of the live core, and real engine parts around it.
+
+Only the network is replaced. Engine, ledger, player and performer are the real ones.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.engine import Engine
+from engine.events import (
+    ACTIONS,
+    END,
+    MAX_WAIT,
+    NO_VELOCITY,
+    NOTE_OFF,
+    NOTE_ON,
+    PITCHES,
+    REST,
+    START,
+    SUSTAIN_DOWN,
+    SUSTAIN_UP,
+    VELOCITY_BINS,
+    WAITS,
+    Event,
+    Timed,
+    velocity_bin,
+)
+from engine.midi import SUSTAIN
+from engine.runtimes import Odds
+from engine.sampling import MASKED
+from engine.sounding import AGES, PEDAL
+from perceivers_live.config import PhraseSettings
+from perceivers_live.controls import Controls
+from perceivers_live.ledger import Ledger
+from perceivers_live.performer import Performer, State
+from perceivers_live.player import Player
+
+SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), window=64, slack=256)
+Message = tuple[int, ...]
+
+
+# --- toy musicians -------------------------------------------------------------------------------------------------
+
+
+class Hidden(NamedTuple):
+    """What a toy knows of the music so far."""
+
+    digest: int  # of every event up to here
+    position: int
+    ages: np.ndarray  # [AGES]
+
+
+Musician = Callable[[Hidden, Odds], tuple[int, int, int]]
+
+
+def possible(bias: np.ndarray) -> np.ndarray:
+    """The choices that the odds leave, in order."""
+    return np.flatnonzero(bias > MASKED / 2)
+
+
+def improviser(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+    """Chance on top of a pianist's habits: short waits, white keys, notes of about a third of a second, a little pedal."""
+    for_wait, for_action, for_velocity = np.split(odds.noise, (WAITS, WAITS + ACTIONS))
+    logits = -np.arange(WAITS) / 12
+    logits[MAX_WAIT] = -6
+    wait = int(np.argmax(logits / odds.temperature + odds.wait + for_wait))
+    logits = np.full(ACTIONS, -14.0)
+    logits[48:84] = [-3.0 if pitch % 12 in (0, 2, 4, 5, 7, 9, 11) else -6.0 for pitch in range(48, 84)]
+    logits[NOTE_OFF:SUSTAIN_DOWN] = (hidden.ages[:PITCHES] - 30) / 8
+    logits[[SUSTAIN_DOWN, SUSTAIN_UP]] = -4, (int(hidden.ages[PEDAL]) - 80) / 20
+    logits[REST] = 2.0
+    logits[[START, END]] = MASKED
+    if wait < MAX_WAIT:
+        logits[REST] = MASKED
+    action = int(np.argmax(logits / odds.temperature + odds.action + for_action))
+    return wait, action, int(np.argmax(odds.velocity + for_velocity))
+
+
+def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool = False, chord: int = 1) -> Musician:
+    """Strikes as many of its pitches as make a chord, releases them in turn, for ever; each ``wait`` after the last event."""
+
+    def play(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+        waits, actions = possible(odds.wait), possible(odds.action)
+        when = int(waits[np.searchsorted(waits, min(wait, waits[-1]))])
+        held = [int(action) for action in actions if NOTE_OFF <= action < SUSTAIN_DOWN]
+        # A call keeps its tune whatever is cancelled and decided again: the choice follows from what sounds and was played.
+        free = [pitch for pitch in pitches if NOTE_ON + pitch in actions]
+        if pedal and SUSTAIN_DOWN in actions and free:
+            choice = SUSTAIN_DOWN
+        elif held and (len(held) >= chord or not free):
+            choice = max(held, key=lambda action: int(hidden.ages[action - NOTE_OFF]))
+        elif free:
+            choice = NOTE_ON + free[hidden.position % len(free)]
+        elif SUSTAIN_UP in actions:
+            choice = SUSTAIN_UP
+        else:
+            return MAX_WAIT, REST, 7
+        return when, choice, 20  # like the real heads, a velocity whatever the action
+
+    return play
+
+
+def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
+    """Has nothing to say."""
+    return MAX_WAIT, REST, 0
+
+
+class ToyRuntime:
+    """A runtime whose network is a function. Its rings are what it knows at each position, so a wrong pointer shows.
+
+    ``failures``: how many of the coming steps and decisions raise. ``broken``: hidden states are not finite.
+    """
+
+    name = "toy"
+
+    def __init__(self, musician: Musician = improviser, config: ModelConfig = SMALL) -> None:
+        self.musician = musician
+        self.config = config
+        self.failures = 0
+        self.broken = False
+        self.steps = self.decisions = 0
+        self._digests: dict[int, int] = {}
+
+    def reset(self) -> None:
+        self._digests.clear()
+
+    def step(self, events: np.ndarray, ages: np.ndarray, first: int) -> Sequence[Hidden]:
+        self._may_fail()
+        self.steps += len(events)
+        hidden = []
+        for position, (event, age) in enumerate(zip(events, ages, strict=True), first):
+            before = self._digests.get(position - 1, 0) if position else 0
+            self._digests[position] = zlib.crc32(event.tobytes() + age.tobytes(), before)
+            hidden.append(Hidden(self._digests[position], position, age))
+        return hidden
+
+    def decide(self, hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+        self._may_fail()
+        self.decisions += 1
+        wait, action, velocity = self.musician(hidden, odds)
+        assert odds.wait[wait] > MASKED / 2, f"wait {wait} is masked"
+        assert odds.action[action] > MASKED / 2, f"action {action} is masked"
+        assert 0 <= velocity < VELOCITY_BINS
+        return wait, action, velocity
+
+    def as_array(self, hidden: Hidden) -> np.ndarray:
+        if self.broken:
+            return np.full(AGES + 3, np.nan, np.float32)
+        parts = (hidden.digest & 0xFFFF, hidden.digest >> 16, hidden.position)  # 16 bits at a time: exact in float32
+        return np.array([*parts, *hidden.ages], np.float32)
+
+    def from_array(self, hidden: np.ndarray) -> Hidden:
+        low, high, position, *ages = hidden.astype(np.int64).tolist()
+        return Hidden(high << 16 | low, position, np.array(ages, np.int16))
+
+    def rings(self) -> list[np.ndarray]:
+        return [np.array(list(self._digests.items()), np.int64).reshape(-1, 2)]
+
+    def restore(self, rings: Sequence[np.ndarray]) -> None:
+        self._digests = dict(rings[0].tolist())
+
+    def _may_fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("the toy runtime was told to fail")
+
+
+# --- the receiving end ---------------------------------------------------------------------------------------------
+
+
+class PortError(Exception):
+    """The port was told not to work."""
+
+
+class Synthesizer:
+    """Stands for the output port and what listens behind it."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.fails: Callable[[Message], bool] = lambda _: False
+
+    def send(self, message: Sequence[int]) -> None:
+        if self.fails(tuple(message)):
+            raise PortError("the port is gone")
+        self.messages.append(tuple(message))
+
+    @property
+    def sounding(self) -> set[tuple[int, int]]:
+        """(channel, pitch) of every note-on without a note-off since. Controllers are not trusted to silence notes."""
+        held: set[tuple[int, int]] = set()
+        for status, first, second in self.messages:
+            if status & 0xF0 == 0x90 and second:
+                held.add((status & 0x0F, first))
+            elif status & 0xF0 in (0x80, 0x90):
+                held.discard((status & 0x0F, first))
+        return held
+
+    @property
+    def pedals(self) -> set[int]:
+        """Channels with the pedal down."""
+        values = {m[0] & 0x0F: m[2] for m in self.messages if m[0] & 0xF0 == 0xB0 and m[1] == SUSTAIN}
+        return {channel for channel, value in values.items() if value >= 64}
+
+    @property
+    def silent(self) -> bool:
+        return not self.sounding and not self.pedals
+
+    @property
+    def note_ons(self) -> list[int]:
+        return [m[1] for m in self.messages if m[0] & 0xF0 == 0x90 and m[2]]
+
+
+def unbalanced(messages: Iterable[Message]) -> list[str]:
+    """Where an account of note-ons and note-offs breaks: struck while sounding, released while silent, never released."""
+    held: set[tuple[int, int]] = set()
+    faults = []
+    for status, pitch, velocity in messages:
+        key = (status & 0x0F, pitch)
+        if status & 0xF0 == 0x90 and velocity:
+            faults += [f"{pitch} struck while it sounds"] if key in held else []
+            held.add(key)
+        elif status & 0xF0 in (0x80, 0x90):
+            faults += [] if key in held else [f"{pitch} released while it is silent"]
+            held.discard(key)
+    return faults + [f"{pitch} never released" for _, pitch in sorted(held)]
+
+
+# --- a performer on a virtual clock --------------------------------------------------------------------------------
+
+
+class Stage:
+    """A performer and a player in virtual time, with a record of everything that sounded, in the order in which it did."""
+
+    def __init__(
+        self,
+        musician: Musician = improviser,
+        controls: Mapping[str, object] | None = None,
+        phrase: PhraseSettings | None = None,
+        *,
+        seed: int = 1,
+    ) -> None:
+        self.runtime = ToyRuntime(musician)
+        self.engine = Engine(self.runtime)
+        self.controls = Controls(controls)
+        self.port = Synthesizer()
+        self.machine: list[Timed] = []  # what the player sounded, releases of an interruption not included
+        self.sounded: list[Timed] = []  # human and machine
+        self.sent_at: list[tuple[float, Timed]] = []
+        self.states: list[State] = []
+        self.player = Player(Ledger(self.port.send), self._heard)
+        self.performer = Performer(
+            self.engine, self.player, self.controls, phrase or PhraseSettings(), seed=seed, on_state=self.states.append
+        )
+        self.now = 0.0
+
+    def _heard(self, timed: Timed) -> None:
+        self.machine.append(timed)
+        self.sounded.append(timed)
+        self.sent_at.append((self.now, timed))
+
+    @property
+    def replying(self) -> bool:
+        return self.performer.state is State.REPLYING
+
+    def run(self, until: float, *, stop: Callable[[], bool] = lambda: False) -> None:
+        """Performs from one deadline to the next until a time, or until ``stop``; nobody plays."""
+        while not stop():
+            more = self.performer.work(self.now)
+            if more is not None and more <= self.now:
+                continue
+            times = [time for time in (self.player.play_due(self.now), more) if time is not None]
+            if not times or min(times) > until:
+                self.now = max(self.now, until)
+                self.player.play_due(self.now)
+                return
+            self.now = max(self.now, min(times))
+            self.player.play_due(self.now)
+
+    def hear(self, *actions: Timed) -> None:
+        """The human plays, now or at the actions' later times, heard one at a time as by the input's callback."""
+        for one in actions:
+            self.run(one.time)
+            closed = len(self.port.messages)
+            self.performer.hear([one])
+            self._note_releases(closed, one.time)
+            self.sounded.append(one)
+
+    def command(self, method: Callable[[float], None]) -> None:
+        """One of the performer's commands, now."""
+        closed = len(self.port.messages)
+        method(self.now)
+        self._note_releases(closed, self.now)
+
+    def work(self) -> None:
+        """One piece of work that may be an interruption: a change of mode."""
+        closed = len(self.port.messages)
+        self.performer.work(self.now)
+        self._note_releases(closed, self.now)
+
+    def _note_releases(self, since: int, time: float) -> None:
+        for status, first, _ in self.port.messages[since:]:
+            self.sounded.append(Timed(time, NOTE_OFF + first if status & 0xF0 == 0x80 else SUSTAIN_UP))
+
+    def history(self) -> list[tuple[int, int, int]]:
+        """What the engine remembers: (step, action, velocity bin), rests folded into the steps."""
+        return absolute(self.engine._history)
+
+    def expected(self) -> list[tuple[int, int, int]]:
+        """What it should remember, from what really sounded; for sessions without a silence that is shortened."""
+        origin = self.performer._origin or 0.0
+        step, out = 0, []
+        for one in self.sounded:
+            step = max(step, int(np.floor((one.time - origin) * 100 + 0.5)))
+            out.append((step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY))
+        return out
+
+
+def absolute(events: Iterable[Event]) -> list[tuple[int, int, int]]:
+    """Events -> (step, action, velocity bin); rests and the start only move time."""
+    step, out = 0, []
+    for wait, action, velocity in events:
+        step += wait
+        if action not in (REST, START):
+            out.append((step, action, velocity))
+    return out
+
+
+def fresh(events: Iterable[Event]) -> Engine:
+    """An engine that has absorbed exactly these events, one at a time."""
+    engine = Engine(ToyRuntime())
+    for event in events:
+        engine.absorb([event])
+    return engine
+
+
+# --- calls ---------------------------------------------------------------------------------------------------------
+
+
+def note(start: float, duration: float, pitch: int, velocity: int = 80) -> list[Timed]:
+    return [Timed(start, NOTE_ON + pitch, velocity), Timed(start + duration, NOTE_OFF + pitch)]
+
+
+def phrase(start: float = 0.0, count: int = 8, gap: float = 0.2, pitch: int = 60) -> list[Timed]:
+    """An even, detached run upwards."""
+    return [one for i in range(count) for one in note(start + i * gap, gap * 0.8, pitch + i % 12)]

@@ -1,0 +1,169 @@
+"""MIDI files -> a packed, memory-mapped cache of timed actions.
+
+The cache keeps absolute times in units of 0.1 ms rather than events: stretching and quantising happen when an example is
+drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an index of pieces:
+
+    times.npy  uint32    actions.npy  uint16    velocities.npy  uint8    index.json
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+
+log = logging.getLogger(__name__)
+
+UNITS_PER_SECOND = 10_000
+FORMAT = 3
+SPLITS = ("train", "validation", "test")
+
+
+class DataError(ValueError):
+    """Training data that cannot be used; the message is one line for the user."""
+
+
+class Actions(NamedTuple):
+    """One performance: times in seconds float64 [n], actions int64 [n], MIDI velocities int64 [n]."""
+
+    times: np.ndarray
+    actions: np.ndarray
+    velocities: np.ndarray
+
+
+def parse(path: Path) -> Actions:
+    """A MIDI file as clean actions, all channels but the drums merged. Raises what symusic raises for broken files."""
+    import symusic
+
+    score: Any = symusic.Score(path, ttype="second")
+    tracks = [track for track in score.tracks if not track.is_drum]
+    notes = [track.notes.numpy() for track in tracks]
+    fields = ("time", "duration", "pitch", "velocity")
+    start, length, pitch, velocity = (np.concatenate([part[name] for part in notes] or [np.zeros(0)]) for name in fields)
+    start, pitch = start.astype(np.float64), pitch.astype(np.int64)
+    end = start + np.maximum(length, 0)
+    order = np.lexsort((-end, start, pitch))
+    start, end, pitch, velocity = start[order], end[order], pitch[order], velocity[order].astype(np.int64)
+    first = np.diff(pitch, prepend=-1).astype(bool) | np.diff(start, prepend=-1.0).astype(bool)  # one strike a key and moment
+    start, end, pitch, velocity = start[first], end[first], pitch[first], velocity[first]
+    same = pitch[1:] == pitch[:-1]
+    end[:-1] = np.where(same, np.minimum(end[:-1], start[1:]), end[:-1])  # a new strike ends the note that it meets
+    pedal_times, pedal_actions = _pedal([track.controls.numpy() for track in tracks])
+    times = np.concatenate((start, end, pedal_times))
+    actions = np.concatenate((NOTE_ON + pitch, NOTE_OFF + pitch, pedal_actions))
+    velocities = np.concatenate((velocity, np.zeros(len(end) + len(pedal_times), np.int64)))
+    # at one instant: releases, pedal, strikes, and last the releases of notes without length
+    rank = np.concatenate((np.full(len(start), 2), np.where(end > start, 0, 3), np.full(len(pedal_times), 1)))
+    order = np.lexsort((rank, times))  # stable: pedal flips of one instant stay in order
+    return Actions(times[order], actions[order], velocities[order])
+
+
+def _pedal(controls: Sequence[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Sustain flips, CC64 at or over 64, of all tracks merged."""
+    time = np.concatenate([c["time"][c["number"] == 64] for c in controls] or [np.zeros(0)]).astype(np.float64)
+    value = np.concatenate([c["value"][c["number"] == 64] for c in controls] or [np.zeros(0)])
+    order = np.argsort(time, kind="stable")
+    time, down = time[order], value[order] >= 64
+    flips = np.flatnonzero(np.diff(down, prepend=False))
+    return time[flips], np.where(down[flips], SUSTAIN_DOWN, SUSTAIN_UP)
+
+
+def _parse_or_reason(path: Path) -> Actions | str:
+    try:
+        actions = parse(path)
+    except Exception as error:  # a corrupt file must never stop a run
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return actions if np.count_nonzero(actions.actions < NOTE_OFF) >= 16 else "fewer than 16 notes"
+
+
+def find_files(folder: Path) -> list[tuple[Path, str]]:
+    """MIDI files below a folder with their split: MAESTRO's own where its csv lies beside them, else ``train`` for all but
+    every 20th file by name, which is held out for validation where no official split exists anywhere.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mid", ".midi") and path.is_file())
+    official: dict[Path, str] = {}
+    for table in folder.rglob("maestro-*.csv"):
+        with table.open(newline="", encoding="utf-8") as lines:
+            official |= {table.parent / row["midi_filename"]: row["split"] for row in csv.DictReader(lines)}
+    if official:
+        return [(path, official.get(path, "train")) for path in files]
+    return [(path, "validation" if i % 20 == 19 else "train") for i, path in enumerate(files)]
+
+
+def prepare(folder: Path, cache: Path, *, workers: int | None = None) -> Path:
+    """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and format is used again.
+
+    Files that cannot be used are counted and named in the log, never fatal. Raises ``DataError`` if nothing is left.
+    """
+    files = find_files(folder)
+    if not files:
+        raise DataError(f"{folder}: no .mid or .midi files found")
+    key = hashlib.sha256(json.dumps([FORMAT, [[str(p.relative_to(folder)), p.stat().st_size, s] for p, s in files]]).encode())
+    target = cache / key.hexdigest()[:16]
+    if (target / "index.json").exists():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    pieces: list[dict[str, Any]] = []
+    parts: list[Actions] = []
+    skipped: list[str] = []
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = pool.map(_parse_or_reason, [path for path, _ in files], chunksize=8)
+        for (path, split), result in zip(files, tqdm(results, total=len(files), desc="parsing", unit="file"), strict=True):
+            if isinstance(result, str):
+                skipped.append(f"{path.relative_to(folder)}: {result}")
+                continue
+            offset = pieces[-1]["stop"] if pieces else 0
+            where = {"start": offset, "stop": offset + len(result.times)}
+            pieces.append({"name": str(path.relative_to(folder)), "split": split, **where})
+            parts.append(result)
+    for reason in skipped:
+        log.warning("skipped %s", reason)
+    if not parts:
+        raise DataError(f"{folder}: none of {len(files)} MIDI files could be used, first reason: {skipped[0]}")
+    times = np.concatenate([np.round((p.times - p.times[0]) * UNITS_PER_SECOND) for p in parts]).astype(np.uint32)
+    np.save(target / "times.npy", times)
+    np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
+    np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
+    index = json.dumps({"format": FORMAT, "pieces": pieces, "skipped": skipped}, indent=1)
+    (target / "index.json.part").write_text(index)
+    (target / "index.json.part").rename(target / "index.json")  # last and atomic: an index means a whole cache
+    return target
+
+
+class Corpus:
+    """A packed cache, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text())
+        if index.get("format") != FORMAT:
+            raise DataError(f"{folder}: a cache of another format, delete it and prepare the data again")
+        self.pieces: list[dict[str, Any]] = index["pieces"]
+        self._times = np.load(folder / "times.npy", mmap_mode="r")
+        self._actions = np.load(folder / "actions.npy", mmap_mode="r")
+        self._velocities = np.load(folder / "velocities.npy", mmap_mode="r")
+
+    def split(self, name: str) -> list[int]:
+        """Indices of the pieces of a split."""
+        return [i for i, piece in enumerate(self.pieces) if piece["split"] == name]
+
+    def length(self, piece: int) -> int:
+        return int(self.pieces[piece]["stop"] - self.pieces[piece]["start"])
+
+    def actions(self, piece: int) -> Actions:
+        where = slice(self.pieces[piece]["start"], self.pieces[piece]["stop"])
+        return Actions(
+            self._times[where] / UNITS_PER_SECOND,
+            self._actions[where].astype(np.int64),
+            self._velocities[where].astype(np.int64),
+        )

@@ -1,0 +1,105 @@
+"""A trained checkpoint -> the bundle that a daemon plays: weights, config, and the two ONNX graphs ``step`` and ``decide``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.checkpoint import load_model, save_model
+from engine.events import ACTIONS, VELOCITY_BINS, WAITS
+from engine.model import PerceiverS, Rotary, decide
+from engine.runtimes.onnx import DECIDE_FILE, STEP_FILE
+from engine.sounding import AGES
+
+log = logging.getLogger(__name__)
+OPSET = 20
+
+
+class Step(nn.Module):
+    """``PerceiverS.step`` with flat inputs and outputs."""
+
+    def __init__(self, model: PerceiverS) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, events: Tensor, ages: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        held = len(self.model.config.scales) + 1
+        hidden, rows = self.model.step(events, ages, positions, Rotary(cos, sin), rest[:held], rest[held:])
+        return hidden, *rows
+
+
+class Decide(nn.Module):
+    """``decide`` with the heads inside."""
+
+    def __init__(self, model: PerceiverS) -> None:
+        super().__init__()
+        self.head = model.head
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return decide(self.head, *inputs)
+
+
+def step_inputs(model: PerceiverS, count: int) -> dict[str, Tensor]:
+    """Example inputs of ``Step`` by name, for ``count`` new events."""
+    config = model.config
+    inputs = {
+        "events": torch.zeros(count, 3, dtype=torch.int64),
+        "ages": torch.zeros(count, AGES, dtype=torch.int64),
+        "positions": torch.arange(count),
+        "cos": torch.ones(count, config.head_dim // 2),
+        "sin": torch.zeros(count, config.head_dim // 2),
+    }
+    for i, window in enumerate((*config.scales, config.window)):
+        inputs[f"held{i}"] = torch.full((config.ring(window),), -1)
+    for i, window in enumerate(config.windows):
+        for kind in "kv":
+            inputs[f"{kind}{i}"] = torch.zeros(config.kv_heads, config.ring(window), config.head_dim)
+    return inputs
+
+
+def write_onnx(model: PerceiverS, folder: Path) -> None:
+    """Writes ``step.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = step_inputs(model, 3)
+    count = torch.export.Dim("count", min=1, max=4096)
+    dynamic = {"events", "ages", "positions", "cos", "sin"}
+    shapes = [{0: count} if name in dynamic else {} for name in inputs]
+    outputs = ["hidden", *(f"new_{name}" for name in inputs if name[0] in "kv" and name[1:].isdigit())]
+    _export(Step(model), tuple(inputs.values()), (*shapes[:5], tuple(shapes[5:])), list(inputs), outputs, folder / STEP_FILE)
+    names = {"hidden": model.config.width, "wait_bias": WAITS, "action_bias": ACTIONS, "velocity_bias": VELOCITY_BINS}
+    sizes = names | {"temperature": 1, "min_p": 1, "noise": WAITS + ACTIONS + VELOCITY_BINS}
+    _export(Decide(model), tuple(torch.ones(size) for size in sizes.values()), None, list(sizes), ["event"], folder / DECIDE_FILE)
+
+
+def _export(
+    module: nn.Module, args: tuple[Tensor, ...], shapes: Any, inputs: list[str], outputs: list[str], path: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
+        program = torch.onnx.export(
+            module.eval(),
+            args,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+def export(run: Path, folder: Path, **card: object) -> None:
+    """The checkpoint in ``run`` as a bundle in ``folder``. Raises ``CheckpointError``."""
+    model = load_model(run)
+    save_model(model, folder, **card)
+    write_onnx(model, folder)

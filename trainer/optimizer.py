@@ -1,0 +1,92 @@
+"""Muon for the matrices inside the blocks, AdamW for embeddings, heads and norms; one learning-rate schedule for both.
+
+Muon (Jordan et al., 2024) orthogonalises the momentum of each matrix. Its update is scaled to AdamW's, so that one learning
+rate fits both. PyTorch's ``torch.optim.Muon`` computes in bfloat16 only, which takes seconds a step on a CPU without it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from engine.model import PerceiverS
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised by five Newton-Schulz iterations, in the dtype of the parameters (bfloat16 on a GPU)."""
+
+    def __init__(self, params: list[nn.Parameter], *, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(params, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                average.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonalise(p.grad.lerp(average, group["momentum"]))  # Nesterov
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
+
+
+def orthogonalise(matrix: Tensor) -> Tensor:
+    """Nearest semi-orthogonal matrix, roughly: singular values end between 0.7 and 1.2. Quintic Newton-Schulz."""
+    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    x = x.T if matrix.shape[0] > matrix.shape[1] else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+
+
+def split_parameters(model: PerceiverS) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(matrices of the blocks, everything else)."""
+    inside = {id(p) for block in model.blocks for p in block.parameters() if p.ndim == 2}
+    parameters = list(model.parameters())
+    return [p for p in parameters if id(p) in inside], [p for p in parameters if id(p) not in inside]
+
+
+def build(model: PerceiverS, *, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """The two optimizers; the learning rate is set by ``set_rate`` before every step."""
+    matrices, others = split_parameters(model)
+    return [
+        Muon(matrices, weight_decay=weight_decay),
+        torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True),
+    ]
+
+
+def rate(step: int, *, peak: float, warmup: int, steps: int, cooldown: float) -> float:
+    """Warm-up, plateau, and a linear cool-down to 0 over the last share of the steps: a run can be prolonged from any
+    checkpoint of its plateau.
+    """
+    begin = steps - max(1, round(cooldown * steps))
+    return peak * min((step + 1) / max(1, warmup), 1.0, max(0.0, (steps - step) / (steps - begin)))
+
+
+def set_rate(optimizers: list[torch.optim.Optimizer], value: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = value
+
+
+def state_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The optimizers' state as flat named tensors, for a file without pickle."""
+    return {
+        f"{i}.{index}.{name}": value.contiguous()
+        for i, optimizer in enumerate(optimizers)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def load_state_tensors(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    for i, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            which, index, name = key.split(".", 2)
+            if int(which) == i:
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,130 @@
+"""Effective Segmentation: which stretch of which piece an example is, and how it is augmented.
+
+The usual loader draws where a window *starts*, so the beginning of a piece is never a target. Here the latents' place is
+drawn, overhanging both ends of the piece before it is clipped: every event, first and last included, is a target
+equally often, and short prefixes down to the start event alone are trained. Source: PerceiverS, arXiv 2411.08307.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.codec import encode_arrays
+from engine.events import NOTE_OFF, START_EVENT, SUSTAIN_DOWN
+from engine.sounding import ages_of, legal_actions
+from trainer.data import Actions, Corpus
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """``latents`` targets an example, context reaching back at most ``context`` events before them. The ``near`` newest of
+    these are all kept, ``sampled`` of the older ones are drawn at random (cross-attention dropout that also saves the work).
+    ``cold`` is the share of examples cut out as if the player had just begun there.
+    """
+
+    latents: int = 1024
+    context: int = 8192
+    near: int = 1024
+    sampled: int = 512
+    cold: float = 0.15
+    transpose: int = 4  # semitones up or down, at most
+    stretch: float = 0.06  # at most, up or down
+    loudness: int = 6  # MIDI velocities up or down, at most
+
+
+class Example(NamedTuple):
+    """Inputs: events [T, 3], ages [T, AGES], positions [T] (-1 = padding in front). Targets of the last N positions: [N, 3],
+    legal [N, ACTIONS], weight [N] (0 = padding).
+    """
+
+    events: np.ndarray
+    ages: np.ndarray
+    positions: np.ndarray
+    targets: np.ndarray
+    legal: np.ndarray
+    weight: np.ndarray
+
+
+def augment(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Actions:
+    """Transposed (never off the keyboard), stretched, louder or softer."""
+    times, actions, velocities = piece
+    notes = actions < SUSTAIN_DOWN
+    pitches = actions[notes] % 128
+    low, high = max(-how.transpose, 21 - int(pitches.min())), min(how.transpose, 108 - int(pitches.max()))
+    shift = int(rng.integers(low, high + 1)) if low <= high else 0
+    return Actions(
+        times * np.exp(rng.uniform(-how.stretch, how.stretch)),
+        np.where(notes, actions + shift, actions),
+        np.clip(velocities + int(rng.integers(-how.loudness, how.loudness + 1)), 1, 127),
+    )
+
+
+def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example:
+    """One training example of a piece, without padding in the batch: all have ``near + sampled + latents`` positions."""
+    events = encode_arrays(*augment(piece, how, rng), end=True)
+    n = how.latents
+    room = len(events) - 1 - n  # inputs are all events but the last
+    begin = int(np.clip(rng.integers(-n + 1, len(events) - 1), 0, max(0, room)))
+    stop = min(begin + n, len(events) - 1)
+    low = max(0, begin - how.context)
+    older = max(low, begin - how.near)
+    kept = np.arange(low, older)
+    if len(kept) > how.sampled:
+        kept = np.sort(rng.choice(kept, how.sampled, replace=False))
+    ages = ages_of(events[: stop + 1], low)
+    if begin > 0 and rng.random() < how.cold:
+        # the player begins here: a start event takes the place of the one before the first latent
+        events, low = events[begin - 1 :].copy(), 0
+        events[0] = START_EVENT
+        events[1, 0] = 0
+        events, stop = _without_unheard_releases(events, stop - begin)
+        ages, begin, older, kept = ages_of(events[: stop + 1]), 0, 0, kept[:0]
+    index = np.concatenate((kept, np.arange(older, stop)))
+    return _pad(events, ages[index - low], index, events[begin + 1 : stop + 1], ages[begin - low : stop - low], how)
+
+
+def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray, int]:
+    """Drops note-offs and pedal-ups of what began before the cut; their waits go to the next event, up to the longest wait."""
+    head = events[: stop + 1]
+    legal = np.zeros(len(head), bool)
+    held: set[int] = set()
+    for i, action in enumerate(head[:, 1].tolist()):
+        subject = action % 128 if action < SUSTAIN_DOWN else 128
+        if action < NOTE_OFF or action == SUSTAIN_DOWN:
+            legal[i] = subject not in held
+            held.add(subject)
+        elif action < SUSTAIN_DOWN + 2:
+            legal[i] = subject in held
+            held.discard(subject)
+        else:
+            legal[i] = True
+    owed = np.cumsum(head[:, 0])[legal]
+    kept = head[legal].copy()
+    kept[1:, 0] = np.minimum(np.diff(owed), 100)
+    return kept, len(kept) - 1
+
+
+def _pad(
+    events: np.ndarray, ages: np.ndarray, index: np.ndarray, targets: np.ndarray, before: np.ndarray, how: Segmentation
+) -> Example:
+    total = how.near + how.sampled + how.latents
+    short = how.latents - len(targets)
+    front = total - len(index)
+    return Example(
+        np.concatenate((np.tile(np.array(START_EVENT, np.int16), (front, 1)), events[index])),
+        np.concatenate((np.full((front, ages.shape[1]), -1, np.int16), ages)),
+        np.concatenate((np.full(front, -1), index)),
+        np.concatenate((np.tile(np.array(START_EVENT, np.int16), (short, 1)), targets)),
+        np.concatenate((np.ones((short, 261), bool), legal_actions(before))),
+        np.concatenate((np.zeros(short, np.float32), np.ones(len(targets), np.float32))),
+    )
+
+
+def batch(corpus: Corpus, pieces: list[int], size: int, how: Segmentation, rng: np.random.Generator) -> Example:
+    """``size`` examples stacked, pieces drawn in proportion to their length."""
+    weight = np.array([corpus.length(i) for i in pieces], np.float64)
+    chosen = rng.choice(pieces, size, p=weight / weight.sum())
+    return Example(*(np.stack(parts) for parts in zip(*(draw(corpus.actions(i), how, rng) for i in chosen), strict=True)))
