@@ -6,7 +6,6 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -100,7 +99,10 @@ def _perform(engine: Engine, settings: Settings, call: list[Timed]) -> list[Time
 
 def _roll() -> LiveRoll:
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    write: Callable[[str], None] = click.echo
+
+    def write(lines: str) -> None:
+        click.echo(lines, nl=False)
+
     return LiveRoll(write, min(shutil.get_terminal_size((100, 30)).columns, 100), sys.stdout.isatty(), unicode=unicode)
 
 

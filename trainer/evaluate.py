@@ -22,7 +22,7 @@ from engine.model import PerceiverS, losses
 from engine.sounding import ages_of, legal_actions
 from trainer.data import Corpus, DataError
 
-CHUNK = 2048  # latents of one forward; the ones before them are computed again as context
+CHUNK = 4096  # latents of one forward; the ones before them are computed again as context
 
 
 @dataclasses.dataclass

@@ -78,9 +78,7 @@ def write_onnx(model: PerceiverS, folder: Path) -> None:
     _export(Decide(model), tuple(torch.ones(size) for size in sizes.values()), None, list(sizes), ["event"], folder / DECIDE_FILE)
 
 
-def _export(
-    module: nn.Module, args: tuple[Tensor, ...], shapes: Any, inputs: list[str], outputs: list[str], path: Path
-) -> None:
+def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: Any, inputs: list[str], outputs: list[str], path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
         program = torch.onnx.export(

@@ -234,8 +234,21 @@ def unbalanced(messages: Iterable[Message]) -> list[str]:
 # --- a performer on a virtual clock --------------------------------------------------------------------------------
 
 
+class _RecordedLedger(Ledger):
+    """Notes down what an interruption releases; the player reports everything else."""
+
+    def __init__(self, send: Callable[[Sequence[int]], None], sounded: list[Timed]) -> None:
+        super().__init__(send)
+        self._sounded = sounded
+
+    def close(self, now: float = 0.0) -> list[Timed]:
+        released = super().close(now)
+        self._sounded += released
+        return released
+
+
 class Stage:
-    """A performer and a player in virtual time, with a record of everything that sounded, in the order in which it did."""
+    """A performer and a player in virtual time, with a record of everything that sounded."""
 
     def __init__(
         self,
@@ -249,24 +262,27 @@ class Stage:
         self.engine = Engine(self.runtime)
         self.controls = Controls(controls)
         self.port = Synthesizer()
-        self.machine: list[Timed] = []  # what the player sounded, releases of an interruption not included
-        self.sounded: list[Timed] = []  # human and machine
-        self.sent_at: list[tuple[float, Timed]] = []
+        self.sounded: list[Timed] = []  # human and machine, in the order in which it did
+        self.sent_at: list[tuple[float, Timed]] = []  # what the player sounded, and when
         self.states: list[State] = []
-        self.player = Player(Ledger(self.port.send), self._heard)
+        self.player = Player(_RecordedLedger(self.port.send, self.sounded), self._heard)
         self.performer = Performer(
             self.engine, self.player, self.controls, phrase or PhraseSettings(), seed=seed, on_state=self.states.append
         )
         self.now = 0.0
 
     def _heard(self, timed: Timed) -> None:
-        self.machine.append(timed)
         self.sounded.append(timed)
         self.sent_at.append((self.now, timed))
 
     @property
     def replying(self) -> bool:
         return self.performer.state is State.REPLYING
+
+    @property
+    def machine(self) -> list[Timed]:
+        """What the machine played; an interruption's releases not included."""
+        return [timed for _, timed in self.sent_at]
 
     def run(self, until: float, *, stop: Callable[[], bool] = lambda: False) -> None:
         """Performs from one deadline to the next until a time, or until ``stop``; nobody plays."""
@@ -286,26 +302,8 @@ class Stage:
         """The human plays, now or at the actions' later times, heard one at a time as by the input's callback."""
         for one in actions:
             self.run(one.time)
-            closed = len(self.port.messages)
             self.performer.hear([one])
-            self._note_releases(closed, one.time)
             self.sounded.append(one)
-
-    def command(self, method: Callable[[float], None]) -> None:
-        """One of the performer's commands, now."""
-        closed = len(self.port.messages)
-        method(self.now)
-        self._note_releases(closed, self.now)
-
-    def work(self) -> None:
-        """One piece of work that may be an interruption: a change of mode."""
-        closed = len(self.port.messages)
-        self.performer.work(self.now)
-        self._note_releases(closed, self.now)
-
-    def _note_releases(self, since: int, time: float) -> None:
-        for status, first, _ in self.port.messages[since:]:
-            self.sounded.append(Timed(time, NOTE_OFF + first if status & 0xF0 == 0x80 else SUSTAIN_UP))
 
     def history(self) -> list[tuple[int, int, int]]:
         """What the engine remembers: (step, action, velocity bin), rests folded into the steps."""

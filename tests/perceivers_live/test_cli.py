@@ -1,0 +1,97 @@
+"""The commands as a user types them, in processes of their own, on the bundled checkpoint."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.events import NOTE_OFF
+from engine.midi import read_file
+from perceivers_live.config import default_toml
+from perceivers_live.controls import CONTROLS
+from perceivers_live.demo import bundled_call
+
+PROGRAM = Path(sys.executable).with_name("perceivers-live")
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+def test_help_names_every_control_and_imports_no_torch() -> None:
+    code = "import sys; from perceivers_live.cli import main; main(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for name in CONTROLS:
+        assert "--" + name.replace("_", "-") in done.stdout
+
+
+def test_rendering_on_the_cpu_never_imports_torch(tmp_path: Path) -> None:
+    arguments = ["render", str(bundled_call()), "-o", str(tmp_path / "out.mid"), "--seed", "1", "--response-length", "0.3"]
+    code = f"import sys; from perceivers_live.cli import main; main({arguments!r}, standalone_mode=False); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_render_is_reproducible_with_a_seed(tmp_path: Path) -> None:
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        done = run("render", bundled_call(), "-o", tmp_path / f"{name}.mid", "--seed", seed, "--reply-only")
+        assert done.returncode == 0, done.stderr
+    a, b, c = ((tmp_path / f"{name}.mid").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_a_reply_sounds_like_playing(tmp_path: Path) -> None:
+    done = run("render", bundled_call(), "-o", tmp_path / "reply.mid", "--seed", 5, "--reply-only")
+    assert done.returncode == 0, done.stderr
+    reply = read_file(tmp_path / "reply.mid")
+    strikes = [one for one in reply if one.action < NOTE_OFF]
+    call_end = read_file(bundled_call())[-1].time
+    assert len(strikes) >= 10
+    assert strikes[0].time > call_end
+    assert len({one.velocity for one in strikes}) >= 4
+    assert len({one.action for one in strikes}) >= 5
+    assert 1.0 < strikes[-1].time - strikes[0].time < 60.0
+
+
+def test_demo_writes_both_parts_and_says_what_to_do_next(tmp_path: Path) -> None:
+    done = run("demo", "--fast", "--seed", "2", "--response-length", "0.3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "you" in done.stdout
+    assert "machine" in done.stdout
+    assert "perceivers-live --in" in done.stdout
+    assert len(read_file(tmp_path / "demo.mid")) > len(read_file(bundled_call()))
+
+
+def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
+    done = run("config", "--default")
+    assert done.stdout == default_toml()
+    (tmp_path / "mine.toml").write_text(done.stdout)
+    assert run("config", "--config", tmp_path / "mine.toml").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("render", "{tmp}/none.mid", "-o", "{tmp}/out.mid"), ["none.mid"]),
+        (("render", "{tmp}/text.mid", "-o", "{tmp}/out.mid"), ["text.mid", "MIDI"]),
+        (("render", "{call}", "-o", "{tmp}/no/such/folder/out.mid"), ["cannot be written"]),
+        (("render", "{call}", "-o", "{tmp}/out.mid", "--checkpoint", "{tmp}"), ["no checkpoint"]),
+        (("render", "{call}", "-o", "{tmp}/out.mid", "--runtime", "abacus"), ["abacus"]),
+        (("demo", "--fast", "--temperature", "9"), ["temperature", "9", "0.1..2"]),
+        (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),
+    ],
+)
+def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:
+    (tmp_path / "text.mid").write_text("this is no MIDI file")
+    (tmp_path / "bad.toml").write_text("[controls]\ntempreature = 1.0\n")
+    done = run(*(one.format(tmp=tmp_path, call=bundled_call()) for one in arguments), cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    for word in words:
+        assert word in last
