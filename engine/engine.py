@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.events import START_EVENT, Event
+from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
 from engine.runtimes import Odds, Runtime
 from engine.sounding import AGES, Sounding
 
@@ -100,7 +100,8 @@ class Engine:
         hidden = self._moments[-1].hidden
         if not np.isfinite(self.runtime.as_array(hidden)).all():
             raise EngineError("the model's state is not finite")
-        return Event(*self.runtime.decide(hidden, odds))
+        wait, action, velocity = self.runtime.decide(hidden, odds)
+        return Event(wait, action, velocity if action < NOTE_OFF else NO_VELOCITY)
 
     def rewind(self, position: int) -> None:
         """Forgets every event after ``position``. Within the slack this moves pointers; further back it recomputes from the

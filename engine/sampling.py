@@ -44,13 +44,14 @@ def odds(
     *,
     own: Collection[int],
     own_pedal: bool,
+    barred: Collection[int] = (),
     elapsed: int = 0,
     closing: bool = False,
 ) -> Odds:
     """The odds of the event after ``sounding``.
 
     ``own``: pitches that the machine itself holds: only these can be released, only their number counts for the polyphony.
-    ``own_pedal``: the pedal is down and the machine's to lift. ``elapsed``: steps that have already passed in silence since the
+    ``own_pedal``: the pedal is down and the machine's to lift. ``barred``: pitches not to be struck. ``elapsed``: steps that have already passed in silence since the
     last event: shorter waits are impossible. ``closing``: no new notes, the music is being brought to its end.
     """
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
@@ -62,6 +63,7 @@ def odds(
     legal[END] = False
     keys = np.arange(PITCHES)
     legal[:PITCHES] &= (keys >= steering.register_low) & (keys <= steering.register_high) & (not closing)
+    legal[list(barred)] = False
     if len(own) >= steering.max_polyphony:
         legal[:PITCHES] = False
     action = np.where(legal, np.float32(0), MASKED)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import ALL_NOTES_OFF, RESET_CONTROLLERS, SUSTAIN, message_of
 
+log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
 
 
 class Ledger:
     """Sends actions and keeps account of them: every note-on gets exactly one note-off.
 
-    All methods may be called from any thread. ``send`` takes one raw MIDI message; what it raises is passed on, after the account
-    is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``.
+    All methods may be called from any thread. ``send`` takes one raw MIDI message; what it raises is passed on by ``play``, after
+    the account is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``.
     """
 
     def __init__(self, send: Send, *, channel: int = 0) -> None:
@@ -24,7 +26,8 @@ class Ledger:
         self._lock = threading.RLock()
         self._notes: set[int] = set()
         self._pedal = False
-        self._thru: set[tuple[int, int]] = set()  # (channel, pitch) of the player's own notes, passed through
+        self._thru: set[tuple[int, int]] = set()  # (channel, pitch) of the human's notes, passed through
+        self._thru_pedals: set[int] = set()  # channels
 
     @property
     def notes(self) -> frozenset[int]:
@@ -65,20 +68,36 @@ class Ledger:
                 self._thru.add(key)
             elif kind in (0x80, 0x90):
                 self._thru.discard(key)
+            elif kind == 0xB0 and message[1] == SUSTAIN:
+                self._thru_pedals.add(message[0] & 0x0F)
             self._send(message)
 
     def close(self, now: float = 0.0) -> list[Timed]:
-        """Releases every note and the pedal; returns what was sent, as actions at ``now``."""
+        """Releases every note and the pedal; returns what was sent, as actions at ``now``. Never raises: what could not be
+        released stays in the account, for the next time.
+        """
         with self._lock:
             actions = [NOTE_OFF + pitch for pitch in sorted(self._notes)] + ([SUSTAIN_UP] if self._pedal else [])
-            return [Timed(now, action) for action in actions if self.play(action)]
+            return [Timed(now, action) for action in actions if self._try(lambda action=action: self.play(action))]
 
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
         with self._lock:
             self.close()
-            for channel, pitch in sorted(self._thru):
-                self._send((0x80 | channel, pitch, 64))
+            messages = [(0x80 | channel, pitch, 64) for channel, pitch in sorted(self._thru)]
+            for channel in sorted({self._channel, *self._thru_pedals}):
+                messages += [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
             self._thru.clear()
-            for number, value in ((SUSTAIN, 0), (ALL_NOTES_OFF, 0), (RESET_CONTROLLERS, 0)):
-                self._send((0xB0 | self._channel, number, value))
+            self._thru_pedals.clear()
+            for message in messages:
+                self._try(lambda message=message: self._send(message))
+
+    @staticmethod
+    def _try(send: Callable[[], object]) -> bool:
+        """Whether sending worked. One message that fails must not keep the others from going out."""
+        try:
+            send()
+        except Exception as error:
+            log.warning("the output port does not take a release (%s)", error)
+            return False
+        return True

@@ -28,7 +28,9 @@ LONGEST_SILENCE = 500  # steps; a longer one in the history is shortened to this
 KEPT_ON_CHANGE = 0.03  # seconds of the plan that survive a turned control
 SHORTEST_REPLY, LONGEST_REPLY = 2.0, 60.0  # seconds
 BREATH = 25  # steps: a wait this long, past the reply's due length, is a place to end
-OVERTIME = 1.5  # times the due length: from here on any gap between notes is a place to end
+OVERTIME = 1.5  # times the due length: from here on any gap between notes is a place to end, at twice the due length anything is
+GAP = 4  # steps: what lies closer together is one chord
+CROWD = 40  # events at one moment, after which time has to go on
 DECISION = 0.01  # seconds that a decision may take
 CLOSING_TIME = 150  # steps that the model has to release its last notes by itself
 
@@ -59,7 +61,9 @@ class Performer:
         self.state = State.LISTENING
         self._begun = self._due = 0.0  # the reply: when it began, how long it should be, in seconds
         self._closing: int | None = None  # the step at which the last notes began to be released
+        self._floor = 0  # position of the last event that is no plan
         self._version = -1
+        self._crowd = 0  # events of the plan since time last went on
 
     # What happened.
 
@@ -89,7 +93,8 @@ class Performer:
 
     def takeover(self, now: float) -> None:
         """The machine plays from now on, whatever the human's phrase is at."""
-        if self.state is State.LISTENING:
+        controls = self._controls.snapshot()
+        if self.state is State.LISTENING and controls["mode"] == "respond" and not controls["hold"]:
             self._reply(now)
 
     def give_way(self, now: float) -> None:
@@ -102,9 +107,11 @@ class Performer:
 
     def forget(self, now: float) -> None:
         """Everything heard and played is forgotten."""
-        self.give_way(now)
+        self._player.interrupt(now)
+        self._detector.reset()
+        self._enter(State.LISTENING)
+        self._origin, self._floor = None, 0
         self._engine.forget()
-        self._origin = None
 
     # What to do.
 
@@ -150,7 +157,10 @@ class Performer:
 
     def _continue(self, now: float, controls: Snapshot, own: frozenset[int], own_pedal: bool) -> None:
         """Decides one event, absorbs it and plans it: never for a moment that has passed once it is decided."""
-        elapsed = max(0, math.ceil((now + DECISION - self._time(self._engine.step)) * STEPS_PER_SECOND))
+        self._skip_silence(now)
+        earliest = now + DECISION - min(0.0, self._output_offset())
+        elapsed = max(0, math.ceil((earliest - self._time(self._engine.step)) * STEPS_PER_SECOND))
+        elapsed = max(elapsed, int(self._crowd >= CROWD))
         while elapsed > 100:  # nothing happened for so long: that is part of the music
             self._engine.absorb([Event(100, REST)])
             elapsed -= 100
@@ -162,25 +172,29 @@ class Performer:
                 noise,
                 own=own,
                 own_pedal=own_pedal,
+                barred=self._detector.held,
                 elapsed=elapsed,
                 closing=self._closing is not None,
             )
         )
         step = self._engine.step + event.wait
         played = self._time(step) - self._begun
-        if (
-            self._closing is None
-            and event.is_note_on
-            and played > self._due
-            and (event.wait >= BREATH or (played > OVERTIME * self._due and event.wait > 4))
-        ):
-            self._closing = self._engine.step  # this note would begin a new phrase: the reply ends before it
+        if self._closing is None and self._may_end(event, played):
+            self._closing = self._engine.step  # this would begin a new phrase: the reply ends before it
             return
         if self._closing is not None and step - self._closing > CLOSING_TIME:
             self._release_all(now)
             return
+        self._crowd = 0 if event.wait else self._crowd + 1
         self._engine.absorb([event])
         self._plan(event)
+
+    def _may_end(self, event: Event, played: float) -> bool:
+        """Whether the reply can end before ``event``, ``played`` seconds after it began: never within a chord."""
+        if not (event.is_note_on or event.action == REST) or played <= self._due:
+            return False
+        overdue = played / self._due
+        return event.wait >= BREATH or (overdue > OVERTIME and event.wait > GAP) or (overdue > 2 and event.wait > 0)
 
     def _release_all(self, now: float) -> None:
         """The last notes and the pedal, let go together."""
@@ -199,8 +213,11 @@ class Performer:
         self._enter(State.LISTENING)
         return self.work(now)
 
+    def _output_offset(self) -> float:
+        return float(self._controls.snapshot()["output_offset_ms"]) / 1000
+
     def _plan(self, event: Event) -> None:
-        at = self._time(self._engine.step) + float(self._controls.snapshot()["output_offset_ms"]) / 1000
+        at = self._time(self._engine.step) + self._output_offset()
         self._player.schedule([Planned(at, self._engine.position, event.action, event.velocity)])
 
     # The history.
@@ -218,6 +235,7 @@ class Performer:
             events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
             step = at
         self._engine.absorb(events)
+        self._floor = self._engine.position
 
     def _skip_silence(self, now: float) -> None:
         """Shortens a silence up to ``now`` that is too long to be music."""
@@ -226,8 +244,9 @@ class Performer:
             self._origin += surplus / STEPS_PER_SECOND
 
     def _rewind(self, position: int | None) -> None:
-        if position is not None and position < self._engine.position:
-            self._engine.rewind(position)
+        """Back to the last event of the plan that sounded, or to the human's last, whichever came later."""
+        if position is not None and max(position, self._floor) < self._engine.position:
+            self._engine.rewind(max(position, self._floor))
 
     def _time(self, step: int) -> float:
         return (self._origin or 0.0) + step / STEPS_PER_SECOND

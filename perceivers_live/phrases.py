@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
-from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.config import PhraseSettings
 
 CHORD = 0.05  # onsets closer than this, in seconds, belong together
@@ -18,15 +18,19 @@ class PhraseDetector:
     def __init__(self, settings: PhraseSettings) -> None:
         self._settings = settings
         self._gaps: deque[float] = deque(maxlen=RECENT)
+        self._held: set[int] = set()
         self.reset()
 
     def reset(self) -> None:
-        """A new phrase; the pace of the last one is remembered."""
+        """A new phrase; the pace of the last one and the keys that are still held are remembered."""
         self.start: float | None = None
-        self._onset = self._last = 0.0
+        self._onset = self._chord = self._last = 0.0
         self._notes = 0
-        self._held: set[int] = set()
-        self._pedal = False
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The keys that the human holds."""
+        return frozenset(self._held)
 
     @property
     def notes(self) -> int:
@@ -36,16 +40,15 @@ class PhraseDetector:
         self._last = timed.time
         if timed.action < NOTE_OFF:
             if self.start is None:
-                self.start = timed.time
-            elif timed.time - self._onset > CHORD:
-                self._gaps.append(timed.time - self._onset)
+                self.start = self._chord = timed.time
+            elif timed.time - self._chord > CHORD:  # from the chord's first note: a fast run is no endless chord
+                self._gaps.append(timed.time - self._chord)
+                self._chord = timed.time
             self._onset = timed.time
             self._notes += 1
             self._held.add(timed.action - NOTE_ON)
         elif timed.action < NOTE_OFF + PITCHES:
             self._held.discard(timed.action - NOTE_OFF)
-        elif timed.action in (SUSTAIN_DOWN, SUSTAIN_UP):
-            self._pedal = timed.action == SUSTAIN_DOWN
 
     def end(self) -> float | None:
         """The time at which the phrase counts as ended, None before there is a phrase.

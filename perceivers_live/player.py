@@ -42,6 +42,7 @@ class Player:
         self.changed = threading.Condition(self._lock)
         self._sounded: int | None = None  # position of the last event that sounded
         self._open = False
+        self._last = float("-inf")  # planned time of that event
         self.played = self.late = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
@@ -60,8 +61,7 @@ class Player:
         """Appends to the plan; an event earlier than its predecessor is moved up to it."""
         with self.changed:
             for event in events if self._open else ():  # interrupted since it was decided
-                time_ = max(event.time, self._plan[-1].time) if self._plan else event.time
-                self._plan.append(event._replace(time=time_))
+                self._plan.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
             self.changed.notify()
 
     def cancel(self, after: float = float("-inf")) -> int | None:
@@ -80,11 +80,7 @@ class Player:
         with self._lock:
             position = self._sounded
             self.end()
-            try:
-                return position, self.ledger.close(now)
-            except Exception:  # the port is gone; the ledger remembers
-                log.warning("notes could not be closed: the output port does not answer")
-                return position, []
+            return position, self.ledger.close(now)
 
     def planned(self) -> int:
         """Events that have not sounded yet."""
@@ -105,10 +101,15 @@ class Player:
             return frozenset(notes), pedal
 
     def play_due(self, now: float) -> float | None:
-        """Sounds everything due; returns the next deadline, None if the plan is empty."""
+        """Sounds everything due; returns the next deadline."""
         with self._lock:
             while self._plan and self._plan[0].time <= now:
                 self._play(self._plan.popleft(), now)
+            return self.deadline()
+
+    def deadline(self) -> float | None:
+        """When the next event is due, None if the plan is empty."""
+        with self._lock:
             return self._plan[0].time if self._plan else None
 
     def _play(self, event: Planned, now: float) -> None:
@@ -120,12 +121,15 @@ class Player:
         except Exception:
             log.warning("the output port does not take notes")
             sent = False
-        self._sounded = event.position
+        self._sounded, self._last = event.position, event.time
         if sent:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
-            self._heard(Timed(event.time, event.action, velocity))
+            try:
+                self._heard(Timed(event.time, event.action, velocity))
+            except Exception:  # whoever watches must not stop the music
+                log.exception("a listener failed")
 
 
 class PlayerThread:
@@ -149,12 +153,12 @@ class PlayerThread:
 
     def _run(self) -> None:
         while not self._stop:
-            deadline = self._player.play_due(time.perf_counter())
+            self._player.play_due(time.perf_counter())
             with self._player.changed:
-                if self._stop:
-                    return
-                if deadline is None or deadline - time.perf_counter() > SPIN:
-                    self._player.changed.wait(None if deadline is None else max(0.0, deadline - time.perf_counter() - SPIN))
+                deadline = self._player.deadline()  # looked up under the lock: nothing can be planned before the sleep
+                wait = None if deadline is None else deadline - time.perf_counter() - SPIN
+                if not self._stop and (wait is None or wait > 0):
+                    self._player.changed.wait(wait)
                     continue
-            while time.perf_counter() < deadline and not self._stop:
+            while deadline is not None and time.perf_counter() < deadline and not self._stop:
                 time.sleep(0)

@@ -305,6 +305,10 @@ class Stage:
             self.performer.hear([one])
             self.sounded.append(one)
 
+    def command(self, method: Callable[[float], None]) -> None:
+        """One of the performer's commands, now."""
+        method(self.now)
+
     def history(self) -> list[tuple[int, int, int]]:
         """What the engine remembers: (step, action, velocity bin), rests folded into the steps."""
         return absolute(self.engine._history)
@@ -325,14 +329,14 @@ def absolute(events: Iterable[Event]) -> list[tuple[int, int, int]]:
     for wait, action, velocity in events:
         step += wait
         if action not in (REST, START):
-            out.append((step, action, velocity))
+            out.append((step, action, velocity if action < NOTE_OFF else NO_VELOCITY))
     return out
 
 
 def fresh(events: Iterable[Event]) -> Engine:
-    """An engine that has absorbed exactly these events, one at a time."""
+    """An engine that has absorbed exactly these events, one at a time; the first is the start event."""
     engine = Engine(ToyRuntime())
-    for event in events:
+    for event in list(events)[1:]:
         engine.absorb([event])
     return engine
 

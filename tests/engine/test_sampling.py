@@ -1,0 +1,282 @@
+"""Whatever the model says and the musician turns, a decision is legal, and the controls do what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engine.checkpoint import save_model  # noqa: E402
+from engine.config import PRESETS  # noqa: E402
+from engine.events import (  # noqa: E402
+    MAX_WAIT,
+    NOTE_OFF,
+    NOTE_ON,
+    PITCHES,
+    REST,
+    SUSTAIN_DOWN,
+    SUSTAIN_UP,
+    VELOCITY_BINS,
+    Event,
+)
+from engine.model import PerceiverS  # noqa: E402
+from engine.runtimes import Runtime, open_runtime  # noqa: E402
+from engine.sampling import Steering, odds  # noqa: E402
+from engine.sounding import Sounding  # noqa: E402
+from trainer.export import write_onnx  # noqa: E402
+
+WIDTH = PRESETS["tiny"].width
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(2)
+    model = PerceiverS(PRESETS["tiny"]).eval()
+    with torch.no_grad():
+        for out in (model.head.wait_out, model.head.action_out, model.head.velocity_out):
+            out.weight *= 4  # opinions as strong as a trained model's
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_model(model, folder)
+    write_onnx(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eager(checkpoint: Path) -> Iterator[Runtime]:
+    threads = torch.get_num_threads()
+    yield open_runtime("eager", checkpoint, threads=1)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def onnx(checkpoint: Path) -> Runtime:
+    return open_runtime("onnx", checkpoint, threads=1)
+
+
+class Situation(NamedTuple):
+    """A moment to decide in: what sounds, whose it is, what is asked for."""
+
+    sounding: Sounding
+    steering: Steering
+    own: frozenset[int]
+    own_pedal: bool
+    elapsed: int
+    closing: bool
+    hidden: np.ndarray
+
+    def decide(self, runtime: Runtime, rng: np.random.Generator) -> Event:
+        asked = odds(
+            self.sounding,
+            self.steering,
+            rng,
+            own=self.own,
+            own_pedal=self.own_pedal,
+            elapsed=self.elapsed,
+            closing=self.closing,
+        )
+        return Event(*runtime.decide(runtime.from_array(self.hidden), asked))
+
+
+def sounding_of(keys: list[int], *, pedal: bool = False) -> Sounding:
+    sounding = Sounding()
+    for key in keys:
+        sounding.apply(Event(3, NOTE_ON + key, 16))
+    if pedal:
+        sounding.apply(Event(3, SUSTAIN_DOWN))
+    return sounding
+
+
+def situation(rng: np.random.Generator) -> Situation:
+    keys = [int(key) for key in rng.choice(PITCHES, int(rng.choice([0, 1, 4, 12, 100])), replace=False)]
+    own = frozenset(key for key in keys if rng.random() < 0.5)
+    pedal = bool(rng.random() < 0.5)
+    low = int(rng.integers(0, 128))
+    steering = Steering(
+        temperature=float(rng.choice([0.05, 0.7, 1.0, 1.3, 5.0])),
+        min_p=float(rng.choice([0.0, 0.02, 0.3])),
+        density=float(rng.uniform(-1, 1)),
+        dynamics=float(rng.uniform(-1, 1)),
+        register_low=low if rng.random() < 0.5 else 0,
+        register_high=int(rng.integers(low, 128)) if rng.random() < 0.5 else 127,
+        max_polyphony=int(rng.choice([1, 4, 128])),
+    )
+    elapsed = int(rng.choice([0, 0, 1, 40, 99, 100, 150]))
+    hidden = rng.normal(size=WIDTH).astype(np.float32)
+    own_pedal, closing = pedal and bool(rng.random() < 0.5), bool(rng.random() < 0.2)
+    return Situation(sounding_of(keys, pedal=pedal), steering, own, own_pedal, elapsed, closing, hidden)
+
+
+def check_legal(event: Event, now: Situation) -> None:
+    held = set(now.sounding.held().tolist())
+    assert min(now.elapsed, MAX_WAIT) <= event.wait <= MAX_WAIT
+    if event.is_note_on:
+        assert event.pitch not in held
+        assert now.steering.register_low <= event.pitch <= now.steering.register_high
+        assert len(now.own) < now.steering.max_polyphony
+        assert not now.closing
+        assert 0 <= event.velocity < VELOCITY_BINS
+    elif event.is_note_off:
+        assert event.pitch in now.own
+    elif event.action == SUSTAIN_DOWN:
+        assert not now.sounding.pedal
+    elif event.action == SUSTAIN_UP:
+        assert now.sounding.pedal
+        assert now.own_pedal
+    else:
+        assert event.action == REST
+        assert event.wait == MAX_WAIT
+
+
+def can_only_rest(now: Situation) -> bool:
+    held, steering = set(now.sounding.held().tolist()), now.steering
+    free = set(range(steering.register_low, steering.register_high + 1)) - held
+    notes = bool(free) and len(now.own) < steering.max_polyphony and not now.closing
+    return not (notes or now.own or now.own_pedal or not now.sounding.pedal)
+
+
+def test_thousands_of_decisions_are_legal(eager: Runtime) -> None:
+    rng = np.random.default_rng(11)
+    seen = set()
+    for _ in range(3000):
+        now = situation(rng)
+        if can_only_rest(now):
+            continue  # has a test of its own
+        event = now.decide(eager, rng)
+        check_legal(event, now)
+        seen.add("on" if event.is_note_on else "off" if event.is_note_off else event.action)
+    assert seen == {"on", "off", SUSTAIN_DOWN, SUSTAIN_UP, REST}
+
+
+@pytest.mark.parametrize(
+    ("keys", "steering", "closing"),
+    [
+        ([60], Steering(), True),  # brought to an end while the human holds a key and the pedal
+        ([60], Steering(register_low=60, register_high=60), False),  # the human holds the only key of the register
+        ([60], Steering(max_polyphony=0), False),
+        ([60], Steering(register_low=80, register_high=70), False),  # the two ends have crossed
+    ],
+    ids=["closing", "narrow register", "no polyphony", "empty register"],
+)
+@pytest.mark.parametrize("elapsed", [0, 30, 100])
+def test_where_nothing_can_be_played_it_rests(
+    keys: list[int], steering: Steering, closing: bool, elapsed: int, eager: Runtime, onnx: Runtime
+) -> None:
+    rng = np.random.default_rng(13)
+    for _ in range(60):
+        hidden = rng.normal(size=WIDTH).astype(np.float32)
+        now = Situation(sounding_of(keys, pedal=True), steering, frozenset(), False, elapsed, closing, hidden)
+        for runtime in (eager, onnx):
+            assert now.decide(runtime, rng)[:2] == (MAX_WAIT, REST)
+
+
+def test_polyphony_counts_only_the_machines_own_keys(eager: Runtime) -> None:
+    rng = np.random.default_rng(17)
+    steering = Steering(max_polyphony=2)
+    humans = list(range(40, 50))
+    played = {1: 0, 2: 0}
+    for own in (frozenset({60}), frozenset({60, 62})):
+        for _ in range(200):
+            now = Situation(
+                sounding_of([*humans, *own]), steering, own, False, 0, False, rng.normal(size=WIDTH).astype(np.float32)
+            )
+            played[len(own)] += now.decide(eager, rng).is_note_on
+    assert played[1] > 20
+    assert played[2] == 0
+
+
+def test_the_same_noise_gives_the_same_event_on_every_runtime(eager: Runtime, onnx: Runtime) -> None:
+    rng = np.random.default_rng(19)
+    events = []
+    for seed in range(500):
+        now = situation(rng)
+        first = now.decide(eager, np.random.default_rng(seed))
+        assert now.decide(eager, np.random.default_rng(seed)) == first
+        if not can_only_rest(now):
+            assert now.decide(onnx, np.random.default_rng(seed)) == first
+        events.append(first)
+    assert len(set(events)) > 200
+
+
+def test_other_noise_gives_other_events(eager: Runtime) -> None:
+    now = Situation(sounding_of([]), Steering(min_p=0.0), frozenset(), False, 0, False, np.ones(WIDTH, np.float32))
+    assert len({now.decide(eager, np.random.default_rng(seed)) for seed in range(60)}) > 20
+
+
+def likeliest(runtime: Runtime, hidden: np.ndarray) -> tuple[int, int, int]:
+    """Greedy through the chain of heads, at a state where only note-offs, the start, the end and pedal-up are illegal."""
+    head = runtime._model.head
+    with torch.inference_mode():
+        h, logits = head.wait_logits(torch.from_numpy(hidden)[None])
+        wait = logits.argmax(-1)
+        h, logits = head.action_logits(h, wait)
+        logits[:, NOTE_OFF:SUSTAIN_DOWN] = -1e9
+        logits[:, SUSTAIN_UP:] = -1e9
+        action = logits.argmax(-1)
+        return int(wait), int(action), int(head.velocity_logits(h, action).argmax(-1))
+
+
+def agreement(runtime: Runtime, steering: Steering) -> float:
+    rng = np.random.default_rng(23)
+    same = 0
+    for _ in range(200):
+        hidden = rng.normal(size=WIDTH).astype(np.float32)
+        best = likeliest(runtime, hidden)
+        if best[0] == MAX_WAIT:
+            continue  # a rest would be legal
+        same += Situation(sounding_of([]), steering, frozenset(), False, 0, False, hidden).decide(runtime, rng) == best
+    return same / 200
+
+
+def test_low_temperature_follows_the_likeliest(eager: Runtime) -> None:
+    cold, warm, hot = (agreement(eager, Steering(temperature=t, min_p=0.0)) for t in (0.0, 0.5, 3.0))
+    assert cold > 0.75
+    assert cold > warm + 0.1
+    assert warm > hot + 0.05
+
+
+def test_a_min_p_of_one_is_greedy_at_any_temperature(eager: Runtime) -> None:
+    assert agreement(eager, Steering(temperature=3.0, min_p=1.0)) > 0.97
+
+
+def means(runtime: Runtime, steering: Steering) -> tuple[float, float]:
+    """Mean wait in steps and mean velocity bin of the notes, on the same states and noise for every steering."""
+    rng = np.random.default_rng(29)
+    waits, velocities = [], []
+    for _ in range(400):
+        hidden = rng.normal(size=WIDTH).astype(np.float32)
+        event = Situation(sounding_of([]), steering, frozenset(), False, 0, False, hidden).decide(runtime, rng)
+        waits.append(event.wait)
+        velocities += [event.velocity] if event.is_note_on else []
+    return float(np.mean(waits)), float(np.mean(velocities))
+
+
+def test_density_shortens_the_waits(eager: Runtime) -> None:
+    sparse, plain, dense = (means(eager, Steering(density=density))[0] for density in (-1.0, 0.0, 1.0))
+    assert sparse > plain + 3
+    assert plain > dense + 3
+
+
+def test_dynamics_make_it_louder(eager: Runtime) -> None:
+    soft, plain, loud = (means(eager, Steering(dynamics=dynamics))[1] for dynamics in (-1.0, 0.0, 1.0))
+    assert soft < plain - 2
+    assert plain < loud - 2
+
+
+def test_neutral_steering_leaves_the_models_own_judgement() -> None:
+    neutral = odds(sounding_of([]), Steering(), np.random.default_rng(0), own=(), own_pedal=False)
+    assert not neutral.wait.any()
+    assert not neutral.velocity.any()
+    assert not neutral.action[: PITCHES + NOTE_ON].any()
+
+
+def test_nothing_asked_of_it_changes_the_state(eager: Runtime) -> None:
+    sounding = sounding_of([60, 64], pedal=True)
+    before = sounding.ages()
+    now = Situation(sounding, Steering(max_polyphony=1), frozenset({60}), True, 10, True, np.ones(WIDTH, np.float32))
+    now.decide(eager, np.random.default_rng(1))
+    assert np.array_equal(sounding.ages(), before)
