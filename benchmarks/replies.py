@@ -17,7 +17,7 @@ import numpy as np
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import write_file
+from engine.midi import MessageReader, message_of, write_file
 from engine.runtimes import open_runtime
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
@@ -55,6 +55,14 @@ def figures(timed: Sequence[Timed]) -> dict[str, float]:
     }
 
 
+def released(timed: list[Timed]) -> list[Timed]:
+    """With everything let go at the end, as a player who hands over does."""
+    reader, end = MessageReader(), timed[-1].time
+    for one in timed:
+        reader.feed(one.time, message_of(one.action, one.velocity))
+    return timed + reader.close(end)
+
+
 def line(name: str, of: dict[str, float]) -> str:
     pitches = f"{of['low']:.0f}-{of['high']:.0f}"
     spread = f"{of['velocity']:.0f} +- {of['spread']:.0f}"
@@ -87,7 +95,7 @@ def main(
         times, actions, velocities = corpus.actions(int(piece))
         end = float(rng.uniform(min(seconds, times[-1]), times[-1]))
         call = [Timed(float(t), int(a), int(v)) for t, a, v in zip(times, actions, velocities, strict=True) if t <= end]
-        call = recent(call, seconds)
+        call = released(recent(call, seconds))
         reply = render(Engine(runtime), call, controls, PhraseSettings(), seed=seed + i)
         if not reply:
             print(f"call {i}: no reply")

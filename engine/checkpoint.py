@@ -31,8 +31,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{folder}: no checkpoint here ({error.strerror}: {path.name})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({str(error) or type(error).__name__})") from error
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise CheckpointError(f"{path}: no 'model' table")
     return ModelConfig.from_dict(data["model"]), {k: v for k, v in data.items() if k != "model"}
@@ -44,9 +44,9 @@ def save_model(model: PerceiverS, folder: Path, **extra: Any) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.part")
-    (folder / "model.part").rename(folder / "model.safetensors")
+    (folder / "model.part").replace(folder / "model.safetensors")
     (folder / "config.part").write_text(json.dumps({"model": model.config.to_dict(), **extra}, indent=1))
-    (folder / "config.part").rename(folder / "config.json")
+    (folder / "config.part").replace(folder / "config.json")
 
 
 def load_model(folder: Path) -> PerceiverS:
@@ -70,6 +70,8 @@ def load_model(folder: Path) -> PerceiverS:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged ({error})") from error
+    if not all(tensor.is_floating_point() for tensor in tensors.values()):
+        raise CheckpointError(f"{path}: holds weights that are no real numbers")
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+MAX_RING_BYTES = 1 << 30
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line for the user."""
@@ -65,6 +67,11 @@ class ModelConfig:
         config = cls(**values)
         if config.width > 8192 or config.layers > 128 or config.width % config.heads or config.heads % config.kv_heads:
             raise CheckpointError(f"model config: sizes do not fit together: {config}")
+        rings = sum(config.ring(window) for window in config.windows) * config.kv_heads * config.head_dim * 8
+        if rings > MAX_RING_BYTES:
+            raise CheckpointError(
+                f"model config: the rings would take {rings >> 20} MB, at most {MAX_RING_BYTES >> 20} are allowed"
+            )
         if config.head_dim % 2:
             raise CheckpointError(f"model config: the head size must be even, found {config.head_dim}")
         return config

@@ -69,6 +69,11 @@ class Engine:
         return self._moments[-1].sounding
 
     @property
+    def last(self) -> Event:
+        """The newest event."""
+        return self._moments[-1].event
+
+    @property
     def step(self) -> int:
         """Time of the newest event in 10 ms steps since the start event."""
         return self._moments[-1].sounding.step

@@ -6,6 +6,7 @@ note-on meets a note that is up, every note-off one that is down. Notes of sever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -42,10 +43,10 @@ class MessageReader:
 
     def feed(self, time: float, message: Sequence[int]) -> list[Timed]:
         """One complete message (status and data bytes) at a time in seconds. Anything that is no music gives nothing."""
-        if len(message) < 2 or not 0x80 <= message[0] < 0xF0 or any(not 0 <= byte < 128 for byte in message[1:3]):
+        if len(message) != 3 or not is_channel_message(message):
             return []
         kind, channel = message[0] & 0xF0, message[0] & 0x0F
-        if len(message) < 3 or (channel == DRUMS and not self._drums):
+        if channel == DRUMS and not self._drums:
             return []
         first, second = message[1], message[2]
         if kind == 0x90 and second:
@@ -93,6 +94,13 @@ class MessageReader:
         return [Timed(time, SUSTAIN_UP if was else SUSTAIN_DOWN)]
 
 
+def is_channel_message(message: Sequence[int]) -> bool:
+    """Whether these bytes are one whole message of a channel: notes, controllers, program, pressure, bend."""
+    if len(message) not in (2, 3) or not 0x80 <= message[0] < 0xF0:
+        return False
+    return len(message) == (2 if message[0] & 0xF0 in (0xC0, 0xD0) else 3) and all(0 <= byte < 128 for byte in message[1:])
+
+
 def message_of(action: int, velocity: int, channel: int = 0) -> tuple[int, int, int]:
     """The raw MIDI message of a note or pedal action. Raises ``ValueError`` for actions that have none."""
     if action < NOTE_OFF:
@@ -112,13 +120,18 @@ def read_file(path: str | Path, *, drums: bool = False) -> list[Timed]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise MidiFileError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MB, not read")
-        messages = list(mido.MidiFile(path, clip=True))
+        if re.search(rb"[\x80-\xff]{4096}", path.read_bytes()):
+            raise MidiFileError(f"{path}: not a readable MIDI file (a number without an end)")  # mido would take ages over it
+        file = mido.MidiFile(path, clip=True)
+        if file.ticks_per_beat <= 0:
+            raise MidiFileError(f"{path}: its times are SMPTE frames or nothing at all, which is not supported")
+        messages = list(file)
     except MidiFileError:
         raise
     except OSError as error:
         raise MidiFileError(f"{path}: {error.strerror or 'not a MIDI file'}") from error
     except Exception as error:  # mido raises many kinds for broken bytes
-        raise MidiFileError(f"{path}: not a readable MIDI file ({error or type(error).__name__})") from error
+        raise MidiFileError(f"{path}: not a readable MIDI file ({str(error) or type(error).__name__})") from error
     reader = MessageReader(drums=drums)
     timed: list[Timed] = []
     now = 0.0
@@ -126,8 +139,7 @@ def read_file(path: str | Path, *, drums: bool = False) -> list[Timed]:
         now += message.time
         if not message.is_meta:
             timed += reader.feed(now, message.bytes())
-    last = timed[-1].time if timed else 0.0
-    return timed + reader.close(last)
+    return timed + reader.close(now)
 
 
 def write_file(path: str | Path, tracks: Iterable[tuple[str, Iterable[Timed]]]) -> None:

@@ -13,6 +13,7 @@ from engine.events import (
     MAX_WAIT,
     NOTE_OFF,
     PITCHES,
+    REST,
     SUSTAIN_UP,
     VELOCITY_BINS,
     WAITS,
@@ -21,6 +22,7 @@ from engine.runtimes import Odds
 from engine.sounding import Sounding, legal_actions
 
 MASKED = np.float32(-1e9)
+SOON = 50  # steps: an opening note comes at most this long after it could
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
 
@@ -46,13 +48,16 @@ def odds(
     own_pedal: bool,
     barred: Collection[int] = (),
     elapsed: int = 0,
+    opening: bool = False,
     closing: bool = False,
 ) -> Odds:
     """The odds of the event after ``sounding``.
 
     ``own``: pitches that the machine itself holds: only these can be released, only their number counts for the polyphony.
-    ``own_pedal``: the pedal is down and the machine's to lift. ``barred``: pitches not to be struck. ``elapsed``: steps that have already passed in silence since the
-    last event: shorter waits are impossible. ``closing``: no new notes, the music is being brought to its end.
+    ``own_pedal``: the pedal is down and the machine's to lift. ``barred``: pitches not to be struck. ``elapsed``: steps that
+    have passed in silence since the last event: shorter waits are impossible. ``opening``: it is the machine's turn and it
+    holds nothing: it strikes, and soon, where the data would often go on in silence. ``closing``: no new notes, the music is
+    being brought to its end.
     """
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
     wait[: min(elapsed, MAX_WAIT)] = MASKED
@@ -66,6 +71,11 @@ def odds(
     legal[list(barred)] = False
     if len(own) >= steering.max_polyphony:
         legal[:PITCHES] = False
+    if not np.delete(legal, REST).any():
+        wait[:MAX_WAIT] = MASKED  # only time can pass, and a rest takes a full wait
+    if opening and legal[:PITCHES].any():
+        wait[min(elapsed, MAX_WAIT) + SOON :] = MASKED
+        legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), MASKED)
     velocity = (steering.dynamics * 0.2) * (np.arange(VELOCITY_BINS, dtype=np.float32) - VELOCITY_BINS / 2)
     noise = rng.gumbel(size=NOISES).astype(np.float32)

@@ -53,24 +53,35 @@ class Ledger:
                 self._pedal = True
             elif action != SUSTAIN_UP:
                 return False
-            self._send(message_of(action, velocity, self._channel))
-            if NOTE_OFF <= action < NOTE_OFF + PITCHES:
-                self._notes.discard(action - NOTE_OFF)
+            released = action - NOTE_OFF if NOTE_OFF <= action < NOTE_OFF + PITCHES else None
+            if released is None or (self._channel, released) not in self._thru:  # a key the human holds is not ours to cut
+                self._send(message_of(action, velocity, self._channel))
+            if released is not None:
+                self._notes.discard(released)
             elif action == SUSTAIN_UP:
                 self._pedal = False
             return True
 
-    def thru(self, message: Sequence[int]) -> None:
-        """Passes a message of the player's on, as it is."""
+    def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
+        """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on."""
         with self._lock:
-            kind, key = message[0] & 0xF0, (message[0] & 0x0F, message[1] if len(message) > 1 else 0)
-            if kind == 0x90 and message[2]:
+            kind, channel = message[0] & 0xF0, message[0] & 0x0F
+            key = (channel, message[1])
+            strike, release = kind == 0x90 and message[2] > 0, kind in (0x80, 0x90)
+            pedal = kind == 0xB0 and message[1] == SUSTAIN
+            if strike and not releases_only:
                 self._thru.add(key)
-            elif kind in (0x80, 0x90):
-                self._thru.discard(key)
-            elif kind == 0xB0 and message[1] == SUSTAIN:
-                self._thru_pedals.add(message[0] & 0x0F)
+            elif pedal and not releases_only:
+                self._thru_pedals.add(channel)
+            ends = (release and not strike and key in self._thru) or (pedal and message[2] < 64 and channel in self._thru_pedals)
+            if releases_only and not ends:
+                return
+            if release and not strike and channel == self._channel and message[1] in self._notes:
+                self._thru.discard(key)  # it goes on sounding as ours, and we shall release it
+                return
             self._send(message)
+            if release and not strike:
+                self._thru.discard(key)
 
     def close(self, now: float = 0.0) -> list[Timed]:
         """Releases every note and the pedal; returns what was sent, as actions at ``now``. Never raises: what could not be
@@ -78,25 +89,24 @@ class Ledger:
         """
         with self._lock:
             actions = [NOTE_OFF + pitch for pitch in sorted(self._notes)] + ([SUSTAIN_UP] if self._pedal else [])
-            return [Timed(now, action) for action in actions if self._try(lambda action=action: self.play(action))]
+            return [Timed(now, action) for action in actions if self._try(self.play, action)]
 
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
         with self._lock:
             self.close()
-            messages = [(0x80 | channel, pitch, 64) for channel, pitch in sorted(self._thru)]
+            self._thru = {key for key in sorted(self._thru) if not self._try(self._send, (0x80 | key[0], key[1], 64))}
             for channel in sorted({self._channel, *self._thru_pedals}):
-                messages += [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
-            self._thru.clear()
-            self._thru_pedals.clear()
-            for message in messages:
-                self._try(lambda message=message: self._send(message))
+                controllers = [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
+                done = [self._try(self._send, message) for message in controllers]
+                if all(done):
+                    self._thru_pedals.discard(channel)
 
     @staticmethod
-    def _try(send: Callable[[], object]) -> bool:
+    def _try(send: Callable[..., object], what: object) -> bool:
         """Whether sending worked. One message that fails must not keep the others from going out."""
         try:
-            send()
+            send(what)
         except Exception as error:
             log.warning("the output port does not take a release (%s)", error)
             return False

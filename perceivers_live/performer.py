@@ -63,6 +63,7 @@ class Performer:
         self._closing: int | None = None  # the step at which the last notes began to be released
         self._floor = 0  # position of the last event that is no plan
         self._version = -1
+        self._struck = False  # whether the reply has its first note
         self._crowd = 0  # events of the plan since time last went on
 
     # What happened.
@@ -74,7 +75,7 @@ class Performer:
         note-on does that (here, if the caller has not done it already); a release or a pedal change only puts the plan on
         a new footing.
         """
-        if not actions:
+        if not actions and interruption is None:
             return
         if self.state is State.REPLYING and interruption is None:
             if any(one.action < NOTE_OFF for one in actions):
@@ -147,7 +148,7 @@ class Performer:
         start = self._detector.start
         call = now - start if start is not None else SHORTEST_REPLY
         self._due = min(max(call * float(controls["response_length"]), SHORTEST_REPLY), LONGEST_REPLY)
-        self._begun, self._closing, self._version = now, None, controls.version
+        self._begun, self._closing, self._struck, self._version = now, None, False, controls.version
         if self._origin is None:
             self._origin = now
         self._skip_silence(now)
@@ -174,6 +175,7 @@ class Performer:
                 own_pedal=own_pedal,
                 barred=self._detector.held,
                 elapsed=elapsed,
+                opening=self._opening(own),
                 closing=self._closing is not None,
             )
         )
@@ -186,8 +188,13 @@ class Performer:
             self._release_all(now)
             return
         self._crowd = 0 if event.wait else self._crowd + 1
+        self._struck = self._struck or event.is_note_on
         self._engine.absorb([event])
         self._plan(event)
+
+    def _opening(self, own: frozenset[int]) -> bool:
+        """Whether the machine owes the human a note: nothing of its own sounds, and the reply begins or has just paused."""
+        return self._closing is None and not own and (not self._struck or self._engine.last.action == REST)
 
     def _may_end(self, event: Event, played: float) -> bool:
         """Whether the reply can end before ``event``, ``played`` seconds after it began: never within a chord."""

@@ -45,6 +45,11 @@ def render(
             done += 1
         if more is not None and more <= now:
             continue
+        if not waiting and performer.state is State.LISTENING and done == 0 and replies == 1:
+            performer.takeover(now)
+            if performer.state is State.LISTENING:
+                break  # it is to hold, or only to listen
+            continue
         times = [t for t in (waiting[-1].time if waiting else None, player.play_due(now), more) if t is not None]
         if not times:
             break
@@ -52,8 +57,6 @@ def render(
         player.play_due(now)
         if waiting and waiting[-1].time <= now:
             performer.hear([waiting.pop()])
-        elif not waiting and performer.state is State.LISTENING and done == 0 and replies == 1:
-            performer.takeover(now)
     return played
 
 

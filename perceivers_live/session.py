@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, Timed
-from engine.midi import MessageReader
+from engine.midi import MessageReader, is_channel_message
 from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
 from perceivers_live.ledger import Ledger
@@ -27,6 +27,7 @@ from perceivers_live.performer import Performer, State
 from perceivers_live.player import Player, PlayerThread
 
 log = logging.getLogger(__name__)
+RETRY = 0.2  # seconds between two attempts to revive the engine
 Heard = Callable[[Timed], None]
 
 
@@ -71,20 +72,26 @@ class Session:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
         try:
             channel = self._settings.midi.input_channel
-            if not message or message[0] >= 0xF0 or (channel and message[0] & 0x0F != channel - 1):
+            if not is_channel_message(message) or (channel and message[0] & 0x0F != channel - 1):
                 return
-            if self._controls.snapshot()["thru"]:
-                self.ledger.thru(message)
-            now -= float(self._controls.snapshot()["input_offset_ms"]) / 1000
+            controls = self._controls.snapshot()
+            now += float(controls["input_offset_ms"]) / 1000
             actions = self._reader.feed(now, message)
             struck = any(one.action < NOTE_OFF for one in actions)
             interruption = self.player.interrupt(now) if struck and self.performer.state is State.REPLYING else None
+            self._pass_on(message, releases_only=not controls["thru"])
             if actions:
                 self._inbox.put(Played(actions, interruption))
                 for one in actions:
                     self._on_human(one)
         except Exception:
             log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
+
+    def _pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
+        try:
+            self.ledger.thru(message, releases_only=releases_only)
+        except Exception as error:  # the output's fault must not make us deaf
+            log.warning("the output port does not answer (%s)", error)
 
     def commands(self) -> dict[str, Callable[..., None]]:
         """What OSC can ask for besides the controls."""
@@ -93,9 +100,8 @@ class Session:
             return lambda: self._inbox.put(lambda: method(time.perf_counter()))
 
         def panic() -> None:
-            self.player.interrupt(time.perf_counter())
+            self._inbox.put(Played([], self.player.interrupt(time.perf_counter())))
             self.ledger.reset()
-            later(self.performer.give_way)()
 
         performer = self.performer
         return {
@@ -166,11 +172,13 @@ class Session:
         """Silence, and a fresh memory: better to have forgotten than to be stuck."""
         if self._osc is not None:
             self._osc.send_error("engine", f"{type(error).__name__}: {error}")
-        try:
-            self.performer.forget(time.perf_counter())
-        except Exception:
-            log.exception("the engine does not recover; trying again in a second")
-            self._stopping.wait(1.0)
+        while not self._stopping.is_set():
+            try:
+                self.performer.forget(time.perf_counter())
+                return
+            except Exception:
+                log.exception("the engine has not recovered yet")
+                self._stopping.wait(RETRY)
 
     def _entered(self, state: State) -> None:
         self._on_state(state)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+from engine.midi import read_file
 
 log = logging.getLogger(__name__)
 
 UNITS_PER_SECOND = 10_000
-FORMAT = 3
+FORMAT = 4
 SPLITS = ("train", "validation", "test")
 
 
@@ -43,38 +43,51 @@ class Actions(NamedTuple):
 
 
 def parse(path: Path) -> Actions:
-    """A MIDI file as clean actions, all channels but the drums merged. Raises what symusic raises for broken files."""
+    """A MIDI file as clean actions, all channels but the drums merged. Raises what its readers raise for broken files.
+
+    symusic reads the plain case, one track whose notes do not overlap on a key; everything else goes through the slower reader
+    that live playing uses, so that both mean the same by the same music. (One difference is left: symusic drops tracks that hold
+    a pedal but no notes.)
+    """
     import symusic
 
     score: Any = symusic.Score(path, ttype="second")
-    tracks = [track for track in score.tracks if not track.is_drum]
-    notes = [track.notes.numpy() for track in tracks]
-    fields = ("time", "duration", "pitch", "velocity")
-    start, length, pitch, velocity = (np.concatenate([part[name] for part in notes] or [np.zeros(0)]) for name in fields)
-    start, pitch = start.astype(np.float64), pitch.astype(np.int64)
-    end = start + np.maximum(length, 0)
-    order = np.lexsort((-end, start, pitch))
-    start, end, pitch, velocity = start[order], end[order], pitch[order], velocity[order].astype(np.int64)
-    first = np.diff(pitch, prepend=-1).astype(bool) | np.diff(start, prepend=-1.0).astype(bool)  # one strike a key and moment
-    start, end, pitch, velocity = start[first], end[first], pitch[first], velocity[first]
+    tracks = [track for track in score.tracks if not track.is_drum and (len(track.notes) or len(track.controls))]
+    if len(tracks) != 1:
+        return _parse_slowly(path)
+    notes, controls = tracks[0].notes.numpy(), tracks[0].controls.numpy()
+    start, pitch = notes["time"].astype(np.float64), notes["pitch"].astype(np.int64)
+    end = start + notes["duration"]
+    order = np.lexsort((start, pitch))
+    start, end, pitch = start[order], end[order], pitch[order]
+    velocity = notes["velocity"][order].astype(np.int64)
     same = pitch[1:] == pitch[:-1]
-    end[:-1] = np.where(same, np.minimum(end[:-1], start[1:]), end[:-1])  # a new strike ends the note that it meets
-    pedal_times, pedal_actions = _pedal([track.controls.numpy() for track in tracks])
+    late = same & (end[:-1] > start[1:])
+    if (end <= start).any() or (late & (end[:-1] - start[1:] > 1e-4)).any():
+        return _parse_slowly(path)
+    end[:-1] = np.where(late, start[1:], end[:-1])  # float32 seconds: a release at the next strike, give or take a hair
+    pedal_times, pedal_actions = _pedal(controls)
     times = np.concatenate((start, end, pedal_times))
     actions = np.concatenate((NOTE_ON + pitch, NOTE_OFF + pitch, pedal_actions))
     velocities = np.concatenate((velocity, np.zeros(len(end) + len(pedal_times), np.int64)))
-    # at one instant: releases, pedal, strikes, and last the releases of notes without length
-    rank = np.concatenate((np.full(len(start), 2), np.where(end > start, 0, 3), np.full(len(pedal_times), 1)))
+    rank = np.repeat((2, 0, 1), (len(start), len(end), len(pedal_times)))  # at one instant: releases, pedal, strikes
     order = np.lexsort((rank, times))  # stable: pedal flips of one instant stay in order
     return Actions(times[order], actions[order], velocities[order])
 
 
-def _pedal(controls: Sequence[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Sustain flips, CC64 at or over 64, of all tracks merged."""
-    time = np.concatenate([c["time"][c["number"] == 64] for c in controls] or [np.zeros(0)]).astype(np.float64)
-    value = np.concatenate([c["value"][c["number"] == 64] for c in controls] or [np.zeros(0)])
+def _parse_slowly(path: Path) -> Actions:
+    timed = read_file(path)
+    columns = [np.array([one[i] for one in timed]) for i in range(3)]
+    return Actions(columns[0].astype(np.float64), columns[1].astype(np.int64), columns[2].astype(np.int64))
+
+
+def _pedal(controls: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sustain flips, CC64 at or over 64; CC121 lifts the pedal."""
+    time = controls["time"][np.isin(controls["number"], (64, 121))].astype(np.float64)
+    number = controls["number"][np.isin(controls["number"], (64, 121))]
+    down = (controls["value"][np.isin(controls["number"], (64, 121))] >= 64) & (number == 64)
     order = np.argsort(time, kind="stable")
-    time, down = time[order], value[order] >= 64
+    time, down = time[order], down[order]
     flips = np.flatnonzero(np.diff(down, prepend=False))
     return time[flips], np.where(down[flips], SUSTAIN_DOWN, SUSTAIN_UP)
 
@@ -95,7 +108,10 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
     official: dict[Path, str] = {}
     for table in folder.rglob("maestro-*.csv"):
         with table.open(newline="", encoding="utf-8") as lines:
-            official |= {table.parent / row["midi_filename"]: row["split"] for row in csv.DictReader(lines)}
+            rows = list(csv.DictReader(lines))
+        if any(row.get("split") not in SPLITS or not row.get("midi_filename") for row in rows):
+            raise DataError(f"{table}: every row needs a midi_filename and a split of {', '.join(SPLITS)}")
+        official |= {table.parent / row["midi_filename"]: row["split"] for row in rows}
     if official:
         return [(path, official.get(path, "train")) for path in files]
     return [(path, "validation" if i % 20 == 19 else "train") for i, path in enumerate(files)]
@@ -109,7 +125,9 @@ def prepare(folder: Path, cache: Path, *, workers: int | None = None) -> Path:
     files = find_files(folder)
     if not files:
         raise DataError(f"{folder}: no .mid or .midi files found")
-    key = hashlib.sha256(json.dumps([FORMAT, [[str(p.relative_to(folder)), p.stat().st_size, s] for p, s in files]]).encode())
+    key = hashlib.sha256(
+        json.dumps([FORMAT, [[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns, s] for p, s in files]]).encode()
+    )
     target = cache / key.hexdigest()[:16]
     if (target / "index.json").exists():
         return target
@@ -137,7 +155,7 @@ def prepare(folder: Path, cache: Path, *, workers: int | None = None) -> Path:
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
     index = json.dumps({"format": FORMAT, "pieces": pieces, "skipped": skipped}, indent=1)
     (target / "index.json.part").write_text(index)
-    (target / "index.json.part").rename(target / "index.json")  # last and atomic: an index means a whole cache
+    (target / "index.json.part").replace(target / "index.json")  # last and atomic: an index means a whole cache
     return target
 
 

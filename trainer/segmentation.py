@@ -1,8 +1,8 @@
 """Effective Segmentation: which stretch of which piece an example is, and how it is augmented.
 
 The usual loader draws where a window *starts*, so the beginning of a piece is never a target. Here the latents' place is
-drawn, overhanging both ends of the piece before it is clipped: every event, first and last included, is a target
-equally often, and short prefixes down to the start event alone are trained. Source: PerceiverS, arXiv 2411.08307.
+drawn, overhanging both ends of the piece before it is clipped: no event is a target less often than those in the middle,
+first and last included, and short prefixes down to the start event alone are trained. Source: PerceiverS, arXiv 2411.08307.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.codec import encode_arrays
-from engine.events import NOTE_OFF, START_EVENT, SUSTAIN_DOWN
+from engine.events import MAX_WAIT, NOTE_OFF, REST, START_EVENT, SUSTAIN_DOWN
 from engine.sounding import ages_of, legal_actions
 from trainer.data import Actions, Corpus
 
@@ -79,7 +79,6 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
         # the player begins here: a start event takes the place of the one before the first latent
         events, low = events[begin - 1 :].copy(), 0
         events[0] = START_EVENT
-        events[1, 0] = 0
         events, stop = _without_unheard_releases(events, stop - begin)
         ages, begin, older, kept = ages_of(events[: stop + 1]), 0, 0, kept[:0]
     index = np.concatenate((kept, np.arange(older, stop)))
@@ -87,7 +86,9 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
 
 
 def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray, int]:
-    """Drops note-offs and pedal-ups of what began before the cut; their waits go to the next event, up to the longest wait."""
+    """Drops note-offs and pedal-ups of what began before the cut; their waits go to the next event, up to the longest wait.
+    What is left begins at once, with an action.
+    """
     head = events[: stop + 1]
     legal = np.zeros(len(head), bool)
     held: set[int] = set()
@@ -103,7 +104,10 @@ def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray
             legal[i] = True
     owed = np.cumsum(head[:, 0])[legal]
     kept = head[legal].copy()
-    kept[1:, 0] = np.minimum(np.diff(owed), 100)
+    kept[1:, 0] = np.minimum(np.diff(owed), MAX_WAIT)
+    music = np.flatnonzero(kept[1:, 1] != REST)
+    kept = np.concatenate((kept[:1], kept[1 + music[0] :])) if len(music) else kept[:1]
+    kept[1:2, 0] = 0  # as live, the first action defines time zero
     return kept, len(kept) - 1
 
 

@@ -2,9 +2,9 @@
 
     perceivers-live train DATA --preset small --out runs/small --steps 4000
 
-A run's folder holds the newest checkpoint (``config.json``, ``model.safetensors``, ``optimizer.safetensors``), the best one by
-validation (``best/``) and ``log.jsonl``. Every example is drawn from a generator seeded by its step, so a resumed run sees
-what the unbroken one would have seen.
+A run's folder holds what a resumed run needs in one file, so that it is written whole or not at all (``state.safetensors``),
+the newest checkpoint (``config.json``, ``model.safetensors``), the best one by validation (``best/``) and ``log.jsonl``. Every
+example is drawn from a generator seeded by its step, so a resumed run sees what the unbroken one would have seen.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tqdm import tqdm
 
-from engine.checkpoint import load_model, read_config, save_model
-from engine.config import PRESETS, CheckpointError
+from engine.checkpoint import save_model
+from engine.config import PRESETS, CheckpointError, ModelConfig
 from engine.model import PerceiverS, losses
 from trainer import optimizer as optim
 from trainer.data import Corpus, DataError
@@ -33,6 +34,7 @@ from trainer.segmentation import Example, Segmentation, batch
 
 log = logging.getLogger(__name__)
 VALIDATION_SEED = 1 << 32
+STATE = "state.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,35 +101,49 @@ class Run:
     def __init__(self, folder: Path, training: Training) -> None:
         self.folder, self.training = folder, training
         self.step, self.best, self.seconds, self.events = 0, math.inf, 0.0, 0
-        if (folder / "config.json").exists():
+        if (folder / STATE).exists():
             self._resume()
-        else:
-            torch.manual_seed(training.seed)
-            self.model = PerceiverS(PRESETS[training.preset])
-            self.optimizers = optim.build(self.model, weight_decay=training.weight_decay)
+            return
+        if (folder / "config.json").exists():
+            raise CheckpointError(f"{folder}: a checkpoint, but no run that could be resumed ({STATE} is missing)")
+        torch.manual_seed(training.seed)
+        self.model = PerceiverS(PRESETS[training.preset])
+        self.optimizers = optim.build(self.model, weight_decay=training.weight_decay)
 
     def _resume(self) -> None:
-        _, extra = read_config(self.folder)
-        progress = extra.get("progress", {})
-        self.model = load_model(self.folder).train()
-        self.optimizers = optim.build(self.model, weight_decay=self.training.weight_decay)
-        state = load_file(self.folder / "optimizer.safetensors")
-        if state.pop("step").item() != progress.get("step"):
-            raise CheckpointError(f"{self.folder}: weights and optimizer are of different steps")
-        optim.load_state_tensors(self.optimizers, state)
-        self.step, self.best = progress["step"], progress["best"] if progress["best"] is not None else math.inf
-        self.seconds, self.events = progress["seconds"], progress["events"]
+        path = self.folder / STATE
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()["run"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+            self.model = PerceiverS(ModelConfig.from_dict(about["model"]))
+            self.model.load_state_dict(weights)
+            self.optimizers = optim.build(self.model, weight_decay=self.training.weight_decay)
+            prefix = "optimizer."
+            optim.load_state_tensors(
+                self.optimizers, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            )
+            self.step, best = about["progress"]["step"], about["progress"]["best"]
+            self.best = math.inf if best is None else best
+            self.seconds, self.events = about["progress"]["seconds"], about["progress"]["events"]
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path}: cannot be resumed ({type(error).__name__}: {str(error).splitlines()[0]})") from error
 
     def progress(self) -> dict[str, float | int | None]:
         best = self.best if math.isfinite(self.best) else None
         return {"step": self.step, "best": best, "seconds": round(self.seconds, 1), "events": self.events}
 
     def save(self) -> None:
-        """The whole state in a new folder that then takes the old one's place file by file, config last."""
+        """Raises ``FloatingPointError`` rather than put weights that are no numbers in the place of good ones."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise FloatingPointError(f"the weights are no numbers at step {self.step}; the last checkpoint is in {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = optim.state_tensors(self.optimizers) | {"step": torch.tensor(self.step)}
-        save_file(state, self.folder / "optimizer.part")
-        (self.folder / "optimizer.part").rename(self.folder / "optimizer.safetensors")
+        state = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
+        state |= {f"optimizer.{name}": value for name, value in optim.state_tensors(self.optimizers).items()}
+        about = {"model": self.model.config.to_dict(), "progress": self.progress()}
+        save_file(state, self.folder / "state.part", {"run": json.dumps(about)})
+        (self.folder / "state.part").replace(self.folder / STATE)
         save_model(self.model, self.folder, progress=self.progress(), training=dataclasses.asdict(self.training))
 
     def note(self, **row: float) -> None:
@@ -157,7 +173,9 @@ def train(corpus: Corpus, folder: Path, training: Training, stop: threading.Even
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {run.step}; the last checkpoint is in {folder}")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), training.clip)
+        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), training.clip)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient is {norm.item()} at step {run.step}; the last checkpoint is in {folder}")
         for optimizer in run.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -173,7 +191,7 @@ def train(corpus: Corpus, folder: Path, training: Training, stop: threading.Even
             score = validate(run.model, corpus, training)
             run.note(validation=round(score, 4))
             bar.write(f"step {run.step}: validation {score:.4f} nats an event")
-            if score < run.best:
+            if score < run.best:  # never true for a score that is no number
                 run.best = score
                 save_model(run.model, folder / "best", progress=run.progress(), training=dataclasses.asdict(training))
         last = run.step == training.steps or (stop is not None and stop.is_set())

@@ -107,8 +107,10 @@ def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool
 
 
 def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
-    """Has nothing to say."""
-    return MAX_WAIT, REST, 0
+    """Has nothing to say, and says as little as it may."""
+    if odds.action[REST] > MASKED / 2:
+        return MAX_WAIT, REST, 0
+    return int(possible(odds.wait)[-1]), int(possible(odds.action)[0]), 0
 
 
 class ToyRuntime:
@@ -194,7 +196,7 @@ class Synthesizer:
     def sounding(self) -> set[tuple[int, int]]:
         """(channel, pitch) of every note-on without a note-off since. Controllers are not trusted to silence notes."""
         held: set[tuple[int, int]] = set()
-        for status, first, second in self.messages:
+        for status, first, second in (m for m in self.messages if len(m) == 3):
             if status & 0xF0 == 0x90 and second:
                 held.add((status & 0x0F, first))
             elif status & 0xF0 in (0x80, 0x90):
@@ -204,7 +206,7 @@ class Synthesizer:
     @property
     def pedals(self) -> set[int]:
         """Channels with the pedal down."""
-        values = {m[0] & 0x0F: m[2] for m in self.messages if m[0] & 0xF0 == 0xB0 and m[1] == SUSTAIN}
+        values = {m[0] & 0x0F: m[2] for m in self.messages if len(m) == 3 and m[0] & 0xF0 == 0xB0 and m[1] == SUSTAIN}
         return {channel for channel, value in values.items() if value >= 64}
 
     @property

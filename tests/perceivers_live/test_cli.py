@@ -21,9 +21,15 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
+def run_without_torch(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command in a fresh interpreter, which fails if it imported torch on the way."""
+    call = f"from perceivers_live.cli import main; main({arguments!r}, standalone_mode=False)"
+    code = f"import sys; {call}; assert 'torch' not in sys.modules"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
 def test_help_names_every_control_and_imports_no_torch() -> None:
-    code = "import sys; from perceivers_live.cli import main; main(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = run_without_torch(["--help"])
     assert done.returncode == 0, done.stderr
     for name in CONTROLS:
         assert "--" + name.replace("_", "-") in done.stdout
@@ -31,8 +37,7 @@ def test_help_names_every_control_and_imports_no_torch() -> None:
 
 def test_rendering_on_the_cpu_never_imports_torch(tmp_path: Path) -> None:
     arguments = ["render", str(bundled_call()), "-o", str(tmp_path / "out.mid"), "--seed", "1", "--response-length", "0.3"]
-    code = f"import sys; from perceivers_live.cli import main; main({arguments!r}, standalone_mode=False); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = run_without_torch(arguments)
     assert done.returncode == 0, done.stderr
 
 

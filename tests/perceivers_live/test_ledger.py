@@ -118,6 +118,28 @@ def test_one_note_that_cannot_be_released_does_not_keep_the_others_sounding(ledg
     assert not synthesizer.pedals
 
 
+def test_a_release_that_could_not_be_passed_through_is_made_up_for(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.thru((0x90, 60, 80))
+    synthesizer.fails = lambda _: True
+    with pytest.raises(PortError):
+        ledger.thru((0x80, 60, 0))
+    synthesizer.fails = lambda _: False
+    ledger.reset()
+    assert not synthesizer.sounding
+
+
+def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.thru((0x93, 60, 80))
+    ledger.thru((0xB3, 64, 127))
+    ledger.play(NOTE_ON + 62, 80)
+    synthesizer.fails = lambda _: True
+    with suppress(PortError):
+        ledger.reset()
+    synthesizer.fails = lambda _: False
+    ledger.reset()
+    assert synthesizer.silent
+
+
 @given(st.lists(st.tuples(ACTIONS | CLOSING, st.booleans())))
 def test_after_a_close_with_a_working_port_nothing_sounds(steps: list[tuple[int | str, bool]]) -> None:
     synthesizer = Synthesizer()

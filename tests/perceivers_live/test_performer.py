@@ -296,7 +296,7 @@ def test_the_humans_keys_are_never_released_or_struck_again() -> None:
 
 
 def test_keys_held_through_a_reply_can_be_played_by_the_machine_once_released() -> None:
-    stage = Stage(steady(6, (72,)))
+    stage = Stage(steady(6, (72,)), {"register_low": 72, "register_high": 72})
     stage.hear(Timed(0.0, NOTE_ON + 72, 80), *phrase(0.2, 12, 0.2, pitch=40))
     stage.run(30.0, stop=lambda: stage.replying)
     stage.run(stage.now + 0.5)
@@ -445,7 +445,7 @@ def test_forgetting_leaves_an_empty_memory_and_a_playing_performer() -> None:
 
 
 def test_a_key_held_while_everything_is_forgotten_is_still_the_humans() -> None:
-    stage = Stage(steady(6, (72,)))
+    stage = Stage(steady(6, (72,)), {"register_low": 72, "register_high": 72})
     stage.hear(Timed(0.0, NOTE_ON + 72, 80), *phrase(0.1, 5, 0.1, pitch=40))
     stage.command(stage.performer.forget)
     stage.command(stage.performer.takeover)

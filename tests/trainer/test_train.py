@@ -33,7 +33,7 @@ TRAINING = Training(
     save_every=1000,
     segmentation=Segmentation(latents=32, context=64, near=32, sampled=16),
 )
-FILES = ("config.json", "model.safetensors", "optimizer.safetensors")
+FILES = ("config.json", "model.safetensors", "state.safetensors")
 
 
 class StopAfter(threading.Event):
@@ -128,7 +128,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(
         assert train(corpus, folder, TRAINING, StopAfter(count)).step == done
         assert progress(folder)["step"] == done
     assert train(corpus, folder, TRAINING).step == TRAINING.steps
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    for name in ("model.safetensors", "state.safetensors"):
         assert (folder / name).read_bytes() == (unbroken / name).read_bytes()
     assert {k: v for k, v in progress(folder).items() if k != "seconds"} == {
         k: v for k, v in progress(unbroken).items() if k != "seconds"
@@ -146,21 +146,22 @@ def test_a_finished_run_is_left_as_it_is(corpus: Corpus, unbroken: Path) -> None
     assert contents(unbroken) == before
 
 
-@pytest.mark.parametrize("written", [1, 2], ids=["optimizer", "optimizer and weights"])
+@pytest.mark.parametrize("written", [0, 1, 2], ids=["nothing", "state", "state and weights"])
 def test_a_run_killed_while_it_saves_can_be_resumed(corpus: Corpus, unbroken: Path, tmp_path: Path, written: int) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(4))
-    in_the_order_of_saving = ("optimizer.safetensors", "model.safetensors", "config.json")
+    (folder / "state.part").write_bytes(b"half a state")
+    in_the_order_of_saving = ("state.safetensors", "model.safetensors", "config.json")
     for name in in_the_order_of_saving[:written]:
         shutil.copy(unbroken / name, folder / name)
     assert train(corpus, folder, TRAINING).step == TRAINING.steps
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
-def test_a_damaged_optimizer_file_is_refused_in_one_line(corpus: Corpus, unbroken: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_refused_in_one_line(corpus: Corpus, unbroken: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "run"
     shutil.copytree(unbroken, folder)
-    path = folder / "optimizer.safetensors"
+    path = folder / "state.safetensors"
     data = path.read_bytes()
     path.unlink()
     if damage != "missing":

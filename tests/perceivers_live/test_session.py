@@ -1,0 +1,451 @@
+"""A whole session with its real threads and an output port in memory. Timeouts only end a wait for what never comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pythonosc.udp_client import SimpleUDPClient
+
+from engine.engine import Engine
+from engine.events import NOTE_OFF, NOTE_ON, Timed
+from perceivers_live.config import MidiSettings, OscSettings, PhraseSettings, Settings
+from perceivers_live.controls import Controls
+from perceivers_live.osc_wire import OscError
+from perceivers_live.performer import State
+from perceivers_live.session import Session
+from tests.perceivers_live.scripted import (
+    Message,
+    Musician,
+    Synthesizer,
+    ToyRuntime,
+    absolute,
+    fresh,
+    improviser,
+    steady,
+    unbalanced,
+)
+
+PATIENCE = 20.0  # seconds
+QUICK = PhraseSettings(min_silence_ms=60, max_silence_ms=120)
+SETTINGS = Settings(osc=OscSettings(enabled=False), phrase=QUICK)
+
+
+class Stage:
+    """A session in its own thread, and who plays at it."""
+
+    def __init__(self, musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> None:
+        self.runtime = ToyRuntime(musician)
+        self.engine = Engine(self.runtime)
+        self.port = Synthesizer()
+        self.controls = Controls(controls)
+        self.states: list[State] = []
+        self.human: list[Timed] = []
+        self.machine: list[Timed] = []
+        self.session = Session(
+            self.engine,
+            settings,
+            self.controls,
+            self.port.send,
+            on_human=self.human.append,
+            on_machine=self.machine.append,
+            on_state=self.states.append,
+        )
+        self.thread = threading.Thread(target=self.session.run)
+
+    @property
+    def replying(self) -> bool:
+        return self.session.performer.state is State.REPLYING
+
+    def hear(self, *messages: Message) -> None:
+        for message in messages:
+            self.session.hear(time.perf_counter(), message)
+
+    def play(self, *pitches: int) -> None:
+        """A quick, detached phrase."""
+        for pitch in pitches or (60, 64, 67):
+            self.hear((0x90, pitch, 80))
+            time.sleep(0.005)
+            self.hear((0x80, pitch, 64))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it never came"
+            assert self.thread.is_alive(), "the session has ended"
+            time.sleep(0.002)
+
+    def until_playing(self) -> None:
+        """Until notes of the machine's sound."""
+        self.until(lambda: self.replying and bool(self.session.ledger.notes))
+
+    def until_absorbed(self) -> None:
+        """Until the performer has dealt with everything heard and commanded so far."""
+        done = threading.Event()
+        self.session._inbox.put(done.set)
+        self.until(done.is_set)
+
+
+@contextmanager
+def running(musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> Iterator[Stage]:
+    stage = Stage(musician, settings, **controls)
+    stage.thread.start()
+    try:
+        yield stage
+    finally:
+        stage.session.stop()
+        stage.thread.join(PATIENCE)
+    assert not stage.thread.is_alive()
+
+
+@pytest.fixture
+def quiet_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Faults are provoked on purpose."""
+    caplog.set_level(logging.CRITICAL)
+
+
+def notes_only(messages: list[Message]) -> list[Message]:
+    return [m for m in messages if m[0] < 0xA0]
+
+
+# --- call and response ---------------------------------------------------------------------------------------------
+
+
+def test_a_phrase_is_answered() -> None:
+    with running() as stage:
+        stage.play()
+        stage.until_playing()
+        assert [one.action for one in stage.human[::2]] == [NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67]
+        assert min(one.time for one in stage.machine) > stage.human[-1].time
+    assert stage.states[0] is State.REPLYING
+    assert unbalanced(notes_only(stage.port.messages)) == []
+
+
+def test_a_reply_ends_and_the_next_phrase_is_answered() -> None:
+    with running(steady(5, (72, 74)), response_length=0.1) as stage:
+        for turn in (1, 2):
+            stage.play()
+            stage.until(lambda turn=turn: len(stage.states) == 2 * turn)
+            assert stage.port.silent
+    assert stage.states == [State.REPLYING, State.LISTENING] * 2
+
+
+def test_a_key_press_silences_at_once() -> None:
+    with running(steady(40)) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.hear((0x90, 30, 80))
+        assert stage.port.silent
+        count = len(stage.port.messages)
+        stage.until_absorbed()
+        time.sleep(0.03)
+        assert len(stage.port.messages) == count
+        assert not stage.replying
+
+
+def test_a_release_does_not_silence() -> None:
+    with running(steady(40)) as stage:
+        stage.hear((0x90, 30, 80))
+        stage.until_playing()
+        stage.hear((0x80, 30, 0))
+        stage.until_absorbed()
+        assert stage.replying
+
+
+def check_memory(stage: Stage) -> None:
+    """What the engine remembers is what sounded: the human's actions, the machine's, and nothing that was only planned."""
+    stage.until_absorbed()
+    offs = [NOTE_OFF + m[1] for m in stage.port.messages if m[0] == 0x80]
+    ons = [one.action for one in stage.machine if one.action < NOTE_OFF]
+    history = [action for _, action, _ in absolute(stage.engine._history)]
+    assert sorted(a for a in history if a < 256) == sorted([*offs, *ons, *(one.action for one in stage.human)])
+    again = fresh(stage.engine._history)
+    assert np.array_equal(again.hidden(), stage.engine.hidden())
+
+
+def test_the_memory_is_what_sounded_after_an_interruption() -> None:
+    with running() as stage:
+        for pitch in (30, 31, 32):
+            stage.play()
+            stage.until_playing()
+            stage.hear((0x90, pitch, 80), (0x80, pitch, 0))
+            check_memory(stage)
+
+
+def test_the_memory_is_what_sounded_after_a_panic() -> None:
+    with running(steady(10, (60, 64, 67, 71), chord=3)) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.session.commands()["panic"]()
+        assert stage.port.silent
+        check_memory(stage)
+        assert not stage.replying
+        assert stage.engine.sounding.held().tolist() == []
+
+
+def test_it_does_not_answer_while_it_is_to_hold() -> None:
+    with running(hold=True) as stage:
+        stage.play()
+        time.sleep(0.3)
+        stage.until_absorbed()
+        assert stage.states == []
+        stage.controls.set("hold", False)
+        stage.until_playing()
+
+
+def test_commands_take_over_give_way_and_forget() -> None:
+    with running(steady(40)) as stage:
+        commands = stage.session.commands()
+        commands["takeover"]()
+        stage.until_playing()
+        commands["yield"]()
+        stage.until(lambda: not stage.replying)
+        assert stage.port.silent
+        stage.play()
+        stage.until_playing()
+        commands["forget"]()
+        stage.until_absorbed()
+        assert stage.port.silent
+        assert stage.engine.position == 0
+
+
+# --- what is heard -------------------------------------------------------------------------------------------------
+
+
+def test_other_channels_are_not_heard_when_one_is_chosen() -> None:
+    settings = dataclasses.replace(SETTINGS, midi=MidiSettings(input_channel=3))
+    stage = Stage(settings=settings)
+    stage.hear((0x90, 60, 80), (0x92, 62, 80), (0x9F, 64, 80))
+    assert [one.action for one in stage.human] == [NOTE_ON + 62]
+
+
+def test_the_input_offset_is_added_to_the_time_of_what_is_heard() -> None:
+    stage = Stage(input_offset_ms=50)
+    stage.session.hear(100.0, (0x90, 60, 80))
+    assert stage.human[0].time == pytest.approx(100.05)
+
+
+def test_thru_copies_the_input_and_leaves_nothing_sounding() -> None:
+    settings = dataclasses.replace(SETTINGS, midi=MidiSettings(channel=2))
+    with running(settings=settings, thru=True, mode="listen") as stage:
+        stage.until(lambda: len(stage.port.messages) >= 3)  # the reset at the start
+        stage.port.messages.clear()
+        stage.hear((0x90, 60, 80), (0xB0, 64, 127), (0xB0, 1, 5), (0x90, 64, 80))
+        assert stage.port.messages == [(0x90, 60, 80), (0xB0, 64, 127), (0xB0, 1, 5), (0x90, 64, 80)]
+    assert stage.port.silent
+
+
+def test_a_key_passed_through_is_released_even_if_thru_is_switched_off_meanwhile() -> None:
+    stage = Stage(thru=True)
+    stage.hear((0x90, 60, 80), (0xB0, 64, 127))
+    stage.controls.set("thru", False)
+    stage.hear((0x80, 60, 0), (0xB0, 64, 0), (0x90, 62, 80), (0x80, 62, 0))
+    assert stage.port.silent
+    assert stage.port.note_ons == [60]
+
+
+def test_a_key_passed_through_is_not_cut_off_by_the_machines_own_release() -> None:
+    """The human strikes the very key that the machine holds, on the same channel: the machine's ends first."""
+    with running(steady(40, (72,)), thru=True) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.hear((0x90, 72, 99))
+        assert stage.port.sounding == {(0, 72)}
+        assert unbalanced([*notes_only(stage.port.messages), (0x80, 72, 0)]) == []
+
+
+def test_only_midi_messages_are_passed_through(quiet_log: None) -> None:
+    stage = Stage(thru=True)
+    stage.hear((5, 6, 7), (0x90, 300, 1), (0x90, 60), (0x90,), (0x90, 60, -1), (-1, 0, 0), (0xC0, 5), (0x90, 60, 1))
+    assert stage.port.messages == [(0xC0, 5), (0x90, 60, 1)]
+
+
+@given(st.lists(st.lists(st.integers(0, 255), max_size=6), max_size=30), st.booleans())
+def test_no_bytes_that_are_heard_raise(messages: list[list[int]], thru: bool) -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        stage = Stage(thru=thru)
+        for message in messages:
+            stage.session.hear(0.0, message)
+        stage.session.hear(0.0, (0xB0, 123, 0))
+        assert len(stage.human) <= 2 * 128 + 2 * len(messages)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_a_stream_of_random_bytes_does_not_end_a_session(quiet_log: None) -> None:
+    chance = np.random.default_rng(1)
+    with running(thru=True) as stage:
+        for _ in range(2000):
+            stage.hear(tuple(chance.integers(0, 256, chance.integers(0, 5)).tolist()))
+        stage.until_absorbed()
+    assert stage.port.silent
+
+
+# --- the end -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("musician", [steady(40), steady(10, (60, 64, 67), chord=3), steady(10, pedal=True)])
+def test_stopping_in_the_middle_leaves_nothing_sounding(musician: Musician) -> None:
+    with running(musician) as stage:
+        stage.play()
+        stage.until_playing()
+    assert stage.port.silent
+    assert unbalanced(notes_only(stage.port.messages)) == []
+    assert stage.port.messages[-3:] == [(0xB0, 64, 0), (0xB0, 123, 0), (0xB0, 121, 0)]
+
+
+def test_the_receiver_is_reset_before_anything_is_played() -> None:
+    with running() as stage:
+        stage.until(lambda: len(stage.port.messages) >= 3)
+        assert stage.port.messages == [(0xB0, 64, 0), (0xB0, 123, 0), (0xB0, 121, 0)]
+
+
+def test_a_session_can_be_stopped_before_it_runs() -> None:
+    stage = Stage()
+    stage.session.stop()
+    stage.session.run()
+    assert stage.port.silent
+
+
+def test_an_osc_port_that_is_taken_is_said_and_nothing_is_left_running() -> None:
+    before = threading.active_count()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        stage = Stage(settings=dataclasses.replace(SETTINGS, osc=OscSettings(port=taken.getsockname()[1])))
+        with pytest.raises(OscError):
+            stage.session.run()
+    assert threading.active_count() == before
+
+
+def test_osc_steers_a_session() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=port))
+    with running(steady(40), settings) as stage, SimpleUDPClient("127.0.0.1", port) as client:
+        stage.until(lambda: len(stage.port.messages) >= 3)
+        client.send_message("/perceivers/temperature", 0.5)
+        stage.until(lambda: stage.controls.get("temperature") == 0.5)
+        client.send_message("/perceivers/takeover", [])
+        stage.until_playing()
+        client.send_message("/perceivers/panic", [])
+        stage.until(lambda: not stage.replying)
+        assert stage.port.silent
+
+
+# --- faults --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quiet_log")
+@pytest.mark.parametrize("failures", [1, 2, 4])
+def test_an_engine_that_fails_for_a_while_is_silent_and_then_plays_again(failures: int) -> None:
+    with running(steady(10)) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.runtime.failures = failures
+        stage.until(lambda: not stage.replying)
+        assert stage.port.silent
+        stage.until(lambda: stage.runtime.failures == 0)  # it tries again by itself
+        stage.until_absorbed()
+        stage.play()
+        stage.until_playing()
+    assert stage.port.silent
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_a_state_that_is_not_finite_is_forgotten() -> None:
+    with running(steady(10)) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.runtime.broken = True
+        stage.until(lambda: not stage.replying)
+        assert stage.port.silent
+        stage.runtime.broken = False
+        stage.play()
+        stage.until_playing()
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_a_port_that_fails_does_not_end_a_session() -> None:
+    with running(steady(5, (60, 64, 67), chord=2)) as stage:
+        stage.port.fails = lambda _: True
+        stage.play()
+        stage.until(lambda: stage.replying)
+        time.sleep(0.1)
+        stage.hear((0x90, 30, 80), (0x80, 30, 0))
+        stage.session.commands()["panic"]()
+        stage.port.fails = lambda _: False
+        stage.until_absorbed()
+        stage.play()
+        stage.until_playing()
+    assert stage.port.silent
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_a_storm_of_commands_notes_and_faults_never_ends_a_session() -> None:
+    chance = np.random.default_rng(5)
+    with running(improviser, lookahead_ms=50) as stage, ExitStack() as storm:
+        commands = list(stage.session.commands().values())
+        over = threading.Event()
+
+        def often(action: Callable[[np.random.Generator], object], seed: int) -> None:
+            own = np.random.default_rng(seed)
+
+            def run() -> None:
+                while not over.wait(0.001):
+                    action(own)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            storm.callback(thread.join)
+
+        def command(own: np.random.Generator) -> None:
+            commands[own.integers(len(commands))]()
+
+        def control(own: np.random.Generator) -> None:
+            name, values = [("temperature", (0.5, 1.5)), ("hold", (0, 1)), ("mode", (0, 1)), ("thru", (0, 1))][own.integers(4)]
+            stage.controls.set(name, values[own.integers(2)])
+
+        def key(own: np.random.Generator) -> None:
+            stage.hear((0x90, int(own.integers(40, 60)), int(own.integers(0, 2)) * 80))
+
+        def fault(own: np.random.Generator) -> None:
+            stage.runtime.failures = int(own.random() < 0.05)
+            fails = bool(own.random() < 0.1)
+            stage.port.fails = lambda _: fails
+
+        for seed, action in enumerate((command, control, key, fault)):
+            often(action, seed)
+        time.sleep(1.5)
+        over.set()
+        storm.close()
+        stage.runtime.failures, stage.port.fails = 0, lambda _: False
+        for name, value in (("hold", False), ("mode", "respond"), ("thru", False)):
+            stage.controls.set(name, value)
+        stage.hear(*((0x80, pitch, 0) for pitch in range(40, 60)))
+        stage.until_absorbed()
+        stage.play(*chance.integers(60, 80, 3).tolist())
+        stage.until_playing()
+    assert stage.port.sounding == stage.port.pedals == set()
+
+
+@given(st.lists(st.tuples(st.sampled_from(range(50, 56)), st.booleans()), max_size=25))
+@hypothesis_settings(max_examples=8, deadline=None)
+def test_whatever_is_played_nothing_sounds_afterwards(keys: list[tuple[int, bool]]) -> None:
+    with running(steady(3), thru=True) as stage:
+        stage.session.commands()["takeover"]()
+        for pitch, down in keys:
+            stage.hear((0x90, pitch, 80 if down else 0))
+            time.sleep(0.002)
+    assert stage.port.silent
