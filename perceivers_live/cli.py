@@ -244,11 +244,14 @@ def train(data: Path, preset: str, out: Path, cache: Path, **options: Any) -> No
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
-def export(run: Path, folder: Path) -> None:
-    """Turn a run's checkpoint into a bundle that the daemon plays."""
+@click.option("--data", default="", help="What it was trained on, for the model card.")
+@click.option("--licence", default="", help="The terms of the weights, for the model card.")
+@click.option("--figures", multiple=True, type=click.Path(path_type=Path), help="A file of `evaluate --json`, for the card.")
+def export(run: Path, folder: Path, data: str, licence: str, figures: tuple[Path, ...]) -> None:
+    """Turn a run's checkpoint into a bundle that the daemon plays, with its model card."""
     from trainer.export import export as write
 
-    write(run, folder)
+    write(run, folder, data=data, licence=licence, figures=figures)
     click.echo(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB")
 
 

@@ -75,6 +75,8 @@ class Performer:
         note-on does that (here, if the caller has not done it already); a release or a pedal change only puts the plan on
         a new footing.
         """
+        if interruption is not None and interruption[0] is None and self.state is State.LISTENING:
+            interruption = None  # the reply had ended just before
         if not actions and interruption is None:
             return
         if self.state is State.REPLYING and interruption is None:

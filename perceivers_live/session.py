@@ -72,7 +72,7 @@ class Session:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
         try:
             channel = self._settings.midi.input_channel
-            if not is_channel_message(message) or (channel and message[0] & 0x0F != channel - 1):
+            if self._stopping.is_set() or not is_channel_message(message) or (channel and message[0] & 0x0F != channel - 1):
                 return
             controls = self._controls.snapshot()
             now += float(controls["input_offset_ms"]) / 1000

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from engine.checkpoint import load_model, save_model
+from engine.checkpoint import load_model, read_config, save_model
+from engine.config import CheckpointError
 from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.model import PerceiverS, Rotary, decide
 from engine.runtimes.onnx import DECIDE_FILE, STEP_FILE
 from engine.sounding import AGES
+from trainer.card import card
 
-log = logging.getLogger(__name__)
 OPSET = 20
 
 
@@ -96,8 +98,20 @@ def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: Any, inputs: li
     program.save(str(path), external_data=False)
 
 
-def export(run: Path, folder: Path, **card: object) -> None:
-    """The checkpoint in ``run`` as a bundle in ``folder``. Raises ``CheckpointError``."""
+def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figures: Sequence[Path] = ()) -> None:
+    """The checkpoint in ``run`` as a bundle in ``folder``; ``figures`` are files that ``evaluate --json`` wrote, for the card.
+
+    Raises ``CheckpointError``.
+    """
     model = load_model(run)
-    save_model(model, folder, **card)
+    config, extra = read_config(run)
+    try:
+        measured = [json.loads(path.read_text(encoding="utf-8")) for path in figures]
+        text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the figures cannot be used ({type(error).__name__}: {error})") from error
+    save_model(model, folder, **extra)
+    (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     write_onnx(model, folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors keeps its files to their owner

@@ -1,0 +1,58 @@
+"""The model card of a bundle: what it is, what it was trained on, how far, and how well it does, as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.config import ModelConfig
+
+UNITS = (
+    ("nats_per_event", "event"),
+    ("nats_per_note", "note"),
+    ("nats_per_second", "second"),
+    ("nats_per_388_token", "388-token"),
+)
+
+
+def card(
+    config: ModelConfig, parameters: int, run: Mapping[str, Any], data: str, licence: str, figures: Sequence[Mapping[str, Any]]
+) -> str:
+    """Markdown. ``run`` holds the run's ``progress`` and ``training`` as saved; ``figures`` what ``evaluate --json`` wrote."""
+    progress, training = run.get("progress", {}), run.get("training", {})
+    scales = " and ".join(map(str, config.scales))
+    lines = [
+        "# Model card",
+        "",
+        f"A PerceiverS (arXiv 2411.08307) over piano performance events: {parameters / 1e6:.1f} million parameters, width",
+        f"{config.width}, cross-attention over the last {scales} events, {config.layers} latent layers with a sliding window of",
+        f"{config.window} events, {config.heads} heads on {config.kv_heads} key/value heads.",
+        "",
+        f"- **Data**: {data or 'not stated'}",
+        f"- **Licence of these weights**: {licence or 'not stated'}",
+    ]
+    if progress and training:
+        how = training["segmentation"]
+        events, hours = progress["events"] / 1e6, progress["seconds"] / 3600
+        lines += [
+            f"- **Training**: {progress['step']} steps of {training['batch']} examples, {events:.2f} million target events,",
+            f"  {hours:.1f} hours of computing; peak learning rate {training['learning_rate']}, seed {training['seed']};",
+            f"  transposed by up to {how['transpose']} semitones, stretched by up to {how['stretch']:.0%}.",
+        ]
+    lines.append("- **Intended use**: playing piano duets with a person. It knows no other instrument and no other style.")
+    lines += [
+        "- **Limits**: it can wander, repeat itself and end a phrase badly; it may reproduce short passages of its data.",
+        "",
+    ]
+    for one in figures:
+        lines += [
+            f"## Likelihood, {one['split']} split ({one['pieces']} performances, {one['events']} events, {one['notes']} notes)",
+            "",
+            "| nats per | unigram | bigram | this model |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {name} | {one['unigram_' + key]:.3f} | {one['bigram_' + key]:.3f} | **{one[key]:.3f}** |" for key, name in UNITS
+        ]
+        lines += ["", "Printed by `perceivers-live evaluate`; the baselines are counted over events on the training split.", ""]
+    return "\n".join(lines)
