@@ -73,6 +73,10 @@ class Engine:
         """The newest event."""
         return self._moments[-1].event
 
+    def since(self, position: int) -> list[Event]:
+        """The events after ``position``, as far back as the slack."""
+        return [moment.event for moment in list(self._moments)[-(self.position - position) :]] if position < self.position else []
+
     @property
     def step(self) -> int:
         """Time of the newest event in 10 ms steps since the start event."""

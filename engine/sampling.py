@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from engine.runtimes import Odds
 from engine.sounding import Sounding, legal_actions
 
 MASKED = np.float32(-1e9)
+MEMORY, DECAY, FREE, WEIGHT = 100, 0.97, 4.0, 0.35  # of ``weariness``
 SOON = 50  # steps: an opening note comes at most this long after it could
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
@@ -32,11 +33,24 @@ class Steering:
 
     temperature: float = 1.0
     min_p: float = 0.02
+    variety: float = 1.0
     density: float = 0.0
     dynamics: float = 0.0
     register_low: int = 0
     register_high: int = 127
     max_polyphony: int = 128
+
+
+def weariness(strikes: Sequence[int]) -> np.ndarray:
+    """What a pitch loses in log-odds for having been struck so often lately: [PITCHES] float32.
+
+    A small model left alone falls into trills and hammered notes that no pianist would keep up. Strikes are counted with a decay;
+    an accompaniment's few alternating notes cost little, a trill soon more, one note hammered most of all.
+    """
+    count = np.zeros(PITCHES, np.float32)
+    for age, pitch in enumerate(reversed(strikes[-MEMORY:])):
+        count[pitch] += DECAY**age
+    return WEIGHT * np.maximum(count - FREE, 0)
 
 
 def odds(
@@ -46,6 +60,7 @@ def odds(
     *,
     own: Collection[int],
     own_pedal: bool,
+    strikes: Sequence[int] = (),
     barred: Collection[int] = (),
     elapsed: int = 0,
     opening: bool = False,
@@ -54,7 +69,8 @@ def odds(
     """The odds of the event after ``sounding``.
 
     ``own``: pitches that the machine itself holds: only these can be released, only their number counts for the polyphony.
-    ``own_pedal``: the pedal is down and the machine's to lift. ``barred``: pitches not to be struck. ``elapsed``: steps that
+    ``own_pedal``: the pedal is down and the machine's to lift. ``strikes``: the pitches that it struck in this
+    reply, in order (see ``weariness``). ``barred``: pitches not to be struck. ``elapsed``: steps that
     have passed in silence since the last event: shorter waits are impossible. ``opening``: it is the machine's turn and it
     holds nothing: it strikes, and soon, where the data would often go on in silence. ``closing``: no new notes, the music is
     being brought to its end.
@@ -77,6 +93,7 @@ def odds(
         wait[min(elapsed, MAX_WAIT) + SOON :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), MASKED)
+    action[:PITCHES] -= steering.variety * weariness(strikes)
     velocity = (steering.dynamics * 0.2) * (np.arange(VELOCITY_BINS, dtype=np.float32) - VELOCITY_BINS / 2)
     noise = rng.gumbel(size=NOISES).astype(np.float32)
     return Odds(wait, action, velocity, max(steering.temperature, 0.05), steering.min_p, noise)

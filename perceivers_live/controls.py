@@ -134,6 +134,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         for control in (
             Control("temperature", "float", 1.0, 0.1, 2.0, help="How adventurous; 1 is as trained, lower is safer."),
             Control("min_p", "float", 0.02, 0.0, 0.5, help="Drops choices less likely than this share of the likeliest one."),
+            Control("variety", "float", 1.0, 0.0, 3.0, help="Keeps a reply from dwelling on few keys; 0 is as trained."),
             Control("density", "float", 0.0, -1.0, 1.0, help="Positive is busier, negative sparser: a bias on waits."),
             Control("dynamics", "float", 0.0, -1.0, 1.0, help="Positive is louder, negative softer: a bias on velocity."),
             Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note that is played."),

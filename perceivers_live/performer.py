@@ -175,6 +175,7 @@ class Performer:
                 noise,
                 own=own,
                 own_pedal=own_pedal,
+                strikes=[one.pitch for one in self._engine.since(self._floor) if one.is_note_on],
                 barred=self._detector.held,
                 elapsed=elapsed,
                 opening=self._opening(own),
@@ -276,6 +277,7 @@ def steering(controls: Snapshot) -> Steering:
     return Steering(
         temperature=float(controls["temperature"]),
         min_p=float(controls["min_p"]),
+        variety=float(controls["variety"]),
         density=float(controls["density"]),
         dynamics=float(controls["dynamics"]),
         register_low=low,

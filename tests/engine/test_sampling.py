@@ -26,7 +26,7 @@ from engine.events import (  # noqa: E402
 )
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import Runtime, open_runtime  # noqa: E402
-from engine.sampling import Steering, odds  # noqa: E402
+from engine.sampling import Steering, odds, weariness  # noqa: E402
 from engine.sounding import Sounding  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
@@ -280,3 +280,22 @@ def test_nothing_asked_of_it_changes_the_state(eager: Runtime) -> None:
     now = Situation(sounding, Steering(max_polyphony=1), frozenset({60}), True, 10, True, np.ones(WIDTH, np.float32))
     now.decide(eager, np.random.default_rng(1))
     assert np.array_equal(sounding.ages(), before)
+
+
+def test_a_hammered_note_grows_tiresome_and_a_melody_does_not() -> None:
+    assert not weariness([60 + i % 12 for i in range(200)]).any()
+    hammered, trill = weariness([60] * 30), weariness([60, 62] * 15)
+    assert hammered[60] > trill[60] > 0
+    assert np.count_nonzero(hammered) == 1
+    assert weariness([60] * 10)[60] < hammered[60] < weariness([60] * 60)[60]
+    assert weariness([60] * 30 + [62] * 60)[60] < hammered[60]  # what was long ago is forgotten
+
+
+def test_variety_is_how_much_weariness_counts() -> None:
+    def bias(variety: float) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        return odds(Sounding(), Steering(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30).action
+
+    assert bias(0.0)[60] == bias(0.0)[61] == bias(1.0)[61] == 0
+    assert bias(2.0)[60] == pytest.approx(2 * bias(1.0)[60])
+    assert bias(1.0)[60] < -1
