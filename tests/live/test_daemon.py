@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable
 from itertools import pairwise
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -98,6 +99,9 @@ def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: in
     assert high
     assert all(pitch <= 59 for pitch, _ in low)
     assert all(pitch >= 60 for pitch, _ in high)
+    tame = answer(temperature=0.1, register_low=21.0)
+    wild = answer(temperature=2.0, min_p=0.0)
+    assert pstdev(pitch for pitch, _ in wild) > pstdev(pitch for pitch, _ in tame)
     pure_data.send_osc("/perceivers/temperature", 5.0)
     pure_data.send_osc("/perceivers/temperature")
     pure_data.wait_for(lambda: any(m.address == "/perceivers/temperature" and m.args == (2.0,) for m in pure_data.osc_received()))
