@@ -50,7 +50,8 @@ def weariness(strikes: Sequence[int]) -> np.ndarray:
     count = np.zeros(PITCHES, np.float32)
     for age, pitch in enumerate(reversed(strikes[-MEMORY:])):
         count[pitch] += DECAY**age
-    return WEIGHT * np.maximum(count - FREE, 0)
+    tired: np.ndarray = WEIGHT * np.maximum(count - FREE, 0)
+    return tired
 
 
 def odds(
