@@ -79,7 +79,7 @@ class ModelConfig:
 
 PRESETS = {
     "tiny": ModelConfig(width=64, heads=2, kv_heads=1, layers=2, scales=(24, 64), window=16, slack=8),
-    "small": ModelConfig(),
+    "small": ModelConfig(layers=8),
     "base": ModelConfig(width=512, heads=8, kv_heads=2, layers=10, scales=(1024, 32768), window=1024),
     "large": ModelConfig(width=768, heads=12, kv_heads=2, layers=16, scales=(1024, 32768), window=1024),
 }

@@ -227,7 +227,9 @@ def config(config_file: Path | None, default: bool) -> None:
     "--cooldown", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share of the steps that cool down."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
-def train(data: Path, preset: str, out: Path, cache: Path, **options: Any) -> None:
+@click.option("--compile/--no-compile", default=False, show_default=True, help="Compile the forward with torch.compile.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint that a new run begins from; layers may be added.")
+def train(data: Path, preset: str, out: Path, cache: Path, init: Path | None, **options: Any) -> None:
     """Train on a folder of MIDI files; a run's folder that exists is resumed."""
     import threading
 
@@ -238,7 +240,7 @@ def train(data: Path, preset: str, out: Path, cache: Path, **options: Any) -> No
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    run(Corpus(prepare(data, cache)), out, Training(preset=preset, **options), stop)
+    run(Corpus(prepare(data, cache)), out, Training(preset=preset, **options), stop, init=init)
 
 
 @main.command()

@@ -19,7 +19,7 @@ from engine.runtimes.onnx import DECIDE_FILE, STEP_FILE
 from engine.sounding import AGES
 from trainer.card import card
 
-OPSET = 20
+OPSET = 23  # the first with RMSNormalization as one operator
 
 
 class Step(nn.Module):

@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from engine.config import PRESETS, CheckpointError, ModelConfig
 from engine.model import PerceiverS, losses
 from trainer import optimizer as optim
 from trainer.data import Corpus, DataError
+from trainer.initialise import initialise
 from trainer.segmentation import Example, Segmentation, batch
 
 log = logging.getLogger(__name__)
@@ -53,16 +54,19 @@ class Training:
     validate_every: int = 250
     validation_batches: int = 6
     save_every: int = 100
+    compile: bool = False
     segmentation: Segmentation = dataclasses.field(default_factory=Segmentation)
 
 
-def event_losses(model: PerceiverS, example: Example) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nats of each target event [B, N, 3] and the weights [B, N]."""
+def event_losses(
+    model: PerceiverS, example: Example, hidden: Callable[..., torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nats of each target event [B, N, 3] and the weights [B, N]. ``hidden`` stands in for ``model.hidden``, compiled."""
     device = next(model.parameters()).device
     events, ages, positions, targets, legal, weight = (torch.from_numpy(part).to(device) for part in example)
-    hidden = model.hidden(events.long(), ages, positions, targets.shape[1])
+    z = (hidden or model.hidden)(events.long(), ages, positions, targets.shape[1])
     targets = targets.long()
-    return losses(model.head(hidden, targets[..., 0], targets[..., 1]), targets, legal), weight
+    return losses(model.head(z, targets[..., 0], targets[..., 1]), targets, legal), weight
 
 
 def validate(model: PerceiverS, corpus: Corpus, training: Training) -> float:
@@ -98,7 +102,7 @@ def batches(corpus: Corpus, training: Training, first: int) -> Iterator[Example]
 class Run:
     """A run's folder: the model, its optimizers and how far it has come."""
 
-    def __init__(self, folder: Path, training: Training) -> None:
+    def __init__(self, folder: Path, training: Training, init: Path | None = None) -> None:
         self.folder, self.training = folder, training
         self.step, self.best, self.seconds, self.events = 0, math.inf, 0.0, 0
         if (folder / STATE).exists():
@@ -108,6 +112,8 @@ class Run:
             raise CheckpointError(f"{folder}: a checkpoint, but no run that could be resumed ({STATE} is missing)")
         torch.manual_seed(training.seed)
         self.model = PerceiverS(PRESETS[training.preset])
+        if init is not None:
+            initialise(self.model, init)
         self.optimizers = optim.build(self.model, weight_decay=training.weight_decay)
 
     def _resume(self) -> None:
@@ -151,14 +157,18 @@ class Run:
             lines.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), **row}) + "\n")
 
 
-def train(corpus: Corpus, folder: Path, training: Training, stop: threading.Event | None = None) -> Run:
-    """Trains until ``training.steps`` or until ``stop`` is set; saves in both cases. Raises ``DataError`` without data and
+def train(
+    corpus: Corpus, folder: Path, training: Training, stop: threading.Event | None = None, *, init: Path | None = None
+) -> Run:
+    """Trains until ``training.steps`` or until ``stop`` is set; saves in both cases. ``init``: a checkpoint that a new run begins
+    from. Raises ``DataError`` without data and
     ``FloatingPointError`` if the loss stops being a number (the last checkpoint is kept).
     """
     if not corpus.split("train") or not corpus.split("validation"):
         raise DataError("the data needs at least one training and one validation piece")
     torch.set_flush_denormal(True)  # before the first parallel region: denormals in young gradients cost a CPU seconds a step
-    run = Run(folder, training)
+    run = Run(folder, training, init)
+    hidden = torch.compile(run.model.hidden, dynamic=False) if training.compile else run.model.hidden
     folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=training.steps, initial=run.step, unit="step", desc="training", mininterval=5)
     smooth = 0.0
@@ -168,7 +178,7 @@ def train(corpus: Corpus, folder: Path, training: Training, stop: threading.Even
             run.step, peak=training.learning_rate, warmup=training.warmup, steps=training.steps, cooldown=training.cooldown
         )
         optim.set_rate(run.optimizers, value)
-        nats, weight = event_losses(run.model, example)
+        nats, weight = event_losses(run.model, example, hidden)
         loss = (nats.sum(-1) * weight).sum() / weight.sum()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {run.step}; the last checkpoint is in {folder}")
