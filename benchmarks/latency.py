@@ -54,7 +54,7 @@ def main(checkpoint: Path, runtime: str, threads: int, count: int) -> None:
         copies.append((time.perf_counter() - began) / 2)  # a copy reads and writes
     floor = float(np.median(copies)) * 1000
     began = time.perf_counter()
-    engine.absorb(improvised(max(engine.config.scales) + 256, rng))
+    engine.absorb(improvised(engine.config.reach + 256, rng))
     filled = time.perf_counter() - began
     history = engine.position + 1
     print(f"runtime {engine.runtime.name}, start-up {started:.2f} s, {history} events of history in {filled:.2f} s")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from engine.config import CheckpointError, ModelConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from engine.model import PerceiverS
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -40,12 +42,17 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 def save_model(model: PerceiverS, folder: Path, **extra: Any) -> None:
     """Writes weights and config, each file complete or not at all."""
+    save_weights({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, model.config, folder, **extra)
+
+
+def save_weights(weights: dict[str, Tensor], config: ModelConfig, folder: Path, **extra: Any) -> None:
+    """``save_model`` for weights that are in no model."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, folder / "model.part")
+    save_file(weights, folder / "model.part")
     (folder / "model.part").replace(folder / "model.safetensors")
-    (folder / "config.part").write_text(json.dumps({"model": model.config.to_dict(), **extra}, indent=1))
+    (folder / "config.part").write_text(json.dumps({"model": config.to_dict(), **extra}, indent=1))
     (folder / "config.part").replace(folder / "config.json")
 
 

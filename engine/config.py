@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_RING_BYTES = 1 << 30
+CHOICES = {"combine": ("cascade", "sum"), "rotary": ("index", "half-time"), "mask": ("band", "block")}
 
 
 class CheckpointError(ValueError):
@@ -15,8 +16,14 @@ class CheckpointError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the network. ``scales`` are the windows, in events, of the cross-attention stages, in order; ``window`` is
-    the sliding window of every latent layer; ``slack`` is how many events can be rewound without recomputing.
+    """Sizes of the network. ``scales`` are the windows, in events, of the cross-attention stages, in order (none: a plain
+    sliding-window Transformer); ``window`` is the sliding window of every latent layer; ``slack`` is how many events can be
+    rewound without recomputing.
+
+    ``combine``: stages read each other's output (``cascade``) or all read the embeddings and are summed (``sum``).
+    ``rotary``: angles over the event index, or over musical time on the upper half of the heads (``half-time``).
+    ``mask``: a window for each query (``band``) or one for all queries of an example (``block``, the paper's; it moves with the
+    example, so that such a model cannot stream: an ablation).
     """
 
     width: int = 256
@@ -28,6 +35,9 @@ class ModelConfig:
     mlp: int = 4
     slack: int = 256
     rotary_base: float = 10000.0
+    combine: str = "cascade"
+    rotary: str = "index"
+    mask: str = "band"
 
     @property
     def head_dim(self) -> int:
@@ -37,6 +47,11 @@ class ModelConfig:
     def windows(self) -> tuple[int, ...]:
         """The window of every attention in the order of execution: cross-attention stages, then latent layers."""
         return self.scales + (self.window,) * self.layers
+
+    @property
+    def reach(self) -> int:
+        """How far back, in events, the cross-attention sees; the latents' windows add to it."""
+        return max(self.scales, default=1)
 
     def ring(self, window: int) -> int:
         """Rows of the key/value ring for a window: the window and the slack for rewinds."""
@@ -54,11 +69,13 @@ class ModelConfig:
                 raise CheckpointError(f"model config: unknown field {name!r}")
         values = dict(data)
         scales = values.get("scales", cls.scales)
-        if not isinstance(scales, (list, tuple)) or not 1 <= len(scales) <= 8:
-            raise CheckpointError(f"model config: scales must be a list of 1 to 8 windows, found {scales!r}")
+        if not isinstance(scales, (list, tuple)) or not len(scales) <= 8:
+            raise CheckpointError(f"model config: scales must be a list of up to 8 windows, found {scales!r}")
         values["scales"] = tuple(scales)
         for name, value in [*((n, v) for n, v in values.items() if n != "scales"), *(("scales", s) for s in scales)]:
-            if name == "rotary_base":
+            if name in CHOICES:
+                good = value in CHOICES[name]
+            elif name == "rotary_base":
                 good = isinstance(value, (int, float)) and not isinstance(value, bool) and 1 < value <= 1e9
             else:
                 good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 20
@@ -72,6 +89,8 @@ class ModelConfig:
             raise CheckpointError(
                 f"model config: the rings would take {rings >> 20} MB, at most {MAX_RING_BYTES >> 20} are allowed"
             )
+        if config.rotary == "half-time" and config.kv_heads % 2:
+            raise CheckpointError(f"model config: rotary over time takes half of the key/value heads, found {config.kv_heads}")
         if config.head_dim % 2:
             raise CheckpointError(f"model config: the head size must be even, found {config.head_dim}")
         return config

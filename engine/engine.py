@@ -52,7 +52,7 @@ class Engine:
         self.runtime = runtime
         self.config = runtime.config
         self._moments: deque[Moment] = deque(maxlen=self.config.slack + 1)
-        self._history: deque[Event] = deque(maxlen=max(self.config.scales) + self.config.window)
+        self._history: deque[Event] = deque(maxlen=self.config.reach + self.config.window * self.config.layers)
         self.forget()
 
     def forget(self) -> None:
@@ -97,7 +97,8 @@ class Engine:
             now.apply(event)
             soundings.append(now)
         ages = np.stack([one.ages() for one in soundings]).reshape(-1, AGES)
-        hidden = self.runtime.step(np.array(chunk, np.int64).reshape(-1, 3), ages, self.position + 1)
+        times = np.array([one.step for one in soundings], np.int64)
+        hidden = self.runtime.step(np.array(chunk, np.int64).reshape(-1, 3), ages, times, self.position + 1)
         for event, sounding, h in zip(chunk, soundings, hidden, strict=True):
             self._moments.append(Moment(event, sounding, h))
             self._history.append(event)
@@ -134,6 +135,10 @@ class Engine:
     def hidden(self) -> np.ndarray:
         """The model's hidden state at the newest position, float32 [D]."""
         return self.runtime.as_array(self._moments[-1].hidden)
+
+    def recent_hidden(self, count: int) -> np.ndarray:
+        """The hidden states at the newest ``count`` positions, oldest first, float32 [count, D]; the slack bounds ``count``."""
+        return np.stack([self.runtime.as_array(moment.hidden) for moment in list(self._moments)[-count:]])
 
     def snapshot(self) -> Snapshot:
         moments = tuple(m._replace(hidden=self.runtime.as_array(m.hidden)) for m in self._moments)

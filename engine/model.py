@@ -14,39 +14,48 @@ Shapes: B batch, T events, N latents (the last N of T), D width, H heads, G key/
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.attention import MASKED, past_attention, ring_attention
 from engine.config import ModelConfig
 from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, VELOCITIES, VELOCITY_BINS, WAITS
 from engine.sounding import AGES, MAX_AGE
 
-QUERY_BLOCK = 256  # queries that are scored together in the training forward; memory is linear in the context
-MASKED = -1e9
-
 
 class Rotary(NamedTuple):
-    """cos and sin of the rotary angles, each [..., T, C/2]."""
+    """cos and sin of the rotary angles, each [..., 1 or G, T, C/2]: one for all heads, or one for each key/value head."""
 
     cos: Tensor
     sin: Tensor
 
+    def last(self, count: int) -> Rotary:
+        """Of the last ``count`` positions."""
+        return Rotary(self.cos[..., -count:, :], self.sin[..., -count:, :])
 
-def rotary_angles(positions: Tensor, config: ModelConfig) -> Rotary:
-    """Angles in float64, so that a position in the millions is as precise as the first. positions [..., T] int64."""
+
+def rotary_angles(positions: Tensor, times: Tensor, config: ModelConfig) -> Rotary:
+    """Angles in float64, so that a position in the millions is as precise as the first. positions, times [..., T] int64."""
     half = config.head_dim // 2
     frequency = config.rotary_base ** (-torch.arange(half, dtype=torch.float64, device=positions.device) / half)
-    angle = positions[..., None].double() * frequency
+    by_head = positions[..., None, :]
+    if config.rotary == "half-time":
+        by_head = torch.stack((positions, times), dim=-2).repeat_interleave(config.kv_heads // 2, dim=-2)
+    angle = by_head[..., None].double() * frequency
     return Rotary(angle.cos().float(), angle.sin().float())
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Rotates the two halves of the last axis. x [..., T, C]."""
-    a, b = x.chunk(2, dim=-1)
+    """Rotates the two halves of the last axis. x [..., H or G, T, C]."""
     cos, sin = rotary.cos.to(x.dtype), rotary.sin.to(x.dtype)
+    if cos.shape[-3] > 1:
+        shared = x.shape[-3] // cos.shape[-3]  # query heads of a key/value head
+        cos, sin = cos.repeat_interleave(shared, dim=-3), sin.repeat_interleave(shared, dim=-3)
+    a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
 
@@ -73,52 +82,14 @@ class Block(nn.Module):
         k, v = self.key_value(self.source_norm(source)).chunk(2, dim=-1)
         k = k.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
         v = v.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
-        return rotate(self.key_scale(k), rotary), v
+        return rotate(self.key_scale(k.float()), rotary), v
 
     def forward(self, z: Tensor, rotary: Rotary, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """z [B, N, D]; ``attend`` maps rotated queries [B, H, N, C] to the attended values of the same shape."""
         q = self.query(self.query_norm(z)).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
-        attended = attend(rotate(self.query_scale(q), rotary))
+        attended = attend(rotate(self.query_scale(q.float()), rotary))
         z = z + self.out(attended.transpose(1, 2).flatten(-2))
         return z + self.down(F.gelu(self.up(self.mlp_norm(z))))
-
-
-def banded_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor, window: int) -> Tensor:
-    """Each query sees the keys of its last ``window`` positions, itself included.
-
-    q [B, H, N, C]; k, v [B, G, K, C]; the queries are the last N of the K keys; positions [B, N] and [B, K] rise, with -1
-    for padding at the front and gaps where context was dropped. Returns [B, H, N, C].
-    """
-    n, total = q.shape[2], k.shape[2]
-    out = []
-    for i in range(0, n, QUERY_BLOCK):
-        stop = min(i + QUERY_BLOCK, n)
-        low, high = max(0, total - n + i - window + 1), total - n + stop
-        keys = k_pos[:, None, low:high]
-        age = q_pos[:, i:stop, None] - keys  # [B, block, keys]
-        mask = (age >= 0) & (age < window) & ((keys >= 0) | (age == 0))
-        out.append(
-            F.scaled_dot_product_attention(
-                q[:, :, i:stop], k[:, :, low:high], v[:, :, low:high], attn_mask=mask[:, None], enable_gqa=True
-            )
-        )
-    return torch.cat(out, dim=2)
-
-
-def ring_attention(q: Tensor, ring: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]) -> Tensor:
-    """Attention over a ring's old rows and the chunk's new ones, without copying the ring.
-
-    q [1, H, T, C]; ring k, v [G, R, C]; new k, v [1, G, T, C]; additive masks [T, R] and [T, T]. Returns [1, H, T, C].
-    """
-    heads, t, size = q.shape[1:]
-    groups = ring[0].shape[0]
-    q = q.reshape(groups, heads // groups * t, size) * size**-0.5
-    old = (q @ ring[0].transpose(1, 2)).view(groups, heads // groups, t, -1) + masks[0]
-    now = (q @ new[0][0].transpose(1, 2)).view(groups, heads // groups, t, -1) + masks[1]
-    weights = torch.cat((old, now), dim=-1).softmax(dim=-1).view(groups, heads // groups * t, -1)
-    rows = ring[0].shape[1]
-    attended = weights[..., :rows] @ ring[1] + weights[..., rows:] @ new[1][0]
-    return attended.reshape(1, heads, t, size)
 
 
 class EventEmbedding(nn.Module):
@@ -215,28 +186,34 @@ class PerceiverS(nn.Module):
         """Every block in the order of execution: cross-attention stages, then latent layers."""
         return [cast(Block, block) for block in (*self.cross, *self.layers)]
 
-    def hidden(self, events: Tensor, ages: Tensor, positions: Tensor, latents: int) -> Tensor:
+    def hidden(self, events: Tensor, ages: Tensor, positions: Tensor, times: Tensor, latents: int) -> Tensor:
         """The training forward.
 
-        events [B, T, 3], ages [B, T, AGES], positions [B, T] (rising; -1 = padding, only at the front; gaps where context was
-        dropped). The last ``latents`` positions are queries. Returns [B, latents, D].
+        events [B, T, 3], ages [B, T, AGES], positions and times [B, T] (rising; position -1 = padding, only at the front; gaps
+        where context was dropped). The last ``latents`` positions are queries. Returns [B, latents, D].
         """
-        rotary = rotary_angles(positions, self.config)
-        rotary = Rotary(rotary.cos[:, None], rotary.sin[:, None])  # one for all heads
+        rotary = rotary_angles(positions, times, self.config)
         e = self.embedding(events, ages)
-        here = Rotary(rotary.cos[:, :, -latents:], rotary.sin[:, :, -latents:])
-        q_pos = positions[:, -latents:]
-        z = e[:, -latents:]
-        stages = len(self.config.scales)
-        for block, window in zip(self.blocks[:stages], self.config.scales, strict=True):
+        here, q_pos = rotary.last(latents), positions[:, -latents:]
+
+        def crossed(block: Block, z: Tensor, *, window: int) -> Tensor:
             reach = min(e.shape[1], window + latents)
-            near = Rotary(rotary.cos[:, :, -reach:], rotary.sin[:, :, -reach:])
-            k, v = block.keys_values(e[:, -reach:], near)
             k_pos = positions[:, -reach:]
-            z = block(z, here, lambda q, k=k, v=v, k_pos=k_pos, w=window: banded_attention(q, k, v, q_pos, k_pos, w))
-        for block in self.blocks[stages:]:
+            k, v = block.keys_values(e[:, -reach:], rotary.last(reach))
+            whole = self.config.mask == "block"
+            return block(z, here, lambda q: past_attention(q, k, v, q_pos, k_pos, window, block=whole))
+
+        z = self._combined(e[:, -latents:], [partial(crossed, window=window) for window in self.config.scales])
+        for block in self.blocks[len(self.cross) :]:
             k, v = block.keys_values(z, here)
-            z = block(z, here, lambda q, k=k, v=v: banded_attention(q, k, v, q_pos, q_pos, self.config.window))
+            z = block(z, here, lambda q, k=k, v=v: past_attention(q, k, v, q_pos, q_pos, self.config.window))
+        return z
+
+    def _combined(self, e: Tensor, stages: Sequence[Callable[[Block, Tensor], Tensor]]) -> Tensor:
+        """The cross-attention stages, one after the other or side by side."""
+        z = e
+        for block, stage in zip(self.blocks, stages, strict=False):
+            z = stage(block, z) if self.config.combine == "cascade" else z + stage(block, e) - e
         return z
 
     def step(
@@ -257,13 +234,17 @@ class PerceiverS(nn.Module):
             masks.append((torch.where(old, 0.0, MASKED), torch.where(new, 0.0, MASKED)))
         masks += [masks[-1]] * (self.config.layers - 1)
         e = self.embedding(events, ages)[None]
-        z = e
-        rows = []
-        for i, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
-            k, v = block.keys_values(e if i < len(self.cross) else z, rotary)
-            rows += [k[0], v[0]]
-            ring = (rings[2 * i], rings[2 * i + 1])
-            z = block(z, rotary, lambda q, ring=ring, new=(k, v), mask=mask: ring_attention(q, ring, new, mask))
+        rows: list[Tensor] = []
+
+        def advanced(block: Block, z: Tensor, source: Tensor | None = None) -> Tensor:
+            i = len(rows) // 2
+            k, v = block.keys_values(z if source is None else source, rotary)
+            rows.extend((k[0], v[0]))
+            return block(z, rotary, lambda q: ring_attention(q, (rings[2 * i], rings[2 * i + 1]), (k, v), masks[i]))
+
+        z = self._combined(e, [partial(advanced, source=e)] * len(self.cross))
+        for block in self.blocks[len(self.cross) :]:
+            z = advanced(block, z)
         return z[0], rows
 
 
@@ -282,9 +263,15 @@ def decide(
     hidden [D], biases [WAITS], [ACTIONS], [VELOCITY_BINS] added to the logits, temperature [1], min_p [1] (what is less likely
     than this share of the likeliest is out), noise [WAITS + ACTIONS + VELOCITY_BINS] standard Gumbel (Gumbel-max sampling).
     A rest is possible only after a full wait.
+
+    ``min_p`` leaves waits alone: a long wait's probability is spread over many 10 ms steps, each of them unlikely beside the one
+    step of a chord, and to drop them one by one makes all music faster.
     """
 
     def draw(logits: Tensor, gumbel: Tensor) -> Tensor:
+        return ((logits / temperature).log_softmax(-1) + gumbel).argmax(-1)
+
+    def draw_likely(logits: Tensor, gumbel: Tensor) -> Tensor:
         log_p = (logits / temperature).log_softmax(-1)
         keep = log_p >= log_p.amax(-1, keepdim=True) + min_p.clamp(min=1e-8).log()
         return torch.where(keep, log_p + gumbel, 2 * MASKED).argmax(-1)
@@ -294,8 +281,8 @@ def decide(
     wait = draw(logits + wait_bias, for_wait)  # [1]
     h, logits = head.action_logits(h, wait)
     no_rest = torch.where(wait < MAX_WAIT, MASKED, 0.0)[:, None] * (torch.arange(ACTIONS, device=wait.device) == REST)
-    action = draw(logits + action_bias + no_rest, for_action)
-    velocity = draw(head.velocity_logits(h, action) + velocity_bias, for_velocity)
+    action = draw_likely(logits + action_bias + no_rest, for_action)
+    velocity = draw_likely(head.velocity_logits(h, action) + velocity_bias, for_velocity)
     return torch.cat((wait, action, velocity))
 
 

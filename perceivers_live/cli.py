@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from perceivers_live import training
 from perceivers_live.config import Settings, default_toml, load
 from perceivers_live.controls import CONTROLS
 
@@ -41,11 +42,11 @@ def _is_expected(error: Exception) -> bool:
             "ConfigError",
             "ControlError",
             "DataError",
-            "FloatingPointError",
             "MidiFileError",
             "OscError",
             "PortError",
             "RuntimeUnavailable",
+            "TrainingError",
         }
     )
 
@@ -68,7 +69,7 @@ def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--threads", type=int, help="CPU threads for the model; 0: automatic."),
-        click.option("--runtime", help="What computes the model: auto, onnx or eager."),
+        click.option("--runtime", help="What computes the model: auto, onnx, onnx-int8 or eager."),
         click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one."),
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`."),
     ):
@@ -215,62 +216,8 @@ def config(config_file: Path | None, default: bool) -> None:
         click.echo(f"controls.{key} = {value!r}")
 
 
-@main.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--preset", type=click.Choice(["tiny", "small", "base", "large"]), default="small", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/small"), show_default=True, help="Folder of the run.")
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Packed data.")
-@click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Optimizer steps in all.")
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Examples a step.")
-@click.option("--learning-rate", type=click.FloatRange(0, 1), default=3e-3, show_default=True)
-@click.option(
-    "--cooldown", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share of the steps that cool down."
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--compile/--no-compile", default=False, show_default=True, help="Compile the forward with torch.compile.")
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint that a new run begins from; layers may be added.")
-def train(data: Path, preset: str, out: Path, cache: Path, init: Path | None, **options: Any) -> None:
-    """Train on a folder of MIDI files; a run's folder that exists is resumed."""
-    import threading
-
-    from trainer.data import Corpus, prepare
-    from trainer.train import Training
-    from trainer.train import train as run
-
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run(Corpus(prepare(data, cache)), out, Training(preset=preset, **options), stop, init=init)
-
-
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--data", default="", help="What it was trained on, for the model card.")
-@click.option("--licence", default="", help="The terms of the weights, for the model card.")
-@click.option("--figures", multiple=True, type=click.Path(path_type=Path), help="A file of `evaluate --json`, for the card.")
-def export(run: Path, folder: Path, data: str, licence: str, figures: tuple[Path, ...]) -> None:
-    """Turn a run's checkpoint into a bundle that the daemon plays, with its model card."""
-    from trainer.export import export as write
-
-    write(run, folder, data=data, licence=licence, figures=figures)
-    click.echo(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB")
-
-
-@main.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Packed data.")
-@click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
-def evaluate(data: Path, checkpoint: Path | None, split: str, cache: Path, pieces: int | None, json_file: Path | None) -> None:
-    """Likelihood of a split, beside unigram and bigram baselines."""
-    from engine.checkpoint import bundled
-    from trainer.data import Corpus, prepare
-    from trainer.evaluate import report
-
-    report(Corpus(prepare(data, cache)), checkpoint or bundled(), split, pieces=pieces, json_file=json_file)
+for command in (training.train, training.evaluate, training.export):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class EngineSettings:
 
     checkpoint: str = _setting("", "Folder of a checkpoint; empty: the bundled one.", 0, 4096)
     runtime: str = _setting(
-        "auto", "What computes the model; auto takes the fastest that works here.", choices=("auto", "onnx", "eager")
+        "auto", "What computes the model; auto takes the fastest that works here.", choices=("auto", "onnx", "onnx-int8", "eager")
     )
     threads: int = _setting(0, "CPU threads for the model; 0: automatic.", 0, 64)
 

@@ -136,6 +136,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             Control("min_p", "float", 0.02, 0.0, 0.5, help="Drops choices less likely than this share of the likeliest one."),
             Control("variety", "float", 1.0, 0.0, 3.0, help="Keeps a reply from dwelling on few keys; 0 is as trained."),
             Control("density", "float", 0.0, -1.0, 1.0, help="Positive is busier, negative sparser: a bias on waits."),
+            Control("pace", "float", 0.5, 0.0, 2.0, help="How firmly a reply keeps to the pace of the call; 0: not at all."),
             Control("dynamics", "float", 0.0, -1.0, 1.0, help="Positive is louder, negative softer: a bias on velocity."),
             Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note that is played."),
             Control("register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note that is played."),

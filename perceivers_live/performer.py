@@ -6,6 +6,7 @@ One history of what really sounded, human and machine, in 10 ms steps; the engin
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import math
@@ -19,6 +20,7 @@ from engine.events import NO_VELOCITY, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN
 from engine.sampling import Steering, odds
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls, Snapshot
+from perceivers_live.pace import correction
 from perceivers_live.phrases import PhraseDetector
 from perceivers_live.player import Planned, Player
 
@@ -64,6 +66,7 @@ class Performer:
         self._floor = 0  # position of the last event that is no plan
         self._version = -1
         self._struck = False  # whether the reply has its first note
+        self._rate: float | None = None  # notes a second of the call that is answered
         self._crowd = 0  # events of the plan since time last went on
 
     # What happened.
@@ -153,6 +156,7 @@ class Performer:
         self._begun, self._closing, self._struck, self._version = now, None, False, controls.version
         if self._origin is None:
             self._origin = now
+        self._rate = self._detector.rate
         self._skip_silence(now)
         self._detector.reset()
         self._player.begin(self._engine.position)
@@ -168,14 +172,15 @@ class Performer:
             self._engine.absorb([Event(100, REST)])
             elapsed -= 100
         noise = np.random.default_rng((self._seed(controls), self._engine.position))
+        reply = self._engine.since(self._floor)
         event = self._engine.decide(
             odds(
                 self._engine.sounding,
-                steering(controls),
+                self._steering(controls, reply),
                 noise,
                 own=own,
                 own_pedal=own_pedal,
-                strikes=[one.pitch for one in self._engine.since(self._floor) if one.is_note_on],
+                strikes=[one.pitch for one in reply if one.is_note_on],
                 barred=self._detector.held,
                 elapsed=elapsed,
                 opening=self._opening(own),
@@ -194,6 +199,12 @@ class Performer:
         self._struck = self._struck or event.is_note_on
         self._engine.absorb([event])
         self._plan(event)
+
+    def _steering(self, controls: Snapshot, reply: list[Event]) -> Steering:
+        asked, pace = steering(controls), float(controls["pace"])
+        if self._rate is None or not pace:
+            return asked
+        return dataclasses.replace(asked, density=asked.density + pace * correction(reply, self._rate))
 
     def _opening(self, own: frozenset[int]) -> bool:
         """Whether the machine owes the human a note: nothing of its own sounds, and the reply begins or has just paused."""

@@ -9,6 +9,7 @@ from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.config import PhraseSettings
 
 CHORD = 0.05  # onsets closer than this, in seconds, belong together
+LONG_ENOUGH = 1.0  # seconds of a phrase that have a pace
 RECENT = 12  # inter-onset intervals that the pace is judged by
 
 
@@ -35,6 +36,13 @@ class PhraseDetector:
     @property
     def notes(self) -> int:
         return self._notes
+
+    @property
+    def rate(self) -> float | None:
+        """Notes a second of the phrase, None before there is enough of it to tell."""
+        if self.start is None or self._onset - self.start < LONG_ENOUGH:
+            return None
+        return (self._notes - 1) / (self._onset - self.start)
 
     def feed(self, timed: Timed) -> None:
         self._last = timed.time

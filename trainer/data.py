@@ -1,7 +1,8 @@
 """MIDI files -> a packed, memory-mapped cache of timed actions.
 
 The cache keeps absolute times in units of 0.1 ms rather than events: stretching and quantising happen when an example is
-drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an index of pieces:
+drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an index of pieces, in a folder named by
+the files' content and the settings:
 
     times.npy  uint32    actions.npy  uint16    velocities.npy  uint8    index.json
 """
@@ -14,19 +15,22 @@ import json
 import logging
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+from engine.codec import extend_pedal
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import read_file
 
 log = logging.getLogger(__name__)
 
 UNITS_PER_SECOND = 10_000
 FORMAT = 4
+PEDALS = ("events", "extend")
 SPLITS = ("train", "validation", "test")
 
 
@@ -92,9 +96,18 @@ def _pedal(controls: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return time[flips], np.where(down[flips], SUSTAIN_DOWN, SUSTAIN_UP)
 
 
-def _parse_or_reason(path: Path) -> Actions | str:
+def extended(piece: Actions) -> Actions:
+    """Sustain folded into the notes: no pedal actions, notes that last as long as they sound."""
+    timed = extend_pedal(Timed(*row) for row in zip(*(part.tolist() for part in piece), strict=True))
+    times, actions, velocities = (np.array(column) for column in zip(*timed, strict=True))
+    return Actions(times, actions, velocities)
+
+
+def _parse_or_reason(path: Path, pedal: str) -> Actions | str:
     try:
         actions = parse(path)
+        if pedal == "extend" and len(actions.times):
+            actions = extended(actions)
     except Exception as error:  # a corrupt file must never stop a run
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return actions if np.count_nonzero(actions.actions < NOTE_OFF) >= 16 else "fewer than 16 notes"
@@ -117,18 +130,16 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
     return [(path, "validation" if i % 20 == 19 else "train") for i, path in enumerate(files)]
 
 
-def prepare(folder: Path, cache: Path, *, workers: int | None = None) -> Path:
-    """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and format is used again.
+def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | None = None) -> Path:
+    """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and settings is used again.
 
-    Files that cannot be used are counted and named in the log, never fatal. Raises ``DataError`` if nothing is left.
+    ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used are counted
+    and named in the log and in the index, never fatal. Raises ``DataError`` if nothing is left.
     """
     files = find_files(folder)
     if not files:
         raise DataError(f"{folder}: no .mid or .midi files found")
-    key = hashlib.sha256(
-        json.dumps([FORMAT, [[str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns, s] for p, s in files]]).encode()
-    )
-    target = cache / key.hexdigest()[:16]
+    target = cache / _key(folder, files, pedal)
     if (target / "index.json").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
@@ -136,7 +147,7 @@ def prepare(folder: Path, cache: Path, *, workers: int | None = None) -> Path:
     parts: list[Actions] = []
     skipped: list[str] = []
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(_parse_or_reason, [path for path, _ in files], chunksize=8)
+        results = pool.map(partial(_parse_or_reason, pedal=pedal), [path for path, _ in files], chunksize=8)
         for (path, split), result in zip(files, tqdm(results, total=len(files), desc="parsing", unit="file"), strict=True):
             if isinstance(result, str):
                 skipped.append(f"{path.relative_to(folder)}: {result}")
@@ -147,29 +158,43 @@ def prepare(folder: Path, cache: Path, *, workers: int | None = None) -> Path:
             parts.append(result)
     for reason in skipped:
         log.warning("skipped %s", reason)
+    log.info("%d of %d files used, %d skipped", len(parts), len(files), len(skipped))
     if not parts:
         raise DataError(f"{folder}: none of {len(files)} MIDI files could be used, first reason: {skipped[0]}")
     times = np.concatenate([np.round((p.times - p.times[0]) * UNITS_PER_SECOND) for p in parts]).astype(np.uint32)
     np.save(target / "times.npy", times)
     np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
-    index = json.dumps({"format": FORMAT, "pieces": pieces, "skipped": skipped}, indent=1)
+    index = json.dumps({"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped}, indent=1)
     (target / "index.json.part").write_text(index)
     (target / "index.json.part").replace(target / "index.json")  # last and atomic: an index means a whole cache
     return target
 
 
+def _key(folder: Path, files: list[tuple[Path, str]], pedal: str) -> str:
+    key = hashlib.sha256(json.dumps([FORMAT, pedal]).encode())
+    for path, split in files:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        key.update(json.dumps([str(path.relative_to(folder)), split, content]).encode())
+    return key.hexdigest()[:16]
+
+
 class Corpus:
-    """A packed cache, memory-mapped."""
+    """A packed cache, memory-mapped: processes that are given one map the same files."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         index = json.loads((folder / "index.json").read_text())
         if index.get("format") != FORMAT:
             raise DataError(f"{folder}: a cache of another format, delete it and prepare the data again")
+        self.pedal: str = index.get("pedal", "events")
         self.pieces: list[dict[str, Any]] = index["pieces"]
         self._times = np.load(folder / "times.npy", mmap_mode="r")
         self._actions = np.load(folder / "actions.npy", mmap_mode="r")
         self._velocities = np.load(folder / "velocities.npy", mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        return Corpus, (self.folder,)
 
     def split(self, name: str) -> list[int]:
         """Indices of the pieces of a split."""

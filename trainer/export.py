@@ -51,12 +51,13 @@ class Decide(nn.Module):
 def step_inputs(model: PerceiverS, count: int) -> dict[str, Tensor]:
     """Example inputs of ``Step`` by name, for ``count`` new events."""
     config = model.config
+    angles = config.kv_heads if config.rotary == "half-time" else 1
     inputs = {
         "events": torch.zeros(count, 3, dtype=torch.int64),
         "ages": torch.zeros(count, AGES, dtype=torch.int64),
         "positions": torch.arange(count),
-        "cos": torch.ones(count, config.head_dim // 2),
-        "sin": torch.zeros(count, config.head_dim // 2),
+        "cos": torch.ones(angles, count, config.head_dim // 2),
+        "sin": torch.zeros(angles, count, config.head_dim // 2),
     }
     for i, window in enumerate((*config.scales, config.window)):
         inputs[f"held{i}"] = torch.full((config.ring(window),), -1)
@@ -72,7 +73,7 @@ def write_onnx(model: PerceiverS, folder: Path) -> None:
     inputs = step_inputs(model, 3)
     count = torch.export.Dim("count", min=1, max=4096)
     dynamic = {"events", "ages", "positions", "cos", "sin"}
-    shapes = [{0: count} if name in dynamic else {} for name in inputs]
+    shapes = [{int(name in ("cos", "sin")): count} if name in dynamic else {} for name in inputs]
     outputs = ["hidden", *(f"new_{name}" for name in inputs if name[0] in "kv" and name[1:].isdigit())]
     _export(Step(model), tuple(inputs.values()), (*shapes[:5], tuple(shapes[5:])), list(inputs), outputs, folder / STEP_FILE)
     names = {"hidden": model.config.width, "wait_bias": WAITS, "action_bias": ACTIONS, "velocity_bias": VELOCITY_BINS}
@@ -110,7 +111,8 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
         text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the figures cannot be used ({type(error).__name__}: {error})") from error
-    save_model(model, folder, **extra)
+    save_model(model.half(), folder, **extra)  # half the size; everything below is made from what was rounded
+    model = load_model(folder)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     write_onnx(model, folder)
     for file in folder.iterdir():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model import PerceiverS
+from trainer.parallel import like, whole
 
 
 class Muon(torch.optim.Optimizer):
@@ -26,9 +27,9 @@ class Muon(torch.optim.Optimizer):
                     continue
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalise(p.grad.lerp(average, group["momentum"]))  # Nesterov
+                nesterov = whole(p.grad.lerp(average, group["momentum"]))  # of a spread matrix each process takes its share back
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
+                p.add_(like(orthogonalise(nesterov), p), alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -73,9 +74,9 @@ def set_rate(optimizers: list[torch.optim.Optimizer], value: float) -> None:
 
 
 def state_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The optimizers' state as flat named tensors, for a file without pickle."""
+    """The optimizers' state as flat named tensors in one piece, for a file without pickle. All processes must ask."""
     return {
-        f"{i}.{index}.{name}": value.contiguous()
+        f"{i}.{index}.{name}": whole(value).cpu().contiguous()
         for i, optimizer in enumerate(optimizers)
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
@@ -83,10 +84,13 @@ def state_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Whole tensors, as ``state_tensors`` gave them, back to where their parameters are."""
     for i, optimizer in enumerate(optimizers):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             which, index, name = key.split(".", 2)
             if int(which) == i:
-                state.setdefault(int(index), {})[name] = value
+                p = parameters[int(index)]
+                state.setdefault(int(index), {})[name] = like(value.to(p.device), p) if value.shape == p.shape else value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

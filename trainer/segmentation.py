@@ -3,17 +3,20 @@
 The usual loader draws where a window *starts*, so the beginning of a piece is never a target. Here the latents' place is
 drawn, overhanging both ends of the piece before it is clipped: no event is a target less often than those in the middle,
 first and last included, and short prefixes down to the start event alone are trained. Source: PerceiverS, arXiv 2411.08307.
+The usual loader is kept as ``draw = "traditional"``, to compare with.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from engine.codec import encode_arrays
-from engine.events import MAX_WAIT, NOTE_OFF, REST, START_EVENT, SUSTAIN_DOWN
+from engine.events import ACTIONS, MAX_WAIT, NOTE_OFF, REST, START_EVENT, SUSTAIN_DOWN
 from engine.sounding import ages_of, legal_actions
 from trainer.data import Actions, Corpus
 
@@ -24,6 +27,8 @@ class Segmentation:
     these are all kept, ``sampled`` of the older ones are drawn at random (cross-attention dropout that also saves the work).
     ``cold`` is the share of examples cut out as if the player had just begun there.
     """
+
+    draw: str = "effective"  # or "traditional": a random start, a full context wherever the piece is long enough for one
 
     latents: int = 1024
     context: int = 8192
@@ -36,13 +41,14 @@ class Segmentation:
 
 
 class Example(NamedTuple):
-    """Inputs: events [T, 3], ages [T, AGES], positions [T] (-1 = padding in front). Targets of the last N positions: [N, 3],
-    legal [N, ACTIONS], weight [N] (0 = padding).
+    """Inputs: events [T, 3], ages [T, AGES], positions [T] (-1 = padding in front), times [T] in 10 ms steps. Targets of the
+    last N positions: [N, 3], legal [N, ACTIONS], weight [N] (0 = padding).
     """
 
     events: np.ndarray
     ages: np.ndarray
     positions: np.ndarray
+    times: np.ndarray
     targets: np.ndarray
     legal: np.ndarray
     weight: np.ndarray
@@ -67,7 +73,10 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
     events = encode_arrays(*augment(piece, how, rng), end=True)
     n = how.latents
     room = len(events) - 1 - n  # inputs are all events but the last
-    begin = int(np.clip(rng.integers(-n + 1, len(events) - 1), 0, max(0, room)))
+    if how.draw == "effective":
+        begin = int(np.clip(rng.integers(-n + 1, len(events) - 1), 0, max(0, room)))
+    else:
+        begin = int(rng.integers(min(how.context, max(0, room)), max(0, room) + 1))
     stop = min(begin + n, len(events) - 1)
     low = max(0, begin - how.context)
     older = max(low, begin - how.near)
@@ -82,7 +91,9 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
         events, stop = _without_unheard_releases(events, stop - begin)
         ages, begin, older, kept = ages_of(events[: stop + 1]), 0, 0, kept[:0]
     index = np.concatenate((kept, np.arange(older, stop)))
-    return _pad(events, ages[index - low], index, events[begin + 1 : stop + 1], ages[begin - low : stop - low], how)
+    times = np.cumsum(events[: stop + 1, 0], dtype=np.int64)
+    inputs = events[index], ages[index - low], index, times[index]
+    return _pad(inputs, events[begin + 1 : stop + 1], ages[begin - low : stop - low], how)
 
 
 def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray, int]:
@@ -111,24 +122,33 @@ def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray
     return kept, len(kept) - 1
 
 
-def _pad(
-    events: np.ndarray, ages: np.ndarray, index: np.ndarray, targets: np.ndarray, before: np.ndarray, how: Segmentation
-) -> Example:
-    total = how.near + how.sampled + how.latents
+def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, before: np.ndarray, how: Segmentation) -> Example:
+    """``inputs``: events, ages, positions and times; ``before``: ages before each target."""
+    events, ages, index, times = inputs
     short = how.latents - len(targets)
-    front = total - len(index)
+    front = how.near + how.sampled + how.latents - len(index)
+    start = np.array(START_EVENT, np.int16)
     return Example(
-        np.concatenate((np.tile(np.array(START_EVENT, np.int16), (front, 1)), events[index])),
+        np.concatenate((np.tile(start, (front, 1)), events)),
         np.concatenate((np.full((front, ages.shape[1]), -1, np.int16), ages)),
         np.concatenate((np.full(front, -1), index)),
-        np.concatenate((np.tile(np.array(START_EVENT, np.int16), (short, 1)), targets)),
-        np.concatenate((np.ones((short, 261), bool), legal_actions(before))),
+        np.concatenate((np.zeros(front, np.int64), times)),
+        np.concatenate((np.tile(start, (short, 1)), targets)),
+        np.concatenate((np.ones((short, ACTIONS), bool), legal_actions(before))),
         np.concatenate((np.zeros(short, np.float32), np.ones(len(targets), np.float32))),
     )
 
 
-def batch(corpus: Corpus, pieces: list[int], size: int, how: Segmentation, rng: np.random.Generator) -> Example:
-    """``size`` examples stacked, pieces drawn in proportion to their length."""
-    weight = np.array([corpus.length(i) for i in pieces], np.float64)
-    chosen = rng.choice(pieces, size, p=weight / weight.sum())
-    return Example(*(np.stack(parts) for parts in zip(*(draw(corpus.actions(i), how, rng) for i in chosen), strict=True)))
+class Examples(Dataset[Example]):
+    """Endless examples, each drawn from a generator seeded by its number: whoever asks for number 1000, in whatever process,
+    gets the same one. Pieces are drawn in proportion to their length.
+    """
+
+    def __init__(self, corpus: Corpus, pieces: Sequence[int], how: Segmentation, seed: int) -> None:
+        weight = np.array([corpus.length(i) for i in pieces], np.float64)
+        self._corpus, self._how, self._seed = corpus, how, seed
+        self._pieces, self._share = np.array(pieces), weight / weight.sum()
+
+    def __getitem__(self, number: int) -> Example:
+        rng = np.random.default_rng((self._seed, number))
+        return draw(self._corpus.actions(int(rng.choice(self._pieces, p=self._share))), self._how, rng)

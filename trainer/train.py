@@ -1,213 +1,272 @@
 """The training loop: reads top to bottom, resumes exactly, loses at most the last interval.
 
     perceivers-live train DATA --preset small --out runs/small --steps 4000
+    torchrun --nproc-per-node 8 -m perceivers_live.cli train DATA --preset base --precision bf16 --compile --parallel fsdp
 
-A run's folder holds what a resumed run needs in one file, so that it is written whole or not at all (``state.safetensors``),
-the newest checkpoint (``config.json``, ``model.safetensors``), the best one by validation (``best/``) and ``log.jsonl``. Every
-example is drawn from a generator seeded by its step, so a resumed run sees what the unbroken one would have seen.
+Every example is drawn from a generator seeded by its number, so a resumed run, or one on another number of processes, sees
+what the unbroken one would have seen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from engine.checkpoint import save_model
-from engine.config import PRESETS, CheckpointError, ModelConfig
+from engine.config import ModelConfig
 from engine.model import PerceiverS, losses
 from trainer import optimizer as optim
 from trainer.data import Corpus, DataError
-from trainer.initialise import initialise
-from trainer.segmentation import Example, Segmentation, batch
+from trainer.parallel import World, last_of_step, spread, summed, whole
+from trainer.run import Run, TrainingError
+from trainer.samples import write_sample
+from trainer.segmentation import Example, Examples
+from trainer.settings import Training, model_config
 
 log = logging.getLogger(__name__)
 VALIDATION_SEED = 1 << 32
-STATE = "state.safetensors"
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """Settings of a run. ``batch`` counts examples of ``segmentation.latents`` targets."""
+class Objective(nn.Module):
+    """What is trained: from the tensors of an ``Example`` to the nats of its target events, [B, N, 3]."""
 
-    preset: str = "small"
-    steps: int = 4000
-    batch: int = 4
-    learning_rate: float = 3e-3
-    warmup: int = 50
-    cooldown: float = 0.3
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    seed: int = 0
-    validate_every: int = 250
-    validation_batches: int = 6
-    save_every: int = 100
-    compile: bool = False
-    segmentation: Segmentation = dataclasses.field(default_factory=Segmentation)
+    def __init__(self, model: PerceiverS) -> None:
+        super().__init__()
+        self.model = model
 
-
-def event_losses(
-    model: PerceiverS, example: Example, hidden: Callable[..., torch.Tensor] | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nats of each target event [B, N, 3] and the weights [B, N]. ``hidden`` stands in for ``model.hidden``, compiled."""
-    device = next(model.parameters()).device
-    events, ages, positions, targets, legal, weight = (torch.from_numpy(part).to(device) for part in example)
-    z = (hidden or model.hidden)(events.long(), ages, positions, targets.shape[1])
-    targets = targets.long()
-    return losses(model.head(z, targets[..., 0], targets[..., 1]), targets, legal), weight
-
-
-def validate(model: PerceiverS, corpus: Corpus, training: Training) -> float:
-    """Nats an event on fixed stretches of the validation pieces, not augmented."""
-    pieces = corpus.split("validation")
-    how = dataclasses.replace(training.segmentation, transpose=0, stretch=0.0, loudness=0, cold=0.0)
-    total = count = 0.0
-    model.eval()
-    with torch.inference_mode():
-        for i in range(training.validation_batches):
-            example = batch(corpus, pieces, training.batch, how, np.random.default_rng(VALIDATION_SEED + i))
-            nats, weight = event_losses(model, example)
-            total += (nats.sum(-1) * weight).sum().item()
-            count += weight.sum().item()
-    model.train()
-    return total / count
-
-
-def batches(corpus: Corpus, training: Training, first: int) -> Iterator[Example]:
-    """Examples of step ``first`` and on; the next one is made while the current one is used."""
-    pieces = corpus.split("train")
-
-    def make(step: int) -> Example:
-        return batch(corpus, pieces, training.batch, training.segmentation, np.random.default_rng((training.seed, step)))
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(make, first)
-        for step in range(first, training.steps):
-            example, ahead = ahead.result(), pool.submit(make, step + 1)
-            yield example
-
-
-class Run:
-    """A run's folder: the model, its optimizers and how far it has come."""
-
-    def __init__(self, folder: Path, training: Training, init: Path | None = None) -> None:
-        self.folder, self.training = folder, training
-        self.step, self.best, self.seconds, self.events = 0, math.inf, 0.0, 0
-        if (folder / STATE).exists():
-            self._resume()
-            return
-        if (folder / "config.json").exists():
-            raise CheckpointError(f"{folder}: a checkpoint, but no run that could be resumed ({STATE} is missing)")
-        torch.manual_seed(training.seed)
-        self.model = PerceiverS(PRESETS[training.preset])
-        if init is not None:
-            initialise(self.model, init)
-        self.optimizers = optim.build(self.model, weight_decay=training.weight_decay)
-
-    def _resume(self) -> None:
-        path = self.folder / STATE
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads(file.metadata()["run"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-            self.model = PerceiverS(ModelConfig.from_dict(about["model"]))
-            self.model.load_state_dict(weights)
-            self.optimizers = optim.build(self.model, weight_decay=self.training.weight_decay)
-            prefix = "optimizer."
-            optim.load_state_tensors(
-                self.optimizers, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            )
-            self.step, best = about["progress"]["step"], about["progress"]["best"]
-            self.best = math.inf if best is None else best
-            self.seconds, self.events = about["progress"]["seconds"], about["progress"]["events"]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: cannot be resumed ({type(error).__name__}: {str(error).splitlines()[0]})") from error
-
-    def progress(self) -> dict[str, float | int | None]:
-        best = self.best if math.isfinite(self.best) else None
-        return {"step": self.step, "best": best, "seconds": round(self.seconds, 1), "events": self.events}
-
-    def save(self) -> None:
-        """Raises ``FloatingPointError`` rather than put weights that are no numbers in the place of good ones."""
-        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
-            raise FloatingPointError(f"the weights are no numbers at step {self.step}; the last checkpoint is in {self.folder}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {f"model.{name}": value.contiguous() for name, value in self.model.state_dict().items()}
-        state |= {f"optimizer.{name}": value for name, value in optim.state_tensors(self.optimizers).items()}
-        about = {"model": self.model.config.to_dict(), "progress": self.progress()}
-        save_file(state, self.folder / "state.part", {"run": json.dumps(about)})
-        (self.folder / "state.part").replace(self.folder / STATE)
-        save_model(self.model, self.folder, progress=self.progress(), training=dataclasses.asdict(self.training))
-
-    def note(self, **row: float) -> None:
-        with (self.folder / "log.jsonl").open("a") as lines:
-            lines.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), **row}) + "\n")
+    def forward(self, events: Tensor, ages: Tensor, positions: Tensor, times: Tensor, targets: Tensor, legal: Tensor) -> Tensor:
+        targets = targets.long()
+        hidden = self.model.hidden(events.long(), ages, positions, times, targets.shape[1])
+        return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, legal)
 
 
 def train(
-    corpus: Corpus, folder: Path, training: Training, stop: threading.Event | None = None, *, init: Path | None = None
+    corpus: Corpus,
+    folder: Path,
+    training: Training,
+    stop: threading.Event | None = None,
+    *,
+    config: ModelConfig | None = None,
+    init: Path | None = None,
+    here: World | None = None,
 ) -> Run:
-    """Trains until ``training.steps`` or until ``stop`` is set; saves in both cases. ``init``: a checkpoint that a new run begins
-    from. Raises ``DataError`` without data and
-    ``FloatingPointError`` if the loss stops being a number (the last checkpoint is kept).
+    """Trains until ``training.steps`` or until ``stop`` is set; saves in both cases.
+
+    ``config``: the model, if it is not the preset; ``init``: a checkpoint that a new run begins from. Raises ``DataError``
+    without data, ``CheckpointError`` for a run that cannot be resumed, ``TrainingError`` if it cannot go on.
     """
+    here = here or World(0, 1, torch.device("cpu"))
     if not corpus.split("train") or not corpus.split("validation"):
         raise DataError("the data needs at least one training and one validation piece")
+    if training.batch % (training.accumulate * here.size):
+        raise TrainingError(f"--batch {training.batch} is no multiple of {here.size} processes x {training.accumulate} parts")
     torch.set_flush_denormal(True)  # before the first parallel region: denormals in young gradients cost a CPU seconds a step
-    run = Run(folder, training, init)
-    hidden = torch.compile(run.model.hidden, dynamic=False) if training.compile else run.model.hidden
-    folder.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=training.steps, initial=run.step, unit="step", desc="training", mininterval=5)
-    smooth = 0.0
-    for example in batches(corpus, training, run.step):
+    torch.set_float32_matmul_precision("high")
+    config = config or model_config(training.preset)
+    run = Run(folder, config, here, seed=training.seed, init=init, ema=training.ema)
+    objective = Objective(run.model)
+    forward = spread(objective, training.parallel, here)
+    run.begin(weight_decay=training.weight_decay)
+    step = Step(run, forward, training)
+    about = {"training": dataclasses.asdict(training), "pedal": corpus.pedal}
+    with contextlib.ExitStack() as closing:
+        curves = Curves(run, training) if here.first else None
+        if curves is not None:
+            closing.callback(curves.close)
+        try:
+            for parts in batches(corpus, training, here, run.progress.step):
+                loss, asked = step(parts, stop is not None and stop.is_set())
+                progress = run.progress
+                validated = progress.step % training.validate_every == 0 or progress.step == training.steps
+                if validated:
+                    _validate_and_publish(run, forward, corpus, training, curves, about)
+                tired = bool(training.patience) and progress.stale >= training.patience
+                if curves is not None:
+                    curves.stepped(loss, step.rate, step.norm)
+                    if tired:
+                        curves.say(f"step {progress.step}: no better for {progress.stale} validations, stopping")
+                last = progress.step == training.steps or asked or tired
+                if last or progress.step % training.save_every == 0:
+                    run.save(about)
+                if last:
+                    break
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
+                raise TrainingError(
+                    f"out of memory at step {run.progress.step}: raise --accumulate ({training.accumulate}) or lower --batch "
+                    f"({training.batch}); the last checkpoint is in {folder}"
+                ) from error
+            raise
+    return run
+
+
+class Step:
+    """One optimizer step over all processes. ``rate`` and ``norm`` (of the gradient, before clipping) are those of the last."""
+
+    def __init__(self, run: Run, forward: nn.Module, training: Training) -> None:
+        self._run, self._training = run, training
+        self._module = forward
+        self._forward: Callable[..., Tensor] = torch.compile(forward, dynamic=False) if training.compile else forward
+        self.rate = self.norm = 0.0
+
+    def __call__(self, parts: list[Example], stop: bool) -> tuple[float, bool]:
+        """The mean nats an event of the batch, and whether any process was asked to stop. Raises ``TrainingError``."""
+        run, training, progress = self._run, self._training, self._run.progress
         began = time.perf_counter()
-        value = optim.rate(
-            run.step, peak=training.learning_rate, warmup=training.warmup, steps=training.steps, cooldown=training.cooldown
+        self.rate = optim.rate(
+            progress.step, peak=training.learning_rate, warmup=training.warmup, steps=training.steps, cooldown=training.cooldown
         )
-        optim.set_rate(run.optimizers, value)
-        nats, weight = event_losses(run.model, example, hidden)
-        loss = (nats.sum(-1) * weight).sum() / weight.sum()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {run.step}; the last checkpoint is in {folder}")
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), training.clip)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient is {norm.item()} at step {run.step}; the last checkpoint is in {folder}")
+        optim.set_rate(run.optimizers, self.rate)
+        local = sum(float(part.weight.sum()) for part in parts)
+        counts = summed(torch.tensor([local, float(stop)], dtype=torch.float64, device=run.here.device), run.here)
+        events, asked = counts[0].item(), counts[1].item() > 0
+        total = torch.zeros((), dtype=torch.float64, device=run.here.device)
+        for i, part in enumerate(parts):
+            last_of_step(self._module, i == len(parts) - 1)
+            with autocast(training, run.here):
+                nats, weight = _nats(self._forward, part, run.here)
+            share = (nats.sum(-1) * weight).sum() / events
+            (share * run.here.size).backward()  # the processes' gradients are averaged
+            total += share.detach()
+        loss = summed(total, run.here).item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
+        self.norm = norm.item()
+        for name, value in (("the loss", loss), ("the gradient", self.norm)):
+            if not math.isfinite(value):
+                raise TrainingError(f"{name} is {value} at step {progress.step}; the last checkpoint is in {run.folder}")
         for optimizer in run.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        run.step += 1
-        run.seconds += time.perf_counter() - began
-        run.events += int(weight.sum().item())
-        smooth = loss.item() if not smooth else 0.95 * smooth + 0.05 * loss.item()
-        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-        bar.update()
-        if run.step % 25 == 0:
-            run.note(loss=round(smooth, 4), rate=value)
-        if run.step % training.validate_every == 0 or run.step == training.steps:
-            score = validate(run.model, corpus, training)
-            run.note(validation=round(score, 4))
-            bar.write(f"step {run.step}: validation {score:.4f} nats an event")
-            if score < run.best:  # never true for a score that is no number
-                run.best = score
-                save_model(run.model, folder / "best", progress=run.progress(), training=dataclasses.asdict(training))
-        last = run.step == training.steps or (stop is not None and stop.is_set())
-        if last or run.step % training.save_every == 0:
-            run.save()
-        if last:
-            break
-    bar.close()
-    return run
+        progress.step += 1
+        run.averaged()
+        progress.seconds += time.perf_counter() - began
+        progress.events += int(events)
+        return loss, asked
+
+
+def autocast(training: Training, here: World) -> contextlib.AbstractContextManager[object]:
+    return torch.autocast(here.device.type, torch.bfloat16, enabled=training.precision == "bf16")
+
+
+def _nats(forward: Callable[..., Tensor], example: Example, here: World) -> tuple[Tensor, Tensor]:
+    *inputs, weight = (torch.as_tensor(part).to(here.device, non_blocking=True) for part in example)
+    return forward(*inputs), weight
+
+
+def validate(forward: nn.Module, corpus: Corpus, training: Training, here: World) -> float:
+    """Nats an event on fixed stretches of the validation pieces, not augmented. The processes share the work."""
+    how = dataclasses.replace(training.segmentation, transpose=0, stretch=0.0, loudness=0, cold=0.0)
+    examples = Examples(corpus, corpus.split("validation"), how, VALIDATION_SEED)
+    count = training.validation_batches * training.batch
+    mine = range(here.rank, count, here.size)
+    rounds = math.ceil(count / here.size)
+    sums = torch.zeros(2, dtype=torch.float64, device=here.device)
+    forward.eval()
+    with torch.no_grad(), autocast(training, here):
+        for i in range(rounds):  # every process goes as many rounds: a spread model is gathered by all together
+            number = mine[i] if i < len(mine) else 0
+            (example,) = DataLoader(examples, sampler=[number])
+            nats, weight = _nats(forward, example, here)
+            if i < len(mine):
+                sums += torch.stack(((nats.sum(-1) * weight).sum(), weight.sum()))
+    forward.train()
+    nats_sum, events = summed(sums, here).tolist()
+    return float(nats_sum / events)
+
+
+def _validate_and_publish(
+    run: Run, forward: nn.Module, corpus: Corpus, training: Training, curves: Curves | None, about: dict[str, Any]
+) -> None:
+    with run.using_average():
+        score = validate(forward, corpus, training, run.here)
+        better = score < run.progress.best  # never true for a score that is no number
+        weights = run.weights()
+    run.progress.stale = 0 if better else run.progress.stale + 1
+    if better:
+        run.progress.best = score
+    if curves is None:
+        return
+    curves.validated(score)
+    if better:
+        run.publish(run.folder / "best", weights, about)
+    if training.samples:
+        stem = run.folder / "samples" / f"step-{run.progress.step:07d}"
+        write_sample(weights, run.model.config, corpus, stem, seed=training.seed)
+
+
+def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iterator[list[Example]]:
+    """This process's parts of the batches of step ``first`` and on, made ahead by worker processes."""
+    examples = Examples(corpus, corpus.split("train"), training.segmentation, training.seed)
+    size = training.batch // (training.accumulate * here.size)
+
+    def numbers() -> Iterable[int]:
+        for step in range(first, training.steps):
+            yield from range(step * training.batch + here.rank, (step + 1) * training.batch, here.size)
+
+    loader = DataLoader(
+        examples,
+        batch_size=size,
+        sampler=numbers(),
+        num_workers=training.workers,
+        pin_memory=here.device.type == "cuda",
+    )
+    parts: list[Example] = []
+    for part in loader:
+        parts.append(part)
+        if len(parts) == training.accumulate:
+            yield parts
+            parts = []
+
+
+class Curves:
+    """What the first process shows and writes down of a run's course."""
+
+    def __init__(self, run: Run, training: Training) -> None:
+        self._run, self._smooth = run, 0.0
+        first = run.progress.step
+        run.folder.mkdir(parents=True, exist_ok=True)
+        self._board = SummaryWriter(run.folder / "tensorboard", purge_step=first)
+        self._bar = tqdm(total=training.steps, initial=first, unit="step", desc="training", mininterval=5)
+
+    def stepped(self, loss: float, rate: float, norm: float) -> None:
+        step = self._run.progress.step
+        self._smooth = loss if not self._smooth else 0.95 * self._smooth + 0.05 * loss
+        self._bar.set_postfix(loss=f"{self._smooth:.3f}", refresh=False)
+        self._bar.update()
+        for name, value in (("loss", loss), ("learning rate", rate), ("gradient norm", norm)):
+            self._board.add_scalar(f"training/{name}", value, step)
+        if step % 25 == 0:
+            self._note(loss=round(self._smooth, 4), rate=rate)
+
+    def validated(self, score: float) -> None:
+        self._board.add_scalar("validation/nats an event", score, self._run.progress.step)
+        self._note(validation=round(score, 4))
+        self.say(f"step {self._run.progress.step}: validation {score:.4f} nats an event")
+
+    def say(self, text: str) -> None:
+        self._bar.write(text)
+
+    def _note(self, **row: float) -> None:
+        progress = self._run.progress
+        try:
+            with (self._run.folder / "log.jsonl").open("a") as lines:
+                lines.write(json.dumps({"step": progress.step, "seconds": round(progress.seconds, 1), **row}) + "\n")
+        except OSError as error:
+            raise TrainingError(f"{self._run.folder}: the log cannot be written ({error})") from error
+
+    def close(self) -> None:
+        self._bar.close()
+        self._board.close()

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.config import ModelConfig
 
-NAMES = ("auto", "onnx", "eager")
+NAMES = ("auto", "onnx", "onnx-int8", "eager")
 
 
 class RuntimeUnavailable(RuntimeError):
@@ -43,8 +43,10 @@ class Runtime(Protocol):
     def reset(self) -> None:
         """Empties the rings."""
 
-    def step(self, events: np.ndarray, ages: np.ndarray, first: int) -> Sequence[Any]:
-        """Absorbs T events at positions ``first``..: events [T, 3] int64, ages [T, AGES] int16. Returns T hidden states."""
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[Any]:
+        """Absorbs T events at positions ``first``..: events [T, 3] int64, ages [T, AGES] int16, times [T] int64 in 10 ms steps
+        since the start. Returns T hidden states.
+        """
 
     def decide(self, hidden: Any, odds: Odds) -> tuple[int, int, int]:
         """(wait, action, velocity bin) drawn from the chain of heads."""
@@ -73,11 +75,14 @@ def slot_positions(last: int, rows: int) -> np.ndarray:
     return np.where(position >= 0, position, -1)
 
 
-def rotary_angles(first: int, count: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin, each [count, C/2] float32, computed in float64."""
+def rotary_angles(positions: np.ndarray, times: np.ndarray, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin for positions [T] and times [T], each [1 or G, T, C/2] float32, computed in float64."""
     half = config.head_dim // 2
     frequency = config.rotary_base ** (-np.arange(half, dtype=np.float64) / half)
-    angle = np.arange(first, first + count, dtype=np.float64)[:, None] * frequency
+    by_head = positions[None]
+    if config.rotary == "half-time":
+        by_head = np.repeat(np.stack((positions, times)), config.kv_heads // 2, axis=0)
+    angle = by_head[..., None].astype(np.float64) * frequency
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
@@ -89,10 +94,10 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
         from engine.runtimes.eager import EagerRuntime
 
         return EagerRuntime(checkpoint, threads=threads)
-    if name == "onnx":
+    if name in ("onnx", "onnx-int8"):
         from engine.runtimes.onnx import OnnxRuntime
 
-        return OnnxRuntime(checkpoint, threads=threads)
+        return OnnxRuntime(checkpoint, threads=threads, int8=name == "onnx-int8")
     if name != "auto":
         raise RuntimeUnavailable(f"no runtime {name!r}; there are {', '.join(NAMES)}")
     reasons = []

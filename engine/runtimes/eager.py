@@ -36,10 +36,10 @@ class EagerRuntime:
         self._rings = [torch.zeros(shape) for shape in shapes]
 
     @torch.inference_mode()
-    def step(self, events: np.ndarray, ages: np.ndarray, first: int) -> Sequence[Tensor]:
-        config, count = self.config, len(events)
-        positions = torch.arange(first, first + count)
-        rotary = Rotary(*(torch.from_numpy(part) for part in rotary_angles(first, count, config)))
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[Tensor]:
+        config = self.config
+        positions = torch.arange(first, first + len(events))
+        rotary = Rotary(*(torch.from_numpy(part) for part in rotary_angles(positions.numpy(), times, config)))
         held = [torch.from_numpy(slot_positions(first - 1, config.ring(w))) for w in (*config.scales, config.window)]
         hidden, rows = self._model.step(torch.from_numpy(events), torch.from_numpy(ages), positions, rotary, held, self._rings)
         for ring, new in zip(self._rings, rows, strict=True):

@@ -16,22 +16,24 @@ try:
 except ImportError as error:
     raise RuntimeUnavailable(f"onnxruntime cannot be imported ({error})") from error
 
-STEP_FILE, DECIDE_FILE = "step.onnx", "decide.onnx"
+STEP_FILE, STEP_INT8_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "decide.onnx"
 
 
 class OnnxRuntime:
-    name = "onnx"
+    """``int8``: with the bundle's int8 weights, which are not quite the model's own."""
 
-    def __init__(self, checkpoint: Path, *, threads: int = 0) -> None:
+    def __init__(self, checkpoint: Path, *, threads: int = 0, int8: bool = False) -> None:
+        self.name = "onnx-int8" if int8 else "onnx"
         self.config, _ = read_config(checkpoint)
         threads = threads or 1  # a second one gains little here and belongs to the player
-        self._step = _session(checkpoint / STEP_FILE, threads)
+        step = checkpoint / (STEP_INT8_FILE if int8 else STEP_FILE)
+        self._step = _session(step, threads)
         self._decide = _session(checkpoint / DECIDE_FILE, 1)
         self._ring_names = [f"{kind}{i}" for i in range(len(self.config.windows)) for kind in "kv"]
         inputs = {one.name: tuple(one.shape) for one in self._step.get_inputs()}
         for name, shape in zip(self._ring_names, self._shapes(), strict=True):
             if inputs.get(name) != shape:
-                raise CheckpointError(f"{checkpoint / STEP_FILE}: input {name} is {inputs.get(name)}, its config says {shape}")
+                raise CheckpointError(f"{step}: input {name} is {inputs.get(name)}, its config says {shape}")
         self.reset()
 
     def _shapes(self) -> list[tuple[int, int, int]]:
@@ -41,10 +43,10 @@ class OnnxRuntime:
     def reset(self) -> None:
         self._rings = [np.zeros(shape, np.float32) for shape in self._shapes()]
 
-    def step(self, events: np.ndarray, ages: np.ndarray, first: int) -> Sequence[np.ndarray]:
-        config, count = self.config, len(events)
-        positions = np.arange(first, first + count, dtype=np.int64)
-        cos, sin = rotary_angles(first, count, config)
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[np.ndarray]:
+        config = self.config
+        positions = np.arange(first, first + len(events), dtype=np.int64)
+        cos, sin = rotary_angles(positions, times, config)
         feed = {"events": events, "ages": ages.astype(np.int64), "positions": positions, "cos": cos, "sin": sin}
         for i, window in enumerate((*config.scales, config.window)):
             feed[f"held{i}"] = slot_positions(first - 1, config.ring(window))

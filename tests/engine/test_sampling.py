@@ -207,12 +207,14 @@ def test_other_noise_gives_other_events(eager: Runtime) -> None:
     assert len({now.decide(eager, np.random.default_rng(seed)) for seed in range(60)}) > 20
 
 
-def likeliest(runtime: Runtime, hidden: np.ndarray) -> tuple[int, int, int]:
-    """Greedy through the chain of heads, at a state where only note-offs, the start, the end and pedal-up are illegal."""
+def likeliest(runtime: Runtime, hidden: np.ndarray, given: int | None = None) -> tuple[int, int, int]:
+    """Greedy through the chain of heads, or after a ``given`` wait, at a state where only note-offs, the start, the end and
+    pedal-up are illegal.
+    """
     head = runtime._model.head
     with torch.inference_mode():
         h, logits = head.wait_logits(torch.from_numpy(hidden)[None])
-        wait = logits.argmax(-1)
+        wait = logits.argmax(-1) if given is None else torch.tensor([given])
         h, logits = head.action_logits(h, wait)
         logits[:, NOTE_OFF:SUSTAIN_DOWN] = -1e9
         logits[:, SUSTAIN_UP:] = -1e9
@@ -239,8 +241,26 @@ def test_low_temperature_follows_the_likeliest(eager: Runtime) -> None:
     assert warm > hot + 0.05
 
 
-def test_a_min_p_of_one_is_greedy_at_any_temperature(eager: Runtime) -> None:
-    assert agreement(eager, Steering(temperature=3.0, min_p=1.0)) > 0.97
+def drawn(runtime: Runtime, steering: Steering, seed: int) -> tuple[np.ndarray, Event]:
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=WIDTH).astype(np.float32)
+    return hidden, Situation(sounding_of([]), steering, frozenset(), False, 0, False, hidden).decide(runtime, rng)
+
+
+def test_a_min_p_of_one_is_greedy_in_what_is_played_at_any_temperature(eager: Runtime) -> None:
+    for seed in range(200):
+        hidden, event = drawn(eager, Steering(temperature=3.0, min_p=1.0), seed)
+        if event.wait < MAX_WAIT:  # after a whole one a rest would be legal
+            best = likeliest(eager, hidden, event.wait)
+            assert event[:2] == best[:2]
+            assert not event.is_note_on or event.velocity == best[2]
+
+
+def test_min_p_leaves_waits_alone(eager: Runtime) -> None:
+    """A long wait is spread over many unlikely steps: to drop those would make all music faster."""
+    for seed in range(200):
+        waits = {drawn(eager, Steering(min_p=min_p), seed)[1].wait for min_p in (0.0, 0.1, 1.0)}
+        assert len(waits) == 1
 
 
 def means(runtime: Runtime, steering: Steering) -> tuple[float, float]:

@@ -132,7 +132,7 @@ class ToyRuntime:
     def reset(self) -> None:
         self._digests.clear()
 
-    def step(self, events: np.ndarray, ages: np.ndarray, first: int) -> Sequence[Hidden]:
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[Hidden]:
         self._may_fail()
         self.steps += len(events)
         hidden = []

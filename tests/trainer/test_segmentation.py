@@ -75,6 +75,7 @@ def test_unaugmented_examples_are_the_piece_itself(piece: Actions) -> None:
         where = example.positions[there]
         assert np.array_equal(example.events[there], events[where])
         assert np.array_equal(example.ages[there], ages[where])
+        assert np.array_equal(example.times[there], np.cumsum(events[:, 0])[where])
         last = example.positions[-PLAIN.latents :][example.weight > 0]
         assert np.array_equal(example.targets[example.weight > 0], events[last + 1])
         assert np.array_equal(example.legal[example.weight > 0], legal_actions(ages[last]))
@@ -111,7 +112,7 @@ def test_every_example_has_the_same_shape(piece: Actions) -> None:
     shapes = {tuple(part.shape for part in example) for example in draws(piece, AUGMENTED, 60)}
     total = AUGMENTED.near + AUGMENTED.sampled + AUGMENTED.latents
     n = AUGMENTED.latents
-    assert shapes == {((total, 3), (total, 129), (total,), (n, 3), (n, ACTIONS), (n,))}
+    assert shapes == {((total, 3), (total, 129), (total,), (total,), (n, 3), (n, ACTIONS), (n,))}
 
 
 def test_context_is_near_first_then_sampled_and_never_out_of_reach(piece: Actions) -> None:
@@ -211,3 +212,16 @@ def test_transposing_never_leaves_the_keyboard(pitches: list[int], lowest: int, 
     rng = np.random.default_rng(2)
     shifts = {int(augment(piece, how, rng).actions[0]) - pitches[0] for _ in range(100)}
     assert shifts == set(range(lowest, highest + 1))
+
+
+TRADITIONAL = dataclasses.replace(PLAIN, draw="traditional")
+
+
+def test_traditional_examples_have_a_whole_context_and_leave_the_beginning_out(piece: Actions) -> None:
+    """The flaw that Effective Segmentation mends is there to be compared with."""
+    firsts = {int(example.positions[-PLAIN.latents]) for example in draws(piece, TRADITIONAL, 400)}
+    assert min(firsts) == PLAIN.context
+    assert max(firsts) == len(encode_arrays(*piece, end=True)) - 1 - PLAIN.latents
+    short = piece_of(40, seed=1)  # shorter than a context: its last latents
+    (first,) = {int(example.positions[-PLAIN.latents]) for example in draws(short, TRADITIONAL, 50)}
+    assert first == len(encode_arrays(*short, end=True)) - 1 - PLAIN.latents

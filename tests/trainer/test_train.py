@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +23,21 @@ from safetensors.torch import load_file  # noqa: E402
 
 pytest.importorskip("symusic")
 
-from engine.checkpoint import load_model  # noqa: E402
+from PIL import Image  # noqa: E402
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+
+from engine.checkpoint import load_model, read_config  # noqa: E402
 from engine.config import PRESETS, CheckpointError  # noqa: E402
 from engine.events import NOTE_OFF, NOTE_ON, Timed  # noqa: E402
-from engine.midi import write_file  # noqa: E402
+from engine.midi import read_file, write_file  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from trainer.data import Corpus, DataError, prepare  # noqa: E402
+from trainer.initialise import initialise  # noqa: E402
+from trainer.parallel import World  # noqa: E402
+from trainer.run import TrainingError  # noqa: E402
 from trainer.segmentation import Segmentation  # noqa: E402
-from trainer.train import Training, train, validate  # noqa: E402
+from trainer.settings import Training, model_config  # noqa: E402
+from trainer.train import Objective, train, validate  # noqa: E402
 
 TRAINING = Training(
     preset="tiny",
@@ -34,6 +47,8 @@ TRAINING = Training(
     validate_every=1000,
     validation_batches=2,
     save_every=1000,
+    workers=0,
+    samples=False,
     segmentation=Segmentation(latents=32, context=64, near=32, sampled=16),
 )
 FILES = ("config.json", "model.safetensors", "state.safetensors")
@@ -97,6 +112,10 @@ def progress(folder: Path) -> dict[str, float]:
     return found
 
 
+def score(model: PerceiverS, corpus: Corpus, training: Training) -> float:
+    return validate(Objective(model), corpus, training, World(0, 1, torch.device("cpu")))
+
+
 def finite(folder: Path) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in load_model(folder).parameters())
 
@@ -104,12 +123,12 @@ def finite(folder: Path) -> bool:
 def test_the_loss_falls(corpus: Corpus, tmp_path: Path) -> None:
     training = dataclasses.replace(TRAINING, steps=40, batch=4, warmup=5)
     torch.manual_seed(training.seed)
-    before = validate(PerceiverS(PRESETS["tiny"]), corpus, training)
+    before = score(PerceiverS(PRESETS["tiny"]), corpus, training)
     run = train(corpus, tmp_path / "run", training)
-    after = validate(run.model, corpus, training)
+    after = score(run.model, corpus, training)
     assert before > 8
     assert after < before - 3
-    assert run.best == pytest.approx(after)
+    assert run.progress.best == pytest.approx(after)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["validation"] for row in log if "validation" in row] == [pytest.approx(after, abs=1e-3)]
 
@@ -118,7 +137,7 @@ def test_a_finished_run_is_a_checkpoint_and_so_is_its_best(corpus: Corpus, unbro
     assert progress(unbroken)["step"] == TRAINING.steps
     assert finite(unbroken)
     assert load_model(unbroken / "best").config == PRESETS["tiny"]
-    assert validate(load_model(unbroken / "best"), corpus, TRAINING) == pytest.approx(progress(unbroken)["best"])
+    assert score(load_model(unbroken / "best"), corpus, TRAINING) == pytest.approx(progress(unbroken)["best"])
 
 
 @pytest.mark.parametrize("interruptions", [(1,), (3,), (2, 2, 1)], ids=str)
@@ -128,9 +147,9 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     folder, done = tmp_path / "run", 0
     for count in interruptions:
         done += count
-        assert train(corpus, folder, TRAINING, StopAfter(count)).step == done
+        assert train(corpus, folder, TRAINING, StopAfter(count)).progress.step == done
         assert progress(folder)["step"] == done
-    assert train(corpus, folder, TRAINING).step == TRAINING.steps
+    assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
     for name in ("model.safetensors", "state.safetensors"):
         resumed, whole = load_file(folder / name), load_file(unbroken / name)
         assert resumed.keys() == whole.keys()
@@ -147,7 +166,7 @@ def test_another_seed_is_another_run(corpus: Corpus, unbroken: Path, tmp_path: P
 
 def test_a_finished_run_is_left_as_it_is(corpus: Corpus, unbroken: Path) -> None:
     before = contents(unbroken)
-    assert train(corpus, unbroken, TRAINING).step == TRAINING.steps
+    assert train(corpus, unbroken, TRAINING).progress.step == TRAINING.steps
     assert contents(unbroken) == before
 
 
@@ -159,7 +178,7 @@ def test_a_run_killed_while_it_saves_can_be_resumed(corpus: Corpus, unbroken: Pa
     in_the_order_of_saving = ("state.safetensors", "model.safetensors", "config.json")
     for name in in_the_order_of_saving[:written]:
         shutil.copy(unbroken / name, folder / name)
-    assert train(corpus, folder, TRAINING).step == TRAINING.steps
+    assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
@@ -187,17 +206,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(co
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(2))
     before = contents(folder)
-    with pytest.raises(FloatingPointError, match=r"loss is .*nan|loss is .*inf") as caught:
+    with pytest.raises(TrainingError, match=r"loss is .*nan|loss is .*inf") as caught:
         train(corpus, folder, dataclasses.replace(TRAINING, learning_rate=1e38, weight_decay=1.0))
     assert str(folder) in str(caught.value)
     assert contents(folder) == before
-    assert train(corpus, folder, TRAINING).step == TRAINING.steps
+    assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
 
 
 def test_weights_that_are_no_numbers_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(2))
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(TrainingError):
         train(corpus, folder, dataclasses.replace(TRAINING, learning_rate=1e38, weight_decay=1.0, save_every=1))
     assert finite(folder)
 
@@ -210,3 +229,148 @@ def test_data_without_a_split_is_refused(corpus: Corpus, tmp_path: Path, missing
     with pytest.raises(DataError, match="validation"):
         train(lacking, tmp_path / "run", TRAINING)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_kill_at_any_moment_loses_at_most_the_last_interval(corpus: Corpus, tmp_path: Path) -> None:
+    """Killed again and again, resumed each time, the run ends with the weights of the unbroken one."""
+    training = ["--preset=tiny", "--steps=12", "--batch=2", "--warmup=3", "--save-every=2", "--workers=0", "--no-samples"]
+    examples = [f"--segmentation={part}" for part in ("latents=32", "context=64", "near=32", "sampled=16")]
+    out, music = tmp_path / "run", music_of(tmp_path / "music")
+    common = [str(music), f"--cache={tmp_path / 'cache'}", *training, *examples, "--device=cpu"]
+    start = [sys.executable, "-m", "perceivers_live.cli", "train"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    reached = 0
+    for kills in (2, 6, 8):  # each time further: saves of the killed run are really used
+        process = subprocess.Popen([*start, *common, f"--out={out}"], stderr=subprocess.DEVNULL, env=environment)
+        while process.poll() is None and steps_of(out) < kills:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        assert steps_of(out) >= reached
+        reached = steps_of(out)
+    assert reached >= 8
+    for folder in (out, tmp_path / "whole"):
+        subprocess.run([*start, *common, f"--out={folder}"], check=True, capture_output=True, env=environment)
+    resumed, whole = (load_file(folder / "state.safetensors") for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def music_of(folder: Path) -> Path:
+    folder.mkdir()
+    for i in range(3):
+        write_file(folder / f"{i}.mid", [("piano", scales(i))])
+    (folder / "maestro-made-here.csv").write_text("split,midi_filename\ntrain,0.mid\ntrain,1.mid\nvalidation,2.mid\n")
+    return folder
+
+
+def steps_of(folder: Path) -> int:
+    try:
+        return int(progress(folder)["step"])
+    except FileNotFoundError:
+        return 0
+
+
+def test_parts_of_a_batch_add_up_to_the_batch(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+    train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, accumulate=2))
+    parts, whole = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", unbroken))
+    assert all(torch.allclose(parts[name], whole[name], atol=1e-4) for name in whole)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="--batch 2 is no multiple of 1 processes x 3 parts"):
+        train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, accumulate=3))
+
+
+def test_the_average_is_what_is_validated_and_published(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+    training = dataclasses.replace(TRAINING, ema=0.9)
+    run = train(corpus, tmp_path / "run", training)
+    published = load_model(tmp_path / "run" / "best")
+    assert score(published, corpus, training) == pytest.approx(run.progress.best)
+    trained = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(trained[name], tensor) for name, tensor in load_file(unbroken / "model.safetensors").items())
+    assert not torch.equal(published.state_dict()["head.wait_out.weight"], trained["head.wait_out.weight"])
+    assert torch.equal(published.state_dict()["head.wait_out.weight"], run.average["head.wait_out.weight"])
+
+
+def test_bf16_learns_too(corpus: Corpus, tmp_path: Path) -> None:
+    run = train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, steps=40, batch=4, warmup=5, precision="bf16"))
+    assert run.progress.best < 8
+    assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
+
+
+def test_it_stops_when_it_gets_no_better(corpus: Corpus, tmp_path: Path) -> None:
+    training = dataclasses.replace(TRAINING, learning_rate=0.0, validate_every=1, patience=2)
+    run = train(corpus, tmp_path / "run", training)
+    assert run.progress.step == 3  # the first is the best so far, then two in vain
+    assert progress(tmp_path / "run")["stale"] == 2
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_save(corpus: Corpus, tmp_path: Path) -> None:
+    """The limit on the size of a file stands for the disk's: a write fails half way."""
+    folder = tmp_path / "run"
+    train(corpus, folder, TRAINING, StopAfter(2))
+    before = contents(folder)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["state.safetensors"]) // 2, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match="cannot be written at step 3") as caught:
+            train(corpus, folder, TRAINING, StopAfter(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert "\n" not in str(caught.value)
+    assert contents(folder) == before
+    assert not (folder / "state.part").exists()
+    assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
+
+
+def test_too_little_memory_ends_the_run_in_one_line(corpus: Corpus, tmp_path: Path) -> None:
+    enormous = dataclasses.replace(TRAINING.segmentation, near=1 << 36)
+    with pytest.raises(TrainingError, match="out of memory at step 0: raise --accumulate") as caught:
+        train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, segmentation=enormous))
+    assert "\n" not in str(caught.value)
+
+
+def test_it_writes_what_it_plays_and_its_curves(corpus: Corpus, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(corpus, folder, dataclasses.replace(TRAINING, steps=4, validate_every=2, samples=True))
+    for step in (2, 4):
+        stem = folder / "samples" / f"step-{step:07d}"
+        assert any(one.action < NOTE_OFF for one in read_file(stem.with_suffix(".mid")))  # the prompt, at least
+        with Image.open(stem.with_suffix(".png")) as image:
+            assert len(image.getcolors(1 << 20)) > 3  # paper, black keys, ink
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [one.step for one in events.Scalars("training/loss")] == [1, 2, 3, 4]
+    assert [one.step for one in events.Scalars("validation/nats an event")] == [2, 4]
+
+
+def test_a_run_begins_from_a_checkpoint_grown_in_depth(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+    deeper = dataclasses.replace(PRESETS["tiny"], layers=5)
+    source = load_model(unbroken)
+    grown = PerceiverS(deeper)
+    initialise(grown, unbroken)
+    assert score(grown, corpus, TRAINING) == pytest.approx(score(source, corpus, TRAINING), abs=1e-5)
+    run = train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, learning_rate=0.0), config=deeper, init=unbroken)
+    assert run.progress.best == pytest.approx(score(source, corpus, TRAINING), abs=1e-5)
+    with pytest.raises(CheckpointError, match="only layers can be added"):
+        train(corpus, tmp_path / "other", TRAINING, config=dataclasses.replace(deeper, width=32), init=unbroken)
+
+
+@pytest.mark.parametrize("change", ["scales=", "scales=64", "scales=64,24", "combine=sum", "mask=block"])
+def test_every_ablation_learns(corpus: Corpus, tmp_path: Path, change: str) -> None:
+    training = dataclasses.replace(TRAINING, steps=20, batch=4, warmup=5)
+    run = train(corpus, tmp_path / "run", training, config=model_config("tiny", [change]))
+    assert run.progress.best < 10  # from 11.5
+    config, _ = read_config(tmp_path / "run" / "best")
+    assert config == model_config("tiny", [change])
+
+
+CHANGES = [("depth=3", "the names are"), ("layers", "write name=value"), ("layers=x", "a value")]
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGES)
+def test_a_change_that_is_none_is_refused_in_one_line(change: str, reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as caught:
+        model_config("tiny", [change])
+    assert "\n" not in str(caught.value)

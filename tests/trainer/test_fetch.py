@@ -1,0 +1,663 @@
+"""Data gets onto the disk whole or not at all: downloads go on where they broke off, from a real server that breaks them off,
+and archives give their music and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import re
+import socket
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("httpx")
+pytest.importorskip("tqdm")
+
+from trainer import fetch
+from trainer.data import DataError, find_files
+from trainer.fetch import download, maestro, resolve, unpack
+
+CONTENT = random.Random(0).randbytes(200_000)
+OTHER = random.Random(1).randbytes(200_000)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# --- a server --------------------------------------------------------------------------------------------------------
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What ``server.script`` says for the next request, else the content, as a good server gives it."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        (self.server.script.pop(0) if self.server.script else serve)(self)
+
+    def answer(self, status: int, body: bytes = b"", *, cut: int | None = None, **headers: str) -> None:
+        """``cut``: how much of the body is sent before the connection is closed."""
+        self.send_response(status)
+        for name, value in ({"Content_Length": str(len(body))} | headers).items():
+            if value:
+                self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.server.sent += len(body[:cut])  # before the client can have it
+        self.wfile.write(body[:cut])
+        self.close_connection = cut is not None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for them
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.etag = CONTENT, '"one"'
+        self.script: list[Callable[[Handler], None]] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.sent = 0
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/music.zip"
+
+    def asked(self, name: str) -> list[str | None]:
+        return [headers.get(name) for _, headers in self.requests]
+
+
+def serve(handler: Handler, *, cut: int | None = None, ranges: bool = True, if_range: bool = True) -> None:
+    content, etag = handler.server.content, handler.server.etag
+    asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+    same = not if_range or handler.headers.get("If-Range", etag) == etag
+    if not (ranges and asked and same):
+        handler.answer(200, content, cut=cut, ETag=etag)
+    elif (start := int(asked[1])) >= len(content):
+        handler.answer(416, Content_Range=f"bytes */{len(content)}")
+    else:
+        covers = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        handler.answer(206, content[start:], cut=cut, ETag=etag, Content_Range=covers)
+
+
+def cut(count: int) -> Callable[[Handler], None]:
+    return lambda handler: serve(handler, cut=count)
+
+
+def status(code: int, **headers: str) -> Callable[[Handler], None]:
+    return lambda handler: handler.answer(code, **headers)
+
+
+def without_ranges(handler: Handler) -> None:
+    serve(handler, ranges=False)
+
+
+def without_if_range(handler: Handler) -> None:
+    serve(handler, if_range=False)
+
+
+def without_length(handler: Handler) -> None:
+    handler.answer(200, handler.server.content, cut=len(handler.server.content), Content_Length="")
+
+
+def from_the_wrong_place(handler: Handler) -> None:
+    handler.answer(206, handler.server.content, Content_Range=f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}")
+
+
+def stall(handler: Handler) -> None:
+    serve(handler, cut=len(CONTENT) // 2)
+    handler.server.over.wait(2)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005})
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def get(server: Server, target: Path, *, url: str = "", content: bytes = CONTENT, attempts: int = 3, **how: float) -> Path:
+    how = {"backoff": 0.001, "timeout": 5.0} | how
+    return download(url or server.url, target, sha256=sha256(content), attempts=attempts, **how)  # type: ignore[arg-type]
+
+
+def refuse(server: Server, target: Path, **how: object) -> str:
+    """The one line that the user is told."""
+    with pytest.raises(DataError) as caught:
+        get(server, target, **how)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- download --------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_download_leaves_the_file_and_nothing_else(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "music.zip"
+    assert get(server, target) == target
+    assert target.read_bytes() == CONTENT
+    assert names(tmp_path / "new") == ["music.zip"]
+    assert server.asked("range") == [None]
+
+
+def test_a_dropped_download_goes_on_where_it_broke_off(server: Server, tmp_path: Path) -> None:
+    server.script = [cut(60_000)]
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.asked("range") == [None, "bytes=60000-"]
+    assert server.asked("if-range") == [None, '"one"']
+    assert server.sent == len(CONTENT), "nothing is sent twice"
+    assert names(tmp_path) == ["music.zip"]
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server: Server, tmp_path: Path) -> None:
+    server.script = [cut(60_000)]
+    message = refuse(server, tmp_path / "music.zip", attempts=1)
+    assert "60,000 bytes are kept" in message
+    assert not (tmp_path / "music.zip").exists()
+    assert (tmp_path / "music.zip.part").read_bytes() == CONTENT[:60_000]
+    assert get(server, tmp_path / "music.zip", attempts=1).read_bytes() == CONTENT
+    assert server.asked("if-range") == [None, '"one"']
+    assert server.sent == len(CONTENT)
+
+
+def test_a_server_without_ranges_sends_everything_again(server: Server, tmp_path: Path) -> None:
+    server.script = [cut(60_000), without_ranges]
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.asked("range") == [None, "bytes=60000-"]
+
+
+def test_a_server_that_names_no_version_is_resumed_all_the_same(server: Server, tmp_path: Path) -> None:
+    server.etag = ""
+    server.script = [cut(60_000)]
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.asked("if-range") == [None, None]
+    assert server.sent == len(CONTENT)
+
+
+def test_a_weak_version_is_not_named_in_if_range(server: Server, tmp_path: Path) -> None:
+    server.etag = 'W/"one"'
+    server.script = [cut(60_000)]
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.asked("if-range") == [None, None]
+    assert server.sent == len(CONTENT)
+
+
+def test_a_body_that_is_always_too_short_is_no_file(server: Server, tmp_path: Path) -> None:
+    server.script = [lambda handler: serve(handler, ranges=False, cut=1000)] * 9
+    message = refuse(server, tmp_path / "music.zip", attempts=3)
+    assert "1,000 bytes are kept" in message
+    assert names(tmp_path) == ["music.zip.part", "music.zip.part.etag"]
+    assert len(server.requests) == 3
+
+
+def test_every_new_byte_counts_as_progress(server: Server, tmp_path: Path) -> None:
+    server.script = [cut(20_000)] * 6
+    assert get(server, tmp_path / "music.zip", attempts=2).read_bytes() == CONTENT
+    assert server.asked("range")[1:] == [f"bytes={20_000 * i}-" for i in range(1, 7)]
+    assert server.sent == len(CONTENT)
+
+
+def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    message = refuse(server, tmp_path / "music.zip", content=OTHER)
+    assert sha256(CONTENT) in message
+    assert sha256(OTHER) in message
+    assert names(tmp_path) == []
+    assert len(server.requests) == 1, "what came in one piece is what the server has"
+
+
+def test_a_missing_file_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "music.zip.part").write_bytes(CONTENT[:500])
+    server.script = [status(404)]
+    assert "HTTP 404" in refuse(server, tmp_path / "music.zip")
+    assert len(server.requests) == 1
+    assert names(tmp_path) == ["music.zip.part"]
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 503])
+def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path, code: int) -> None:
+    server.script = [status(code), status(code)]
+    assert get(server, tmp_path / "music.zip", attempts=3).read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_stays_busy_is_given_up(server: Server, tmp_path: Path) -> None:
+    server.script = [status(503)] * 9
+    assert "HTTP 503" in refuse(server, tmp_path / "music.zip", attempts=4)
+    assert len(server.requests) == 4
+    assert names(tmp_path) == []
+
+
+def test_waits_grow_up_to_a_bound(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    server.script = [status(503)] * 6
+    get(server, tmp_path / "music.zip", attempts=7, backoff=2.0)
+    assert waits == [2, 4, 8, 16, 30, 30]
+
+
+def test_a_silent_server_is_left_and_asked_for_the_rest(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script = [stall]
+    assert get(server, tmp_path / "music.zip", timeout=0.2).read_bytes() == CONTENT
+    assert "ReadTimeout" in caplog.text, "it was left, it did not end by itself"
+    assert server.asked("range") == [None, f"bytes={len(CONTENT) // 2}-"]
+
+
+@pytest.mark.parametrize("then", [serve, without_if_range, without_ranges])
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, tmp_path: Path, then: Callable[[Handler], None]) -> None:
+    server.script = [cut(60_000)]
+    refuse(server, tmp_path / "music.zip", content=OTHER, attempts=1)
+    server.content, server.etag, server.script = OTHER, '"two"', [then]
+    assert get(server, tmp_path / "music.zip", content=OTHER, attempts=1).read_bytes() == OTHER
+    assert server.asked("if-range")[1] == '"one"'
+    assert names(tmp_path) == ["music.zip"]
+
+
+def test_a_file_that_changed_without_a_word_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    server.etag = ""
+    server.script = [cut(60_000)]
+    refuse(server, tmp_path / "music.zip", content=OTHER, attempts=1)
+    server.content = OTHER
+    assert get(server, tmp_path / "music.zip", content=OTHER).read_bytes() == OTHER
+    assert server.asked("range") == [None, "bytes=60000-", None]
+
+
+@pytest.mark.parametrize("extra", [0, 7])
+def test_a_part_that_is_no_beginning_of_the_file_is_thrown_away(server: Server, tmp_path: Path, extra: int) -> None:
+    (tmp_path / "music.zip.part").write_bytes(OTHER + bytes(extra))
+    assert get(server, tmp_path / "music.zip", attempts=1).read_bytes() == CONTENT
+    assert server.asked("range") == [f"bytes={len(OTHER) + extra}-", None]
+
+
+def test_a_server_that_sends_another_range_is_asked_for_everything(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "music.zip.part").write_bytes(CONTENT[:500])
+    server.script = [from_the_wrong_place]
+    assert get(server, tmp_path / "music.zip", attempts=1).read_bytes() == CONTENT
+    assert server.asked("range") == ["bytes=500-", None]
+
+
+@pytest.mark.parametrize("answer", [from_the_wrong_place, status(416), status(204), status(304)])
+def test_an_answer_to_another_question_is_an_error(server: Server, tmp_path: Path, answer: Callable[[Handler], None]) -> None:
+    server.script = [answer] * 9
+    assert "the server answers" in refuse(server, tmp_path / "music.zip")
+    assert len(server.requests) == 1
+
+
+def test_a_damaged_note_of_the_version_does_no_harm(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "music.zip.part").write_bytes(CONTENT[:500])
+    (tmp_path / "music.zip.part.etag").write_bytes(b"\0\xff\r\n\0")
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.asked("range") == ["bytes=500-"]
+    assert server.asked("if-range") == [None]
+
+
+def test_redirects_are_followed_also_when_resuming(server: Server, tmp_path: Path) -> None:
+    server.script = [status(302, Location="/elsewhere"), cut(60_000), status(307, Location="/elsewhere")]
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert [path for path, _ in server.requests] == ["/music.zip", "/elsewhere"] * 2
+    assert server.asked("range") == [None, None, "bytes=60000-", "bytes=60000-"]
+    assert server.sent == len(CONTENT)
+
+
+def test_redirects_in_a_circle_are_left(server: Server, tmp_path: Path) -> None:
+    server.script = [status(302, Location="/music.zip")] * 99
+    assert "redirects" in refuse(server, tmp_path / "music.zip")
+    assert names(tmp_path) == []
+
+
+def test_a_refused_connection_is_one_line(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    message = refuse(server, tmp_path / "music.zip", url=f"http://127.0.0.1:{port}/music.zip")
+    assert f"127.0.0.1:{port}" in message
+    assert "ConnectError" in message
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["music.zip", "ftp://127.0.0.1/music.zip", "http://127.0.0.1:port/music.zip", "http://"])
+def test_an_address_that_is_none_is_one_line(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(fetch.time, "sleep", lambda _: pytest.fail("it will not get better by waiting"))
+    assert "check the address" in refuse(server, tmp_path / "music.zip", url=url)
+
+
+def test_what_is_there_and_right_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    get(server, tmp_path / "music.zip")
+    server.requests.clear()
+    get(server, tmp_path / "music.zip")
+    assert server.requests == []
+
+
+def test_a_part_that_is_whole_is_not_asked_for(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "music.zip.part").write_bytes(CONTENT)  # as if it had been killed just before the renaming
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.requests == []
+    assert names(tmp_path) == ["music.zip"]
+
+
+def test_a_file_that_was_damaged_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "music.zip").write_bytes(CONTENT[:-1])
+    assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
+    assert server.asked("range") == [None]
+
+
+@pytest.mark.parametrize("how", [serve, without_length])
+def test_a_download_is_bounded(server: Server, tmp_path: Path, how: Callable[[Handler], None]) -> None:
+    server.script = [how]
+    message = refuse(server, tmp_path / "music.zip", limit=len(CONTENT) - 1)
+    assert f"{len(CONTENT) - 1:,}" in message
+    assert names(tmp_path) == []
+    server.script = [how]
+    assert get(server, tmp_path / "music.zip", limit=len(CONTENT)).read_bytes() == CONTENT
+
+
+def test_the_bound_holds_for_the_whole_of_a_resumed_download(server: Server, tmp_path: Path) -> None:
+    server.script = [cut(60_000)]
+    refuse(server, tmp_path / "music.zip", attempts=1)
+    assert "150,000" in refuse(server, tmp_path / "music.zip", limit=150_000)  # the rest alone is less
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_line(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written" in refuse(server, tmp_path / "file" / "music.zip")
+    (tmp_path / "folder").mkdir()
+    assert "cannot be written" in refuse(server, tmp_path / "folder")
+
+
+# --- unpack ----------------------------------------------------------------------------------------------------------
+
+KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
+MUSIC = {f"set/{i:02}.mid": random.Random(i).randbytes(3000) for i in range(20)}
+
+
+def pack(path: Path, entries: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in entries.items():
+                archive.writestr(name, data)
+        return path
+    compression = path.suffix.removeprefix(".").replace("tar", "")
+    with tarfile.open(path, f"w:{compression}") as archive:  # type: ignore[call-overload]
+        for name, data in entries.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if not path.is_dir()}
+
+
+def reject(archive: Path, cache: Path, **how: int) -> str:
+    """The one line that the user is told; nothing is left behind."""
+    with pytest.raises(DataError) as caught:
+        unpack(archive, cache, **how)
+    assert "\n" not in str(caught.value)
+    assert str(archive) in str(caught.value)
+    assert not cache.exists() or names(cache) == []
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_music_and_tables_are_unpacked_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    wanted = {"a.mid": b"a", "set/b.MIDI": b"b" * 500_000, "./set/deep/c d.midi": b"", "maestro-v3.0.0.csv": b"split"}
+    other = {"README": b"read", "set/sound.wav": bytes(9999), "run.py": b"exit()", "__MACOSX/._a.mid": b"icon", "mid": b"name"}
+    archive = pack(tmp_path / f"a.{kind}", wanted | other)
+    folder = unpack(archive, tmp_path / "cache")
+    assert tree(folder) == {name.removeprefix("./"): data for name, data in wanted.items()}
+    assert folder == tmp_path / "cache" / sha256(archive.read_bytes())[:16]
+    assert names(tmp_path / "cache") == [folder.name]
+
+
+def test_the_kind_is_told_from_the_content(tmp_path: Path) -> None:
+    for kind in KINDS:
+        archive = pack(tmp_path / f"a.{kind}", MUSIC).rename(tmp_path / "download")
+        assert tree(unpack(archive, tmp_path / "cache" / kind)) == MUSIC
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_is_unpacked_once(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    folder = unpack(archive, tmp_path / "cache")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert unpack(archive, tmp_path / "cache") == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    changed = unpack(pack(archive, {"other.mid": b"other"}), tmp_path / "cache")
+    assert tree(changed) == {"other.mid": b"other"}
+    assert tree(folder) == MUSIC
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_leads_out_of_the_folder(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    escapes = ["../up.mid", "set/../../../up.mid", "..\\up.mid", ".. /up.mid", f"{tmp_path}/root.mid"]
+    escapes += ["C:\\root.mid", "C:root.mid", "\\\\host\\share\\root.mid"]
+    archive = pack(tmp_path / f"a.{kind}", {"first.mid": b"1"} | dict.fromkeys(escapes, b"out") | {"last.mid": b"2"})
+    folder = unpack(archive, tmp_path / "deep" / "er" / "cache")
+    assert tree(folder) == {"first.mid": b"1", "last.mid": b"2"}
+    assert len(tree(tmp_path)) == 3, "the archive and these two"
+    assert len(caplog.records) == len(escapes)
+
+
+def test_slashes_of_either_kind_make_folders(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar", {"set\\one.mid": b"1", "set/two.mid": b"2"})
+    assert tree(unpack(archive, tmp_path / "cache")) == {"set/one.mid": b"1", "set/two.mid": b"2"}
+
+
+def test_links_and_devices_are_left_out_of_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "secret.mid").write_bytes(b"secret")
+    (tmp_path / "outside").mkdir()
+    links = {
+        "soft.mid": (tarfile.SYMTYPE, str(tmp_path / "secret.mid")),
+        "hard.mid": (tarfile.LNKTYPE, "../../secret.mid"),
+        "inner.mid": (tarfile.LNKTYPE, "real.mid"),
+        "pipe.mid": (tarfile.FIFOTYPE, ""),
+        "device.mid": (tarfile.CHRTYPE, ""),
+        "folder": (tarfile.SYMTYPE, str(tmp_path / "outside")),
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, (kind, goal) in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, goal
+            archive.addfile(info)
+        for name in ("real.mid", "folder/through.mid", "soft.mid"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"real"))
+    folder = unpack(tmp_path / "a.tar", tmp_path / "cache")
+    assert tree(folder) == {"real.mid": b"real", "folder/through.mid": b"real", "soft.mid": b"real"}
+    assert all(path.is_dir() or stat.S_ISREG(path.lstat().st_mode) for path in folder.rglob("*"))
+    assert (tmp_path / "secret.mid").read_bytes() == b"secret"
+    assert names(tmp_path / "outside") == []
+
+
+def test_links_are_left_out_of_a_zip(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.mid")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("real.mid", b"real")
+    assert tree(unpack(tmp_path / "a.zip", tmp_path / "cache")) == {"real.mid": b"real"}
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_archive_leaves_nothing(tmp_path: Path, kind: str, share: float) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * share)])
+    assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kept", range(0, 4 * 3584, 512))  # a header and six blocks of data a file: wherever a block ends
+def test_a_truncated_tar_is_noticed_at_any_block(tmp_path: Path, kept: int) -> None:
+    archive = pack(tmp_path / "a.tar", MUSIC)
+    archive.write_bytes(archive.read_bytes()[:kept])
+    reject(archive, tmp_path / "cache")
+
+
+def test_a_damaged_header_is_not_taken_for_the_end_of_a_tar(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar", MUSIC)
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"set/10.mid")] ^= 1
+    archive.write_bytes(data)
+    reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "tar"])  # a plain tar has no checksum of its data
+def test_a_changed_byte_is_noticed(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_that_grows_too_large_is_left(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", {"a.mid": bytes(600_000), "b.mid": bytes(400_000), "c.wav": bytes(9_000_000)})
+    assert "999,999" in reject(archive, tmp_path / "cache", limit=999_999)
+    reject(archive, tmp_path / "cache", limit=0)
+    assert len(tree(unpack(archive, tmp_path / "cache", limit=1_000_000))) == 2
+
+
+def test_holes_in_a_tar_count_as_bytes(tmp_path: Path) -> None:
+    header = bytearray(tarfile.TarInfo("a.mid").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:398] = header[398:410] = b"%011o\0" % 0  # no data
+    header[483:495] = b"%011o\0" % (1 << 30)  # and a gigabyte of nothing
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * ord(" "))
+    (tmp_path / "a.tar").write_bytes(header + bytes(10_240))
+    assert "1,000,000" in reject(tmp_path / "a.tar", tmp_path / "cache", limit=1_000_000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_without_music_is_refused(tmp_path: Path, kind: str) -> None:
+    for entries in ({}, {"a.wav": b"sound"}, {"maestro-v3.0.0.csv": b"split"}):
+        assert "no .mid or .midi files" in reject(pack(tmp_path / f"a.{kind}", entries), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("data", [b"", b"P", b"PK", b"no archive at all", b"MThd" + bytes(2000), b"\x1f\x8b", bytes(20_000)])
+def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(data)
+    reject(tmp_path / "a.zip", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", {"a.mid": b"file", "a.mid/b.mid": b"below it"})
+    reject(archive, tmp_path / "cache")
+
+
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a.mid": b"a"})
+    data = bytearray(archive.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(data)
+    assert "encrypted" in reject(archive, tmp_path / "cache")
+
+
+def test_a_zip_of_a_rare_method_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.mid", bytes(1_000_000))
+    assert "compression method" in reject(tmp_path / "a.zip", tmp_path / "cache")
+
+
+def test_two_at_once_share_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = pack(tmp_path / "a.zip", MUSIC)
+    extract = fetch._extract
+
+    def slowly(archive: Path, folder: Path, limit: int) -> int:
+        monkeypatch.setattr(fetch, "_extract", extract)
+        unpack(archive, tmp_path / "cache")  # another process is faster
+        return extract(archive, folder, limit)
+
+    monkeypatch.setattr(fetch, "_extract", slowly)
+    folder = unpack(archive, tmp_path / "cache")
+    assert tree(folder) == MUSIC
+    assert names(tmp_path / "cache") == [folder.name]
+
+
+# --- resolve ---------------------------------------------------------------------------------------------------------
+
+TABLE = b"split,midi_filename\ntrain,2004/a.midi\ntest,2004/b.midi\n"
+DATASET = {
+    "maestro-v3.0.0/2004/a.midi": b"a",
+    "maestro-v3.0.0/2004/b.midi": b"b",
+    "maestro-v3.0.0/maestro-v3.0.0.csv": TABLE,
+}
+
+
+@pytest.fixture
+def publisher(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    server.content = pack(tmp_path / "published.zip", DATASET).read_bytes()
+    monkeypatch.setattr(fetch, "MAESTRO_URL", server.url)
+    monkeypatch.setattr(fetch, "MAESTRO_SHA256", sha256(server.content))
+    return server
+
+
+def test_maestro_comes_from_its_publisher_with_its_splits(publisher: Server, tmp_path: Path) -> None:
+    folder = maestro(tmp_path / "cache")
+    assert tree(folder) == DATASET
+    assert [(path.name, split) for path, split in find_files(folder)] == [("a.midi", "train"), ("b.midi", "test")]
+    (tmp_path / "cache" / "music.zip").unlink()  # to save room
+    assert maestro(tmp_path / "cache") == folder
+    assert len(publisher.requests) == 1
+
+
+def test_the_word_maestro_is_the_dataset_and_a_path_is_the_folder(
+    publisher: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "maestro").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert tree(resolve("maestro", tmp_path / "cache")) == DATASET
+    assert resolve("./maestro", tmp_path / "cache") == Path("maestro")
+    assert len(publisher.requests) == 1
+
+
+def test_a_folder_is_read_where_it_is_and_an_archive_from_the_cache(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar.gz", MUSIC)
+    assert resolve(str(tmp_path), tmp_path / "cache") == tmp_path
+    assert not (tmp_path / "cache").exists()
+    folder = resolve(str(archive), tmp_path / "cache")
+    assert folder.parent == tmp_path / "cache"
+    assert tree(folder) == MUSIC
+
+
+@pytest.mark.parametrize("data", ["", "nowhere", "https://example.org/a.zip", "x" * 5000, "nul\0"])
+def test_anything_else_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        resolve(data, tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_file_of_music_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "a.mid").write_bytes(b"MThd" + bytes(600))
+    with pytest.raises(DataError, match="folder"):
+        resolve(str(tmp_path / "a.mid"), tmp_path / "cache")

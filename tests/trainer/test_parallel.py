@@ -1,0 +1,80 @@
+"""Two processes, whichever way the model is spread over them, learn what one process learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file  # noqa: E402
+
+pytest.importorskip("symusic")
+
+from engine.midi import write_file  # noqa: E402
+from tests.trainer.test_train import scales  # noqa: E402
+
+TORCHRUN = Path(sys.executable).with_name("torchrun")
+EXAMPLES = [f"--segmentation={part}" for part in ("latents=32", "context=64", "near=32", "sampled=16")]
+SETTINGS = ["--preset=tiny", *EXAMPLES, "--batch=4", "--warmup=2", "--workers=0", "--no-samples", "--device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("music")
+    rows = "split,midi_filename\n"
+    for i in range(3):
+        write_file(folder / f"{i}.mid", [("piano", scales(i))])
+        rows += f"{'validation' if i == 2 else 'train'},{i}.mid\n"
+    (folder / "maestro-made-here.csv").write_text(rows)
+    return folder
+
+
+def trained(music: Path, out: Path, processes: int, *options: str) -> Path:
+    """A run of the command line, under torchrun if there are to be several processes."""
+    start = [str(TORCHRUN), "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else [sys.executable, "-m"]
+    call = [*start, "perceivers_live.cli", "train", str(music), f"--out={out}", f"--cache={music / 'cache'}", *SETTINGS, *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+def validation(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [row["validation"] for row in rows if "validation" in row]
+
+
+@pytest.fixture(scope="module")
+def alone(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(music, tmp_path_factory.mktemp("alone") / "run", 1, "--steps=6", "--validate-every=3", "--ema=0.9")
+
+
+def check_same(run: Path, other: Path) -> None:
+    assert validation(run) == pytest.approx(validation(other), abs=2e-4)
+    for file in ("model.safetensors", "state.safetensors"):
+        found, expected = load_file(run / file), load_file(other / file)
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.allclose(found[name].float(), tensor.float(), atol=2e-4), name
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_learn_what_one_learns(music: Path, alone: Path, tmp_path: Path, kind: str) -> None:
+    options = ["--validate-every=3", "--ema=0.9", f"--parallel={kind}", "--save-every=2"]
+    run = trained(music, tmp_path / "run", 2, "--steps=6", "--accumulate=2", *options)
+    check_same(run, alone)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(music: Path, tmp_path: Path) -> None:
+    """And spread in another way: what is saved is whole."""
+    plateau = ["--validate-every=3", "--ema=0.9", "--cooldown=0"]
+    whole = trained(music, tmp_path / "whole", 1, "--steps=6", *plateau)
+    run = trained(music, tmp_path / "run", 2, "--steps=3", "--parallel=fsdp", *plateau)
+    trained(music, run, 1, "--steps=6", *plateau)
+    check_same(run, whole)

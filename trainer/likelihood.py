@@ -1,0 +1,159 @@
+"""How likely a model finds held-out performances: in one forward, event by event as it streams, and with its memory cut short.
+
+Illegal actions have probability 0, as they have live. Units: nats an event, a note, a second, and a 388-token of the same music.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from engine.codec import encode_arrays, tokens_388
+from engine.engine import Engine
+from engine.events import NOTE_OFF, STEPS_PER_SECOND, Event
+from engine.model import PerceiverS, losses
+from engine.sounding import ages_of, legal_actions
+from trainer.data import Corpus
+
+CHUNK = 4096  # latents of one forward; the ones before them are computed again as context
+STREAMED = 64  # events that are absorbed at once when streaming
+
+
+@dataclasses.dataclass
+class Sums:
+    """Totals over performances; everything reported is a ratio of these."""
+
+    wait: float = 0.0
+    action: float = 0.0
+    velocity: float = 0.0
+    events: int = 0
+    notes: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def add(self, events: np.ndarray, nats: np.ndarray) -> None:
+        """A performance [n, 3] and its summed nats of wait, action and velocity [3]."""
+        wait, action, velocity = map(float, nats)
+        self.wait, self.action, self.velocity = self.wait + wait, self.action + action, self.velocity + velocity
+        self.events += len(events) - 1
+        self.notes += int(np.count_nonzero(events[:, 1] < NOTE_OFF))
+        self.seconds += float(events[:, 0].sum()) / STEPS_PER_SECOND
+        self.tokens += tokens_388(events)
+
+    @property
+    def nats(self) -> float:
+        return self.wait + self.action + self.velocity
+
+    def rates(self) -> dict[str, float]:
+        return {
+            "nats_per_event": self.nats / self.events,
+            "nats_per_note": self.nats / self.notes,
+            "nats_per_second": self.nats / self.seconds,
+            "nats_per_388_token": self.nats / self.tokens,
+        }
+
+
+def piece_events(corpus: Corpus, piece: int) -> np.ndarray:
+    """A performance as the model sees it, start to end: [n, 3]."""
+    return encode_arrays(*corpus.actions(piece), end=True)
+
+
+def forward_losses(model: PerceiverS, events: np.ndarray, low: int, begin: int, stop: int) -> np.ndarray:
+    """Nats [stop - begin, 3] of events[begin + 1 : stop + 1], each predicted from all events from ``low`` on before it (within
+    the model's windows). Latents are computed from long enough before ``begin`` that every layer's window is full.
+    """
+    config = model.config
+    first = max(low, begin - config.window * config.layers)
+    low = max(low, first - config.reach)
+    device = next(model.parameters()).device
+    ages = ages_of(events[:stop], low)
+    times = np.cumsum(events[:stop, 0], dtype=np.int64)[low:]
+    columns = (events[low:stop].astype(np.int64), ages, np.arange(low, stop), times)
+    inputs = [torch.from_numpy(column).to(device)[None] for column in columns]
+    hidden = model.hidden(inputs[0], inputs[1], inputs[2], inputs[3], stop - first)[0, begin - first :]
+    return _losses(model, hidden, events[begin + 1 : stop + 1], ages[begin - low :])
+
+
+def _losses(model: PerceiverS, hidden: torch.Tensor, targets: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """hidden [n, D], target events [n, 3], ages before them [n, AGES] -> nats [n, 3]."""
+    wanted = torch.from_numpy(targets).long().to(hidden.device)
+    legal = torch.from_numpy(legal_actions(before)).to(hidden.device)
+    nats: np.ndarray = losses(model.head(hidden, wanted[:, 0], wanted[:, 1]), wanted, legal).cpu().numpy()
+    return nats
+
+
+def piece_losses(model: PerceiverS, events: np.ndarray) -> np.ndarray:
+    """Nats of every event but the first, [n - 1, 3], by the full forward: exact for any length, memory linear in the windows."""
+    last = len(events) - 1
+    return np.concatenate([forward_losses(model, events, 0, i, min(i + CHUNK, last)) for i in range(0, last, CHUNK)])
+
+
+def streamed_losses(engine: Engine, model: PerceiverS, events: np.ndarray) -> np.ndarray:
+    """``piece_losses`` as the live engine computes them: rings, a step at a time. ``model`` has the heads."""
+    engine.forget()
+    ages, last = ages_of(events), len(events) - 1
+    size = min(STREAMED, engine.config.slack)
+    out = []
+    for i in range(0, last, size):
+        stop = min(i + size, last)
+        chunk = [Event(*map(int, row)) for row in events[max(i, 1) : stop]]  # the engine has its start event already
+        engine.absorb(chunk)
+        hidden = torch.from_numpy(engine.recent_hidden(stop - i))
+        out.append(_losses(model, hidden, events[i + 1 : stop + 1], ages[i:stop]))
+    return np.concatenate(out)
+
+
+def total(corpus: Corpus, pieces: Iterable[int], nats: Iterator[np.ndarray]) -> Sums:
+    """Sums over pieces of what ``nats`` yields for each of them."""
+    sums = Sums()
+    for piece, one in zip(pieces, nats, strict=True):
+        sums.add(piece_events(corpus, piece), one.sum(0))
+    return sums
+
+
+@torch.inference_mode()
+def likelihood(model: PerceiverS, corpus: Corpus, pieces: list[int]) -> Sums:
+    """By the full forward over whole performances."""
+    bar = tqdm(pieces, desc="full forward", unit="piece")
+    return total(corpus, pieces, (piece_losses(model, piece_events(corpus, piece)) for piece in bar))
+
+
+@torch.inference_mode()
+def streamed_likelihood(engine: Engine, model: PerceiverS, corpus: Corpus, pieces: list[int]) -> Sums:
+    """By the live engine."""
+    bar = tqdm(pieces, desc="streaming", unit="piece")
+    return total(corpus, pieces, (streamed_losses(engine, model, piece_events(corpus, piece)) for piece in bar))
+
+
+@torch.inference_mode()
+def cut_losses(
+    model: PerceiverS,
+    corpus: Corpus,
+    pieces: list[int],
+    keeps: tuple[int | None, ...],
+    rng: np.random.Generator,
+    *,
+    stretches: int = 60,
+    length: int = 128,
+) -> dict[int | None, float]:
+    """Nats an event on the same stretches of ``length`` events, with a memory of only the last ``keeps`` events before each
+    stretch (None: all of it). Stretches lie where even the longest cut takes something away; which keys are down is never
+    forgotten. Empty if no piece is long enough.
+    """
+    longest = max((keep for keep in keeps if keep is not None), default=0)
+    everything = [piece_events(corpus, piece) for piece in pieces]
+    room = np.array([max(0, len(events) - 1 - length - longest) for events in everything], np.float64)
+    if not room.any():
+        return {}
+    nats: dict[int | None, list[float]] = {keep: [] for keep in keeps}
+    for _ in tqdm(range(stretches), desc="cut states", unit="stretch"):
+        events = everything[int(rng.choice(len(room), p=room / room.sum()))]
+        begin = int(rng.integers(longest, len(events) - 1 - length))
+        for keep in keeps:
+            low = 0 if keep is None else begin + 1 - keep
+            nats[keep].append(float(forward_losses(model, events, low, begin, begin + length).sum(-1).mean()))
+    return {keep: float(np.mean(values)) for keep, values in nats.items()}
