@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.config import CheckpointError
 from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
 from engine.runtimes import Odds, Runtime
 from engine.sounding import AGES, Sounding
@@ -49,6 +50,9 @@ class Engine:
     """A runtime with a memory. ``position`` is that of the newest event; the start event is position 0."""
 
     def __init__(self, runtime: Runtime) -> None:
+        """Raises ``CheckpointError`` for a model whose memory cannot roll."""
+        if runtime.config.mask != "band":
+            raise CheckpointError("a model with a block mask was trained to compare with; it cannot stream")
         self.runtime = runtime
         self.config = runtime.config
         self._moments: deque[Moment] = deque(maxlen=self.config.slack + 1)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from trainer.samples import continue_music, prompt_of
 KEPT = (256, 1024, 4096, None)  # events of memory; None: all that the windows reach
 STREAMED = 4  # pieces that are streamed
 PROMPT, CLIP = 10.0, 15.0  # seconds
-Figures = dict[str, float | int | str]
+Figures = dict[str, float | int | str | None]  # None: there are too few clips to tell
 
 
 def report(
@@ -51,6 +52,7 @@ def report(
         rng = np.random.default_rng(seed)
         figures |= _cuts(likelihood.cut_losses(model, corpus, chosen, KEPT, rng))
         figures |= _clips(corpus, chosen, engine, clips, rng)
+    figures = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
     return figures

@@ -27,8 +27,8 @@ def quantise(source: Path, target: Path) -> None:
     quantize_dynamic(source, target, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 
-def add_int8(folder: Path, corpus: Corpus, pieces: int = PIECES) -> str:
-    """Adds ``step.int8.onnx`` to a bundle if it costs less than ``ACCEPTED`` nats an event on validation pieces, and says what
+def add_int8(folder: Path, corpus: Corpus, *, pieces: int = PIECES, limit: float = ACCEPTED) -> str:
+    """Adds ``step.int8.onnx`` to a bundle if it costs less than ``limit`` nats an event on validation pieces, and says what
     was measured. Raises ``CheckpointError``.
     """
     part = folder / "int8.part"
@@ -43,7 +43,7 @@ def add_int8(folder: Path, corpus: Corpus, pieces: int = PIECES) -> str:
             engine = Engine(OnnxRuntime(one, int8=int8))
             nats.append(streamed_likelihood(engine, model, corpus, chosen).rates()["nats_per_event"])
         cost = nats[1] - nats[0]
-        accepted = cost < ACCEPTED
+        accepted = cost < limit
         if accepted:
             (part / STEP_INT8_FILE).replace(folder / STEP_INT8_FILE)
         verdict = "accepted" if accepted else "refused"

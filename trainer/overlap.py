@@ -107,7 +107,7 @@ def compare(
 
     A resample draws clips of both sets with replacement; a clip makes no pair with its own copy. Resamples hold fewer different
     clips than the sets, which lowers any overlap, so an interval is their spread around the figure, not where they lie. For the
-    same reason the ceiling, an average over random halves, is a little low: real clips of twice the number would be fair.
+    same reason the ceiling, averaged over random halves, is a few hundredths low: a figure above it is as good as one at it.
     """
     clips = (real, generated)
     if min(map(len, clips)) < FEWEST:

@@ -145,7 +145,8 @@ class Run:
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the model's weights in one piece, on the CPU. All processes must ask."""
-        return {name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in self.model.state_dict().items()}
+        now = self.model.state_dict()
+        return {name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in now.items()}
 
     def save(self, about: dict[str, Any]) -> None:
         """Raises ``TrainingError`` if the disk will not take it, or rather than put weights that are no numbers in the place of

@@ -1,0 +1,88 @@
+"""What each part of PerceiverS is worth, at equal budgets: python benchmarks/ablations.py FOLDER_OF_MIDI [--steps 300]
+
+Trains small models that differ in one thing each on the same number of events, two at a time on one thread each, and prints nats
+an event on the same validation music: on stretches from anywhere (`validation`), and on the first 256 events of every piece
+(`openings`), where Effective Segmentation should show. A budget of minutes: what it shows holds for models this young.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from engine.checkpoint import load_model
+from trainer.data import Corpus, prepare
+from trainer.likelihood import forward_losses, piece_events
+from trainer.segmentation import Segmentation
+from trainer.settings import Training, changed, model_config
+from trainer.train import train
+
+MODEL = ("width=128", "heads=4", "kv_heads=2", "layers=3", "scales=256,4096", "window=256")
+EXAMPLES = ("latents=512", "context=4096", "near=512", "sampled=1024")
+VARIANTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("as built: two scales, cascade, band, effective", (), ()),
+    ("traditional segmentation", (), ("draw=traditional",)),
+    ("long scale first", ("scales=4096,256",), ()),
+    ("one scale, short, and a layer more", ("scales=256", "layers=4"), ()),
+    ("one scale, long, and a layer more", ("scales=4096", "layers=4"), ()),
+    ("sum instead of cascade", ("combine=sum",), ()),
+    ("block mask", ("mask=block",), ()),
+    ("rotary over time on half of the heads", ("rotary=half-time",), ()),
+    ("sliding window only, a layer for each scale", ("scales=", "layers=5"), ()),
+)
+
+
+def opening_loss(folder: Path, corpus: Corpus, length: int = 256) -> float:
+    """Nats an event over the first events of every validation piece."""
+    model = load_model(folder)
+    sums = np.zeros(2)
+    with torch.inference_mode():
+        for piece in corpus.split("validation"):
+            events = piece_events(corpus, piece)
+            nats = forward_losses(model, events, 0, 0, min(length, len(events) - 1)).sum(-1)
+            sums += nats.sum(), len(nats)
+    return float(sums[0] / sums[1])
+
+
+def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, steps: int, seed: int) -> tuple[str, float, ...]:
+    """(name, M parameters, validation, openings, seconds)"""
+    name, model, examples = variant
+    torch.set_num_threads(1)
+    corpus = Corpus(cache)
+    how = changed(Segmentation(), (*EXAMPLES, *examples))
+    training = Training(
+        steps=steps, batch=4, validate_every=steps, validation_batches=24, samples=False, workers=0, seed=seed, segmentation=how
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run = train(corpus, Path(folder), training, config=model_config("small", (*MODEL, *model)))
+        seconds = time.perf_counter() - began
+        size = sum(p.numel() for p in run.model.parameters()) / 1e6
+        return name, size, run.progress.best, opening_loss(Path(folder) / "best", corpus), seconds
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"))
+@click.option("--steps", default=300, show_default=True, help="Optimizer steps of 4 examples of 512 targets.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--jobs", default=2, show_default=True, help="Models trained at the same time.")
+def main(data: Path, cache: Path, steps: int, seed: int, jobs: int) -> None:
+    corpus = prepare(data, cache)
+    print(f"{steps} steps, {steps * 4 * 512 / 1e6:.2f} M events each, seed {seed}")
+    print(f"{'':50}{'M parameters':>13}{'validation':>12}{'openings':>10}{'seconds':>9}")
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for name, *row in pool.map(partial(measure, cache=corpus, steps=steps, seed=seed), VARIANTS):
+            print(f"{name:50}{row[0]:13.2f}{row[1]:12.4f}{row[2]:10.4f}{row[3]:9.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Throughput and memory of training against the length of the context: python benchmarks/training.py [--preset small]
+
+For contexts of 1k, 8k and 32k events: target events a second of whole steps (forward, backward, optimizer) on one example of 1024
+targets with every event of its context kept, the peak memory of a process of its own, and the arithmetic done, as PyTorch counts
+it, as a share of the matrix-multiplication peak measured in the same process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import resource
+import time
+
+import click
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine.codec import encode
+from engine.config import PRESETS
+from engine.events import NOTE_OFF, NOTE_ON, Timed
+from engine.model import PerceiverS
+from trainer import optimizer as optim
+from trainer.data import Actions
+from trainer.segmentation import Segmentation, draw
+from trainer.train import Objective
+
+CONTEXTS = (1024, 8192, 32768)
+LATENTS = 1024
+
+
+def improvised(count: int) -> Actions:
+    """A long performance: each key that goes down comes up again."""
+    rng = np.random.default_rng(0)
+    timed, now = [], 0.0
+    for _ in range(count // 2):
+        pitch = int(rng.integers(30, 90))
+        timed += [Timed(now, NOTE_ON + pitch, int(rng.integers(20, 110))), Timed(now + 0.08, NOTE_OFF + pitch)]
+        now += float(rng.uniform(0.09, 0.2))
+    assert len(encode(timed)) > count
+    times, actions, velocities = (np.array(column) for column in zip(*timed, strict=True))
+    return Actions(times, actions, velocities)
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the best of some large products."""
+    a, b = (torch.randn(4096, 1024, device=device).to(dtype) for _ in "ab")
+    best = 0.0
+    for _ in range(20):
+        began = time.perf_counter()
+        a @ b.T
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * 4096 * 4096 * 1024 / (time.perf_counter() - began))
+    return best
+
+
+def measure(preset: str, context: int, steps: int, precision: str, compiled: bool) -> tuple[float, float, float, float]:
+    """Events a second, peak memory in MB, achieved and peak FLOP/s."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    peak = matmul_peak(device, dtype)
+    config = dataclasses.replace(PRESETS[preset], scales=(1024,) if context == 1024 else (1024, context))
+    how = Segmentation(latents=LATENTS, context=context, near=context, sampled=0, cold=0.0, draw="traditional")
+    example = draw(improvised(context + 2 * LATENTS), how, np.random.default_rng(0))
+    *inputs, weight = (torch.from_numpy(part)[None].to(device) for part in example)
+    objective = Objective(PerceiverS(config)).to(device)
+    forward = torch.compile(objective, dynamic=False) if compiled else objective
+    optimizers = optim.build(objective.model, weight_decay=0.02)
+    optim.set_rate(optimizers, 1e-3)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            nats = forward(*inputs)
+        (nats.sum(-1) * weight).mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    step()
+    with FlopCounterMode(display=False) as counter:
+        (objective(*inputs).sum(-1) * weight).mean().backward()
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    taken = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - began)
+    seconds = float(np.median(taken))
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident
+    return LATENTS / seconds, memory / 1e6, counter.get_total_flops() / seconds, peak
+
+
+@click.command()
+@click.option("--preset", default="small", show_default=True)
+@click.option("--steps", default=7, show_default=True, help="Steps of a row; the median counts.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--compile", "compiled", is_flag=True)
+def main(preset: str, steps: int, precision: str, compiled: bool) -> None:
+    print(f"preset {preset}, {precision}, {torch.get_num_threads()} threads, {'cuda' if torch.cuda.is_available() else 'cpu'}")
+    print(f"{'context':>8}{'events/s':>10}{'peak MB':>10}{'GFLOP/s':>10}{'of the peak':>13}")
+    for context in CONTEXTS:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process: its peak memory is this row's
+            rate, memory, flops, peak = pool.apply(measure, (preset, context, steps, precision, compiled))
+        print(f"{context:8}{rate:10.0f}{memory:10.0f}{flops / 1e9:10.0f}{flops / peak:13.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""One likelihood, however it is computed: in pieces, as it streams, with a memory cut short; and the report of them all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("symusic")
+
+from engine.checkpoint import load_model  # noqa: E402
+from engine.engine import Engine  # noqa: E402
+from engine.events import NOTE_OFF  # noqa: E402
+from engine.model import PerceiverS  # noqa: E402
+from engine.runtimes import open_runtime  # noqa: E402
+from engine.runtimes.eager import EagerRuntime  # noqa: E402
+from tests.trainer.test_train import music_of  # noqa: E402
+from trainer import likelihood  # noqa: E402
+from trainer.baselines import baseline  # noqa: E402
+from trainer.data import Corpus, DataError, prepare  # noqa: E402
+from trainer.evaluate import report, spread  # noqa: E402
+from trainer.export import export  # noqa: E402
+from trainer.int8 import add_int8  # noqa: E402
+from trainer.likelihood import Sums, cut_losses, forward_losses, piece_events, piece_losses, streamed_losses  # noqa: E402
+from trainer.segmentation import Segmentation  # noqa: E402
+from trainer.settings import Training, model_config  # noqa: E402
+from trainer.train import train  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return Corpus(prepare(music_of(tmp_path_factory.mktemp("data") / "music"), tmp_path_factory.mktemp("cache"), workers=1))
+
+
+@pytest.fixture(scope="module")
+def bundle(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned a little, exported."""
+    folder = tmp_path_factory.mktemp("model")
+    how = Segmentation(latents=32, context=64, near=32, sampled=16)
+    settings = Training("tiny", steps=60, batch=4, warmup=5, workers=0, samples=False, segmentation=how)
+    train(corpus, folder / "run", settings)
+    export(folder / "run" / "best", folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> PerceiverS:
+    return load_model(bundle)
+
+
+@pytest.fixture(scope="module")
+def events(corpus: Corpus) -> np.ndarray:
+    return piece_events(corpus, corpus.split("validation")[0])
+
+
+@torch.inference_mode()
+def test_a_long_piece_in_stretches_is_the_piece_in_one_forward(
+    model: PerceiverS, events: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = forward_losses(model, events, 0, 0, len(events) - 1)
+    monkeypatch.setattr(likelihood, "CHUNK", 23)
+    assert np.allclose(piece_losses(model, events), whole, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("runtime", ["eager", "onnx"])
+def test_streaming_finds_what_the_full_forward_finds(bundle: Path, model: PerceiverS, events: np.ndarray, runtime: str) -> None:
+    engine = Engine(open_runtime(runtime, bundle))
+    assert np.allclose(streamed_losses(engine, model, events), piece_losses(model, events), atol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_memory_that_holds_everything_is_the_whole_one(model: PerceiverS, corpus: Corpus) -> None:
+    pieces = corpus.split("validation")
+    reach = model.config.reach + model.config.window * model.config.layers
+    cuts = cut_losses(model, corpus, pieces, (8, reach, None), np.random.default_rng(0), stretches=20, length=10)
+    assert cuts[reach] == pytest.approx(cuts[None], abs=1e-4)
+    assert abs(cuts[8] - cuts[None]) > 0.01
+
+
+def test_pieces_shorter_than_the_cut_have_no_figure(model: PerceiverS, corpus: Corpus) -> None:
+    assert cut_losses(model, corpus, corpus.split("validation"), (100_000, None), np.random.default_rng(0)) == {}
+
+
+def test_rates_are_ratios_of_the_totals() -> None:
+    events = np.array([[0, 259, 32], [50, 60, 10], [50, NOTE_OFF + 60, 32]])
+    sums = Sums()
+    sums.add(events, np.array([1.0, 2.0, 3.0]))
+    sums.add(events, np.array([0.0, 0.0, 6.0]))
+    assert sums.rates() == {
+        "nats_per_event": 12 / 4,
+        "nats_per_note": 12 / 2,
+        "nats_per_second": 12 / 2.0,
+        "nats_per_388_token": 12 / 10,  # two shifts, a note-on, a note-off and a velocity each
+    }
+
+
+def test_what_came_before_helps_to_guess(corpus: Corpus) -> None:
+    pieces = corpus.split("validation")
+    unigram, bigram = (baseline(corpus, pieces, bigram=bigram).rates()["nats_per_event"] for bigram in (False, True))
+    assert bigram < unigram - 0.5
+
+
+def test_the_report_is_printed_and_written(
+    corpus: Corpus, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = report(corpus, bundle, split="validation", clips=8, json_file=tmp_path / "figures.json")
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    assert all(isinstance(value, (int, float, str)) for value in figures.values())  # flat, and all there
+    assert figures["streaming_nats_per_event"] == pytest.approx(figures["full_forward_nats_per_event"], abs=0.005)
+    assert figures["nats_per_event"] < figures["bigram_nats_per_event"]
+    assert 0 <= figures["oa_mean"] <= 1
+    assert figures["copied_notes_real_max"] > 0
+    text = capsys.readouterr().out
+    assert f"{figures['nats_per_388_token']:.4f}" in text
+    assert "real-real" in text
+
+
+def test_a_quick_report_stops_at_the_likelihoods(corpus: Corpus, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = report(corpus, bundle, split="validation", quick=True)
+    assert "clips" not in figures
+    assert "real-real" not in capsys.readouterr().out
+
+
+def test_a_split_without_pieces_is_refused(corpus: Corpus, bundle: Path) -> None:
+    with pytest.raises(DataError, match="no test pieces"):
+        report(corpus, bundle, split="test")
+
+
+def test_pieces_are_spread_evenly() -> None:
+    assert spread(range(10, 20), 3) == [10, 14, 19]
+    assert spread([1, 2], 5) == spread([1, 2], None) == [1, 2]
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(0.01, "accepted"), (-1.0, "refused")])
+def test_int8_is_kept_only_where_it_costs_next_to_nothing(
+    bundle: Path, corpus: Corpus, tmp_path: Path, limit: float, verdict: str
+) -> None:
+    for file in bundle.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    said = add_int8(tmp_path, corpus, limit=limit)
+    assert said.startswith(f"int8 {verdict}")
+    assert (tmp_path / "step.int8.onnx").exists() == (verdict == "accepted")
+    assert not (tmp_path / "int8.part").exists()
+    if verdict == "accepted":
+        assert (tmp_path / "step.int8.onnx").stat().st_size < (tmp_path / "step.onnx").stat().st_size
+        assert open_runtime("onnx-int8", tmp_path).name == "onnx-int8"
+
+
+def test_ablations_that_cannot_stream_are_refused_by_the_engine() -> None:
+    with pytest.raises(ValueError, match="cannot stream"):
+        Engine(EagerRuntime(PerceiverS(model_config("tiny", ["mask=block"]))))
