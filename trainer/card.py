@@ -34,9 +34,11 @@ def card(
     if progress and training:
         how = training["segmentation"]
         events, hours = progress["events"] / 1e6, progress["seconds"] / 3600
+        before, spent = progress.get("earlier_events", 0) / 1e6, progress.get("earlier_seconds", 0.0) / 3600
         lines += [
             f"- **Training**: {progress['step']} steps of {training['batch']} examples, {events:.2f} million target events,",
             f"  {hours:.1f} hours of computing; peak learning rate {training['learning_rate']}, seed {training['seed']};",
+            *([f"  begun from a checkpoint that had seen {before:.2f} million in {spent:.1f} hours;"] if before else []),
             f"  transposed by up to {how['transpose']} semitones, stretched by up to {how['stretch']:.0%}.",
         ]
     lines.append("- **Intended use**: playing piano duets with a person. It knows no other instrument and no other style.")

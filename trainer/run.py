@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoint import save_weights
+from engine.checkpoint import read_config, save_weights
 from engine.config import CheckpointError, ModelConfig
 from engine.model import PerceiverS
 from trainer import optimizer as optim
@@ -36,13 +36,17 @@ class TrainingError(RuntimeError):
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come. ``best``: nats an event on validation; ``stale``: validations since then."""
+    """How far a run has come. ``best``: nats an event on validation; ``stale``: validations since then; ``earlier_...``: what
+    the checkpoint that it began from had seen.
+    """
 
     step: int = 0
     best: float = math.inf
     stale: int = 0
     seconds: float = 0.0
     events: int = 0
+    earlier_seconds: float = 0.0
+    earlier_events: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"best": self.best if math.isfinite(self.best) else None}
@@ -73,8 +77,15 @@ class Run:
         self.model = PerceiverS(config)
         if init is not None and not self._saved:
             initialise(self.model, init)
+            self._continue(init)
         self._load("model.", self.model.state_dict())
         self.model.to(here.device)
+
+    def _continue(self, init: Path) -> None:
+        _, about = read_config(init)
+        before = Progress.from_dict({"best": None, **about.get("progress", {})})
+        self.progress.earlier_events = before.events + before.earlier_events
+        self.progress.earlier_seconds = before.seconds + before.earlier_seconds
 
     def _read(self) -> ModelConfig:
         path = self.folder / STATE

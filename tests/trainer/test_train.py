@@ -353,6 +353,7 @@ def test_a_run_begins_from_a_checkpoint_grown_in_depth(corpus: Corpus, unbroken:
     assert score(grown, corpus, TRAINING) == pytest.approx(score(source, corpus, TRAINING), abs=1e-5)
     run = train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, learning_rate=0.0), config=deeper, init=unbroken)
     assert run.progress.best == pytest.approx(score(source, corpus, TRAINING), abs=1e-5)
+    assert run.progress.earlier_events == progress(unbroken)["events"]
     with pytest.raises(CheckpointError, match="only layers can be added"):
         train(corpus, tmp_path / "other", TRAINING, config=dataclasses.replace(deeper, width=32), init=unbroken)
 
