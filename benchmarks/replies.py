@@ -20,7 +20,7 @@ from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader, message_of, write_file
 from engine.runtimes import open_runtime
 from perceivers_live.config import PhraseSettings
-from perceivers_live.controls import Controls
+from perceivers_live.controls import CONTROLS, Controls
 from perceivers_live.render import recent, render
 from trainer.data import Corpus, prepare
 
@@ -80,14 +80,23 @@ def line(name: str, of: dict[str, float]) -> str:
 @click.option("--count", default=10, help="Calls.")
 @click.option("--seconds", default=15.0, help="Length of a call.")
 @click.option("--temperature", default=1.0)
+@click.option("--pace", default=float(str(CONTROLS["pace"].default)), show_default=True)
 @click.option("--seed", default=0)
 def main(
-    data: Path, checkpoint: Path, cache: Path, out: Path | None, count: int, seconds: float, temperature: float, seed: int
+    data: Path,
+    checkpoint: Path,
+    cache: Path,
+    out: Path | None,
+    count: int,
+    seconds: float,
+    temperature: float,
+    pace: float,
+    seed: int,
 ) -> None:
     corpus = Corpus(prepare(data, cache))
     pieces = corpus.split("test")
     rng = np.random.default_rng(seed)
-    controls = Controls({"temperature": temperature})
+    controls = Controls({"temperature": temperature, "pace": pace})
     runtime = open_runtime("auto", checkpoint)
     print(HEADER)
     rows: list[tuple[dict[str, float], dict[str, float]]] = []
@@ -108,6 +117,8 @@ def main(
             write_file(out / f"reply-{i}.mid", [("you", call), ("machine", reply)])
     for part, name in ((0, "mean of calls"), (1, "mean of replies")):
         print(line(name, {key: float(np.mean([row[part][key] for row in rows])) for key in rows[0][part]}))
+    ratios = np.percentile([reply["rate"] / call["rate"] for call, reply in rows], [10, 50, 90])
+    print("notes a second, reply over call: median {1:.2f}, from {0:.2f} to {2:.2f} in four fifths of them".format(*ratios))
 
 
 if __name__ == "__main__":

@@ -56,5 +56,9 @@ def card(
         lines += [
             f"| {name} | {one['unigram_' + key]:.3f} | {one['bigram_' + key]:.3f} | **{one[key]:.3f}** |" for key, name in UNITS
         ]
-        lines += ["", "Printed by `perceivers-live evaluate`; the baselines are counted over events on the training split.", ""]
+        lines += ["", "Printed by `perceivers-live evaluate`; the baselines are counted over events on the training split."]
+        if "streaming_nats_per_event" in one:
+            streamed, full = one["streaming_nats_per_event"], one["full_forward_nats_per_event"]
+            lines += [f"Some of these pieces streamed, as live: {streamed:.4f} nats an event; in one forward: {full:.4f}."]
+        lines += [""]
     return "\n".join(lines)

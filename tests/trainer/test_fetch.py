@@ -72,6 +72,9 @@ class Server(ThreadingHTTPServer):
         self.sent = 0
         self.over = threading.Event()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client may leave in the middle."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/music.zip"
@@ -262,9 +265,9 @@ def test_a_silent_server_is_left_and_asked_for_the_rest(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.script = [stall]
-    assert get(server, tmp_path / "music.zip", timeout=0.2).read_bytes() == CONTENT
+    assert get(server, tmp_path / "music.zip", timeout=0.4, attempts=9).read_bytes() == CONTENT
     assert "ReadTimeout" in caplog.text, "it was left, it did not end by itself"
-    assert server.asked("range") == [None, f"bytes={len(CONTENT) // 2}-"]
+    assert server.asked("range")[:2] == [None, f"bytes={len(CONTENT) // 2}-"]
 
 
 @pytest.mark.parametrize("then", [serve, without_if_range, without_ranges])
@@ -375,6 +378,13 @@ def test_a_download_is_bounded(server: Server, tmp_path: Path, how: Callable[[Ha
     assert get(server, tmp_path / "music.zip", limit=len(CONTENT)).read_bytes() == CONTENT
 
 
+def test_a_download_that_announces_too_much_is_not_begun(server: Server, tmp_path: Path) -> None:
+    server.script = [lambda handler: handler.answer(200, b"x", cut=1, Content_Length=str(1 << 40))]
+    refuse(server, tmp_path / "music.zip")
+    assert len(server.requests) == 1
+    assert names(tmp_path) == []
+
+
 def test_the_bound_holds_for_the_whole_of_a_resumed_download(server: Server, tmp_path: Path) -> None:
     server.script = [cut(60_000)]
     refuse(server, tmp_path / "music.zip", attempts=1)
@@ -419,7 +429,8 @@ def reject(archive: Path, cache: Path, **how: int) -> str:
     with pytest.raises(DataError) as caught:
         unpack(archive, cache, **how)
     assert "\n" not in str(caught.value)
-    assert str(archive) in str(caught.value)
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert "DataError" not in str(caught.value)
     assert not cache.exists() or names(cache) == []
     return str(caught.value)
 
@@ -442,12 +453,12 @@ def test_the_kind_is_told_from_the_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_archive_is_unpacked_once(tmp_path: Path, kind: str) -> None:
+def test_an_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     archive = pack(tmp_path / f"a.{kind}", MUSIC)
     folder = unpack(archive, tmp_path / "cache")
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert unpack(archive, tmp_path / "cache") == folder
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, "_extract", lambda *_: pytest.fail("it is there already"))
+        assert unpack(archive, tmp_path / "cache") == folder
     changed = unpack(pack(archive, {"other.mid": b"other"}), tmp_path / "cache")
     assert tree(changed) == {"other.mid": b"other"}
     assert tree(folder) == MUSIC
