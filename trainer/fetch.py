@@ -197,7 +197,7 @@ def _checksum(path: Path) -> str:
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__.lstrip('_')}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__.lstrip('_')}: {str(error).partition(chr(10))[0]}".rstrip(": ")
 
 
 # --- unpacking -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from engine.model import PerceiverS, losses
 from engine.sounding import ages_of, legal_actions
 from trainer.data import Corpus
 
-CHUNK = 4096  # latents of one forward; the ones before them are computed again as context
+CHUNK = 16384  # latents of one forward; the ones before them are computed again as context
 STREAMED = 64  # events that are absorbed at once when streaming
 
 

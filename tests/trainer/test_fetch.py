@@ -164,6 +164,7 @@ def test_a_whole_download_leaves_the_file_and_nothing_else(server: Server, tmp_p
     assert target.read_bytes() == CONTENT
     assert names(tmp_path / "new") == ["music.zip"]
     assert server.asked("range") == [None]
+    assert server.asked("accept-encoding") == ["identity"], "ranges and the checksum are of the file as it is"
 
 
 def test_a_dropped_download_goes_on_where_it_broke_off(server: Server, tmp_path: Path) -> None:
@@ -181,9 +182,11 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server: Server, tmp_pa
     assert "60,000 bytes are kept" in message
     assert not (tmp_path / "music.zip").exists()
     assert (tmp_path / "music.zip.part").read_bytes() == CONTENT[:60_000]
+    inode = (tmp_path / "music.zip.part").stat().st_ino
     assert get(server, tmp_path / "music.zip", attempts=1).read_bytes() == CONTENT
     assert server.asked("if-range") == [None, '"one"']
     assert server.sent == len(CONTENT)
+    assert (tmp_path / "music.zip").stat().st_ino == inode, "renamed, not copied: there is never half a file of that name"
 
 
 def test_a_server_without_ranges_sends_everything_again(server: Server, tmp_path: Path) -> None:
@@ -386,9 +389,10 @@ def test_a_download_that_announces_too_much_is_not_begun(server: Server, tmp_pat
 
 
 def test_the_bound_holds_for_the_whole_of_a_resumed_download(server: Server, tmp_path: Path) -> None:
-    server.script = [cut(60_000)]
+    server.script = [cut(60_000), cut(1)]
     refuse(server, tmp_path / "music.zip", attempts=1)
     assert "150,000" in refuse(server, tmp_path / "music.zip", limit=150_000)  # the rest alone is less
+    assert len(server.requests) == 2, "the announcement is enough"
     assert names(tmp_path) == []
 
 
@@ -670,5 +674,6 @@ def test_anything_else_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytes
 
 def test_a_single_file_of_music_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "a.mid").write_bytes(b"MThd" + bytes(600))
-    with pytest.raises(DataError, match="folder"):
+    with pytest.raises(DataError, match="folder") as caught:
         resolve(str(tmp_path / "a.mid"), tmp_path / "cache")
+    assert "lzma" not in str(caught.value), "what each decompressor said is not for the user"
