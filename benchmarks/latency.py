@@ -17,6 +17,7 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import Event
 from engine.runtimes import open_runtime
+from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE
 from engine.sampling import Steering, odds
 
 
@@ -44,8 +45,9 @@ def main(checkpoint: Path, runtime: str, threads: int, count: int) -> None:
     engine = Engine(open_runtime(runtime, checkpoint, threads=threads))
     started = time.perf_counter() - began
     rng = np.random.default_rng(0)
+    step = STEP_INT8_FILE if engine.runtime.name == "onnx-int8" else STEP_FILE
     rings = sum(ring.nbytes for ring in engine.runtime.rings())
-    read = np.ones((rings + (checkpoint / "step.onnx").stat().st_size) // 8)
+    read = np.ones((rings + (checkpoint / step).stat().st_size) // 8)
     target = np.empty_like(read)
     copies = []
     for _ in range(50):
