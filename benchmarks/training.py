@@ -2,7 +2,7 @@
 
 For contexts of 1k, 8k and 32k events: target events a second of whole steps (forward, backward, optimizer) on one example of 1024
 targets with every event of its context kept, the peak memory of a process of its own, and the arithmetic done, as PyTorch counts
-it, as a share of the matrix-multiplication peak measured in the same process.
+it (without attention's on a CPU), as a share of the matrix-multiplication peak measured in the same process.
 """
 
 from __future__ import annotations
