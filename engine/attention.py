@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-QUERY_BLOCK = 256  # queries that are scored together on the CPU; memory is linear in the context
+QUERY_BLOCK = 256  # queries that are scored together; memory is linear in the context
 MASKED = -1e9
 
 
@@ -22,7 +22,7 @@ def past_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor
     """
     oldest = (q_pos[:, -1:] if block else q_pos).expand_as(q_pos) - window + 1
     q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast they come in float32 from their norms
-    if q.is_cuda:
+    if q.is_cuda and torch.compiler.is_compiling():  # uncompiled, FlexAttention would store every score
         return flex_attention(q, k, v, q_pos, k_pos, oldest)
     return blockwise_attention(q, k, v, q_pos, k_pos, oldest, window, block=block)
 
