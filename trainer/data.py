@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,12 @@ def parse(path: Path) -> Actions:
 
 
 def _parse_slowly(path: Path) -> Actions:
-    timed = read_file(path)
+    return actions_of(read_file(path))
+
+
+def actions_of(timed: Iterable[Timed]) -> Actions:
+    """Timed actions as arrays."""
+    timed = list(timed)
     columns = [np.array([one[i] for one in timed]) for i in range(3)]
     return Actions(columns[0].astype(np.float64), columns[1].astype(np.int64), columns[2].astype(np.int64))
 
@@ -98,9 +104,7 @@ def _pedal(controls: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def extended(piece: Actions) -> Actions:
     """Sustain folded into the notes: no pedal actions, notes that last as long as they sound."""
-    timed = extend_pedal(Timed(*row) for row in zip(*(part.tolist() for part in piece), strict=True))
-    times, actions, velocities = (np.array(column) for column in zip(*timed, strict=True))
-    return Actions(times, actions, velocities)
+    return actions_of(extend_pedal(Timed(*row) for row in zip(*(part.tolist() for part in piece), strict=True)))
 
 
 def _parse_or_reason(path: Path, pedal: str) -> Actions | str:

@@ -15,13 +15,12 @@ from tqdm import tqdm
 
 from engine.checkpoint import load_model
 from engine.engine import Engine
-from engine.events import Timed
 from engine.model import PerceiverS
 from engine.runtimes import open_runtime
 from trainer import likelihood, overlap
 from trainer.baselines import baseline
 from trainer.copying import NgramIndex
-from trainer.data import Actions, Corpus, DataError
+from trainer.data import Corpus, DataError, actions_of
 from trainer.samples import continue_music, prompt_of
 
 KEPT = (256, 1024, 4096, None)  # events of memory; None: all that the windows reach
@@ -106,8 +105,8 @@ def _clips(corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: n
         piece = chosen[int(rng.integers(len(chosen)))]
         length = float(corpus.actions(piece).times[-1])
         begin = float(rng.uniform(0, max(0.0, length - PROMPT - CLIP)))
-        real.append(_actions(prompt_of(corpus, piece, begin + PROMPT, begin + PROMPT + CLIP)))
-        generated.append(_actions(continue_music(engine, prompt_of(corpus, piece, begin, begin + PROMPT), CLIP, rng)))
+        real.append(actions_of(prompt_of(corpus, piece, begin + PROMPT, begin + PROMPT + CLIP)))
+        generated.append(actions_of(continue_music(engine, prompt_of(corpus, piece, begin, begin + PROMPT), CLIP, rng)))
     print(f"{count} continuations of {CLIP:.0f} s after {PROMPT:.0f} s of held-out music, beside the real ones:")
     print(f"{'':28}{'overlap area':>14}{'95 %':>16}{'real-real':>11}{'KLD':>8}{'95 %':>16}{'real-real':>11}")
     figures: Figures = {"clips": count}
@@ -125,8 +124,3 @@ def _clips(corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: n
         figures |= {f"copied_notes_{name}_median": float(np.median(longest)), f"copied_notes_{name}_max": max(longest)}
         print(f"longest run of notes found in the training set, {name}: median {np.median(longest):.0f}, at most {max(longest)}")
     return figures
-
-
-def _actions(timed: Sequence[Timed]) -> Actions:
-    columns = [np.array([one[i] for one in timed]) for i in range(3)]
-    return Actions(columns[0].astype(np.float64), columns[1].astype(np.int64), columns[2].astype(np.int64))
