@@ -288,3 +288,17 @@ def test_pedal_events_survive_the_cache(folder: Path, cache: Path) -> None:
     for i in range(len(corpus.pieces)):
         actions = corpus.actions(i).actions
         assert np.count_nonzero(actions == SUSTAIN_DOWN) == np.count_nonzero(actions == SUSTAIN_UP) > 0
+
+
+def test_extended_pedal_is_folded_into_the_notes_in_a_cache_of_its_own(folder: Path, cache: Path) -> None:
+    other = prepare(folder, cache.parent, pedal="extend", workers=1)
+    assert other != cache
+    plain, extended = Corpus(cache), Corpus(other)
+    assert (plain.pedal, extended.pedal) == ("events", "extend")
+    for i in range(len(plain.pieces)):
+        before, after = plain.actions(i), extended.actions(i)
+        assert (after.actions < SUSTAIN_DOWN).all()
+        strikes = [one.actions[one.actions < NOTE_OFF].tolist() for one in (before, after)]
+        assert strikes[0] == strikes[1]
+        signs = [np.where(one.actions < NOTE_OFF, -1, one.actions < SUSTAIN_DOWN) for one in (before, after)]
+        assert (signs[1] * after.times).sum() > (signs[0] * before.times).sum()  # notes last as long as they sound
