@@ -21,7 +21,6 @@ def past_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor
     for padding at the front and gaps where context was dropped. Returns [B, H, N, C].
     """
     oldest = (q_pos[:, -1:] if block else q_pos).expand_as(q_pos) - window + 1
-    q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast they come in float32 from their norms
     if q.is_cuda and torch.compiler.is_compiling():  # uncompiled, FlexAttention would store every score
         return flex_attention(q, k, v, q_pos, k_pos, oldest)
     return blockwise_attention(q, k, v, q_pos, k_pos, oldest, window, block=block)
@@ -77,5 +76,5 @@ def ring_attention(q: Tensor, ring: tuple[Tensor, Tensor], new: tuple[Tensor, Te
     now = (q @ new[0][0].transpose(1, 2)).view(groups, heads // groups, t, -1) + masks[1]
     weights = torch.cat((old, now), dim=-1).softmax(dim=-1).view(groups, heads // groups * t, -1)
     rows = ring[0].shape[1]
-    attended = weights[..., :rows] @ ring[1] + weights[..., rows:] @ new[1][0]
+    attended = weights[..., :rows].to(q.dtype) @ ring[1] + weights[..., rows:].to(q.dtype) @ new[1][0]
     return attended.reshape(1, heads, t, size)

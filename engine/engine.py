@@ -4,6 +4,7 @@
     decide(...)         the next event, from the newest position
     rewind(position)    forget what was never played: moves a pointer
     snapshot(), restore()
+    rebuild()           from the history, should the runtime have lost its rings
 
 One owner, one thread: the performer. Nothing here knows of ports, OSC or clocks.
 """
@@ -12,16 +13,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.config import CheckpointError
 from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
-from engine.runtimes import Odds, Runtime
-from engine.sounding import AGES, Sounding
-
-CHUNKS = (1, 8, 64)  # events absorbed at once; fixed sizes suit compiled runtimes
+from engine.runtimes import CHUNKS, Odds, Runtime
+from engine.sounding import Sounding
 
 
 class EngineError(RuntimeError):
@@ -29,11 +28,10 @@ class EngineError(RuntimeError):
 
 
 class Moment(NamedTuple):
-    """A position: its event, what sounds after it, and the model's hidden state there."""
+    """A position: its event and what sounds after it."""
 
     event: Event
     sounding: Sounding
-    hidden: Any
 
 
 class Snapshot(NamedTuple):
@@ -41,9 +39,10 @@ class Snapshot(NamedTuple):
 
     position: int
     high_water: int
-    moments: tuple[Moment, ...]  # hidden states as arrays
+    moments: tuple[Moment, ...]  # the newest ones, as many as a rewind can go back to
     rings: tuple[np.ndarray, ...]
-    history: tuple[Event, ...]
+    history: tuple[Event, ...]  # the newest events, as many as the state depends on
+    before: Sounding  # what sounded before them
 
 
 class Engine:
@@ -54,18 +53,23 @@ class Engine:
         if runtime.config.mask != "band":
             raise CheckpointError("a model with a block mask was trained to compare with; it cannot stream")
         self.runtime = runtime
-        self.config = runtime.config
-        self._moments: deque[Moment] = deque(maxlen=self.config.slack + 1)
-        self._history: deque[Event] = deque(maxlen=self.config.reach + self.config.window * self.config.layers)
+        self.config = config = runtime.config
+        self._latent = config.layers * (config.window - 1) + config.slack + 1  # positions whose latents the newest ones feel
+        self._moments: deque[Moment] = deque(maxlen=config.slack + 1)
+        self._history: deque[Event] = deque()  # as much of it as the state depends on; everything follows from it
+        self._limit = config.reach + self._latent
+        self._before = Sounding()  # what sounded before that
+        self._behind = False  # whether the runtime has yet to be brought up to date
+        self.position = self.high_water = 0
         self.forget()
 
     def forget(self) -> None:
-        """Back to an empty history."""
-        self.runtime.reset()
-        self._moments.clear()
+        """Back to an empty history: the start event alone."""
         self._history.clear()
-        self.position = self.high_water = -1
-        self.absorb([START_EVENT])
+        self._history.append(START_EVENT)
+        self._before = Sounding()
+        self.position = 0
+        self.rebuild()
 
     @property
     def sounding(self) -> Sounding:
@@ -87,71 +91,100 @@ class Engine:
         return self._moments[-1].sounding.step
 
     def absorb(self, events: Sequence[Event]) -> None:
-        """Appends events to the history. Raises ``EngineError`` if the runtime fails; the state is then as before the chunk."""
-        done = 0
-        while done < len(events):
-            size = next(size for size in reversed(CHUNKS) if size <= len(events) - done)
-            self._absorb_chunk(events[done : done + size])
-            done += size
+        """Appends events to the history and computes the state there. If the runtime fails, whatever it raises is passed on; the
+        events are in the history, and the next call computes from that.
 
-    def _absorb_chunk(self, chunk: Sequence[Event]) -> None:
-        soundings, now = [], self._moments[-1].sounding if self._moments else Sounding()
-        for event in chunk:
+        Of more events than the newest positions depend on, the first ones only reach the cross-attention's rings.
+        """
+        first = self.position + 1
+        soundings = self._recorded(events, self._moments[-1].sounding)
+        self._history.extend(events)
+        self.position += len(events)
+        while len(self._history) > self._limit:
+            self._before.apply(self._history.popleft())
+        if self._behind:
+            self.rebuild()
+        else:
+            self._compute(events, soundings, first)
+            self.high_water = max(self.high_water, self.position)
+
+    def _recorded(self, events: Sequence[Event], before: Sounding) -> list[Sounding]:
+        """What sounds after each of the events; they become the newest moments."""
+        soundings, now = [], before
+        for event in events:
             now = now.copy()
             now.apply(event)
             soundings.append(now)
-        ages = np.stack([one.ages() for one in soundings]).reshape(-1, AGES)
-        times = np.array([one.step for one in soundings], np.int64)
-        hidden = self.runtime.step(np.array(chunk, np.int64).reshape(-1, 3), ages, times, self.position + 1)
-        for event, sounding, h in zip(chunk, soundings, hidden, strict=True):
-            self._moments.append(Moment(event, sounding, h))
-            self._history.append(event)
-        self.position += len(chunk)
-        self.high_water = max(self.high_water, self.position)
+        self._moments.extend(map(Moment, events, soundings))
+        return soundings
+
+    def _compute(self, events: Sequence[Event], soundings: Sequence[Sounding], first: int) -> None:
+        self._behind, done, total = True, 0, len(events)
+        while done < total:
+            size = next(size for size in reversed(CHUNKS) if size <= total - done)
+            chunk = soundings[done : done + size]
+            distant = size == CHUNKS[-1] and total - done - size >= self._latent
+            (self.runtime.remember if distant else self.runtime.step)(
+                np.array(events[done : done + size], np.int64),
+                np.stack([one.ages() for one in chunk]),
+                np.array([one.step for one in chunk], np.int64),
+                first + done,
+            )
+            done += size
+        self._behind = False
 
     def decide(self, odds: Odds) -> Event:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
-        hidden = self._moments[-1].hidden
-        if not np.isfinite(self.runtime.as_array(hidden)).all():
+        if self._behind:
+            self.rebuild()
+        drawn = self.runtime.decide(self.position, odds)
+        if drawn is None:
             raise EngineError("the model's state is not finite")
-        wait, action, velocity = self.runtime.decide(hidden, odds)
+        wait, action, velocity = drawn
         return Event(wait, action, velocity if action < NOTE_OFF else NO_VELOCITY)
 
     def rewind(self, position: int) -> None:
         """Forgets every event after ``position``. Within the slack this moves pointers; further back it recomputes from the
-        history that is kept. Raises ``EngineError`` for a position that is gone or never was.
+        history. Raises ``EngineError`` for a position that never was, or that too little history is left for.
         """
-        if not 0 <= position <= self.position:
-            raise EngineError(f"cannot rewind to position {position} from {self.position}")
         back = self.position - position
+        if position < 0 or back < 0 or (back > self.config.slack and len(self._history) <= self.position):
+            raise EngineError(f"cannot rewind to position {position} from {self.position}")
+        for _ in range(back):
+            self._history.pop()
+        self.position = position
         if back < len(self._moments) and self.high_water - position <= self.config.slack:
             for _ in range(back):
                 self._moments.pop()
-                self._history.pop()
-            self.position = position
-            return
-        if len(self._history) <= self.position:
-            raise EngineError(f"cannot rewind {back} events: only {self.config.slack} are kept in a session this long")
-        kept = list(self._history)[1 : position + 1]
-        self.forget()
-        self.absorb(kept)
+        else:
+            self.rebuild()
+
+    def rebuild(self) -> None:
+        """Computes the state again from the history: for a rewind beyond the slack, or after the runtime's failure."""
+        history = list(self._history)
+        self._behind = True
+        self.runtime.reset()
+        self._moments.clear()
+        self._compute(history, self._recorded(history, self._before), self.position - len(history) + 1)
+        self.high_water = self.position
 
     def hidden(self) -> np.ndarray:
         """The model's hidden state at the newest position, float32 [D]."""
-        return self.runtime.as_array(self._moments[-1].hidden)
+        return self.runtime.hidden(self.position)
 
     def recent_hidden(self, count: int) -> np.ndarray:
         """The hidden states at the newest ``count`` positions, oldest first, float32 [count, D]; the slack bounds ``count``."""
-        return np.stack([self.runtime.as_array(moment.hidden) for moment in list(self._moments)[-count:]])
+        return np.stack([self.runtime.hidden(self.position - back) for back in reversed(range(count))])
 
     def snapshot(self) -> Snapshot:
-        moments = tuple(m._replace(hidden=self.runtime.as_array(m.hidden)) for m in self._moments)
-        return Snapshot(self.position, self.high_water, moments, tuple(self.runtime.rings()), tuple(self._history))
+        if self._behind:
+            self.rebuild()
+        rings = tuple(self.runtime.rings())
+        return Snapshot(self.position, self.high_water, tuple(self._moments), rings, tuple(self._history), self._before.copy())
 
     def restore(self, snapshot: Snapshot) -> None:
         self.runtime.restore(snapshot.rings)
-        self._moments = deque(
-            (m._replace(hidden=self.runtime.from_array(m.hidden)) for m in snapshot.moments), self.config.slack + 1
-        )
-        self._history = deque(snapshot.history, self._history.maxlen)
-        self.position, self.high_water = snapshot.position, snapshot.high_water
+        self._moments = deque(snapshot.moments, self.config.slack + 1)
+        self._history = deque(snapshot.history)
+        self._before = snapshot.before.copy()
+        self.position, self.high_water, self._behind = snapshot.position, snapshot.high_water, False

@@ -82,14 +82,19 @@ class Block(nn.Module):
         k, v = self.key_value(self.source_norm(source)).chunk(2, dim=-1)
         k = k.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
         v = v.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
-        return rotate(self.key_scale(k.float()), rotary), v
+        return rotate(_normed(k, self.key_scale), rotary).to(v.dtype), v
 
     def forward(self, z: Tensor, rotary: Rotary, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """z [B, N, D]; ``attend`` maps rotated queries [B, H, N, C] to the attended values of the same shape."""
         q = self.query(self.query_norm(z)).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
-        attended = attend(rotate(self.query_scale(q.float()), rotary))
+        attended = attend(rotate(_normed(q, self.query_scale), rotary).to(q.dtype))
         z = z + self.out(attended.transpose(1, 2).flatten(-2))
         return z + self.down(F.gelu(self.up(self.mlp_norm(z))))
+
+
+def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """RMSNorm in float32 whatever the precision: angles of rotation deserve it."""
+    return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
 
 
 class EventEmbedding(nn.Module):
@@ -107,7 +112,7 @@ class EventEmbedding(nn.Module):
         wait, action, velocity = events.unbind(-1)
         held = (ages >= 0).float()
         age = torch.log1p(ages.clamp(0, MAX_AGE).float()) * (1 / 8)
-        sounding = self.sounding(torch.cat((held, held * age), dim=-1))
+        sounding = self.sounding(torch.cat((held, held * age), dim=-1).to(self.sounding.weight.dtype))
         return self.wait(wait) + self.action(action) + self.velocity(velocity) + sounding
 
 
@@ -246,6 +251,11 @@ class PerceiverS(nn.Module):
         for block in self.blocks[len(self.cross) :]:
             z = advanced(block, z)
         return z[0], rows
+
+    def remember(self, events: Tensor, ages: Tensor, rotary: Rotary) -> list[Tensor]:
+        """The part of ``step`` that a distant past needs: the new rows, k and v [G, T, C], of the cross-attention stages."""
+        e = self.embedding(events, ages)[None]
+        return [row[0] for block in self.blocks[: len(self.cross)] for row in block.keys_values(e, rotary)]
 
 
 def decide(

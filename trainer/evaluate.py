@@ -1,6 +1,6 @@
 """One table of how well a checkpoint knows held-out music and how like music it plays, and the same figures as JSON.
 
-    perceivers-live evaluate DATA --checkpoint runs/small/best --json figures.json
+perceivers-live evaluate DATA --checkpoint runs/small/best --json figures.json
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A trained checkpoint -> the bundle that a daemon plays: weights, config, and the two ONNX graphs ``step`` and ``decide``."""
+"""A trained checkpoint -> the bundle that a daemon plays: weights, config, and the model's functions as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -13,83 +13,40 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_model, read_config, save_model
 from engine.config import CheckpointError
-from engine.events import ACTIONS, VELOCITY_BINS, WAITS
-from engine.model import PerceiverS, Rotary, decide
-from engine.runtimes.onnx import DECIDE_FILE, STEP_FILE
-from engine.sounding import AGES
+from engine.graphs import Decide, Remember, Step, decide_inputs, step_inputs
+from engine.model import PerceiverS
+from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE
 from trainer.card import card
 
 OPSET = 23  # the first with RMSNormalization as one operator
 
 
-class Step(nn.Module):
-    """``PerceiverS.step`` with flat inputs and outputs."""
-
-    def __init__(self, model: PerceiverS) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, events: Tensor, ages: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, *rest: Tensor
-    ) -> tuple[Tensor, ...]:
-        held = len(self.model.config.scales) + 1
-        hidden, rows = self.model.step(events, ages, positions, Rotary(cos, sin), rest[:held], rest[held:])
-        return hidden, *rows
-
-
-class Decide(nn.Module):
-    """``decide`` with the heads inside."""
-
-    def __init__(self, model: PerceiverS) -> None:
-        super().__init__()
-        self.head = model.head
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return decide(self.head, *inputs)
-
-
-def step_inputs(model: PerceiverS, count: int) -> dict[str, Tensor]:
-    """Example inputs of ``Step`` by name, for ``count`` new events."""
-    config = model.config
-    angles = config.kv_heads if config.rotary == "half-time" else 1
-    inputs = {
-        "events": torch.zeros(count, 3, dtype=torch.int64),
-        "ages": torch.zeros(count, AGES, dtype=torch.int64),
-        "positions": torch.arange(count),
-        "cos": torch.ones(angles, count, config.head_dim // 2),
-        "sin": torch.zeros(angles, count, config.head_dim // 2),
-    }
-    for i, window in enumerate((*config.scales, config.window)):
-        inputs[f"held{i}"] = torch.full((config.ring(window),), -1)
-    for i, window in enumerate(config.windows):
-        for kind in "kv":
-            inputs[f"{kind}{i}"] = torch.zeros(config.kv_heads, config.ring(window), config.head_dim)
-    return inputs
-
-
 def write_onnx(model: PerceiverS, folder: Path) -> None:
-    """Writes ``step.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU."""
+    """Writes ``step.onnx`` and ``remember.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU."""
     folder.mkdir(parents=True, exist_ok=True)
     inputs = step_inputs(model, 3)
     count = torch.export.Dim("count", min=1, max=4096)
-    dynamic = {"events", "ages", "positions", "cos", "sin"}
-    shapes = [{int(name in ("cos", "sin")): count} if name in dynamic else {} for name in inputs]
-    outputs = ["hidden", *(f"new_{name}" for name in inputs if name[0] in "kv" and name[1:].isdigit())]
-    _export(Step(model), tuple(inputs.values()), (*shapes[:5], tuple(shapes[5:])), list(inputs), outputs, folder / STEP_FILE)
-    names = {"hidden": model.config.width, "wait_bias": WAITS, "action_bias": ACTIONS, "velocity_bias": VELOCITY_BINS}
-    sizes = names | {"temperature": 1, "min_p": 1, "noise": WAITS + ACTIONS + VELOCITY_BINS}
-    _export(Decide(model), tuple(torch.ones(size) for size in sizes.values()), None, list(sizes), ["event"], folder / DECIDE_FILE)
+    dynamic = {"events": 0, "ages": 0, "positions": 0, "cos": 1, "sin": 1}
+    shapes = {name: {dynamic[name]: count} if name in dynamic else {} for name in inputs}
+    rings = [name for name in inputs if name[0] in "kv" and name[1:].isdigit()]
+    flat = (*list(shapes.values())[:5], tuple(shapes.values())[5:])
+    _export(Step(model), inputs, flat, ["hidden", *(f"new_{name}" for name in rings)], folder / STEP_FILE)
+    if model.cross:
+        crossed = [f"new_{name}" for name in rings[: 2 * len(model.cross)]]
+        events = {name: inputs[name] for name in ("events", "ages", "cos", "sin")}
+        _export(Remember(model), events, tuple(shapes[name] for name in events), crossed, folder / REMEMBER_FILE)
+    _export(Decide(model), decide_inputs(model), None, ["event"], folder / DECIDE_FILE)
 
 
-def _export(module: nn.Module, args: tuple[Tensor, ...], shapes: Any, inputs: list[str], outputs: list[str], path: Path) -> None:
+def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: Any, outputs: list[str], path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
         program = torch.onnx.export(
             module.eval(),
-            args,
+            tuple(inputs.values()),
             dynamo=True,
             dynamic_shapes=shapes,
-            input_names=inputs,
+            input_names=list(inputs),
             output_names=outputs,
             opset_version=OPSET,
             optimize=True,

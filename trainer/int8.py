@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.checkpoint import load_model
 from engine.engine import Engine
-from engine.runtimes.onnx import DECIDE_FILE, STEP_FILE, STEP_INT8_FILE, OnnxRuntime
+from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, STEP_INT8_FILE, OnnxRuntime
 from trainer.data import Corpus
 from trainer.evaluate import spread
 from trainer.likelihood import streamed_likelihood
@@ -34,8 +34,9 @@ def add_int8(folder: Path, corpus: Corpus, *, pieces: int = PIECES, limit: float
     part = folder / "int8.part"
     part.mkdir(exist_ok=True)
     try:
-        for file in ("config.json", DECIDE_FILE):
-            shutil.copy(folder / file, part / file)
+        for file in ("config.json", DECIDE_FILE, REMEMBER_FILE):
+            if (folder / file).exists():
+                shutil.copy(folder / file, part / file)
         quantise(folder / STEP_FILE, part / STEP_INT8_FILE)
         model, chosen = load_model(folder), spread(corpus.split("validation"), pieces)
         nats = []

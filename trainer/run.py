@@ -1,8 +1,8 @@
 """A run's folder: what a resumed run needs in one file, written whole or not at all; checkpoints; the log.
 
-    state.safetensors    weights, optimizer state and progress
-    config.json, model.safetensors    the newest checkpoint         best/    the best by validation
-    log.jsonl, tensorboard/    the curves                            samples/    what it plays
+state.safetensors    weights, optimizer state and progress
+config.json, model.safetensors    the newest checkpoint         best/    the best by validation
+log.jsonl, tensorboard/    the curves                            samples/    what it plays
 """
 
 from __future__ import annotations

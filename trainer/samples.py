@@ -15,7 +15,7 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
 from engine.midi import MessageReader, message_of, write_file
 from engine.model import PerceiverS
-from engine.runtimes.eager import EagerRuntime
+from engine.runtimes.pytorch import TorchRuntime
 from engine.sampling import Steering, odds
 from trainer.data import Corpus
 
@@ -68,7 +68,7 @@ def write_sample(weights: dict[str, Tensor], config: ModelConfig, corpus: Corpus
     model.load_state_dict(weights)
     piece = corpus.split("validation")[0]
     prompt = prompt_of(corpus, piece, 0.0, PROMPT)
-    reply = continue_music(Engine(EagerRuntime(model)), prompt, LENGTH, np.random.default_rng(seed))
+    reply = continue_music(Engine(TorchRuntime(model)), prompt, LENGTH, np.random.default_rng(seed))
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_file(stem.with_suffix(".mid"), [("prompt", prompt), ("model", reply)])
     picture([prompt, reply]).save(stem.with_suffix(".png"))

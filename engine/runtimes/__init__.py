@@ -1,19 +1,25 @@
-"""Runtimes: the same two functions, ``step`` and ``decide``, on whatever runs them best.
+"""Runtimes: the same few functions on whatever runs them best.
 
-A runtime owns the key/value rings and nothing else; which events are in them, and how to go back, is the engine's business.
+A runtime owns the rings of keys, values and hidden states and nothing else; which events are in them, and how to go back, is the
+engine's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from engine.config import ModelConfig
 
-NAMES = ("auto", "onnx", "onnx-int8", "eager")
+log = logging.getLogger(__name__)
+NAMES = ("auto", "tensorrt", "cuda", "mps", "onnx", "onnx-int8", "eager")
+CHUNKS = (1, 8, 64)  # events absorbed at once; fixed sizes suit compiled runtimes
 
 
 class RuntimeUnavailable(RuntimeError):
@@ -35,33 +41,54 @@ class Odds(NamedTuple):
 
 
 class Runtime(Protocol):
-    """What the engine asks of a runtime. Hidden states are opaque: only ``decide`` and ``as_array`` look inside."""
+    """What the engine asks of a runtime.
+
+    Events come as events [T, 3] int64, ages [T, AGES] int16, times [T] int64 in 10 ms steps since the start, at positions
+    ``first``, first + 1 ...; T is one of ``CHUNKS``.
+    """
 
     name: str
     config: ModelConfig
+    warm_for: float | None  # idle seconds after which ``keep_warm`` should be called, None = never
 
     def reset(self) -> None:
         """Empties the rings."""
 
-    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[Any]:
-        """Absorbs T events at positions ``first``..: events [T, 3] int64, ages [T, AGES] int16, times [T] int64 in 10 ms steps
-        since the start. Returns T hidden states.
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        """Absorbs T events. May return before the work is done; ``decide`` and ``hidden`` wait for it."""
+
+    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        """The same for events so far back that only cross-attention will see them: their latents are left out."""
+
+    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
+        """(wait, action, velocity bin) of the event after ``position``, drawn from the chain of heads; None if the hidden state
+        there is not finite. ``position`` is at most the slack behind the newest.
         """
 
-    def decide(self, hidden: Any, odds: Odds) -> tuple[int, int, int]:
-        """(wait, action, velocity bin) drawn from the chain of heads."""
-
-    def as_array(self, hidden: Any) -> np.ndarray:
-        """A hidden state as float32 [D]."""
-
-    def from_array(self, hidden: np.ndarray) -> Any:
-        """The opposite of ``as_array``."""
+    def hidden(self, position: int) -> np.ndarray:
+        """The hidden state at a position, at most the slack behind the newest: float32 [D]."""
 
     def rings(self) -> list[np.ndarray]:
-        """Copies of the rings, k and v [G, R, C] of every attention in order."""
+        """Copies of the rings, float32, in the order and of the shapes of ``ring_shapes``, the hidden states' last."""
 
     def restore(self, rings: Sequence[np.ndarray]) -> None:
-        """Puts copies of rings back."""
+        """Puts such copies back."""
+
+    def keep_warm(self) -> None:
+        """Something harmless to do, so that an idle GPU keeps its clock."""
+
+    def close(self) -> None:
+        """Ends what runs in the background. Nothing else may be called afterwards."""
+
+
+def ring_shapes(config: ModelConfig) -> list[tuple[int, ...]]:
+    """Shapes of the keys' and values' rings [G, R, C] of every attention in the order of ``config.windows``: k, v, k, v ..."""
+    return [(config.kv_heads, config.ring(window), config.head_dim) for window in config.windows for _ in "kv"]
+
+
+def hidden_shape(config: ModelConfig) -> tuple[int, int]:
+    """Shape of the hidden states' ring: as many as a rewind can go back to."""
+    return config.slack + 1, config.width
 
 
 def slot_positions(last: int, rows: int) -> np.ndarray:
@@ -87,23 +114,48 @@ def rotary_angles(positions: np.ndarray, times: np.ndarray, config: ModelConfig)
 
 
 def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
-    """The runtime ``name`` on a checkpoint; ``auto`` takes the first that works. Raises ``RuntimeUnavailable`` with the reasons,
-    ``CheckpointError`` if the checkpoint itself is at fault.
+    """The runtime ``name`` on a checkpoint; ``auto`` takes the best that works here and logs why not the ones before it. Raises
+    ``RuntimeUnavailable`` with the reasons, ``CheckpointError`` if the checkpoint itself is at fault.
     """
-    if name == "eager":
-        from engine.runtimes.eager import EagerRuntime
+    if name in ("eager", "cuda", "mps"):
+        from engine.runtimes.pytorch import TorchRuntime
 
-        return EagerRuntime(checkpoint, threads=threads)
+        return TorchRuntime(checkpoint, name, threads=threads)
     if name in ("onnx", "onnx-int8"):
         from engine.runtimes.onnx import OnnxRuntime
 
         return OnnxRuntime(checkpoint, threads=threads, int8=name == "onnx-int8")
     if name != "auto":
         raise RuntimeUnavailable(f"no runtime {name!r}; there are {', '.join(NAMES)}")
-    reasons = []
-    for candidate in ("onnx", "eager"):
-        try:
-            return open_runtime(candidate, checkpoint, threads=threads)
-        except RuntimeUnavailable as error:
-            reasons.append(f"{candidate}: {error}")
+    reasons: list[str] = []
+    for candidate, absent in AUTO:
+        reason = absent()
+        if reason is None:
+            try:
+                runtime = open_runtime(candidate, checkpoint, threads=threads)
+            except RuntimeUnavailable as error:
+                reason = str(error)
+            else:
+                log.debug("runtime %s; not %s", candidate, "; ".join(reasons) or "any other")
+                return runtime
+        reasons.append(f"{candidate}: {reason}")
     raise RuntimeUnavailable("; ".join(reasons))
+
+
+def _no_cuda() -> str | None:
+    """Why a CUDA runtime need not even be tried: PyTorch takes a second to import, and most machines that play have none."""
+    driver = Path("C:/Windows/System32/nvcuda.dll") if sys.platform == "win32" else Path("/dev/nvidiactl")
+    if not driver.exists():
+        return "no NVIDIA driver"
+    return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install 'perceivers-live[train]')"
+
+
+def _worth_a_try() -> str | None:
+    return None
+
+
+AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
+    ("cuda", _no_cuda),
+    ("onnx", _worth_a_try),
+    ("eager", _worth_a_try),
+)

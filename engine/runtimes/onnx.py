@@ -9,18 +9,20 @@ import numpy as np
 
 from engine.checkpoint import read_config
 from engine.config import CheckpointError
-from engine.runtimes import Odds, RuntimeUnavailable, rotary_angles, slot_positions
+from engine.runtimes import Odds, RuntimeUnavailable, hidden_shape, ring_shapes, rotary_angles, slot_positions
 
 try:
     import onnxruntime
 except ImportError as error:
     raise RuntimeUnavailable(f"onnxruntime cannot be imported ({error})") from error
 
-STEP_FILE, STEP_INT8_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "decide.onnx"
+STEP_FILE, STEP_INT8_FILE, REMEMBER_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "remember.onnx", "decide.onnx"
 
 
 class OnnxRuntime:
     """``int8``: with the bundle's int8 weights, which are not quite the model's own."""
+
+    warm_for: float | None = None
 
     def __init__(self, checkpoint: Path, *, threads: int = 0, int8: bool = False) -> None:
         self.name = "onnx-int8" if int8 else "onnx"
@@ -28,35 +30,45 @@ class OnnxRuntime:
         threads = threads or 1  # a second one gains little here and belongs to the player
         step = checkpoint / (STEP_INT8_FILE if int8 else STEP_FILE)
         self._step = _session(step, threads)
+        self._remember = _session(checkpoint / REMEMBER_FILE, threads) if self.config.scales else None
         self._decide = _session(checkpoint / DECIDE_FILE, 1)
         self._ring_names = [f"{kind}{i}" for i in range(len(self.config.windows)) for kind in "kv"]
         inputs = {one.name: tuple(one.shape) for one in self._step.get_inputs()}
-        for name, shape in zip(self._ring_names, self._shapes(), strict=True):
+        for name, shape in zip(self._ring_names, ring_shapes(self.config), strict=True):
             if inputs.get(name) != shape:
                 raise CheckpointError(f"{step}: input {name} is {inputs.get(name)}, its config says {shape}")
         self.reset()
 
-    def _shapes(self) -> list[tuple[int, int, int]]:
-        config = self.config
-        return [(config.kv_heads, config.ring(window), config.head_dim) for window in config.windows for _ in "kv"]
-
     def reset(self) -> None:
-        self._rings = [np.zeros(shape, np.float32) for shape in self._shapes()]
+        self._rings = [np.zeros(shape, np.float32) for shape in (*ring_shapes(self.config), hidden_shape(self.config))]
 
-    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[np.ndarray]:
-        config = self.config
-        positions = np.arange(first, first + len(events), dtype=np.int64)
-        cos, sin = rotary_angles(positions, times, config)
-        feed = {"events": events, "ages": ages.astype(np.int64), "positions": positions, "cos": cos, "sin": sin}
-        for i, window in enumerate((*config.scales, config.window)):
-            feed[f"held{i}"] = slot_positions(first - 1, config.ring(window))
-        feed |= dict(zip(self._ring_names, self._rings, strict=True))
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        positions, feed = self._events(events, ages, times, first)
+        feed["positions"] = positions
+        for i, window in enumerate((*self.config.scales, self.config.window)):
+            feed[f"held{i}"] = slot_positions(first - 1, self.config.ring(window))
+        feed |= dict(zip(self._ring_names, self._rings, strict=False))
         hidden, *rows = self._step.run(None, feed)
-        for ring, new in zip(self._rings, rows, strict=True):
-            ring[:, positions % ring.shape[1]] = new
-        return list(hidden)
+        _write(self._rings, [*rows, hidden], positions)
 
-    def decide(self, hidden: np.ndarray, odds: Odds) -> tuple[int, int, int]:
+    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        if self._remember is not None:
+            positions, feed = self._events(events, ages, times, first)
+            rows = self._remember.run(None, feed)
+            _write(self._rings[: len(rows)], rows, positions)
+
+    def _events(
+        self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Their positions, and the inputs that every graph has."""
+        positions = np.arange(first, first + len(events), dtype=np.int64)
+        cos, sin = rotary_angles(positions, times, self.config)
+        return positions, {"events": events, "ages": ages.astype(np.int64), "cos": cos, "sin": sin}
+
+    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
+        hidden = self._rings[-1][position % len(self._rings[-1])]
+        if not np.isfinite(hidden).all():
+            return None
         feed = {
             "hidden": hidden,
             "wait_bias": odds.wait,
@@ -69,17 +81,27 @@ class OnnxRuntime:
         wait, action, velocity = self._decide.run(None, feed)[0].tolist()
         return wait, action, velocity
 
-    def as_array(self, hidden: np.ndarray) -> np.ndarray:
-        return hidden.copy()
-
-    def from_array(self, hidden: np.ndarray) -> np.ndarray:
-        return hidden.copy()
+    def hidden(self, position: int) -> np.ndarray:
+        row: np.ndarray = self._rings[-1][position % len(self._rings[-1])].copy()
+        return row
 
     def rings(self) -> list[np.ndarray]:
         return [ring.copy() for ring in self._rings]
 
     def restore(self, rings: Sequence[np.ndarray]) -> None:
         self._rings = [ring.copy() for ring in rings]
+
+    def keep_warm(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _write(rings: Sequence[np.ndarray], rows: Sequence[np.ndarray], positions: np.ndarray) -> None:
+    """New rows [..., T, C] into their places; of more rows than a ring has, the last ones stay."""
+    for ring, new in zip(rings, rows, strict=True):
+        ring[..., positions % ring.shape[-2], :] = new
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

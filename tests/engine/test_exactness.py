@@ -16,10 +16,12 @@ from engine.engine import Engine  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import Runtime, open_runtime  # noqa: E402
+from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
+DEVICES = [n for n, on in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if on]
 LENGTH = 400  # the longest ring of the tiny preset has 72 rows
 
 
@@ -63,8 +65,10 @@ def full_forward(checkpoint: Path, music: list[Event]) -> np.ndarray:
     return hidden[0].numpy()
 
 
-@pytest.fixture(params=["eager", "onnx"])
+@pytest.fixture(params=["eager", "onnx", *DEVICES])
 def runtime(request: pytest.FixtureRequest, checkpoint: Path) -> Runtime:
+    if request.param in DEVICES:
+        return TorchRuntime(checkpoint, request.param, precision=torch.float32)
     return open_runtime(request.param, checkpoint)
 
 
@@ -125,3 +129,63 @@ def test_snapshot_is_exact(runtime: Runtime, music: list[Event]) -> None:
     engine.restore(snapshot)
     engine.rewind(145)
     assert engine.position == 145
+
+
+def test_a_long_past_at_once(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
+    """Its first part only reaches the cross-attention's rings; no hidden state that can still be asked for feels that."""
+    engine = Engine(runtime)
+    engine.absorb(music[1:])
+    assert close(engine.hidden(), full_forward[-1])
+    slack = engine.config.slack
+    assert close(engine.recent_hidden(slack + 1), full_forward[-slack - 1 :])
+
+
+def test_rebuilding_from_the_history_changes_nothing(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
+    engine = Engine(runtime)
+    for i in range(1, 300, 7):
+        engine.absorb(music[i : min(i + 7, 300)])
+    assert len(engine.snapshot().history) < 300, "the beginning is kept no longer"
+    engine.rebuild()
+    assert engine.position == 299
+    for i in range(300, LENGTH):
+        assert close(engine.hidden(), full_forward[i - 1])
+        engine.absorb([music[i]])
+
+
+class Faulty:
+    """A real runtime that fails when told to."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.fails = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._runtime, name)
+
+    def step(self, *inputs: np.ndarray) -> None:
+        if self.fails:
+            raise RuntimeError("the device is gone")
+        self._runtime.step(*inputs)
+
+
+def test_what_was_heard_while_the_runtime_failed_is_not_lost(
+    runtime: Runtime, music: list[Event], full_forward: np.ndarray
+) -> None:
+    faulty = Faulty(runtime)
+    engine = Engine(faulty)
+    engine.absorb(music[1:100])
+    faulty.fails = True
+    for i in range(100, 110):
+        with pytest.raises(RuntimeError, match="gone"):
+            engine.absorb([music[i]])
+    faulty.fails = False
+    engine.absorb([music[110]])
+    assert engine.position == 110
+    assert close(engine.hidden(), full_forward[110])
+
+
+def test_half_precision_is_close(checkpoint: Path, music: list[Event], full_forward: np.ndarray) -> None:
+    engine = Engine(TorchRuntime(checkpoint, precision=torch.bfloat16))
+    engine.absorb(music[1:])
+    difference = np.linalg.norm(engine.hidden() - full_forward[-1]) / np.linalg.norm(full_forward[-1])
+    assert 0 < difference < 0.05

@@ -79,7 +79,10 @@ class Situation(NamedTuple):
             elapsed=self.elapsed,
             closing=self.closing,
         )
-        return Event(*runtime.decide(runtime.from_array(self.hidden), asked))
+        runtime.restore([*runtime.rings()[:-1], np.tile(self.hidden, (runtime.config.slack + 1, 1))])
+        chosen = runtime.decide(0, asked)
+        assert chosen is not None
+        return Event(*chosen)
 
 
 def sounding_of(keys: list[int], *, pedal: bool = False) -> Sounding:

@@ -120,6 +120,7 @@ class ToyRuntime:
     """
 
     name = "toy"
+    warm_for: float | None = None
 
     def __init__(self, musician: Musician = improviser, config: ModelConfig = SMALL) -> None:
         self.musician = musician
@@ -127,45 +128,48 @@ class ToyRuntime:
         self.failures = 0
         self.broken = False
         self.steps = self.decisions = 0
-        self._digests: dict[int, int] = {}
+        self._hidden: dict[int, Hidden] = {}
 
     def reset(self) -> None:
-        self._digests.clear()
+        self._hidden.clear()
 
-    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[Hidden]:
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._may_fail()
         self.steps += len(events)
-        hidden = []
         for position, (event, age) in enumerate(zip(events, ages, strict=True), first):
-            before = self._digests.get(position - 1, 0) if position else 0
-            self._digests[position] = zlib.crc32(event.tobytes() + age.tobytes(), before)
-            hidden.append(Hidden(self._digests[position], position, age))
-        return hidden
+            before = self._hidden[position - 1].digest if position - 1 in self._hidden else 0
+            self._hidden[position] = Hidden(zlib.crc32(event.tobytes() + age.tobytes(), before), position, age)
 
-    def decide(self, hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+    remember = step
+
+    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
         self._may_fail()
         self.decisions += 1
-        wait, action, velocity = self.musician(hidden, odds)
+        if self.broken:
+            return None
+        wait, action, velocity = self.musician(self._hidden[position], odds)
         assert odds.wait[wait] > MASKED / 2, f"wait {wait} is masked"
         assert odds.action[action] > MASKED / 2, f"action {action} is masked"
         assert 0 <= velocity < VELOCITY_BINS
         return wait, action, velocity
 
-    def as_array(self, hidden: Hidden) -> np.ndarray:
-        if self.broken:
-            return np.full(AGES + 3, np.nan, np.float32)
-        parts = (hidden.digest & 0xFFFF, hidden.digest >> 16, hidden.position)  # 16 bits at a time: exact in float32
+    def hidden(self, position: int) -> np.ndarray:
+        hidden = self._hidden[position]
+        parts = (hidden.digest & 0xFFFF, hidden.digest >> 16, position)  # 16 bits at a time: exact in float32
         return np.array([*parts, *hidden.ages], np.float32)
 
-    def from_array(self, hidden: np.ndarray) -> Hidden:
-        low, high, position, *ages = hidden.astype(np.int64).tolist()
-        return Hidden(high << 16 | low, position, np.array(ages, np.int16))
-
     def rings(self) -> list[np.ndarray]:
-        return [np.array(list(self._digests.items()), np.int64).reshape(-1, 2)]
+        rows = [(one.digest, one.position, *one.ages.tolist()) for one in self._hidden.values()]
+        return [np.array(rows, np.int64).reshape(-1, 2 + AGES)]
 
     def restore(self, rings: Sequence[np.ndarray]) -> None:
-        self._digests = dict(rings[0].tolist())
+        self._hidden = {p: Hidden(digest, p, np.array(ages, np.int16)) for digest, p, *ages in rings[0].tolist()}
+
+    def keep_warm(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def _may_fail(self) -> None:
         if self.failures:

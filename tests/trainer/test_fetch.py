@@ -264,9 +264,7 @@ def test_waits_grow_up_to_a_bound(server: Server, tmp_path: Path, monkeypatch: p
     assert waits == [2, 4, 8, 16, 30, 30]
 
 
-def test_a_silent_server_is_left_and_asked_for_the_rest(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_silent_server_is_left_and_asked_for_the_rest(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server.script = [stall]
     assert get(server, tmp_path / "music.zip", timeout=0.4, attempts=9).read_bytes() == CONTENT
     assert "ReadTimeout" in caplog.text, "it was left, it did not end by itself"

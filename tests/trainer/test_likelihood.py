@@ -16,7 +16,7 @@ from engine.engine import Engine  # noqa: E402
 from engine.events import NOTE_OFF  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import open_runtime  # noqa: E402
-from engine.runtimes.eager import EagerRuntime  # noqa: E402
+from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
 from tests.trainer.test_train import music_of  # noqa: E402
 from trainer import likelihood  # noqa: E402
 from trainer.baselines import baseline  # noqa: E402
@@ -152,4 +152,4 @@ def test_int8_is_kept_only_where_it_costs_next_to_nothing(
 
 def test_ablations_that_cannot_stream_are_refused_by_the_engine() -> None:
     with pytest.raises(ValueError, match="cannot stream"):
-        Engine(EagerRuntime(PerceiverS(model_config("tiny", ["mask=block"]))))
+        Engine(TorchRuntime(PerceiverS(model_config("tiny", ["mask=block"]))))
