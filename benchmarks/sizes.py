@@ -15,13 +15,13 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from latency import improvised
 
 from engine.checkpoint import save_model
 from engine.config import PRESETS
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
+from perceivers_live.bench import improvised
 from trainer.export import write_onnx
 from trainer.int8 import quantise
 

@@ -65,6 +65,7 @@ def odds(
     barred: Collection[int] = (),
     elapsed: int = 0,
     opening: bool = False,
+    at_once: bool = False,
     closing: bool = False,
 ) -> Odds:
     """The odds of the event after ``sounding``.
@@ -73,8 +74,8 @@ def odds(
     ``own_pedal``: the pedal is down and the machine's to lift. ``strikes``: the pitches that it struck in this
     reply, in order (see ``weariness``). ``barred``: pitches not to be struck. ``elapsed``: steps that
     have passed in silence since the last event: shorter waits are impossible. ``opening``: it is the machine's turn and it
-    holds nothing: it strikes, and soon, where the data would often go on in silence. ``closing``: no new notes, the music is
-    being brought to its end.
+    holds nothing: it strikes, and soon (``at_once``: right after ``elapsed``), where the data would often go on in silence.
+    ``closing``: no new notes, the music is being brought to its end.
     """
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
     wait[: min(elapsed, MAX_WAIT)] = MASKED
@@ -91,7 +92,7 @@ def odds(
     if not np.delete(legal, REST).any():
         wait[:MAX_WAIT] = MASKED  # only time can pass, and a rest takes a full wait
     if opening and legal[:PITCHES].any():
-        wait[min(elapsed, MAX_WAIT) + SOON :] = MASKED
+        wait[min(elapsed, MAX_WAIT) + (1 if at_once else SOON) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), MASKED)
     action[:PITCHES] -= steering.variety * weariness(strikes)

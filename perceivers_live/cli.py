@@ -200,6 +200,31 @@ def demo(call_file: Path | None, output: Path, fast: bool, config_file: Path | N
 
 
 @main.command()
+@click.option("--history", type=int, multiple=True, help="Events of history to measure at; default: 1024, 8192 and 32768.")
+@click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="How often a step is measured.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
+@click.option("--probe", is_flag=True, hidden=True)
+@_engine_options
+def bench(
+    history: tuple[int, ...], count: int, json_file: Path | None, probe: bool, config_file: Path | None, **options: Any
+) -> None:
+    """Measure this machine: milliseconds a step, an event, a handover, start-up; against budgets and its memory's speed."""
+    from itertools import chain
+
+    from perceivers_live import bench
+
+    settings = _settings(config_file, options)
+    engine = _engine(settings)
+    if probe:
+        bench.probe(engine, settings)
+        return
+    given = {"--config": config_file, **{f"--{name}": value for name, value in options.items()}}
+    arguments = [text for name, value in given.items() if value is not None for text in (name, str(value))]
+    rows = chain(bench.start_up(arguments), bench.measure(engine, settings, history or bench.HISTORIES, count))
+    bench.report(rows, engine.runtime, json_file)
+
+
+@main.command()
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file to check.")
 @click.option("--default", is_flag=True, help="Print a settings file with every default.")
 def config(config_file: Path | None, default: bool) -> None:

@@ -1,10 +1,11 @@
-"""The ledger of what we made sound, and the only way to the output port."""
+"""The ledger of what sounds, by our doing and under the human's hands, and the only way to the output port."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import ALL_NOTES_OFF, RESET_CONTROLLERS, SUSTAIN, message_of
@@ -13,19 +14,36 @@ log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
 
 
+class Voicing(NamedTuple):
+    """How our notes leave: moved by so many semitones, and louder (positive) or softer by a curve, -1..1."""
+
+    transpose: int = 0
+    loudness: float = 0.0
+
+    def pitch(self, pitch: int) -> int:
+        """What it sounds as; what would leave the range of MIDI stays at its end."""
+        return min(max(pitch + self.transpose, 0), PITCHES - 1)
+
+    def velocity(self, velocity: int) -> int:
+        """``velocity`` 1..127 bent upwards or downwards; the ends stay where they are."""
+        return min(max(round(127 * (velocity / 127) ** 2**-self.loudness), 1), 127)
+
+
 class Ledger:
     """Sends actions and keeps account of them: every note-on gets exactly one note-off.
 
     All methods may be called from any thread. ``send`` takes one raw MIDI message; what it raises is passed on by ``play``, after
-    the account is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``.
+    the account is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``. Actions are in
+    the model's pitches, messages in those that ``voicing`` makes of them.
     """
 
-    def __init__(self, send: Send, *, channel: int = 0) -> None:
-        self._send = send
-        self._channel = channel
+    def __init__(self, send: Send, *, channel: int = 0, voicing: Callable[[], Voicing] = Voicing) -> None:
+        self._send, self._channel, self._voicing = send, channel, voicing
         self._lock = threading.RLock()
-        self._notes: set[int] = set()
+        self._notes: dict[int, int] = {}  # pitches that sound by our doing -> as what they were sent
         self._pedal = False
+        self._keys: set[int] = set()  # that the human holds
+        self.humans_pedal = False
         self._thru: set[tuple[int, int]] = set()  # (channel, pitch) of the human's notes, passed through
         self._thru_pedals: set[int] = set()  # channels
 
@@ -39,27 +57,60 @@ class Ledger:
     def pedal(self) -> bool:
         return self._pedal
 
+    @property
+    def humans_keys(self) -> frozenset[int]:
+        """Keys that the human holds."""
+        with self._lock:
+            return frozenset(self._keys)
+
+    @property
+    def barred(self) -> frozenset[int]:
+        """Pitches that would strike a key which the human holds."""
+        shift = self._voicing().transpose
+        return frozenset(key - shift for key in self.humans_keys if 0 <= key - shift < PITCHES)
+
+    def human(self, one: Timed) -> list[Timed]:
+        """Takes note of an action of the human's; if we hold that key, it is given up. Returns the releases sent."""
+        with self._lock:
+            if one.action < NOTE_OFF:
+                self._keys.add(one.action)
+                ours = [pitch for pitch, sent in self._notes.items() if sent == one.action]
+                return [Timed(one.time, NOTE_OFF + pitch) for pitch in ours if self._try(self.play, NOTE_OFF + pitch)]
+            if one.action < NOTE_OFF + PITCHES:
+                self._keys.discard(one.action - NOTE_OFF)
+            else:
+                self.humans_pedal = one.action == SUSTAIN_DOWN
+                if one.action == SUSTAIN_UP and self._pedal:  # one piano, one pedal: it comes up for both
+                    self._try(self.play, SUSTAIN_UP)
+            return []
+
     def play(self, action: int, velocity: int = 0) -> bool:
-        """Sends one action unless it would break the account (a note-on for a sounding note, a note-off for a silent one)."""
+        """Sends one action unless it would break the account (a note-on for a sounding note or a key that the human holds, a
+        note-off for a silent one); returns whether it did.
+        """
         with self._lock:
             if action < NOTE_OFF:
-                if action in self._notes:
+                voicing = self._voicing()
+                sent = voicing.pitch(action)
+                if action in self._notes or sent in self._keys:
                     return False
-                self._notes.add(action)  # before it is sent: if sending fails half-way it is closed, at worst once too often
+                for older in [pitch for pitch, as_sent in self._notes.items() if as_sent == sent]:
+                    self.play(NOTE_OFF + older)  # from before the transposition changed
+                self._notes[action] = sent  # before it is sent: if sending fails half-way it is closed, at worst once too often
+                self._send(message_of(sent, voicing.velocity(velocity), self._channel))
             elif action < NOTE_OFF + PITCHES:
-                if action - NOTE_OFF not in self._notes:
+                pitch = action - NOTE_OFF
+                if pitch not in self._notes:
                     return False
-            elif action == SUSTAIN_DOWN:
-                self._pedal = True
-            elif action != SUSTAIN_UP:
+                if (self._channel, self._notes[pitch]) not in self._thru:  # a key the human holds is not ours to cut
+                    self._send(message_of(NOTE_OFF + self._notes[pitch], 0, self._channel))
+                del self._notes[pitch]
+            elif action in (SUSTAIN_DOWN, SUSTAIN_UP):
+                self._pedal = self._pedal or action == SUSTAIN_DOWN
+                self._send(message_of(action, 0, self._channel))
+                self._pedal = action == SUSTAIN_DOWN
+            else:
                 return False
-            released = action - NOTE_OFF if NOTE_OFF <= action < NOTE_OFF + PITCHES else None
-            if released is None or (self._channel, released) not in self._thru:  # a key the human holds is not ours to cut
-                self._send(message_of(action, velocity, self._channel))
-            if released is not None:
-                self._notes.discard(released)
-            elif action == SUSTAIN_UP:
-                self._pedal = False
             return True
 
     def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
@@ -76,7 +127,7 @@ class Ledger:
             ends = (release and not strike and key in self._thru) or (pedal and message[2] < 64 and channel in self._thru_pedals)
             if releases_only and not ends:
                 return
-            if release and not strike and channel == self._channel and message[1] in self._notes:
+            if release and not strike and channel == self._channel and message[1] in self._notes.values():
                 self._thru.discard(key)  # it goes on sounding as ours, and we shall release it
                 return
             self._send(message)

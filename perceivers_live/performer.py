@@ -1,7 +1,12 @@
 """The performer: between what is heard, the engine, and the player's plan. It has no clock of its own: it is told the time,
 so that the same code plays live and renders offline.
 
-One history of what really sounded, human and machine, in 10 ms steps; the engine's state is always that history and the plan.
+    respond   answers when the human's phrase has ended; a key press silences it
+    duet      plays around the human from the first notes on; ends some time after the human's phrase
+    solo      plays on by itself; what the human plays is part of the music
+    listen    only remembers
+
+The engine's state is always the timeline (what really sounded) and the plan.
 """
 
 from __future__ import annotations
@@ -10,28 +15,31 @@ import dataclasses
 import enum
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.codec import spell, to_step
-from engine.engine import Engine
-from engine.events import NO_VELOCITY, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, velocity_bin
+from engine.codec import spell
+from engine.engine import Engine, Snapshot
+from engine.events import NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
 from engine.sampling import Steering, odds
+from perceivers_live.clock import Beats, Transport
 from perceivers_live.config import PhraseSettings
-from perceivers_live.controls import Controls, Snapshot
+from perceivers_live.controls import Controls
+from perceivers_live.controls import Snapshot as Values
 from perceivers_live.pace import correction
 from perceivers_live.phrases import PhraseDetector
-from perceivers_live.player import Planned, Player
+from perceivers_live.player import Interruption, Planned, Player
+from perceivers_live.timeline import Timeline
+from perceivers_live.turns import Turn
 
 log = logging.getLogger(__name__)
 
-LONGEST_SILENCE = 500  # steps; a longer one in the history is shortened to this
 KEPT_ON_CHANGE = 0.03  # seconds of the plan that survive a turned control
 SHORTEST_REPLY, LONGEST_REPLY = 2.0, 60.0  # seconds
-BREATH = 25  # steps: a wait this long, past the reply's due length, is a place to end
-OVERTIME = 1.5  # times the due length: from here on any gap between notes is a place to end, at twice the due length anything is
-GAP = 4  # steps: what lies closer together is one chord
+LINGERING = 4.0  # seconds that a duet may go on after the human's phrase, until a good end comes
+DUET_NOTES = 3  # of the human's, before a duet begins
 CROWD = 40  # events at one moment, after which time has to go on
 DECISION = 0.01  # seconds that a decision may take
 CLOSING_TIME = 150  # steps that the model has to release its last notes by itself
@@ -39,11 +47,25 @@ CLOSING_TIME = 150  # steps that the model has to release its last notes by itse
 
 class State(enum.Enum):
     LISTENING = "listening"
-    REPLYING = "replying"
+    PLAYING = "playing"
+
+
+class Reaction(NamedTuple):
+    """What an action of the human's made the player do at once."""
+
+    interruption: Interruption | None = None  # it was silenced
+    released: Sequence[Timed] = ()  # or it only gave up keys that the human struck
+
+
+class Memory(NamedTuple):
+    """A musical state: exact, whatever is played after it."""
+
+    snapshot: Snapshot
+    seed: int
 
 
 class Performer:
-    """Owns the engine. Every method is called from one thread, but for the player's, which are safe from all."""
+    """Owns the engine. Every method is called from one thread, but for ``react``, which is safe from all."""
 
     def __init__(
         self,
@@ -53,71 +75,113 @@ class Performer:
         phrase: PhraseSettings,
         *,
         seed: int | None = None,
+        beats: Beats | None = None,
         on_state: Callable[[State], None] = lambda _: None,
     ) -> None:
-        self._engine, self._player, self._controls = engine, player, controls
+        self._engine, self._player, self._controls, self._beats = engine, player, controls, beats
+        self.timeline = Timeline(engine)
         self._detector = PhraseDetector(phrase)
         self._session = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._on_state = on_state
-        self._origin: float | None = None  # time of step 0
         self.state = State.LISTENING
-        self._begun = self._due = 0.0  # the reply: when it began, how long it should be, in seconds
-        self._closing: int | None = None  # the step at which the last notes began to be released
-        self._floor = 0  # position of the last event that is no plan
-        self._version = -1
-        self._struck = False  # whether the reply has its first note
-        self._rate: float | None = None  # notes a second of the call that is answered
-        self._crowd = 0  # events of the plan since time last went on
+        self._turn = Turn(0.0, SHORTEST_REPLY)
+        self._seen = controls.snapshot()  # the values that the plan was made with
+        self._waiting = False  # the machine gave way: it begins again when it is asked to, or a new phrase has begun
+        self._stopped = False  # by the transport of whoever gives the beat
 
     # What happened.
 
-    def hear(self, actions: list[Timed], interruption: tuple[int | None, list[Timed]] | None = None) -> None:
-        """The human's actions, in time order, at the times they were played.
-
-        ``interruption`` is what ``Player.interrupt`` returned, if the player was silenced for them. In ``respond`` mode a
-        note-on does that (here, if the caller has not done it already); a release or a pedal change only puts the plan on
-        a new footing.
+    def react(self, actions: Sequence[Timed]) -> Reaction:
+        """The part of hearing that cannot wait for the engine: silences the machine at a key press where it only responds, and
+        else makes room for the key.
         """
-        if interruption is not None and interruption[0] is None and self.state is State.LISTENING:
+        struck = any(one.action < NOTE_OFF for one in actions)
+        given_up = self._player.make_room(actions)
+        if struck and self.state is State.PLAYING and self._controls.snapshot()["mode"] in ("respond", "listen"):
+            position, released = self._player.interrupt(actions[0].time)
+            return Reaction(Interruption(position, [*given_up, *released]))
+        return Reaction(None, given_up)
+
+    def hear(self, actions: Sequence[Timed], reaction: Reaction | None = None) -> None:
+        """The human's actions, in time order, at the times they were played; ``reaction``: what ``react`` returned for them, if
+        it was called already.
+        """
+        if reaction is None:
+            reaction = self.react(actions)
+        interruption, released = reaction.interruption, list(reaction.released)
+        if interruption is not None and interruption.position is None and self.state is State.LISTENING:
             interruption = None  # the reply had ended just before
         if not actions and interruption is None:
             return
-        if self.state is State.REPLYING and interruption is None:
-            if any(one.action < NOTE_OFF for one in actions):
-                interruption = self._player.interrupt(actions[0].time)
-            else:
-                self._rewind(self._player.cancel())
-        released: list[Timed] = []
         if interruption is not None:
-            position, released = interruption
-            self._rewind(position)
+            self._rewind(interruption.position)
+            released += interruption.released
             self._detector.reset()
             self._enter(State.LISTENING)
+        elif self.state is State.LISTENING:
+            end = self._detector.end()
+            if end is not None and actions[0].time > end:  # a phrase that got no answer is over: this is another
+                self._detector.reset()
+                self._waiting = False
+        else:
+            self._rewind(self._player.cancel())
+            if any(one.action < NOTE_OFF for one in actions):
+                self._turn.closing = None  # a duet goes on
         for one in actions:
             self._detector.feed(one)
-        self._absorb(sorted([*released, *actions], key=lambda one: one.time))
+        self.timeline.absorb(sorted([*released, *actions], key=lambda one: one.time))
 
     def takeover(self, now: float) -> None:
         """The machine plays from now on, whatever the human's phrase is at."""
-        controls = self._controls.snapshot()
-        if self.state is State.LISTENING and controls["mode"] == "respond" and not controls["hold"]:
-            self._reply(now)
+        self._waiting = False
+        if self.state is State.LISTENING and self._may_play(self._controls.snapshot()):
+            self._begin(now)
 
     def give_way(self, now: float) -> None:
         """The machine stops at once and listens."""
-        position, released = self._player.interrupt(now)
-        self._rewind(position)
-        self._absorb(released)
-        self._detector.reset()
-        self._enter(State.LISTENING)
+        self._waiting = True
+        self._silence(now)
+
+    def transport(self, change: Transport, now: float) -> None:
+        """The sequencer that gives the beat was started or stopped: stopped means silence."""
+        if change is Transport.STOPPED:
+            self._stopped = True
+            self._silence(now)
+        elif change in (Transport.STARTED, Transport.CONTINUED):
+            self._stopped = False
 
     def forget(self, now: float) -> None:
         """Everything heard and played is forgotten."""
         self._player.interrupt(now)
         self._detector.reset()
         self._enter(State.LISTENING)
-        self._origin, self._floor = None, 0
-        self._engine.forget()
+        self.timeline.forget()
+
+    def recover(self, now: float) -> None:
+        """After a fault anywhere below: silence, and the engine computed again from what really sounded. Raises what the engine
+        does if it has not recovered.
+        """
+        try:
+            self._silence(now)
+        finally:
+            self._enter(State.LISTENING)
+        self._engine.rebuild()
+
+    def memory(self, now: float) -> Memory:
+        """The musical state as it is now; the plan, not having sounded, is made anew."""
+        if self.state is State.PLAYING:
+            self._rewind(self._player.cancel(after=now))
+        return Memory(self._engine.snapshot(), self._seed(self._controls.snapshot()))
+
+    def recall(self, memory: Memory, now: float) -> None:
+        """Goes on from a saved state, as if nothing had happened since; what sounded then does not sound now."""
+        self._silence(now)
+        self._engine.restore(memory.snapshot)
+        self._session = memory.seed
+        self.timeline.origin, self.timeline.floor = now - self._engine.step / STEPS_PER_SECOND, self._engine.position
+        still = self._engine.sounding
+        hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in self._player.ledger.humans_keys]
+        self.timeline.absorb([Timed(now, action) for action in [*hanging, *([SUSTAIN_UP] if still.pedal else [])]])
 
     # What to do.
 
@@ -125,154 +189,169 @@ class Performer:
         """One piece of work; returns when there is more (``now`` or earlier: at once), None: not before something is heard."""
         controls = self._controls.snapshot()
         if self.state is State.LISTENING:
-            end = self._detector.end()
-            if end is None or controls["mode"] != "respond" or controls["hold"]:
-                return None
-            if now < end:
-                return end
-            self._reply(now)
+            if controls["mode"] != self._seen["mode"]:
+                self._seen, self._waiting = controls, False
+            begin = self._begin_at(controls, now)
+            if begin is None or begin > now:
+                return begin
+            self._begin(now)
             return now
-        if controls["mode"] != "respond" or controls["hold"]:
-            self.give_way(now)
-            return None
-        if controls.version != self._version:
-            self._version = controls.version
+        if not self._may_play(controls):
+            self._silence(now)
+            return now
+        if controls.version != self._seen.version:
+            if controls["mode"] == "respond" != self._seen["mode"] and self._detector.held:
+                self._silence(now)  # from now on a human who is playing is not played over
+                return now
+            self._seen = controls
             self._rewind(self._player.cancel(after=now + KEPT_ON_CHANGE))
-        ahead = self._time(self._engine.step) - now
+        elif self._player.torn:
+            self._rewind(self._player.cancel())
+        ahead = self.timeline.time(self._engine.step) - now
         lookahead = float(controls["lookahead_ms"]) / 1000
         if ahead > lookahead:
             return now + max(ahead - lookahead, 0.001)
         notes, pedal = self._player.holding()
-        if self._closing is not None and not notes and not pedal:
+        if self._turn.closing is not None and not notes and not pedal:
             return self._finish(now)
         self._continue(now, controls, notes, pedal)
         return now
 
-    def _reply(self, now: float) -> None:
-        controls = self._controls.snapshot()
-        start = self._detector.start
-        call = now - start if start is not None else SHORTEST_REPLY
-        self._due = min(max(call * float(controls["response_length"]), SHORTEST_REPLY), LONGEST_REPLY)
-        self._begun, self._closing, self._struck, self._version = now, None, False, controls.version
-        if self._origin is None:
-            self._origin = now
-        self._rate = self._detector.rate
-        self._skip_silence(now)
-        self._detector.reset()
-        self._player.begin(self._engine.position)
-        self._enter(State.REPLYING)
+    def _may_play(self, controls: Values) -> bool:
+        return controls["mode"] != "listen" and not controls["hold"] and not self._stopped
 
-    def _continue(self, now: float, controls: Snapshot, own: frozenset[int], own_pedal: bool) -> None:
+    def _begin_at(self, controls: Values, now: float) -> float | None:
+        """When the machine begins to play if nothing more is heard, None: it does not."""
+        if not self._may_play(controls):
+            return None
+        if controls["mode"] == "respond":
+            return self._detector.end()
+        if self._waiting:
+            return None
+        if controls["mode"] == "duet":
+            end = self._detector.end()  # a phrase that is over already is no reason to begin
+            return now if self._detector.notes >= DUET_NOTES and end is not None and now < end else None
+        return now
+
+    def _begin(self, now: float) -> None:
+        self._seen = controls = self._controls.snapshot()
+        start = self._detector.start
+        if controls["mode"] == "duet" and start is not None:
+            length = LINGERING
+        else:
+            call = now - start if start is not None else SHORTEST_REPLY
+            length = min(max(call * float(controls["response_length"]), SHORTEST_REPLY), LONGEST_REPLY)
+        self._turn = Turn(now, length, self._detector.rate, self._start_at(controls, now))
+        self.timeline.begin(now)
+        if controls["mode"] == "respond":
+            self._detector.reset()
+        self._player.begin(self._engine.position)
+        self._enter(State.PLAYING)
+
+    def _start_at(self, controls: Values, now: float) -> float | None:
+        """The next beat or bar, where that is asked for and there is one."""
+        if self._beats is None or controls["start_on"] == "now":
+            return None
+        ready = now + DECISION
+        bar = controls["start_on"] == "bar"
+        return self._beats.next_bar(ready, int(controls["beats_per_bar"])) if bar else self._beats.next_beat(ready)
+
+    def _due(self, controls: Values) -> float:
+        """From when on the turn may end."""
+        if controls["mode"] == "solo":
+            return math.inf
+        end = self._detector.end() if controls["mode"] == "duet" else None
+        return end if end is not None else self._turn.begun + self._turn.length
+
+    def _continue(self, now: float, controls: Values, own: frozenset[int], own_pedal: bool) -> None:
         """Decides one event, absorbs it and plans it: never for a moment that has passed once it is decided."""
-        self._skip_silence(now)
+        turn, engine = self._turn, self._engine
+        self.timeline.begin(now)
+        opening = turn.opening(own, engine.last)
         earliest = now + DECISION - min(0.0, self._output_offset())
-        elapsed = max(0, math.ceil((earliest - self._time(self._engine.step)) * STEPS_PER_SECOND))
-        elapsed = max(elapsed, int(self._crowd >= CROWD))
+        on_the_beat = opening and not turn.strikes and turn.start_at is not None and turn.start_at >= earliest
+        if on_the_beat:
+            assert turn.start_at is not None
+            elapsed = self.timeline.step(turn.start_at) - engine.step
+        else:
+            elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
+        elapsed = max(elapsed, int(turn.crowd >= CROWD), 0)
         while elapsed > 100:  # nothing happened for so long: that is part of the music
-            self._engine.absorb([Event(100, REST)])
+            engine.absorb([Event(100, REST)])
             elapsed -= 100
-        noise = np.random.default_rng((self._seed(controls), self._engine.position))
-        reply = self._engine.since(self._floor)
-        event = self._engine.decide(
+        noise = np.random.default_rng((self._seed(controls), engine.position))
+        event = engine.decide(
             odds(
-                self._engine.sounding,
-                self._steering(controls, reply),
+                engine.sounding,
+                self._steering(controls),
                 noise,
                 own=own,
-                own_pedal=own_pedal,
-                strikes=[one.pitch for one in reply if one.is_note_on],
-                barred=self._detector.held,
+                own_pedal=own_pedal and not self._player.ledger.humans_pedal,
+                strikes=[one.event.pitch for one in turn.strikes],
+                barred=self._player.ledger.barred,
                 elapsed=elapsed,
-                opening=self._opening(own),
-                closing=self._closing is not None,
+                opening=opening,
+                at_once=on_the_beat,
+                closing=turn.closing is not None,
             )
         )
-        step = self._engine.step + event.wait
-        played = self._time(step) - self._begun
-        if self._closing is None and self._may_end(event, played):
-            self._closing = self._engine.step  # this would begin a new phrase: the reply ends before it
-            return
-        if self._closing is not None and step - self._closing > CLOSING_TIME:
+        step = engine.step + event.wait
+        if turn.closing is None and turn.may_end(event, self.timeline.time(step), self._due(controls)):
+            turn.closing = engine.step  # this would begin a new phrase: the turn ends before it
+        elif turn.closing is not None and step - turn.closing > CLOSING_TIME:
             self._release_all(now)
-            return
-        self._crowd = 0 if event.wait else self._crowd + 1
-        self._struck = self._struck or event.is_note_on
+        else:
+            self._add(event)
+
+    def _add(self, event: Event) -> None:
+        """An event of the machine's, into the engine and the plan."""
         self._engine.absorb([event])
-        self._plan(event)
-
-    def _steering(self, controls: Snapshot, reply: list[Event]) -> Steering:
-        asked, pace = steering(controls), float(controls["pace"])
-        if self._rate is None or not pace:
-            return asked
-        return dataclasses.replace(asked, density=asked.density + pace * correction(reply, self._rate))
-
-    def _opening(self, own: frozenset[int]) -> bool:
-        """Whether the machine owes the human a note: nothing of its own sounds, and the reply begins or has just paused."""
-        return self._closing is None and not own and (not self._struck or self._engine.last.action == REST)
-
-    def _may_end(self, event: Event, played: float) -> bool:
-        """Whether the reply can end before ``event``, ``played`` seconds after it began: never within a chord."""
-        if not (event.is_note_on or event.action == REST) or played <= self._due:
-            return False
-        overdue = played / self._due
-        return event.wait >= BREATH or (overdue > OVERTIME and event.wait > GAP) or (overdue > 2 and event.wait > 0)
+        self._turn.add(self._engine.position, self._engine.step, event)
+        at = self.timeline.time(self._engine.step) + self._output_offset()
+        self._player.schedule([Planned(at, self._engine.position, event.action, event.velocity)])
 
     def _release_all(self, now: float) -> None:
         """The last notes and the pedal, let go together."""
-        step = max(self._engine.step, to_step(now - (self._origin or 0.0)) + 1)
+        step = max(self._engine.step, self.timeline.step(now) + 1)
         notes, pedal = self._player.holding()
         for action in [*(NOTE_OFF + pitch for pitch in sorted(notes)), *([SUSTAIN_UP] if pedal else [])]:
             for event in spell(step - self._engine.step, action):
-                self._engine.absorb([event])
-                self._plan(event)
+                self._add(event)
 
     def _finish(self, now: float) -> float | None:
-        """The plan is complete; the reply is over when it has sounded."""
+        """The plan is complete; the turn is over when it has sounded."""
         if self._player.planned():
             return now + 0.02
         self._player.end()
+        self._detector.reset()
         self._enter(State.LISTENING)
         return self.work(now)
+
+    def _silence(self, now: float) -> None:
+        """Ends the machine's turn, if it has one, and closes its notes."""
+        position, released = self._player.interrupt(now)
+        self._rewind(position)
+        self.timeline.absorb(released)
+        self._detector.reset()
+        self._enter(State.LISTENING)
+
+    def _rewind(self, position: int | None) -> None:
+        self.timeline.rewind(position)
+        self._turn.rewind(self._engine.position)
+
+    def _steering(self, controls: Values) -> Steering:
+        asked, pace = steering(controls), float(controls["pace"])
+        rate = self._detector.rate if controls["mode"] == "duet" else self._turn.rate
+        if rate is None or not pace:
+            return asked
+        strikes = [self.timeline.time(one.step) for one in self._turn.strikes]
+        lean = correction(strikes, self._turn.begun, self.timeline.time(self._engine.step), rate)
+        return dataclasses.replace(asked, density=asked.density + pace * lean)
 
     def _output_offset(self) -> float:
         return float(self._controls.snapshot()["output_offset_ms"]) / 1000
 
-    def _plan(self, event: Event) -> None:
-        at = self._time(self._engine.step) + self._output_offset()
-        self._player.schedule([Planned(at, self._engine.position, event.action, event.velocity)])
-
-    # The history.
-
-    def _absorb(self, actions: list[Timed]) -> None:
-        events: list[Event] = []
-        step = self._engine.step
-        for one in actions:
-            if self._origin is None:
-                self._origin = one.time
-            at = max(step, to_step(one.time - self._origin))
-            if at - step > LONGEST_SILENCE:
-                self._origin += (at - step - LONGEST_SILENCE) / STEPS_PER_SECOND
-                at = step + LONGEST_SILENCE
-            events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
-            step = at
-        self._engine.absorb(events)
-        self._floor = self._engine.position
-
-    def _skip_silence(self, now: float) -> None:
-        """Shortens a silence up to ``now`` that is too long to be music."""
-        surplus = to_step(now - (self._origin or 0.0)) - self._engine.step - LONGEST_SILENCE
-        if surplus > 0 and self._origin is not None:
-            self._origin += surplus / STEPS_PER_SECOND
-
-    def _rewind(self, position: int | None) -> None:
-        """Back to the last event of the plan that sounded, or to the human's last, whichever came later."""
-        if position is not None and max(position, self._floor) < self._engine.position:
-            self._engine.rewind(max(position, self._floor))
-
-    def _time(self, step: int) -> float:
-        return (self._origin or 0.0) + step / STEPS_PER_SECOND
-
-    def _seed(self, controls: Snapshot) -> int:
+    def _seed(self, controls: Values) -> int:
         seed = int(controls["seed"])
         return seed if seed >= 0 else self._session
 
@@ -282,16 +361,17 @@ class Performer:
             self._on_state(state)
 
 
-def steering(controls: Snapshot) -> Steering:
+def steering(controls: Values) -> Steering:
     """The controls that shape a decision."""
     low, high = sorted((int(controls["register_low"]), int(controls["register_high"])))
+    shift = int(controls["transpose"])  # what would leave the range of MIDI is not played
     return Steering(
         temperature=float(controls["temperature"]),
         min_p=float(controls["min_p"]),
         variety=float(controls["variety"]),
         density=float(controls["density"]),
         dynamics=float(controls["dynamics"]),
-        register_low=low,
-        register_high=high,
+        register_low=max(low, -shift),
+        register_high=min(high, PITCHES - 1 - shift),
         max_polyphony=int(controls["max_polyphony"]),
     )

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed, bin_velocity
@@ -31,6 +31,13 @@ class Planned(NamedTuple):
     velocity: int = 0  # bin, for a note-on
 
 
+class Interruption(NamedTuple):
+    """What a plan's early end left: the last position that sounded (None: there was no plan), and the releases sent."""
+
+    position: int | None
+    released: Sequence[Timed]
+
+
 class Player:
     """The plan and its way out. Safe to use from any thread; the plan is in time order, and so is the output."""
 
@@ -43,13 +50,14 @@ class Player:
         self._sounded: int | None = None  # position of the last event that sounded
         self._open = False
         self._last = float("-inf")  # planned time of that event
+        self.torn = False  # whether the plan did not fit what sounds any more, and was dropped: it has to be made anew
         self.played = self.late = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     def begin(self, position: int) -> None:
         """A new plan starts after ``position``."""
         with self._lock:
-            self._sounded, self._open = position, True
+            self._sounded, self._open, self.torn = position, True, False
 
     def end(self) -> None:
         """There is no plan any more; nothing can be scheduled until the next one begins."""
@@ -71,16 +79,20 @@ class Player:
         with self._lock:
             while self._plan and self._plan[-1].time > after:
                 self._plan.pop()
+            self.torn = False
             return self._plan[-1].position if self._plan else self._sounded
 
-    def interrupt(self, now: float) -> tuple[int | None, list[Timed]]:
-        """Silence at once: ends the plan and closes what sounds. Returns the last position that sounded (None if there was no
-        plan) and the releases sent.
-        """
+    def interrupt(self, now: float) -> Interruption:
+        """Silence at once: ends the plan and closes what sounds."""
         with self._lock:
             position = self._sounded
             self.end()
-            return position, self.ledger.close(now)
+            return Interruption(position, self._told(self.ledger.close(now)))
+
+    def make_room(self, actions: Sequence[Timed]) -> list[Timed]:
+        """Takes note of the human's keys and gives up those that we hold; returns the releases sent."""
+        with self._lock:
+            return self._told([released for one in actions for released in self.ledger.human(one)])
 
     def planned(self) -> int:
         """Events that have not sounded yet."""
@@ -116,8 +128,12 @@ class Player:
         if event.action >= REST:
             return  # a rest only passes time; the history can spell it again
         velocity = bin_velocity(event.velocity) if event.action < NOTE_OFF else 0
+        sent = True
         try:
-            sent = self.ledger.play(event.action, velocity)
+            if not self.ledger.play(event.action, velocity):
+                self._plan.clear()
+                self.torn = True
+                return
         except Exception:
             log.warning("the output port does not take notes")
             sent = False
@@ -126,10 +142,16 @@ class Player:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
+            self._told([Timed(event.time, event.action, velocity)])
+
+    def _told(self, sounded: list[Timed]) -> list[Timed]:
+        """Tells whoever watches, and returns what was told."""
+        for one in sounded:
             try:
-                self._heard(Timed(event.time, event.action, velocity))
+                self._heard(one)
             except Exception:  # whoever watches must not stop the music
                 log.exception("a listener failed")
+        return sounded
 
 
 class PlayerThread:

@@ -41,7 +41,7 @@ def render(
     while done < replies:
         was = performer.state
         more = None if replies == 1 and waiting else performer.work(now)
-        if was is State.REPLYING and performer.state is State.LISTENING:
+        if was is State.PLAYING and performer.state is State.LISTENING:
             done += 1
         if more is not None and more <= now:
             continue

@@ -1,6 +1,6 @@
 """A live session: ports, performer, player and OSC, each in the thread it belongs to.
 
-driver's callback     stamps, passes through, silences the machine at a key press, hands over to the performer
+driver's callback     stamps, sorts, passes through, silences the machine at a key press, hands over to the performer
 performer's thread    absorbs, detects phrase ends, generates        (the caller's)
 player's thread       sends on time
 osc's thread          sets controls, queues commands
@@ -17,31 +17,39 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from engine.engine import Engine
-from engine.events import NOTE_OFF, Timed
-from engine.midi import MessageReader, is_channel_message
+from engine.events import Timed
+from perceivers_live.clock import Beats, MidiClock, Transport
 from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
-from perceivers_live.ledger import Ledger
+from perceivers_live.echo import EchoGuard
+from perceivers_live.hearing import Hearing
+from perceivers_live.ledger import Ledger, Voicing
+from perceivers_live.memories import Memories
+from perceivers_live.midi_map import Binding, MidiMap
 from perceivers_live.osc import OscServer
-from perceivers_live.performer import Performer, State
+from perceivers_live.oscquery import OscQueryServer
+from perceivers_live.performer import Performer, Reaction, State
 from perceivers_live.player import Player, PlayerThread
 
 log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
-Heard = Callable[[Timed], None]
+RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
+Told = Callable[[Timed], None]
 
 
 class Played(NamedTuple):
-    """What the human did, and what the machine was made to drop for it."""
+    """What the human did, and what the player did for it at once."""
 
-    actions: list[Timed]
-    interruption: tuple[int | None, list[Timed]] | None
+    actions: Sequence[Timed]
+    reaction: Reaction
 
 
 class Session:
     """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
 
-    ``on_human`` and ``on_machine`` are told of everything that sounds, on the driver's and the player's thread.
+    ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what they
+    can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything that
+    sounds, on the driver's and the player's thread.
     """
 
     def __init__(
@@ -51,41 +59,66 @@ class Session:
         controls: Controls,
         send: Callable[[Sequence[int]], None],
         *,
-        on_human: Heard = lambda _: None,
-        on_machine: Heard = lambda _: None,
+        beats: Beats | None = None,
+        midi_map: Callable[[dict[str, Callable[[], object]], Callable[[Binding], None]], MidiMap] | None = None,
+        memories: Memories | None = None,
+        on_human: Told = lambda _: None,
+        on_machine: Told = lambda _: None,
         on_state: Callable[[State], None] = lambda _: None,
+        on_listening: Callable[[], None] = lambda: None,
         osc: bool = True,
     ) -> None:
-        self._settings, self._controls = settings, controls
+        self._settings, self._controls, self._memories = settings, controls, memories
         self._engine = engine
-        self._on_human, self._on_state = on_human, on_state
+        self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
         self._inbox: queue.SimpleQueue[Played | Callable[[], None] | None] = queue.SimpleQueue()
-        self._reader = MessageReader()
         self._stopping = threading.Event()
-        self.ledger = Ledger(send, channel=settings.midi.channel - 1)
+        self._relapse_until = 0.0
+        self.echo = EchoGuard()
+        self._send = send
+        self.ledger = Ledger(self._sent, channel=settings.midi.channel - 1, voicing=self._voicing)
         self.player = Player(self.ledger, on_machine)
-        self.performer = Performer(engine, self.player, controls, settings.phrase, on_state=self._entered)
+        clock = MidiClock() if settings.clock.source == "midi" else None
+        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=beats or clock, on_state=self._entered)
+        self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
+        self._hearing = Hearing(
+            settings.midi, controls, self.echo, clock=clock, midi_map=self._map, humans_keys=lambda: self.ledger.humans_keys
+        )
         self._serve_osc = osc and settings.osc.enabled
         self._osc: OscServer | None = None
+
+    # The driver's thread.
 
     def hear(self, now: float, message: Sequence[int]) -> None:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
         try:
-            channel = self._settings.midi.input_channel
-            if self._stopping.is_set() or not is_channel_message(message) or (channel and message[0] & 0x0F != channel - 1):
+            if self._stopping.is_set():
                 return
-            controls = self._controls.snapshot()
-            now += float(controls["input_offset_ms"]) / 1000
-            actions = self._reader.feed(now, message)
-            struck = any(one.action < NOTE_OFF for one in actions)
-            interruption = self.player.interrupt(now) if struck and self.performer.state is State.REPLYING else None
-            self._pass_on(message, releases_only=not controls["thru"])
-            if actions:
-                self._inbox.put(Played(actions, interruption))
-                for one in actions:
+            heard = self._hearing.feed(now, message)
+            reaction = self.performer.react(heard.actions) if heard.actions else Reaction()
+            if heard.thru:
+                self._pass_on(message, releases_only=not self._controls.get("thru"))
+            if heard.actions:
+                self._inbox.put(Played(heard.actions, reaction))
+                for one in heard.actions:
                     self._on_human(one)
+            if heard.takeover:
+                self._later(self.performer.takeover)
+            if heard.transport is not None:
+                self._moved(heard.transport)
         except Exception:
             log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
+
+    def input_lost(self, now: float) -> None:
+        """The input has gone away: the keys that were held on it are up."""
+        actions = self._hearing.close(now)
+        if actions:
+            self._inbox.put(Played(actions, self.performer.react(actions)))
+
+    def _moved(self, change: Transport) -> None:
+        if change is Transport.STOPPED:  # stop means silence, now
+            self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
+        self._later(lambda now: self.performer.transport(change, now))
 
     def _pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
         try:
@@ -93,32 +126,92 @@ class Session:
         except Exception as error:  # the output's fault must not make us deaf
             log.warning("the output port does not answer (%s)", error)
 
+    def _sent(self, message: Sequence[int]) -> None:
+        self.echo.sent(time.perf_counter(), message)
+        self._send(message)
+
+    def _voicing(self) -> Voicing:
+        controls = self._controls.snapshot()
+        return Voicing(int(controls["transpose"]), float(controls["loudness"]))
+
+    # What can be commanded, from any thread.
+
     def commands(self) -> dict[str, Callable[..., None]]:
         """What OSC can ask for besides the controls."""
+        commands: dict[str, Callable[..., None]] = dict(self._triggers())
+        if self._memories is not None:
+            commands |= {"save": self._save, "recall": self._recall}
+        if self._map is not None:
+            commands |= {"learn": self._learn, "unlearn": self._unlearn}
+        return commands
 
-        def later(method: Callable[[float], None]) -> Callable[[], None]:
-            return lambda: self._inbox.put(lambda: method(time.perf_counter()))
+    def _triggers(self) -> dict[str, Callable[[], None]]:
+        """The commands without arguments."""
 
         def panic() -> None:
-            self._inbox.put(Played([], self.player.interrupt(time.perf_counter())))
+            self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
             self.ledger.reset()
 
         performer = self.performer
         return {
-            "takeover": later(performer.takeover),
-            "yield": later(performer.give_way),
-            "forget": later(performer.forget),
+            "takeover": lambda: self._later(performer.takeover),
+            "yield": lambda: self._later(performer.give_way),
+            "forget": lambda: self._later(performer.forget),
             "panic": panic,
         }
+
+    def _later(self, method: Callable[[float], None]) -> None:
+        """Has the performer's thread do it, with the time then."""
+        self._inbox.put(lambda: method(time.perf_counter()))
+
+    def _save(self, name: str) -> None:
+        memories = self._memories
+        assert memories is not None
+        memories.check(name)
+
+        def save(now: float) -> None:
+            memory = self.performer.memory(now)
+            threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True).start()
+
+        self._later(save)
+
+    def _recall(self, name: str) -> None:
+        assert self._memories is not None
+        memory = self._memories.load(name)
+        self._later(lambda now: self.performer.recall(memory, now))
+
+    def _learn(self, target: str) -> None:
+        assert self._map is not None
+        self._map.learn(target, time.perf_counter())
+
+    def _unlearn(self, target: str) -> None:
+        assert self._map is not None
+        self._map.unlearn(target)
+
+    def _learnt(self, binding: Binding) -> None:
+        log.info("learnt: %s", binding)
+        if self._osc is not None:
+            self._osc.send_state(f"learnt {binding.target}")
+
+    def _reported(self, action: Callable[[], None]) -> None:
+        """Does it; a fault is for the log and the subscribers."""
+        try:
+            action()
+        except Exception as error:
+            self._fault("state", error)
+
+    def _fault(self, code: str, error: Exception) -> None:
+        log.warning("%s", error)
+        if self._osc is not None:
+            self._osc.send_error(code, f"{type(error).__name__}: {error}")
+
+    # The performer's thread.
 
     def run(self) -> None:
         """Performs until ``stop`` is called, from any thread or signal handler; leaves nothing sounding. Raises ``OscError``."""
         with ExitStack() as closing:
             if self._serve_osc:
-                osc = self._settings.osc
-                self._osc = OscServer(self._controls, self.commands(), osc.host, osc.port, osc.reply_port)
-                closing.callback(self._osc.close)
-                log.info("OSC on %s:%d", self._osc.host, self._osc.port)
+                self._open_osc(closing)
             closing.callback(self._controls.on_change(lambda *_: self._inbox.put(lambda: None)))  # a turned control wakes us
             player = PlayerThread(self.player)
             closing.callback(self._silence)
@@ -126,6 +219,7 @@ class Session:
             player.start()
             closing.callback(player.stop)
             log.info("listening; play, and pause to hear the answer")
+            self._on_listening()
             while not self._stopping.is_set():
                 self._turn()
 
@@ -133,27 +227,34 @@ class Session:
         self._stopping.set()
         self._inbox.put(None)
 
+    def _open_osc(self, closing: ExitStack) -> None:
+        osc, commands = self._settings.osc, self.commands()
+        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port)
+        closing.callback(self._osc.close)
+        log.info("OSC on %s:%d", self._osc.host, self._osc.port)
+        if osc.query_port >= 0:
+            query = OscQueryServer(self._controls, commands, self._osc.host, self._osc.port, osc.host, osc.query_port)
+            closing.callback(query.close)
+            log.info("OSCQuery on http://%s:%d", query.host, query.port)
+
     def _turn(self) -> None:
         """One round of the performer: work if there is any, else wait for something to happen."""
         try:
             due = self.performer.work(time.perf_counter())
-            wait = None if due is None else due - time.perf_counter()
-            self._take(wait)
+            self._take(None if due is None else due - time.perf_counter())
         except Exception as error:
             log.exception("the engine failed; silent until it has recovered")
-            self._recover(error)
+            self._fault("engine", error)
+            self._recover()
 
     def _take(self, wait: float | None) -> None:
         """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it; notes are absorbed together."""
-        try:
-            item = self._inbox.get_nowait() if wait is not None and wait <= 0 else self._inbox.get(timeout=wait)
-        except queue.Empty:
-            return
+        item = self._next(wait)
         played: list[Played] = []
-        while True:
+        while item is not None:
             if isinstance(item, Played):
                 played.append(item)
-            elif item is not None:
+            else:
                 self._heard(played)
                 played = []
                 item()
@@ -163,18 +264,33 @@ class Session:
                 break
         self._heard(played)
 
+    def _next(self, wait: float | None) -> Played | Callable[[], None] | None:
+        """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
+        end, warm_for = None if wait is None else time.perf_counter() + wait, self._engine.runtime.warm_for
+        while True:
+            left = None if end is None else end - time.perf_counter()
+            patience = left if warm_for is None else warm_for if left is None else min(left, warm_for)
+            try:
+                return self._inbox.get_nowait() if patience is not None and patience <= 0 else self._inbox.get(timeout=patience)
+            except queue.Empty:
+                if patience is left:
+                    return None
+                self._engine.runtime.keep_warm()
+
     def _heard(self, played: list[Played]) -> None:
         if played:
-            interruption = next((one.interruption for one in played if one.interruption is not None), None)
-            self.performer.hear([action for one in played for action in one.actions], interruption)
+            interruption = next((one.reaction.interruption for one in played if one.reaction.interruption is not None), None)
+            released = [timed for one in played for timed in one.reaction.released]
+            actions = [action for one in played for action in one.actions]
+            self.performer.hear(actions, Reaction(interruption, released))
 
-    def _recover(self, error: Exception) -> None:
-        """Silence, and a fresh memory: better to have forgotten than to be stuck."""
-        if self._osc is not None:
-            self._osc.send_error("engine", f"{type(error).__name__}: {error}")
+    def _recover(self) -> None:
+        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
+        forget = time.perf_counter() < self._relapse_until
         while not self._stopping.is_set():
             try:
-                self.performer.forget(time.perf_counter())
+                (self.performer.forget if forget else self.performer.recover)(time.perf_counter())
+                self._relapse_until = time.perf_counter() + RELAPSE
                 return
             except Exception:
                 log.exception("the engine has not recovered yet")
@@ -188,8 +304,7 @@ class Session:
     def _silence(self) -> None:
         self.player.end()
         self._quietly(self.ledger.reset)
-        played = self.player.played
-        log.info("closed: %d events played, %d of them late", played, self.player.late)
+        log.info("closed: %d events played, %d of them late", self.player.played, self.player.late)
 
     @staticmethod
     def _quietly(action: Callable[[], None]) -> None:

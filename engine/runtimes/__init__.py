@@ -49,6 +49,7 @@ class Runtime(Protocol):
 
     name: str
     config: ModelConfig
+    step_bytes: int  # weights and rings: what absorbing one event reads
     warm_for: float | None  # idle seconds after which ``keep_warm`` should be called, None = never
 
     def reset(self) -> None:

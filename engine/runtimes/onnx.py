@@ -38,6 +38,7 @@ class OnnxRuntime:
             if inputs.get(name) != shape:
                 raise CheckpointError(f"{step}: input {name} is {inputs.get(name)}, its config says {shape}")
         self.reset()
+        self.step_bytes = step.stat().st_size + sum(ring.nbytes for ring in self._rings)
 
     def reset(self) -> None:
         self._rings = [np.zeros(shape, np.float32) for shape in (*ring_shapes(self.config), hidden_shape(self.config))]

@@ -51,7 +51,9 @@ class TorchRuntime:
         self.warm_for = 0.05 if self.device.type == "cuda" else None
         dtype = self._model.embedding.sounding.weight.dtype
         shapes = [*ring_shapes(self.config), hidden_shape(self.config)]
+        blocks = [parameter for block in self._model.blocks for parameter in block.parameters()]
         self._rings = [torch.zeros(shape, dtype=dtype, device=self.device) for shape in shapes]
+        self.step_bytes = sum(tensor.nbytes for tensor in (*blocks, *self._rings))
         step, remember = Step(self._model), Remember(self._model)
 
         def stepped(*inputs: Tensor) -> Sequence[Tensor]:

@@ -89,7 +89,7 @@ def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: in
             pure_data.send_osc(f"/perceivers/{name}", value)
         heard, told = len(notes_on(pure_data.received())), len(states(pure_data))
         pure_data.play(phrase())
-        pure_data.wait_for(lambda: "replying" in states(pure_data)[told:], PATIENCE)
+        pure_data.wait_for(lambda: "playing" in states(pure_data)[told:], PATIENCE)
         pure_data.wait_for(lambda: states(pure_data)[-1] == "listening", PATIENCE)
         return [(message.data1, message.data2) for message in notes_on(pure_data.received())[heard:]]
 

@@ -120,6 +120,7 @@ class ToyRuntime:
     """
 
     name = "toy"
+    step_bytes = 0
     warm_for: float | None = None
 
     def __init__(self, musician: Musician = improviser, config: ModelConfig = SMALL) -> None:
@@ -240,19 +241,6 @@ def unbalanced(messages: Iterable[Message]) -> list[str]:
 # --- a performer on a virtual clock --------------------------------------------------------------------------------
 
 
-class _RecordedLedger(Ledger):
-    """Notes down what an interruption releases; the player reports everything else."""
-
-    def __init__(self, send: Callable[[Sequence[int]], None], sounded: list[Timed]) -> None:
-        super().__init__(send)
-        self._sounded = sounded
-
-    def close(self, now: float = 0.0) -> list[Timed]:
-        released = super().close(now)
-        self._sounded += released
-        return released
-
-
 class Stage:
     """A performer and a player in virtual time, with a record of everything that sounded."""
 
@@ -271,7 +259,7 @@ class Stage:
         self.sounded: list[Timed] = []  # human and machine, in the order in which it did
         self.sent_at: list[tuple[float, Timed]] = []  # what the player sounded, and when
         self.states: list[State] = []
-        self.player = Player(_RecordedLedger(self.port.send, self.sounded), self._heard)
+        self.player = Player(Ledger(self.port.send), self._heard)
         self.performer = Performer(
             self.engine, self.player, self.controls, phrase or PhraseSettings(), seed=seed, on_state=self.states.append
         )
@@ -283,11 +271,11 @@ class Stage:
 
     @property
     def replying(self) -> bool:
-        return self.performer.state is State.REPLYING
+        return self.performer.state is State.PLAYING
 
     @property
     def machine(self) -> list[Timed]:
-        """What the machine played; an interruption's releases not included."""
+        """What the machine played, an interruption's releases included."""
         return [timed for _, timed in self.sent_at]
 
     def run(self, until: float, *, stop: Callable[[], bool] = lambda: False) -> None:
@@ -321,7 +309,7 @@ class Stage:
 
     def expected(self) -> list[tuple[int, int, int]]:
         """What it should remember, from what really sounded; for sessions without a silence that is shortened."""
-        origin = self.performer._origin or 0.0
+        origin = self.performer.timeline.origin or 0.0
         step, out = 0, []
         for one in self.sounded:
             step = max(step, int(np.floor((one.time - origin) * 100 + 0.5)))

@@ -4,45 +4,48 @@ from __future__ import annotations
 
 import pytest
 
-from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, STEPS_PER_SECOND, Event, Timed
+from engine.events import NOTE_ON, Timed
 from perceivers_live.config import PhraseSettings
 from perceivers_live.pace import LIMIT, correction
 from perceivers_live.phrases import PhraseDetector
 
 
-def even(rate: float, seconds: float) -> list[Event]:
-    """Notes at an even rate, each released half way to the next."""
-    gap = round(STEPS_PER_SECOND / rate)
-    note = [Event(gap - gap // 2, NOTE_ON + 60, 16), Event(gap // 2, NOTE_OFF + 60, NO_VELOCITY)]
-    return note * round(rate * seconds)
+def even(rate: float, seconds: float, begin: float = 0.0) -> list[float]:
+    """Onsets at an even rate."""
+    return [begin + (i + 1) / rate for i in range(round(rate * seconds))]
+
+
+def after(strikes: list[float], rate: float) -> float:
+    """The correction at the last onset, for a reply that began at 0."""
+    return correction(strikes, 0.0, strikes[-1], rate)
 
 
 def test_nothing_is_corrected_before_the_first_note() -> None:
-    assert correction([], 8.0) == pytest.approx(0)
+    assert correction([], 0.0, 0.0, 8.0) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("rate", [1.0, 5.0, 20.0])
 def test_a_reply_at_the_pace_of_the_call_is_left_alone(rate: float) -> None:
-    assert abs(correction(even(rate, 10), rate)) < 0.15
+    assert abs(after(even(rate, 10), rate)) < 0.2
 
 
 def test_what_is_too_fast_is_held_back_and_what_is_too_slow_is_pushed() -> None:
-    assert correction(even(20, 10), 5.0) < -0.5
-    assert correction(even(2, 10), 5.0) > 0.5
+    assert after(even(20, 10), 5.0) < -0.5
+    assert after(even(2, 10), 5.0) > 0.5
 
 
 def test_it_grows_with_the_time_that_the_pace_is_wrong_up_to_a_limit() -> None:
-    corrections = [correction(even(10, seconds), 5.0) for seconds in (0.5, 2, 8)]
+    corrections = [after(even(10, seconds), 5.0) for seconds in (0.5, 2, 8)]
     assert 0 > corrections[0] > corrections[1] > corrections[2]
-    assert correction(even(50, 30), 0.1) == -LIMIT
+    assert after(even(50, 30), 0.1) == -LIMIT
 
 
 def test_what_is_long_ago_is_forgotten() -> None:
-    assert abs(correction([*even(20, 10), *even(5, 30)], 5.0)) < 0.15
+    assert abs(after([*even(20, 10), *even(5, 30, 10.0)], 5.0)) < 0.15
 
 
 def test_silence_makes_it_hurry() -> None:
-    assert correction([*even(5, 3), Event(100, NOTE_ON + 60, 16)], 5.0) > correction(even(5, 3), 5.0)
+    assert correction(even(5, 3), 0.0, 4.0, 5.0) > after(even(5, 3), 5.0)
 
 
 def test_the_pace_of_a_phrase_is_its_notes_a_second() -> None:

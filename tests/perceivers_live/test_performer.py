@@ -125,7 +125,7 @@ def test_the_reply_begins_when_the_phrase_has_ended() -> None:
     assert stage.performer.state is State.LISTENING
     stage.run(20.0, stop=lambda: bool(stage.machine))
     assert END_OF_CALL + 0.5 <= stage.machine[0].time < END_OF_CALL + 2.5
-    assert stage.states == [State.REPLYING]
+    assert stage.states == [State.PLAYING]
 
 
 def test_nothing_is_played_during_a_running_passage() -> None:
@@ -141,7 +141,7 @@ def test_a_reply_ends_by_itself_and_leaves_nothing_sounding(musician: Musician, 
     stage = Stage(musician, seed=seed)
     stage.hear(*CALL)
     stage.run(40.0)
-    assert stage.states == [State.REPLYING, State.LISTENING]
+    assert stage.states == [State.PLAYING, State.LISTENING]
     assert stage.port.silent
     assert unbalanced(m for m in stage.port.messages if m[0] < 0xB0) == []
     assert stage.player.holding() == (frozenset(), False)
@@ -153,14 +153,14 @@ def test_a_reply_without_a_pause_ends_all_the_same(musician: Musician) -> None:
     stage = Stage(musician)
     stage.hear(*CALL)
     stage.run(30.0, stop=lambda: len(stage.states) == 2 or stage.runtime.decisions > 20_000)
-    assert stage.states == [State.REPLYING, State.LISTENING]
+    assert stage.states == [State.PLAYING, State.LISTENING]
 
 
 def test_a_reply_that_falls_silent_ends() -> None:
     stage = Stage(silent)
     stage.hear(*CALL)
     stage.run(60.0)
-    assert stage.states == [State.REPLYING, State.LISTENING]
+    assert stage.states == [State.PLAYING, State.LISTENING]
 
 
 def test_replies_last_in_proportion_to_the_call() -> None:
@@ -252,9 +252,9 @@ def test_an_interruption_that_the_callback_has_made_already_comes_to_the_same() 
     here, before = replying(seconds=0.8), replying(seconds=0.8)
     key = Timed(here.now, NOTE_ON + 30, 80)
     here.hear(key)
-    interruption = before.player.interrupt(before.now)
+    reaction = before.performer.react([key])
     before.performer.work(before.now)  # the performer was busy, and does not know yet
-    before.performer.hear([key], interruption)
+    before.performer.hear([key], reaction)
     before.sounded.append(key)
     assert here.history() == before.history()
     check_memory(before)
@@ -264,7 +264,7 @@ def test_the_human_is_answered_again_after_an_interruption() -> None:
     stage = replying(seconds=0.5)
     stage.hear(*phrase(stage.now, 6, 0.2))
     stage.run(stage.now + 30)
-    assert stage.states == [State.REPLYING, State.LISTENING, State.REPLYING, State.LISTENING]
+    assert stage.states == [State.PLAYING, State.LISTENING, State.PLAYING, State.LISTENING]
     assert stage.port.silent
     check_memory(stage)
 
@@ -402,7 +402,7 @@ def test_takeover_needs_no_call() -> None:
     stage.command(stage.performer.takeover)
     stage.run(stage.now + 20)
     assert stage.machine
-    assert stage.states == [State.REPLYING, State.LISTENING]
+    assert stage.states == [State.PLAYING, State.LISTENING]
     assert stage.port.silent
     check_memory(stage)
 
@@ -427,7 +427,7 @@ def test_giving_way_silences_and_remembers_what_sounded(musician: Musician) -> N
     stage.hear(*phrase(stage.now, 8, 0.2))
     stage.run(stage.now + 30)
     assert stage.port.silent
-    assert stage.states[-2:] == [State.REPLYING, State.LISTENING]
+    assert stage.states[-2:] == [State.PLAYING, State.LISTENING]
 
 
 def test_forgetting_leaves_an_empty_memory_and_a_playing_performer() -> None:
@@ -440,7 +440,7 @@ def test_forgetting_leaves_an_empty_memory_and_a_playing_performer() -> None:
     stage.hear(*phrase(stage.now + 500.0, 8, 0.2))
     assert stage.history()[0][0] == 0
     stage.run(stage.now + 30)
-    assert stage.states[-2:] == [State.REPLYING, State.LISTENING]
+    assert stage.states[-2:] == [State.PLAYING, State.LISTENING]
     check_memory(stage)
 
 

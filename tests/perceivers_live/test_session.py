@@ -65,7 +65,7 @@ class Stage:
 
     @property
     def replying(self) -> bool:
-        return self.session.performer.state is State.REPLYING
+        return self.session.performer.state is State.PLAYING
 
     def hear(self, *messages: Message) -> None:
         for message in messages:
@@ -127,7 +127,7 @@ def test_a_phrase_is_answered() -> None:
         stage.until_playing()
         assert [one.action for one in stage.human[::2]] == [NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67]
         assert min(one.time for one in stage.machine) > stage.human[-1].time
-    assert stage.states[0] is State.REPLYING
+    assert stage.states[0] is State.PLAYING
     assert unbalanced(notes_only(stage.port.messages)) == []
 
 
@@ -137,7 +137,7 @@ def test_a_reply_ends_and_the_next_phrase_is_answered() -> None:
             stage.play()
             stage.until(lambda turn=turn: len(stage.states) == 2 * turn)
             assert stage.port.silent
-    assert stage.states == [State.REPLYING, State.LISTENING] * 2
+    assert stage.states == [State.PLAYING, State.LISTENING] * 2
 
 
 def test_a_key_press_silences_at_once() -> None:

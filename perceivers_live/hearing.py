@@ -1,0 +1,93 @@
+"""What comes in at the MIDI port, sorted: beats to the clock, controllers to what they are bound to, echoes to nowhere, and the
+rest is music. Runs in the driver's callback, so nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_UP, Timed
+from engine.midi import MessageReader, is_channel_message
+from perceivers_live.clock import MidiClock, Transport
+from perceivers_live.config import MidiSettings
+from perceivers_live.controls import Controls
+from perceivers_live.echo import EchoGuard
+from perceivers_live.midi_map import MidiMap
+
+
+class Heard(NamedTuple):
+    """What one message meant: music, and what of it may be passed on; a change of the transport; a wish to hand over."""
+
+    actions: Sequence[Timed] = ()
+    thru: bool = False  # the message may be passed on as it is
+    transport: Transport | None = None
+    takeover: bool = False
+
+
+NOTHING = Heard()
+
+
+class Hearing:
+    """Fed by one thread. ``humans_keys``: the keys that count as held by now, to tell a release from an echo of ours."""
+
+    def __init__(
+        self,
+        settings: MidiSettings,
+        controls: Controls,
+        echo: EchoGuard,
+        *,
+        clock: MidiClock | None = None,
+        midi_map: MidiMap | None = None,
+        humans_keys: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        self._settings, self._controls, self._echo = settings, controls, echo
+        self._clock, self._map, self._humans_keys = clock, midi_map, humans_keys
+        self._reader = MessageReader()
+        self._heard: set[int] = set()  # keys that are down and within the range that is listened to
+
+    def feed(self, now: float, message: Sequence[int]) -> Heard:
+        """One raw message at a time in monotonic seconds."""
+        if message and message[0] >= 0xF0:
+            change = self._clock.feed(now, message) if self._clock is not None else None
+            return Heard(transport=change) if change is not None else NOTHING
+        if not is_channel_message(message):
+            return NOTHING
+        if self._is_echo(now, message) or (self._map is not None and self._map.feed(now, message)):
+            return NOTHING
+        channel = self._settings.input_channel
+        if channel and message[0] & 0x0F != channel - 1:
+            return NOTHING
+        if self._is_trigger(message):
+            return Heard(takeover=message[0] & 0xF0 == 0x90 and message[2] > 0)
+        at = now + float(self._controls.get("input_offset_ms")) / 1000
+        return Heard([one for one in self._reader.feed(at, message) if self._is_listened_to(one)], thru=True)
+
+    def close(self, now: float) -> list[Timed]:
+        """The input is gone: whatever is still held is let go."""
+        released = [one for one in self._reader.close(now) if one.action == SUSTAIN_UP or self._is_listened_to(one)]
+        self._heard.clear()
+        return released
+
+    def _is_echo(self, now: float, message: Sequence[int]) -> bool:
+        release = message[0] & 0xF0 == 0x80 or (message[0] & 0xF0 == 0x90 and message[2] == 0)
+        if release and message[1] in self._humans_keys():
+            return False  # the human lets go of a key; ours are never the same
+        return self._echo.is_echo(now, message)
+
+    def _is_trigger(self, message: Sequence[int]) -> bool:
+        return message[0] & 0xF0 in (0x80, 0x90) and message[1] == self._settings.takeover_key
+
+    def _is_listened_to(self, one: Timed) -> bool:
+        if one.action < NOTE_OFF:
+            pitch = one.action - NOTE_ON
+            low, high = int(self._controls.get("listen_low")), int(self._controls.get("listen_high"))
+            if low <= pitch <= high:
+                self._heard.add(pitch)
+            return low <= pitch <= high
+        if one.action < NOTE_OFF + PITCHES:
+            pitch = one.action - NOTE_OFF
+            was = pitch in self._heard
+            self._heard.discard(pitch)
+            return was
+        return True
