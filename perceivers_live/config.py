@@ -131,11 +131,11 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
             out of range (nothing is clamped); a lower limit above its upper one.
     """
     source = Path(path) if path is not None else find_file()
-    text = "" if source is None else _read(source)
+    text = "" if source is None else read_text(source)
     values: dict[str, dict[str, Any]] = {
         table: {key: spec.default for key, spec in specs.items()} for table, specs in SCHEMA.items()
     }
-    for table, entries in ({} if source is None else _parse(text, source)).items():
+    for table, entries in ({} if source is None else parse_toml(text, source)).items():
         if table not in SCHEMA or not isinstance(entries, dict):
             raise ConfigError(_where(source, text, table) + _not_a_table(table, entries))
         for key, value in entries.items():
@@ -180,7 +180,8 @@ def default_toml() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file that a user writes. Raises ConfigError: unreadable, over 1 MB or not UTF-8."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -196,7 +197,8 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{printable(path)}:{line}: not UTF-8 text: found byte 0x{content[error.start]:02x}") from None
 
 
-def _parse(text: str, source: Path) -> dict[str, Any]:
+def parse_toml(text: str, source: Path) -> dict[str, Any]:
+    """The document in `text`, which is from `source`. Raises ConfigError: not valid TOML."""
     try:
         return tomllib.loads(text)
     except RecursionError:

@@ -2,7 +2,8 @@
 
     /perceivers/<control> value      sets it, clamped to its range; the *other* subscribers receive the same message
     /perceivers/<control>            replies with the same address and the current value
-    /perceivers/<command> [args]     runs a command; a lone number is a push button's state: 0 (released) does nothing
+    /perceivers/<command> [args]     runs a command; a lone number is a push button's state: 0 (released) does nothing;
+                                     an impulse (I or N) runs it too
     /perceivers/subscribe [port]     sends changes, state, stats and errors to this port of the sender
                                      (without one: where replies go)
     /perceivers/unsubscribe [port]   ends that; without a port, for everything the sender subscribed
@@ -195,6 +196,7 @@ class OscServer:
 
     def _command(self, name: str, values: list[Any], sender: Address) -> None:
         command, signature = self._commands[name]
+        values = [] if values == [None] else values
         if signature is not None and not _fits(signature, values):
             if len(values) != 1 or not isinstance(values[0], (bool, int, float)) or not _fits(signature, []):
                 allowed = ", ".join(signature.parameters) or "none"

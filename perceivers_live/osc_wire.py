@@ -82,9 +82,10 @@ def messages_of(datagram: bytes) -> list[OscMessage]:
         elif packet.startswith(b"/"):
             tags_at = (packet.find(b"\0") // 4 + 1) * 4
             tags = packet[tags_at : packet.find(b"\0", tags_at)]
-            if tags.translate(None, b",ihfdsbrmtTFN[]"):
+            if tags.translate(None, b",ihfdsbrmtTFNI[]"):
                 raise ValueError(f"type tags {shown(tags)}")
-            messages.append(OscMessage(packet))
+            known = tags.replace(b"I", b"N")  # an impulse carries as little as nil, which python-osc knows
+            messages.append(OscMessage(packet[:tags_at] + known + packet[tags_at + len(tags) :]))
         else:
             raise ValueError(f"found {shown(packet[:16])} where a message or a bundle begins")
         if len(messages) + len(waiting) > _MAX_MESSAGES:

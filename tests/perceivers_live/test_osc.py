@@ -204,6 +204,13 @@ def test_a_push_button_runs_a_command_when_pressed_and_not_when_released(
     assert calls == [("panic",)] * 3
 
 
+def test_an_impulse_runs_a_command(surface: Client, calls: list[tuple[object, ...]]) -> None:
+    surface.raw(b"/perceivers/panic\0\0\0,I\0\0")
+    surface.raw(b"/perceivers/panic\0\0\0,N\0\0")
+    assert surface.all() == []
+    assert calls == [("panic",)] * 2
+
+
 def test_replies_go_to_the_configured_port(controls: Controls) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
