@@ -36,7 +36,7 @@ class Player:
 
     def __init__(self, ledger: Ledger, heard: Callable[[Timed], None] = lambda _: None) -> None:
         self.ledger = ledger
-        self._heard = heard  # told of everything that sounds, with its planned time
+        self._heard = heard  # told of everything that sounds, with its planned time, and of an interruption's releases
         self._plan: deque[Planned] = deque()
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
@@ -80,7 +80,10 @@ class Player:
         with self._lock:
             position = self._sounded
             self.end()
-            return position, self.ledger.close(now)
+            released = self.ledger.close(now)
+            for one in released:
+                self._tell(one)
+            return position, released
 
     def planned(self) -> int:
         """Events that have not sounded yet."""
@@ -126,10 +129,13 @@ class Player:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
-            try:
-                self._heard(Timed(event.time, event.action, velocity))
-            except Exception:  # whoever watches must not stop the music
-                log.exception("a listener failed")
+            self._tell(Timed(event.time, event.action, velocity))
+
+    def _tell(self, sounded: Timed) -> None:
+        try:
+            self._heard(sounded)
+        except Exception:  # whoever watches must not stop the music
+            log.exception("a listener failed")
 
 
 class PlayerThread:
