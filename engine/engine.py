@@ -148,7 +148,9 @@ class Engine:
         history. Raises ``EngineError`` for a position that never was, or that too little history is left for.
         """
         back = self.position - position
-        if position < 0 or back < 0 or (back > self.config.slack and len(self._history) <= self.position):
+        left = len(self._history) - back
+        enough = left > position or left >= self._limit - self.config.slack
+        if position < 0 or back < 0 or not enough:
             raise EngineError(f"cannot rewind to position {position} from {self.position}")
         for _ in range(back):
             self._history.pop()

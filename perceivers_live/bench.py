@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -101,12 +102,12 @@ def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], coun
     for history in sorted(histories):
         at = f", {history} events of history"
         missing = improvised(history - engine.position - 1, rng)
-        yield row(f"prefill to {history} events", [timed(lambda missing=missing: _settled(engine, missing))])
-        yield row(f"step{at}", [timed(lambda e=e: _settled(engine, [e])) for e in improvised(count, rng)], floor=floor)
-        yield row(f"event{at}", [timed(lambda i=i: _event(engine, i)) for i in range(count)], floor=floor)
+        yield row(f"prefill to {history} events", [timed(partial(_settled, engine, missing))])
+        yield row(f"step{at}", [timed(partial(_settled, engine, [event])) for event in improvised(count, rng)], floor=floor)
+        yield row(f"event{at}", [timed(partial(_event, engine, seed)) for seed in range(count)], floor=floor)
         for size in (8, 64, 512):
             chunks = [improvised(size, rng) for _ in range(max(count * 4 // size, 5))]
-            yield row(f"absorb {size}{at}", [timed(lambda c=c: _settled(engine, c)) for c in chunks])
+            yield row(f"absorb {size}{at}", [timed(partial(_settled, engine, chunk)) for chunk in chunks])
         yield row(f"handover{at}", [_handover(engine, settings, seed) for seed in range(max(count // 10, 10))])
 
 
@@ -157,8 +158,11 @@ def probe(engine: Engine, settings: Settings) -> None:
     """What a process that ``start_up`` began does: a whole session but for the ports; says when it listens."""
     from perceivers_live.session import Session
 
-    session = Session(engine, settings, Controls(settings.controls), lambda _: None, osc=False)
-    session.when_listening(lambda: (click.echo(f"{READY} {_resident():.1f}"), session.stop()))
+    def ready() -> None:
+        click.echo(f"{READY} {_resident():.1f}")
+        session.stop()
+
+    session = Session(engine, settings, Controls(settings.controls), lambda _: None, on_listening=ready, osc=False)
     session.run()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import click
 
+from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live import training
-from perceivers_live.config import Settings, default_toml, load
+from perceivers_live.config import TABLES, Settings, default_toml, load
 from perceivers_live.controls import CONTROLS
 
 log = logging.getLogger("perceivers_live")
@@ -46,6 +46,9 @@ def _is_expected(error: Exception) -> bool:
             "OscError",
             "PortError",
             "RuntimeUnavailable",
+            "StateError",
+            "LinkError",
+            "MidiMapError",
             "TrainingError",
         }
     )
@@ -69,7 +72,7 @@ def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--threads", type=int, help="CPU threads for the model; 0: automatic."),
-        click.option("--runtime", help="What computes the model: auto, onnx, onnx-int8 or eager."),
+        click.option("--runtime", help=f"What computes the model: {', '.join(RUNTIMES)}."),
         click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one."),
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`."),
     ):
@@ -109,28 +112,23 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, **options
 
 
 def _perform(settings: Settings) -> None:
-    from perceivers_live.controls import Controls
-    from perceivers_live.ports import InputPort, OutputPort
-    from perceivers_live.session import Session
+    from perceivers_live.perform import perform
 
-    engine = _engine(settings)
-    with OutputPort(settings.midi.output_port) as output:
-        session = Session(engine, settings, Controls(settings.controls), output.send, on_state=lambda s: log.info("%s", s.value))
-        for number in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, number):
-                signal.signal(getattr(signal, number), lambda *_: session.stop())
-        with InputPort(settings.midi.input_port, session.hear) as input_:
-            log.info("in: %s, out: %s", input_.name, output.name)
-            session.run()
+    perform(settings, _engine(settings), _checkpoint(settings))
+
+
+def _checkpoint(settings: Settings) -> Path:
+    from engine.checkpoint import bundled
+
+    return Path(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
 
 
 def _engine(settings: Settings) -> Any:
     """The engine of the settings. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
-    from engine.checkpoint import bundled
     from engine.engine import Engine
     from engine.runtimes import open_runtime
 
-    checkpoint = Path(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
+    checkpoint = _checkpoint(settings)
     runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
@@ -234,8 +232,8 @@ def config(config_file: Path | None, default: bool) -> None:
         return
     settings = load(config_file)
     click.echo(f"# {settings.path or 'defaults: no settings file was found'}")
-    for name, table in (("midi", settings.midi), ("engine", settings.engine), ("osc", settings.osc), ("phrase", settings.phrase)):
-        for key, value in vars(table).items():
+    for name in TABLES:
+        for key, value in vars(getattr(settings, name)).items():
             click.echo(f"{name}.{key} = {value!r}")
     for key, value in settings.controls.items():
         click.echo(f"controls.{key} = {value!r}")

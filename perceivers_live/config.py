@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.controls import CONTROLS, Control, ControlError, Kind, Value, nearest, printable, shown
 
 if sys.version_info >= (3, 11):
@@ -53,6 +54,9 @@ class MidiSettings:
     )
     channel: int = _setting(1, "Channel that is played on.", 1, 16)
     input_channel: int = _setting(0, "Channel that is listened to; 0: all.", 0, 16)
+    takeover_key: int = _setting(
+        -1, "A key that hands over to the machine instead of being heard; -1: none.", -1, 127, unit="MIDI note"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,7 @@ class EngineSettings:
     """The model and what runs it."""
 
     checkpoint: str = _setting("", "Folder of a checkpoint; empty: the bundled one.", 0, 4096)
-    runtime: str = _setting(
-        "auto", "What computes the model; auto takes the fastest that works here.", choices=("auto", "onnx", "onnx-int8", "eager")
-    )
+    runtime: str = _setting("auto", "What computes the model; auto takes the best that works here.", choices=RUNTIMES)
     threads: int = _setting(0, "CPU threads for the model; 0: automatic.", 0, 64)
 
 
@@ -73,6 +75,7 @@ class OscSettings:
     enabled: bool = _setting(True, "Whether to listen at all.")
     host: str = _setting("127.0.0.1", "Address to listen on; anything but loopback lets other machines steer.", 1, 255)
     port: int = _setting(9010, "UDP port to listen on.", 1, 65535)
+    query_port: int = _setting(9011, "TCP port of OSCQuery, where clients see what there is; 0: any free; -1: none.", -1, 65535)
     reply_port: int = _setting(0, "UDP port that replies go to, at the sender's address; 0: the sender's own port.", 0, 65535)
 
 
@@ -87,6 +90,23 @@ class PhraseSettings:
 
 
 @dataclass(frozen=True)
+class ClockSettings:
+    """Musical time from outside. `start_on` among the controls says what it is used for; a stopped clock means silence."""
+
+    source: str = _setting(
+        "none", "none; midi: the input's MIDI clock; link: Ableton Link, on the local network.", choices=("none", "midi", "link")
+    )
+
+
+@dataclass(frozen=True)
+class RecordingSettings:
+    """Every session as a MIDI file of two tracks, the human's and the machine's."""
+
+    record: bool = _setting(True, "Whether to record.")
+    folder: str = _setting("", "Where; empty: sessions, in the user's data folder.", 0, 4096)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that can be configured. `controls` holds the starting value of every live control."""
 
@@ -94,15 +114,28 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     osc: OscSettings = field(default_factory=OscSettings)
     phrase: PhraseSettings = field(default_factory=PhraseSettings)
+    clock: ClockSettings = field(default_factory=ClockSettings)
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
     controls: Mapping[str, Value] = field(
         default_factory=lambda: MappingProxyType({name: c.default for name, c in CONTROLS.items()})
     )
     path: Path | None = None  # the file that was read; None: only defaults and overrides
 
 
-_TABLES: dict[str, Any] = {"midi": MidiSettings, "engine": EngineSettings, "osc": OscSettings, "phrase": PhraseSettings}
+TABLES: dict[str, Any] = {
+    "midi": MidiSettings,
+    "engine": EngineSettings,
+    "osc": OscSettings,
+    "phrase": PhraseSettings,
+    "clock": ClockSettings,
+    "recording": RecordingSettings,
+}
 # Pairs of which the first may not exceed the second: (table, lower, upper).
-_ORDERED = (("phrase", "min_silence_ms", "max_silence_ms"), ("controls", "register_low", "register_high"))
+_ORDERED = (
+    ("phrase", "min_silence_ms", "max_silence_ms"),
+    ("controls", "register_low", "register_high"),
+    ("controls", "listen_low", "listen_high"),
+)
 
 
 def _spec(item: Field[Any]) -> Control:
@@ -111,7 +144,7 @@ def _spec(item: Field[Any]) -> Control:
 
 
 SCHEMA: Mapping[str, Mapping[str, Control]] = {
-    **{name: {spec.name: spec for spec in map(_spec, fields(table))} for name, table in _TABLES.items()},
+    **{name: {spec.name: spec for spec in map(_spec, fields(table))} for name, table in TABLES.items()},
     "controls": CONTROLS,
 }
 
@@ -153,7 +186,7 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
             raise ConfigError(
                 f"{_where(source, text, table, low)}[{table}] {low}: found {found}, allowed up to {high}, which is {limit}"
             )
-    tables = {name: cls(**{item.name: values[name][_spec(item).name] for item in fields(cls)}) for name, cls in _TABLES.items()}
+    tables = {name: cls(**{item.name: values[name][_spec(item).name] for item in fields(cls)}) for name, cls in TABLES.items()}
     return Settings(**tables, controls=MappingProxyType(values["controls"]), path=source)
 
 
@@ -170,7 +203,7 @@ def default_toml() -> str:
         f"# Read from the working folder, else from the user's configuration folder ({FILE_NAME} in perceivers-live).",
     ]
     about = {
-        **{name: cls.__doc__ for name, cls in _TABLES.items()},
+        **{name: cls.__doc__ for name, cls in TABLES.items()},
         "controls": "Where the live controls start; OSC and MIDI move them.",
     }
     for table, specs in SCHEMA.items():

@@ -26,7 +26,7 @@ class Voicing(NamedTuple):
 
     def velocity(self, velocity: int) -> int:
         """``velocity`` 1..127 bent upwards or downwards; the ends stay where they are."""
-        return min(max(round(127 * (velocity / 127) ** 2**-self.loudness), 1), 127)
+        return min(max(round(127 * float((velocity / 127) ** 2.0**-self.loudness)), 1), 127)
 
 
 class Ledger:

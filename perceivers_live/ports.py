@@ -129,6 +129,7 @@ class InputPort(_Port):
         def callback(event: tuple[Sequence[int], float], _: object) -> None:
             heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
 
+        self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default
         self.port.set_callback(callback)
 
     def close(self) -> None:

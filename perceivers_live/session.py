@@ -25,8 +25,10 @@ from perceivers_live.echo import EchoGuard
 from perceivers_live.hearing import Hearing
 from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.memories import Memories
-from perceivers_live.midi_map import Binding, MidiMap
+from perceivers_live.midi_map import MidiMap
+from perceivers_live.midi_map_file import Binding
 from perceivers_live.osc import OscServer
+from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import OscQueryServer
 from perceivers_live.performer import Performer, Reaction, State
 from perceivers_live.player import Player, PlayerThread
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
 Told = Callable[[Timed], None]
+Triggers = dict[str, Callable[[], None]]
 
 
 class Played(NamedTuple):
@@ -47,9 +50,9 @@ class Played(NamedTuple):
 class Session:
     """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
 
-    ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what they
-    can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything that
-    sounds, on the driver's and the player's thread.
+    ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
+    they can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
+    that sounds, on the driver's and the player's thread.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Session:
         send: Callable[[Sequence[int]], None],
         *,
         beats: Beats | None = None,
-        midi_map: Callable[[dict[str, Callable[[], object]], Callable[[Binding], None]], MidiMap] | None = None,
+        midi_map: Callable[[Triggers, Callable[[Binding], None]], MidiMap] | None = None,
         memories: Memories | None = None,
         on_human: Told = lambda _: None,
         on_machine: Told = lambda _: None,
@@ -145,7 +148,7 @@ class Session:
             commands |= {"learn": self._learn, "unlearn": self._unlearn}
         return commands
 
-    def _triggers(self) -> dict[str, Callable[[], None]]:
+    def _triggers(self) -> Triggers:
         """The commands without arguments."""
 
         def panic() -> None:
@@ -233,9 +236,13 @@ class Session:
         closing.callback(self._osc.close)
         log.info("OSC on %s:%d", self._osc.host, self._osc.port)
         if osc.query_port >= 0:
-            query = OscQueryServer(self._controls, commands, self._osc.host, self._osc.port, osc.host, osc.query_port)
-            closing.callback(query.close)
-            log.info("OSCQuery on http://%s:%d", query.host, query.port)
+            try:
+                query = OscQueryServer(self._controls, commands, self._osc.host, self._osc.port, osc.host, osc.query_port)
+            except OscError as error:  # a convenience; another daemon has it, most likely
+                log.warning("%s", error)
+            else:
+                closing.callback(query.close)
+                log.info("OSCQuery on http://%s:%d", query.host, query.port)
 
     def _turn(self) -> None:
         """One round of the performer: work if there is any, else wait for something to happen."""

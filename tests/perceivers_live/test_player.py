@@ -175,6 +175,13 @@ def test_an_interruption_names_every_release_that_was_sent(player: Player, synth
     assert {one.action - NOTE_OFF for one in released} == {60, 64, 67} - still
 
 
+def test_who_watches_is_told_of_the_releases_of_an_interruption(player: Player, heard: list[Timed]) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), off(5.0, 3, 60)])
+    player.play_due(1.0)
+    _, released = player.interrupt(1.1)
+    assert heard[2:] == released == [Timed(1.1, NOTE_OFF + 60), Timed(1.1, NOTE_OFF + 64)]
+
+
 def test_a_dead_port_does_not_stop_the_music(player: Player, synthesizer: Synthesizer, heard: list[Timed]) -> None:
     player.schedule([on(1.0, 1, 60), off(2.0, 2, 60), on(3.0, 3, 62)])
     synthesizer.fails = lambda _: True

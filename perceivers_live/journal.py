@@ -1,0 +1,163 @@
+"""The journal of a recording: what sounds, appended as it sounds, so that whatever kills a session costs its last moments.
+
+A header, then records of 16 bytes: time (float64, seconds), action (uint16), velocity and part (uint8), CRC-32 of those. Records
+are found by their place alone: a damaged one costs itself and nothing after it. Whoever has a journal open has it locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import stat
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from engine.events import REST, Timed
+
+HEADER = b"perceivers-live\x01"
+_RECORD, _CRC = struct.Struct("<dHBB"), struct.Struct("<I")
+RECORD_BYTES = _RECORD.size + _CRC.size
+_READ_AT_ONCE = RECORD_BYTES << 12
+
+
+class JournalError(ValueError):
+    """A file that is no journal; the message is one line."""
+
+
+class Entry(NamedTuple):
+    """An action and the part that played it: a track's number."""
+
+    part: int
+    timed: Timed
+
+    def encoded(self) -> bytes:
+        record = _RECORD.pack(self.timed.time, self.timed.action, self.timed.velocity, self.part)
+        return record + _CRC.pack(zlib.crc32(record))
+
+
+def decoded(record: bytes) -> Entry | None:
+    """The entry of a record, None if the record is damaged."""
+    time, action, velocity, part = _RECORD.unpack_from(record)
+    if _CRC.unpack_from(record, _RECORD.size)[0] != zlib.crc32(record[: _RECORD.size]):
+        return None
+    good = math.isfinite(time) and action < REST and velocity < 128 and part < 16
+    return Entry(part, Timed(time, action, velocity)) if good else None
+
+
+class Journal:
+    """An open and locked journal. ``create`` and ``open`` make one."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+        self._end = os.fstat(file.fileno()).st_size
+
+    @classmethod
+    def create(cls, path: Path) -> Journal:
+        """A new journal. Raises ``OSError``, of which ``FileExistsError`` for a name in use."""
+        file = cast(BinaryIO, path.open("xb+", buffering=0))
+        try:
+            if not _lock(file) or not _is_at(path, file):  # another daemon took the empty file for a dead one's
+                raise FileExistsError(f"{path} is in use")
+            journal = cls(path, file)
+            journal.append(HEADER)
+        except BaseException:
+            file.close()
+            raise
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal | None:
+        """The journal of a session that has died; None while somebody has it open. Raises ``OSError``, ``JournalError``."""
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        file = cast(BinaryIO, path.open("rb+", buffering=0))
+        try:
+            if _lock(file) and _is_at(path, file):
+                if not HEADER.startswith(file.read(len(HEADER))):
+                    raise JournalError(f"{path}: not a journal of this version")
+                return cls(path, file)
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        return None
+
+    def append(self, records: bytes) -> None:
+        """Raises ``OSError`` if the disk does not take all of it; whoever then appends the same once more loses nothing."""
+        self._file.seek(self._end)
+        written = 0
+        while written < len(records):
+            written += self._file.write(records[written:])
+        self._end += written
+
+    def sync(self) -> None:
+        """Returns when everything is on the disk itself. Raises ``OSError``."""
+        os.fsync(self._file.fileno())
+
+    def read(self) -> tuple[list[Entry], int]:
+        """The entries, and how many others were damaged. A last record that was not written whole counts as neither."""
+        entries: list[Entry] = []
+        damaged = 0
+        self._file.seek(len(HEADER))
+        rest = b""
+        while block := self._file.read(_READ_AT_ONCE):
+            block = rest + block
+            whole = len(block) - len(block) % RECORD_BYTES
+            rest = block[whole:]
+            for start in range(0, whole, RECORD_BYTES):
+                entry = decoded(block[start : start + RECORD_BYTES])
+                if entry is None:
+                    damaged += 1
+                else:
+                    entries.append(entry)
+        return entries, damaged
+
+    def remove(self) -> None:
+        """Closes and deletes it. Emptied first: whoever opens it in between finds nothing worth keeping."""
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether this is still the file of that name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> bool:
+        """Whether the file is ours until it is closed or the process ends, however it ends."""
+        file.seek(1 << 30)  # far behind the end: Windows bars others from reading what is locked
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        finally:
+            file.seek(0)
+        return True
+
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> bool:
+        """Whether the file is ours until it is closed or the process ends, however it ends."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True

@@ -1,0 +1,86 @@
+"""The bare command: real ports, the user's own files, and a session until someone stops it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from engine.engine import Engine
+from engine.states import fingerprint
+from perceivers_live.clock import Beats
+from perceivers_live.config import Settings
+from perceivers_live.controls import Controls
+from perceivers_live.memories import Memories
+from perceivers_live.midi_map import Learnt, MidiMap
+from perceivers_live.ports import InputPort, OutputPort
+from perceivers_live.recording import Recorder, data_folder, recover
+from perceivers_live.session import Session, Triggers
+
+log = logging.getLogger(__name__)
+MAP_FILE = "midi_map.toml"
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
+    """Performs until a signal says stop. Raises ``PortError``, ``OscError``, ``LinkError``."""
+    controls = Controls(settings.controls)
+    with ExitStack() as closing:
+        recorder = _recorder(settings, closing)
+        output = closing.enter_context(OutputPort(settings.midi.output_port))
+        session = Session(
+            engine,
+            settings,
+            controls,
+            output.send,
+            beats=_link(settings, closing),
+            midi_map=lambda commands, learnt: _map(controls, commands, learnt),
+            memories=Memories(data_folder() / "states", engine.config, fingerprint(checkpoint)),
+            on_human=recorder.human if recorder else lambda _: None,
+            on_machine=recorder.machine if recorder else lambda _: None,
+            on_state=lambda state: log.info("%s", state.value),
+        )
+        for number in STOP_SIGNALS:
+            if hasattr(signal, number):
+                signal.signal(getattr(signal, number), lambda *_: session.stop())
+        with InputPort(settings.midi.input_port, session.hear) as input_:
+            log.info("in: %s, out: %s", input_.name, output.name)
+            session.run()
+
+
+def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
+    """Records the session, after making files of what killed sessions left."""
+    if not settings.recording.record:
+        return None
+    folder = Path(settings.recording.folder) if settings.recording.folder else data_folder() / "sessions"
+    for path in recover(folder):
+        log.info("an earlier session is now %s", path)
+    recorder = Recorder(folder)
+
+    def close() -> None:
+        path = recorder.close()
+        if path is not None:
+            log.info("recorded as %s", path)
+
+    closing.callback(close)
+    return recorder
+
+
+def _link(settings: Settings, closing: ExitStack) -> Beats | None:
+    if settings.clock.source != "link":
+        return None
+    from perceivers_live.link import LinkClock
+
+    link = LinkClock()
+    closing.callback(link.close)
+    return link
+
+
+def _map(controls: Controls, commands: Triggers, learnt: Learnt) -> MidiMap:
+    made = MidiMap(controls, commands, Path(click.get_app_dir("perceivers-live"), MAP_FILE), on_learnt=learnt)
+    if made.error:
+        log.warning("%s", made.error)
+    return made

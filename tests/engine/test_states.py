@@ -1,0 +1,465 @@
+"""Saved states: exact there and back; whatever else a file holds is refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from engine.checkpoint import bundled
+from engine.config import PRESETS, CheckpointError, ModelConfig
+from engine.engine import Engine, Moment, Snapshot
+from engine.events import MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, Event
+from engine.runtimes import hidden_shape, open_runtime, ring_shapes
+from engine.sampling import Steering, odds
+from engine.sounding import Sounding
+from engine.states import MAGIC, MAX_HEADER_BYTES, MAX_POSITION, StateError, fingerprint, load_state, save_state, state_path
+from tests.music import improvise
+
+TINY = PRESETS["tiny"]
+MODEL = "0123456789abcdef" * 4
+LEAD = len(MAGIC) + 4
+DIGEST = 32
+anywhere = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def made_up(count: int, *, config: ModelConfig = TINY, kept: int | None = None, seed: int = 0) -> Snapshot:
+    """A state after ``count`` events, the last ``kept`` of which are its history."""
+    rng = np.random.default_rng(seed)
+    events = improvise(count, seed=seed)
+    soundings, before = [Sounding()], count - (kept or count)
+    for event in events:
+        soundings.append(soundings[-1].copy())
+        soundings[-1].apply(event)
+    moments = [Moment(*pair) for pair in zip(events, soundings[1:], strict=True)][max(before, count - config.slack - 1) :]
+    rings = [rng.normal(size=shape).astype(np.float32) for shape in (*ring_shapes(config), hidden_shape(config))]
+    return Snapshot(count - 1, count + 2, tuple(moments), tuple(rings), tuple(events[before:]), soundings[before])
+
+
+def same(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two states are the same to the bit."""
+
+    def plain(sounding: Sounding) -> tuple[int, list[int]]:
+        return sounding.step, sounding.since.tolist()
+
+    return (
+        (one.position, one.high_water, one.history) == (other.position, other.high_water, other.history)
+        and plain(one.before) == plain(other.before)
+        and [(m.event, plain(m.sounding)) for m in one.moments] == [(m.event, plain(m.sounding)) for m in other.moments]
+        and len(one.rings) == len(other.rings)
+        and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(one.rings, other.rings, strict=True))
+    )
+
+
+@pytest.fixture(scope="module")
+def state() -> Snapshot:
+    return made_up(60, kept=50)
+
+
+@pytest.fixture(scope="module")
+def whole(state: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("whole") / "state"
+    save_state(state, path, model=MODEL, controls={"temperature": 1.1})
+    return path.read_bytes()
+
+
+def signed(content: bytes) -> bytes:
+    """With the checksum that belongs to it, as a forger would."""
+    return content + hashlib.sha256(content).digest()
+
+
+def header_of(content: bytes) -> dict[str, Any]:
+    length = struct.unpack_from("<I", content, len(MAGIC))[0]
+    header: dict[str, Any] = json.loads(content[LEAD : LEAD + length])
+    return header
+
+
+def forged(content: bytes, header: dict[str, Any] | bytes, **changes: Any) -> bytes:
+    """A file with another header, or with one of its entries changed."""
+    length = struct.unpack_from("<I", content, len(MAGIC))[0]
+    text = header if isinstance(header, bytes) else json.dumps(header | changes).encode()
+    return signed(MAGIC + struct.pack("<I", len(text)) + text + content[LEAD + length : -DIGEST])
+
+
+def altered(state: Snapshot, folder: Path, **changes: Any) -> bytes:
+    """The file of a state that is not quite right."""
+    save_state(state._replace(**changes), folder / "altered", model=MODEL)
+    return (folder / "altered").read_bytes()
+
+
+def refusal(folder: Path, content: bytes, config: ModelConfig = TINY, model: str = MODEL, size: int = 0) -> str:
+    """The one line that a file, drawn out to ``size``, is refused with; nothing large may be allocated on the way."""
+    path = folder / "refused"
+    path.write_bytes(content)
+    os.truncate(path, max(size, len(content)))
+    tracemalloc.start()
+    with pytest.raises(StateError) as caught:
+        load_state(path, config, model=model)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3e6
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+# --- there and back --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (9, 9), (60, 60), (60, 50), (105, 105), (400, 105), (400, 1)])
+def test_a_state_comes_back_exactly(tmp_path: Path, count: int, kept: int) -> None:
+    state = made_up(count, kept=kept)
+    save_state(state, tmp_path / "new" / "folder" / "state", model=MODEL, controls={"seed": 7}, name="é")
+    loaded, extra = load_state(tmp_path / "new" / "folder" / "state", TINY, model=MODEL)
+    assert same(loaded, state)
+    assert extra == {"controls": {"seed": 7}, "name": "é"}
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["state"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch = pytest.importorskip("torch")
+    from engine.checkpoint import save_model
+    from engine.model import PerceiverS
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_model(PerceiverS(TINY), folder)
+    return folder
+
+
+@pytest.mark.parametrize("count", [1, 5, 60, 150, 700])
+def test_an_engine_goes_on_from_a_loaded_state_as_if_it_had_never_stopped(tmp_path: Path, checkpoint: Path, count: int) -> None:
+    """From the start event alone to long past every ring's and the history's end, with something rewound."""
+    model, music = fingerprint(checkpoint), improvise(count + 40, seed=2)
+    engine, other = (Engine(open_runtime("eager", checkpoint)) for _ in range(2))
+    engine.absorb(music[1:count])
+    engine.absorb(improvise(8, seed=3)[1:])
+    engine.rewind(count - 1)
+    save_state(engine.snapshot(), tmp_path / "state", model=model)
+    other.absorb(improvise(90, seed=4)[1:])  # in the middle of something else
+    loaded, _ = load_state(tmp_path / "state", other.config, model=model)
+    assert same(loaded, engine.snapshot())
+    other.restore(loaded)
+    back = min(3, count - 1)
+    for one in (engine, other):
+        one.rewind(one.position - back)
+        one.absorb(music[count : count + 40])
+    assert same(engine.snapshot(), other.snapshot())
+    choices = odds(engine.sounding, Steering(), np.random.default_rng(1), own=(), own_pedal=False)
+    assert engine.decide(choices) == other.decide(choices)
+
+
+def test_the_bundled_models_state_is_saved_and_loaded(tmp_path: Path) -> None:
+    engine = Engine(open_runtime("onnx", bundled()))
+    engine.absorb(improvise(80, seed=5)[1:])
+    state, model = engine.snapshot(), fingerprint(bundled())
+    save_state(state, tmp_path / "state", model=model)
+    assert same(load_state(tmp_path / "state", engine.config, model=model)[0], state)
+
+
+def test_saving_again_takes_the_old_ones_place_at_once(tmp_path: Path, state: Snapshot) -> None:
+    path, held = tmp_path / "state", tmp_path / "held"
+    save_state(made_up(9), path, model=MODEL)
+    held.hardlink_to(path)  # as whoever is just reading it
+    save_state(state, path, model=MODEL)
+    assert same(load_state(path, TINY, model=MODEL)[0], state)
+    assert same(load_state(held, TINY, model=MODEL)[0], made_up(9))
+
+
+def test_what_cannot_be_saved_leaves_the_old_one_as_it_was(tmp_path: Path, state: Snapshot) -> None:
+    path = tmp_path / "state"
+    save_state(state, path, model=MODEL)
+    for extra in [object(), math.nan, "x" * (MAX_HEADER_BYTES + 1)]:
+        with pytest.raises(StateError):
+            save_state(made_up(9), path, model=MODEL, extra=extra)
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # a disk that is full
+    try:
+        with pytest.raises(StateError, match="cannot be written"):
+            save_state(made_up(9), path, model=MODEL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert same(load_state(path, TINY, model=MODEL)[0], state)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, state: Snapshot) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "state", tmp_path / "folder", tmp_path / "a\0b"):
+        with pytest.raises(StateError) as caught:
+            save_state(state, path, model=MODEL)
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# --- whose state -----------------------------------------------------------------------------------------------------
+
+
+def test_another_models_state_is_refused_in_plain_words(tmp_path: Path, whole: bytes) -> None:
+    assert "another model" in refusal(tmp_path, whole, model="f" * 64)
+    larger = dataclasses.replace(TINY, scales=(24, 128))
+    assert "another model" in refusal(tmp_path, whole, config=larger, model="f" * 64)
+    refusal(tmp_path, whole, config=larger)
+
+
+def test_a_fingerprint_tells_models_apart_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
+    one = fingerprint(checkpoint)
+    shutil.copytree(checkpoint, tmp_path / "copy")
+    (tmp_path / "copy" / "README").touch()
+    assert fingerprint(tmp_path / "copy") == one
+    config = json.loads((checkpoint / "config.json").read_text())
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config | {"steps": 9}))
+    assert fingerprint(tmp_path / "copy") == one
+    (tmp_path / "copy" / "config.json").write_text(json.dumps({"model": config["model"] | {"combine": "sum"}}))
+    assert fingerprint(tmp_path / "copy") != one
+    shutil.copy(checkpoint / "config.json", tmp_path / "copy")
+    weights = bytearray((checkpoint / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "copy" / "model.safetensors").write_bytes(weights)
+    assert fingerprint(tmp_path / "copy") != one
+
+
+def test_a_folder_without_weights_has_no_fingerprint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        fingerprint(tmp_path)
+    shutil.copy(bundled() / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match="no weights"):
+        fingerprint(tmp_path)
+    shutil.copy(bundled() / "step.onnx", tmp_path)
+    assert fingerprint(tmp_path) != fingerprint(bundled())
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+@anywhere
+@given(bits=st.sets(st.integers(0, 1 << 30), min_size=1, max_size=8))
+def test_flipped_bits_are_noticed(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
+    content = bytearray(whole)
+    for bit in bits:
+        content[bit // 8 % len(whole)] ^= 1 << bit % 8
+    if bytes(content) != whole:
+        refusal(tmp_path, bytes(content))
+
+
+def plausible(state: Snapshot, config: ModelConfig = TINY) -> bool:
+    """Whether an engine can work with this."""
+    newest = state.moments[-1].sounding
+    return (
+        0 <= state.position <= state.high_water <= state.position + config.slack
+        and len(state.moments) <= min(len(state.history), config.slack + 1)
+        and len(state.history) <= state.position + 1
+        and [moment.event for moment in state.moments] == list(state.history[-len(state.moments) :])
+        and newest.step == state.before.step + sum(event.wait for event in state.history)
+        and bool((newest.since <= newest.step).all())
+        and all(0 <= e.wait <= MAX_WAIT and 0 <= e.velocity <= NO_VELOCITY for e in state.history)
+        and [ring.shape for ring in state.rings] == [*ring_shapes(config), hidden_shape(config)]
+        and all(np.isfinite(ring).all() for ring in state.rings)
+    )
+
+
+@anywhere
+@given(bits=st.sets(st.one_of(st.integers(0, 16000), st.integers(0, 1 << 30)), min_size=1, max_size=8))
+@example(bits={8 * LEAD + 3})
+def test_a_forged_file_is_refused_or_a_state_an_engine_can_work_with(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
+    content = bytearray(whole[:-DIGEST])
+    for bit in bits:
+        content[bit // 8 % len(content)] ^= 1 << bit % 8
+    path = tmp_path / "forged"
+    path.write_bytes(signed(bytes(content)))
+    try:
+        loaded, extra = load_state(path, TINY, model=MODEL)
+    except StateError as error:
+        assert "\n" not in str(error)
+    else:
+        assert plausible(loaded)
+        assert isinstance(extra, dict)
+
+
+@anywhere
+@given(length=st.integers(0, 1 << 30))
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
+    refusal(tmp_path, whole[: length % len(whole)])
+    refusal(tmp_path, signed(whole[: length % (len(whole) - DIGEST)]))
+
+
+@anywhere
+@given(content=st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda rest: MAGIC + rest)))
+def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
+    refusal(tmp_path, content)
+
+
+def test_a_file_that_goes_on_is_refused(tmp_path: Path, whole: bytes) -> None:
+    refusal(tmp_path, whole + b"\0")
+    refusal(tmp_path, signed(whole))
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "nowhere", tmp_path / "folder", tmp_path / "pipe", tmp_path / "a\0b", Path(os.devnull)):
+        with pytest.raises(StateError) as caught:
+            load_state(path, TINY, model=MODEL)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "values"),
+    [
+        ("position", [-1, 48, 1 << 63, 10**400, 1e3, True, None, "59", [59], math.nan]),
+        ("high_water", [-1, 58, 68, 1 << 63, None]),
+        ("history", [0, -1, 49, 51, 61, 1 << 20, 1 << 31, 1 << 62, 50.0, None]),
+        ("moments", [0, -1, True, 10, 51, 1 << 40, None]),
+        ("extra", [None, [], "x", 3]),
+        ("format", [0, 2, None]),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused(tmp_path: Path, whole: bytes, entry: str, values: list[object]) -> None:
+    for value in values:
+        refusal(tmp_path, forged(whole, header_of(whole), **{entry: value}))
+
+
+def test_a_position_beyond_all_music_is_refused(tmp_path: Path, state: Snapshot) -> None:
+    refusal(tmp_path, altered(state, tmp_path, position=MAX_POSITION + 1, high_water=MAX_POSITION + 1))
+
+
+@pytest.mark.parametrize("text", [b"", b"null", b"[]", b"{", b"[" * 60_000, b'{"a":' * 10_000, b"9" * 50_000, b"\xff\xfe" * 9])
+def test_a_header_that_is_no_table_is_refused(tmp_path: Path, whole: bytes, text: bytes) -> None:
+    refusal(tmp_path, forged(whole, text))
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 1 << 31, (1 << 32) - 1])
+def test_a_headers_length_is_not_believed(tmp_path: Path, whole: bytes, length: int) -> None:
+    refusal(tmp_path, signed(MAGIC + struct.pack("<I", length) + whole[LEAD:-DIGEST]))
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path, whole: bytes) -> None:
+    refusal(tmp_path, whole, size=100 << 20)
+    refusal(tmp_path, forged(whole, header_of(whole), history=1 << 20, position=1 << 20, high_water=1 << 20), size=100 << 20)
+
+
+@pytest.mark.parametrize(
+    "wrong", [Event(101, REST), Event(-1, 60, 5), Event(0, 261), Event(0, -1), Event(0, 60), Event(0, 60, 40)]
+)
+def test_events_that_there_are_not_are_refused(tmp_path: Path, state: Snapshot, wrong: Event) -> None:
+    refusal(tmp_path, altered(state, tmp_path, history=(*state.history[:20], wrong, *state.history[21:])))
+
+
+def test_a_velocity_belongs_to_a_note(tmp_path: Path, state: Snapshot) -> None:
+    refusal(tmp_path, altered(state, tmp_path, history=(*state.history[:20], Event(0, NOTE_OFF + 60, 5), *state.history[21:])))
+
+
+def test_the_start_event_is_at_the_start_and_only_there(tmp_path: Path, state: Snapshot) -> None:
+    refusal(tmp_path, altered(state, tmp_path, history=(Event(0, START), *state.history[1:])))
+    complete = made_up(60)
+    assert complete.history[0].action == START
+    refusal(tmp_path, altered(complete, tmp_path, history=(Event(0, REST), *complete.history[1:])))
+
+
+def sounding(step: int, **since: int) -> Sounding:
+    one = Sounding()
+    one.step = step
+    for key, when in since.items():
+        one.since[int(key.removeprefix("key"))] = when
+    return one
+
+
+@pytest.mark.parametrize(
+    "before", [sounding(-1), sounding(1001), sounding(20, key60=21), sounding(20, key128=-2), sounding(1 << 60)]
+)
+def test_what_cannot_have_sounded_is_refused(tmp_path: Path, state: Snapshot, before: Sounding) -> None:
+    assert state.position + 1 - len(state.history) == 10, "ten events have been forgotten, of 100 steps at most"
+    refusal(tmp_path, altered(state, tmp_path, before=before))
+
+
+@pytest.mark.parametrize("before", [sounding(1), sounding(0, key60=0)])
+def test_nothing_sounds_before_the_start(tmp_path: Path, before: Sounding) -> None:
+    refusal(tmp_path, altered(made_up(60), tmp_path, before=before))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("which", [0, -1])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, state: Snapshot, value: float, which: int) -> None:
+    rings = [ring.copy() for ring in state.rings]
+    rings[which].flat[7] = value
+    refusal(tmp_path, altered(state, tmp_path, rings=tuple(rings)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rings: rings[:-1],
+        lambda rings: (*rings, rings[-1]),
+        lambda rings: (rings[0][:, 1:], *rings[1:]),
+        lambda rings: (rings[0].astype(np.float64)[:, ::2], *rings[1:]),
+    ],
+)
+def test_rings_of_another_size_are_refused(
+    tmp_path: Path, state: Snapshot, change: Callable[[tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
+) -> None:
+    refusal(tmp_path, altered(state, tmp_path, rings=change(state.rings)))
+
+
+def test_no_more_history_is_read_than_a_state_can_depend_on(tmp_path: Path) -> None:
+    longest = TINY.reach + TINY.window * TINY.layers + TINY.slack + 1
+    save_state(made_up(longest + 50, kept=longest), tmp_path / "state", model=MODEL)
+    load_state(tmp_path / "state", TINY, model=MODEL)
+    refusal(tmp_path, altered(made_up(longest + 50, kept=longest + 1), tmp_path))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "Blue in C", "take-2_b", "1.0", "x" * 64, "-", "_", "con1", "nulls", "com", "a.con", "concert.1"]
+)
+def test_plain_names_are_files_in_the_folder(tmp_path: Path, state: Snapshot, name: str) -> None:
+    path = state_path(tmp_path, name)
+    assert path.parent == tmp_path
+    save_state(state, path, model=MODEL)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert same(load_state(path, TINY, model=MODEL)[0], state)
+
+
+PATHS = [".", "..", "../up", "..\\up", "/etc/passwd", "C:\\x", "C:x", "a/b", "a\\b", "~", "~root", ".hidden", "a."]
+SIGNS = ["a:b", "a*", "a?", "$HOME", "%TEMP%", "a|b", "é", "\uff0e\uff0e", "a\u2044b", "\u202egnp", "\udcff"]
+DEVICES = ["con", "CON", "Nul", "nul.txt", "aux.a.b", "prn", "com1", "LPT9", "com0.x", "con .x", "conin$", "com\u00b9"]
+BLANKS = ["", " ", "\n", " a", "a ", "a\n", "a\0b", "x" * 65]
+NO_TEXT: list[object] = [None, 3, 1.5, True, b"bytes", ["a"], {}]
+
+
+@pytest.mark.parametrize("name", [*PATHS, *SIGNS, *DEVICES, *BLANKS, *NO_TEXT])
+def test_other_names_are_refused(tmp_path: Path, name: object) -> None:
+    with pytest.raises(StateError) as caught:
+        state_path(tmp_path, name)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+@given(name=st.text(max_size=80))
+def test_no_name_leads_out_of_the_folder(name: str) -> None:
+    folder = Path("/music/states")
+    try:
+        path = state_path(folder, name)
+    except StateError:
+        return
+    assert Path(os.path.normpath(path)).parent == folder
+    assert path.name == name + ".state"
+    assert len(path.name.encode()) < 100
