@@ -72,7 +72,10 @@ def test_a_file_overrides_defaults_and_overrides_come_before_the_file(file: Path
         ("[midi]\nchanel = 3", "given.toml:2: [midi] chanel: unknown key, found 3; nearest is channel (1..16)"),
         ("[osc]\r\nenabled = 1\r\n", "given.toml:2: [osc] enabled: found 1, allowed true, false (switch)"),
         ('[osc]\nhost = ""', "given.toml:2: [osc] host: found '', allowed text of 1..255 characters"),
-        ('[engine]\nruntime="tpu"', "given.toml:2: [engine] runtime: found 'tpu', allowed auto, onnx, onnx-int8, eager (choice)"),
+        (
+            '[engine]\nruntime="tpu"',
+            "given.toml:2: [engine] runtime: found 'tpu', allowed auto, tensorrt, cuda, mps, onnx, onnx-int8, eager (choice)",
+        ),
         (
             "[osc]\nport = 1\n[controls]\n# density = 1\ndensity = nan",
             "given.toml:5: [controls] density: found nan, allowed -1.0..1.0 (float)",

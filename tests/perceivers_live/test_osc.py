@@ -155,7 +155,10 @@ def test_list_describes_every_control(surface: Client, controls: Controls) -> No
     listed = {str(values[0]): (address, values[1:]) for address, values in surface.all()}
     assert list(listed) == list(CONTROLS)
     assert {address for address, _ in listed.values()} == {"/perceivers/list"}
-    assert listed["mode"][1] == ["listen", 0, 1, "", CONTROLS["mode"].help, "choice", "respond", "respond,listen"]
+    assert listed["mode"][1] == [
+        *("listen", 0, 3, "", CONTROLS["mode"].help, "choice", "respond"),
+        "respond,duet,solo,listen",
+    ]
     assert listed["lookahead_ms"][1] == [400, 50, 2000, "ms", CONTROLS["lookahead_ms"].help, "int", 400, ""]
     assert listed["thru"][1] == [0, 0, 1, "", CONTROLS["thru"].help, "switch", 0, ""]
 
@@ -168,7 +171,7 @@ def test_list_describes_every_control(surface: Client, controls: Controls) -> No
         ("/perceivers/temperature", ["hot"], "value", "temperature: found 'hot', allowed 0.1..2.0 (float)"),
         ("/perceivers/temperature", [True], "value", "temperature: found True, allowed 0.1..2.0 (float)"),
         ("/perceivers/temperature", [None, 1], "value", "temperature: found 2 values, allowed one: 0.1..2.0"),
-        ("/perceivers/mode", [b"\0"], "value", "mode: found b'\\x00', allowed respond, listen (choice)"),
+        ("/perceivers/mode", [b"\0"], "value", "mode: found b'\\x00', allowed respond, duet, solo, listen (choice)"),
         ("/perceivers/hold", [[[1]]], "value", "hold: found [[1]], allowed true, false (switch)"),
         ("/perceivers/tempo", [1.0], "unknown", "unknown address '/perceivers/tempo', nearest is /perceivers/temperature"),
         ("/perceiver/seed", [1], "unknown", "'/perceiver/seed' does not begin with /perceivers/"),
