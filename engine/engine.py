@@ -57,7 +57,7 @@ class Engine:
         self._latent = config.layers * (config.window - 1) + config.slack + 1  # positions whose latents the newest ones feel
         self._moments: deque[Moment] = deque(maxlen=config.slack + 1)
         self._history: deque[Event] = deque()  # as much of it as the state depends on; everything follows from it
-        self._limit = config.reach + self._latent
+        self._limit = config.reach + self._latent + config.slack  # so that a rewound one is still enough to rebuild from
         self._before = Sounding()  # what sounded before that
         self._behind = False  # whether the runtime has yet to be brought up to date
         self.position = self.high_water = 0
@@ -148,14 +148,15 @@ class Engine:
         history. Raises ``EngineError`` for a position that never was, or that too little history is left for.
         """
         back = self.position - position
+        pointers_do = back < len(self._moments) and self.high_water - position <= self.config.slack
         left = len(self._history) - back
-        enough = left > position or left >= self._limit - self.config.slack
-        if position < 0 or back < 0 or not enough:
+        enough = left > position or left >= self._limit - 2 * self.config.slack
+        if position < 0 or back < 0 or not (pointers_do or enough):
             raise EngineError(f"cannot rewind to position {position} from {self.position}")
         for _ in range(back):
             self._history.pop()
         self.position = position
-        if back < len(self._moments) and self.high_water - position <= self.config.slack:
+        if pointers_do:
             for _ in range(back):
                 self._moments.pop()
         else:

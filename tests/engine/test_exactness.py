@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from engine.checkpoint import save_model  # noqa: E402
 from engine.config import PRESETS  # noqa: E402
-from engine.engine import Engine  # noqa: E402
+from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import Runtime, open_runtime  # noqa: E402
@@ -189,3 +189,16 @@ def test_half_precision_is_close(checkpoint: Path, music: list[Event], full_forw
     engine.absorb(music[1:])
     difference = np.linalg.norm(engine.hidden() - full_forward[-1]) / np.linalg.norm(full_forward[-1])
     assert 0 < difference < 0.05
+
+
+def test_rewinding_again_and_again_ends_in_a_clear_error(checkpoint: Path, music: list[Event]) -> None:
+    engine = Engine(open_runtime("eager", checkpoint))
+    engine.absorb(music[1:])
+
+    def back_for_ever() -> None:
+        for _ in range(100):
+            engine.rewind(engine.position - engine.config.slack)
+
+    with pytest.raises(EngineError, match="cannot rewind"):
+        back_for_ever()
+    engine.absorb(music[1:10])  # and goes on
