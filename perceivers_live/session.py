@@ -118,6 +118,10 @@ class Session:
         if actions:
             self._inbox.put(Played(actions, self.performer.react(actions)))
 
+    def output_back(self) -> None:
+        """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
+        self._quietly(self.ledger.reset)
+
     def _moved(self, change: Transport) -> None:
         if change is Transport.STOPPED:  # stop means silence, now
             self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
