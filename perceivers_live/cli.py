@@ -145,6 +145,21 @@ def ports() -> None:
 
 
 @main.command()
+@click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name.")
+@click.option("--out", metavar="NAME", help="Output port, or a part of its name.")
+@click.option("--loopback", is_flag=True, help="Measure the way from the output back to the input, which are connected.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the findings here as well.")
+@_engine_options
+def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **options: Any) -> None:
+    """Check ports, timing, model, GPU and settings, and say what to do."""
+    from perceivers_live import doctor
+
+    settings = _settings(config_file, options)
+    if not doctor.report(doctor.checks(settings, _checkpoint(settings), loopback=loopback), json_file):
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("midi_file", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="MIDI file to write: the call and the reply."
