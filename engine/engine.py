@@ -171,6 +171,16 @@ class Engine:
         self._compute(history, self._recorded(history, self._before), self.position - len(history) + 1)
         self.high_water = self.position
 
+    def adopt(self, other: Engine) -> None:
+        """Takes over the history of another engine of the same model, whose runtime is lost. What comes next computes from
+        it.
+        """
+        self._history, self._before = deque(other._history), other._before.copy()
+        self.position = self.high_water = other.position
+        self._moments.clear()
+        self._recorded(list(self._history), self._before)
+        self._behind = True
+
     def hidden(self) -> np.ndarray:
         """The model's hidden state at the newest position, float32 [D]."""
         return self.runtime.hidden(self.position)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from engine.engine import Engine
+from engine.runtimes import open_runtime
 from engine.states import fingerprint
 from perceivers_live.clock import Beats
 from perceivers_live.config import Settings
@@ -43,6 +44,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
             settings,
             controls,
             connections.send,
+            revive=lambda: open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads),
             beats=_link(settings, closing),
             midi_map=lambda commands, learnt: _map(controls, commands, learnt),
             memories=Memories(data_folder() / "states", engine.config, fingerprint(checkpoint)),
