@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from engine.runtimes import NAMES as RUNTIMES
-from perceivers_live import training
+from perceivers_live import logs, training
 from perceivers_live.config import TABLES, Settings, default_toml, load
 from perceivers_live.controls import CONTROLS
 
@@ -97,16 +97,15 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @click.option("--osc-host", help="Address for OSC; anything but loopback lets other machines steer.")
 @_control_options
 @click.option("--debug", is_flag=True, help="Tracebacks and more in the log.")
+@click.option("--log-json", is_flag=True, help="Log JSON, an object a line.")
 @click.version_option(package_name="perceivers-live")
 @click.pass_context
-def main(ctx: click.Context, /, config_file: Path | None, debug: bool, **options: Any) -> None:
+def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json: bool, **options: Any) -> None:
     """A duet partner for pianists: listens to a MIDI port, and plays on when your phrase ends.
 
     Without a command it performs, on the bundled checkpoint, until Ctrl-C.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for name in ("perceivers_live", "engine", "trainer"):  # libraries speak up only with warnings
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+    logs.begin(debug=debug, as_json=log_json)
     if ctx.invoked_subcommand is None:
         _perform(_settings(config_file, options))
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from perceivers_live.config import MidiSettings
-from perceivers_live.ports import Ambiguous, Heard, InputPort, NoSuchPort, OutputPort, PortError, Probe
+from perceivers_live.ports import Heard, Hopeless, InputPort, NoSuchPort, OutputPort, PortError, Probe
+from perceivers_live.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two looks
@@ -20,8 +21,8 @@ PATIENCE = 0.5  # seconds that closing a port may take before it is left to itse
 
 
 class Connections:
-    """Opened by entering it. ``heard``: the input's callback; ``lost``: told that the input went away; ``back``: that the output
-    can be sent to again. Both run on the watching thread.
+    """Opened by entering it; a watchdog stands by the output. ``heard``: the input's callback; ``lost``: told that the input went
+    away; ``back``: that the output can be sent to again. Both run on the watching thread.
 
     Entering raises ``PortError`` if there is no MIDI system, or if a name fits several ports; a port that is not there is waited
     for.
@@ -39,6 +40,7 @@ class Connections:
         self._probe: Probe | None = None
         self._input: InputPort | None = None
         self._output: OutputPort | None = None
+        self._watchdog: Watchdog | None = None
         self._closing: list[threading.Thread] = []
         self._said: dict[str, str] = {}  # what was last said of each port: once is enough
         self._stop = threading.Event()
@@ -48,9 +50,11 @@ class Connections:
         self._probe = Probe()
         try:
             self._open()
-        except PortError:
+        except Hopeless:
             self._close_all()
             raise
+        except PortError as error:
+            self._say("system", f"{error}; trying again")
         self._thread.start()
         return self
 
@@ -77,11 +81,13 @@ class Connections:
         output.send(message)
 
     def _open(self) -> None:
-        """Opens what is not open. Raises ``PortError`` for what waiting cannot mend."""
+        """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
         if self._output is None:
             try:
                 self._output = OutputPort(self._settings.output_port)
                 self._say("output", f"out: {self._output.name}")
+                if self._settings.output_port:
+                    self._watchdog = Watchdog(self._output.name, self._settings.channel - 1)
                 self._back()
             except NoSuchPort as absent:
                 self._say("output", f"{absent}; waiting for it")
@@ -96,7 +102,7 @@ class Connections:
         while not self._stop.wait(INTERVAL):
             try:
                 self._look()
-            except Ambiguous as error:
+            except Hopeless as error:
                 self._say("input", str(error))
             except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
                 self._say("system", f"MIDI: {error}")
@@ -108,6 +114,7 @@ class Connections:
         if not self._probe.alive():
             self._say("system", "the MIDI system is gone; waiting for it")
             self._close_all()
+            self._said.clear()
             self._lost()
             return
         inputs, outputs = self._probe.names()
@@ -120,9 +127,16 @@ class Connections:
             self._say("output", f"the output {self._output.name} is gone; waiting for it")
             gone, self._output = self._output, None
             self._close(gone)
+            self._close_watchdog()
         self._open()
 
+    def _close_watchdog(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.close()
+
     def _close_all(self) -> None:
+        self._close_watchdog()
         ports = (self._input, self._output, self._probe)
         self._input = self._output = self._probe = None
         for port in ports:

@@ -50,6 +50,7 @@ class Player:
         self._sounded: int | None = None  # position of the last event that sounded
         self._open = False
         self._last = float("-inf")  # planned time of that event
+        self._unheard = False  # whether the last event found no open port
         self.torn = False  # whether the plan did not fit what sounds any more, and was dropped: it has to be made anew
         self.played = self.late = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
@@ -134,9 +135,11 @@ class Player:
                 self._plan.clear()
                 self.torn = True
                 return
-        except Exception:
-            log.warning("the output port does not take notes")
+        except Exception as error:
+            if not self._unheard:
+                log.warning("the output port does not take notes (%s)", error)
             sent = False
+        self._unheard = not sent
         self._sounded, self._last = event.position, event.time
         if sent:
             self.played += 1

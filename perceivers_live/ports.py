@@ -27,8 +27,8 @@ class NoSuchPort(PortError):
     """No port has that name now."""
 
 
-class Ambiguous(PortError):
-    """More than one port has that name."""
+class Hopeless(PortError):
+    """Waiting will not mend it: more than one port has that name, or such ports do not exist here."""
 
 
 def _system() -> tuple[Any, int]:
@@ -119,7 +119,7 @@ def find(names: Sequence[str], wanted: str, kind: str) -> int:
         return matching[0]
     there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
     problem = "matches several" if matching else "matches none"
-    raise (Ambiguous if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
+    raise (Hopeless if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
 
 
 class _Port:
@@ -135,7 +135,7 @@ class _Port:
                 self.name = names[index]
                 self.port.open_port(index, "midi")
             elif sys.platform == "win32":
-                raise PortError(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
+                raise Hopeless(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
             else:
                 self.name = f"{NAME} (virtual)"
                 self.port.open_virtual_port("midi" if api == rtmidi.API_UNIX_JACK else NAME)

@@ -83,7 +83,7 @@ class Session:
         self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
         self._inbox: queue.SimpleQueue[Played | Callable[[], None] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._relapse_until = 0.0
+        self._relapse_until, self._faults = 0.0, 0
         self.echo = EchoGuard()
         self._send = send
         self.ledger = Ledger(self._sent, channel=settings.midi.channel - 1, voicing=self._voicing)
@@ -215,6 +215,7 @@ class Session:
             self._fault("state", error)
 
     def _fault(self, code: str, error: Exception) -> None:
+        self._faults += code == "engine"
         log.warning("%s", error)
         if self._osc is not None:
             self._osc.send_error(code, f"{type(error).__name__}: {error}")
@@ -236,9 +237,26 @@ class Session:
             performing = self._perform()
             self._on_listening()
             while not self._stopping.wait(WATCH):
+                if self._osc is not None:
+                    self._osc.send_stats(self.stats())
                 if self._runtime.hangs and self._revive is not None:
                     performing = self._replace(self._revive)
             performing.join(HANG)
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: events played, late ones and the latest lateness (ms), faults of the engine, echoes ignored;
+        and how much waits to be dealt with, and the length of the history in events.
+        """
+        player, lateness = self.player, self.player.lateness
+        return {
+            "played": player.played,
+            "late": player.late,
+            "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
+            "faults": self._faults,
+            "echoes": self.echo.echoes,
+            "waiting": self._inbox.qsize(),
+            "history": self._engine.position,
+        }
 
     def stop(self) -> None:
         self._stopping.set()
@@ -356,7 +374,7 @@ class Session:
     def _silence(self) -> None:
         self.player.end()
         self._quietly(self.ledger.reset)
-        log.info("closed: %d events played, %d of them late", self.player.played, self.player.late)
+        log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in self.stats().items()))
 
     @staticmethod
     def _quietly(action: Callable[[], None]) -> None:

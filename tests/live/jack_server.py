@@ -79,6 +79,14 @@ class JackServer:
             time.sleep(0.1)
         return found[0]
 
+    def restart(self) -> None:
+        """Kills the server without a word, and starts another of the same name."""
+        assert self.process is not None
+        self.process.kill()
+        self._stop()
+        if not self._start():
+            raise RuntimeError(f"jackd did not start again: {self.log()}")
+
     def _tool(self, *command: str) -> str:
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=10, check=False)
         if done.returncode:
