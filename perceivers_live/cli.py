@@ -129,7 +129,7 @@ def _engine(settings: Settings) -> Any:
 
     checkpoint = _checkpoint(settings)
     runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
-    log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
+    log.info("checkpoint %s", checkpoint.name)
     return Engine(runtime)
 
 
@@ -211,6 +211,26 @@ def demo(call_file: Path | None, output: Path, fast: bool, config_file: Path | N
     run(_engine(settings), settings, call_file, output, fast=fast)
 
 
+@main.command("compile")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
+def compile_(config_file: Path | None, **options: Any) -> None:
+    """Compile a checkpoint's TensorRT plans ahead of time; the tensorrt runtime then starts with them."""
+    click.echo(f"the plans are in {_compile(_settings(config_file, options))}")
+
+
+def _compile(settings: Settings) -> Path:
+    """Compiles what TensorRT plans are missing; returns the folder that they are in. Raises ``RuntimeUnavailable``."""
+    from engine.runtimes import CHUNKS
+    from engine.runtimes.compilation import compile_missing
+    from engine.runtimes.compiled import PRECISION
+    from engine.runtimes.plancache import PlanCache, cache_folder
+
+    cache = PlanCache(cache_folder())
+    compile_missing(_checkpoint(settings), PRECISION, CHUNKS, cache)
+    return cache.folder
+
+
 @main.command()
 @click.option("--history", type=int, multiple=True, help="Events of history to measure at; default: 1024, 8192 and 32768.")
 @click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="How often a step is measured.")
@@ -226,6 +246,8 @@ def bench(
     from perceivers_live import bench
 
     settings = _settings(config_file, options)
+    if settings.engine.runtime == "tensorrt":
+        _compile(settings)
     engine = _engine(settings)
     if probe:
         bench.probe(engine, settings)

@@ -239,7 +239,7 @@ class Session:
             while not self._stopping.wait(WATCH):
                 if self._osc is not None:
                     self._osc.send_stats(self.stats())
-                if self._runtime.hangs and self._revive is not None:
+                if self._runtime.lost and self._revive is not None:
                     performing = self._replace(self._revive)
             performing.join(HANG)
 
@@ -289,7 +289,7 @@ class Session:
         return thread
 
     def _replace(self, revive: Callable[[], Runtime]) -> threading.Thread:
-        """The model hangs: silence, and another engine and performer in place of those that are stuck."""
+        """The model hangs or is dead: silence, and another engine and performer in place of those that are stuck."""
         self._runtime.abandoned = True
         interruption = self.player.interrupt(time.perf_counter())
         self._fault("engine", TimeoutError("the model does not answer; another takes its place"))
@@ -315,7 +315,7 @@ class Session:
             if runtime is self._runtime:
                 log.exception("the engine failed; silent until it has recovered")
                 self._fault("engine", error)
-                self._recover()
+                self._recover(runtime)
 
     def _take(self, wait: float | None) -> None:
         """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it; notes are absorbed together."""
@@ -354,16 +354,19 @@ class Session:
             actions = [action for one in played for action in one.actions]
             self.performer.hear(actions, Reaction(interruption, released))
 
-    def _recover(self) -> None:
-        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
+    def _recover(self, runtime: Supervised) -> None:
+        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one. A runtime that
+        fails at that as well is given up, if there can be another.
+        """
         forget = time.perf_counter() < self._relapse_until
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not runtime.abandoned:
             try:
                 (self.performer.forget if forget else self.performer.recover)(time.perf_counter())
                 self._relapse_until = time.perf_counter() + RELAPSE
                 return
             except Exception:
                 log.exception("the engine has not recovered yet")
+                runtime.dead = self._revive is not None
                 self._stopping.wait(RETRY)
 
     def _entered(self, state: State) -> None:

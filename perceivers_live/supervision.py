@@ -26,13 +26,14 @@ class Supervised:
         self.name, self.config = runtime.name, runtime.config
         self.step_bytes, self.warm_for = runtime.step_bytes, runtime.warm_for
         self.abandoned = False
+        self.dead = False  # it fails whatever it is asked
         self._busy_since: float | None = None
 
     @property
-    def hangs(self) -> bool:
-        """Whether a call has been going on for too long."""
+    def lost(self) -> bool:
+        """Whether it is dead, or a call has been going on for too long."""
         since = self._busy_since
-        return since is not None and time.perf_counter() - since > HANG
+        return self.dead or (since is not None and time.perf_counter() - since > HANG)
 
     def reset(self) -> None:
         self._watched(self._runtime.reset)

@@ -122,6 +122,10 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
         from engine.runtimes.pytorch import TorchRuntime
 
         return TorchRuntime(checkpoint, name, threads=threads)
+    if name == "tensorrt":
+        from engine.runtimes.compiled import TensorRTRuntime
+
+        return TensorRTRuntime(checkpoint, threads=threads)
     if name in ("onnx", "onnx-int8"):
         from engine.runtimes.onnx import OnnxRuntime
 
@@ -137,7 +141,7 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
             except RuntimeUnavailable as error:
                 reason = str(error)
             else:
-                log.debug("runtime %s; not %s", candidate, "; ".join(reasons) or "any other")
+                log.info("runtime %s%s", candidate, f" (not {'; '.join(reasons)})" if reasons else "")
                 return runtime
         reasons.append(f"{candidate}: {reason}")
     raise RuntimeUnavailable("; ".join(reasons))
@@ -156,6 +160,7 @@ def _worth_a_try() -> str | None:
 
 
 AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
+    ("tensorrt", _no_cuda),
     ("cuda", _no_cuda),
     ("onnx", _worth_a_try),
     ("eager", _worth_a_try),

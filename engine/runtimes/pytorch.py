@@ -29,6 +29,7 @@ from engine.model import PerceiverS
 from engine.sounding import AGES
 
 Body = Callable[..., Sequence[Tensor]]  # a function of ``engine.graphs``, or a compiled stand-in
+Check = Callable[[], None]
 WARM_UP = 3  # runs before a graph is captured: libraries allocate and choose their kernels in the first ones
 ALIGNMENT = 16  # bytes
 
@@ -148,7 +149,9 @@ class Absorption:
     ``engine.graphs.step_inputs``) to the new rows of ``rings``, which are written here.
     """
 
-    def __init__(self, config: ModelConfig, size: int, body: Body, rings: Sequence[Tensor]) -> None:
+    def __init__(
+        self, config: ModelConfig, size: int, body: Body, rings: Sequence[Tensor], capturable: Check = lambda: None
+    ) -> None:
         self._config, self._body, self._rings = config, body, rings
         device = rings[0].device
         angles = ((config.kv_heads if config.rotary == "half-time" else 1), size, config.head_dim // 2)
@@ -161,12 +164,16 @@ class Absorption:
         }
         self._staging = Staging(fields, device)
         self._slots = [torch.arange(config.ring(window), device=device) for window in (*config.scales, config.window)]
-        self._run = captured(self._absorb, device)
+        self._run = captured(self._absorb, device, capturable)
 
     def run(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         positions = np.arange(first, first + len(events), dtype=np.int64)
         cos, sin = rotary_angles(positions, times, self._config)
         self._staging.send(events=events, ages=ages, positions=positions, cos=cos, sin=sin)
+        self._run()
+
+    def again(self) -> None:
+        """The last chunk once more: nothing changes, if it was the newest."""
         self._run()
 
     def _absorb(self) -> None:
@@ -181,7 +188,7 @@ class Absorption:
 class Decision:
     """Draws events: the chain of heads with its sampling, on the hidden state of any position that a rewind can reach."""
 
-    def __init__(self, body: Callable[..., Tensor], hidden: Tensor) -> None:
+    def __init__(self, body: Callable[..., Tensor], hidden: Tensor, capturable: Check = lambda: None) -> None:
         """``hidden`` is the ring of hidden states."""
         self._body, self._hidden = body, hidden
         fields = {
@@ -196,7 +203,7 @@ class Decision:
         self._staging = Staging(fields, hidden.device)
         self._staging.send(temperature=1.0)
         self._chosen = torch.zeros(4, dtype=torch.int64, device=hidden.device)
-        self._run = captured(self._decide, hidden.device)
+        self._run = captured(self._decide, hidden.device, capturable)
 
     def run(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
         self._staging.send(row=np.array(position % len(self._hidden)), **odds._asdict())
@@ -214,9 +221,9 @@ class Decision:
         self._chosen.copy_(torch.cat((self._body(hidden, *odds), hidden.isfinite().all()[None])))
 
 
-def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def captured(run: Callable[[], None], device: torch.device, capturable: Check) -> Callable[[], None]:
     """``run`` itself or, on CUDA, its graph: a few microseconds to launch whatever it does. It is run a few times for that, on
-    what its buffers hold.
+    what its buffers hold; ``capturable`` may then raise if the capture cannot be.
     """
     if device.type != "cuda":
         return run
@@ -225,6 +232,7 @@ def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None
     with torch.cuda.stream(side):
         for _ in range(WARM_UP):
             run()
+        capturable()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -93,7 +93,7 @@ class Stage:
 
     def until_playing(self) -> None:
         """Until notes of the machine's sound."""
-        self.until(lambda: self.replying and bool(self.session.ledger.notes))
+        self.until(lambda: self.replying and bool(self.session.ledger.notes) and bool(self.machine))
 
     def until_absorbed(self) -> None:
         """Until the performer has dealt with everything heard and commanded so far."""
