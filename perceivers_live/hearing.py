@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_UP, Timed
-from engine.midi import MessageReader, is_channel_message
+from engine.midi import SUSTAIN, MessageReader, is_channel_message
 from perceivers_live.clock import MidiClock, Transport
 from perceivers_live.config import MidiSettings
 from perceivers_live.controls import Controls
@@ -73,6 +73,8 @@ class Hearing:
         release = message[0] & 0xF0 == 0x80 or (message[0] & 0xF0 == 0x90 and message[2] == 0)
         if release and message[1] in self._humans_keys():
             return False  # the human lets go of a key; ours are never the same
+        if message[0] & 0xF0 == 0xB0 and message[1] == SUSTAIN and message[2] < 64 and self._reader.pedal:
+            return False  # nor is the pedal ours to lift while the human's is down
         return self._echo.is_echo(now, message)
 
     def _is_trigger(self, message: Sequence[int]) -> bool:
