@@ -137,7 +137,11 @@ class Engine:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
         if self._behind:
             self.rebuild()
-        drawn = self.runtime.decide(self.position, odds)
+        try:
+            drawn = self.runtime.decide(self.position, odds)
+        except Exception:
+            self._behind = True  # a runtime may fail long after it was given what it fails at
+            raise
         if drawn is None:
             raise EngineError("the model's state is not finite")
         wait, action, velocity = drawn
@@ -170,16 +174,6 @@ class Engine:
         self._moments.clear()
         self._compute(history, self._recorded(history, self._before), self.position - len(history) + 1)
         self.high_water = self.position
-
-    def adopt(self, other: Engine) -> None:
-        """Takes over the history of another engine of the same model, whose runtime is lost. What comes next computes from
-        it.
-        """
-        self._history, self._before = deque(other._history), other._before.copy()
-        self.position = self.high_water = other.position
-        self._moments.clear()
-        self._recorded(list(self._history), self._before)
-        self._behind = True
 
     def hidden(self) -> np.ndarray:
         """The model's hidden state at the newest position, float32 [D]."""

@@ -167,14 +167,6 @@ class Performer:
             self._enter(State.LISTENING)
         self._engine.rebuild()
 
-    def succeed(self, lost: Performer, interruption: Interruption) -> None:
-        """Takes the place of a performer whose engine is lost and whose history this one's engine has adopted; ``interruption``:
-        what silencing it left. Computes nothing yet.
-        """
-        self.timeline.origin, self.timeline.floor = lost.timeline.origin, lost.timeline.floor
-        self._detector, self._session, self._stopped = lost._detector, lost._session, lost._stopped
-        self._rewind(interruption.position)
-
     def memory(self, now: float) -> Memory:
         """The musical state as it is now; the plan, not having sounded, is made anew."""
         if self.state is State.PLAYING:

@@ -5,7 +5,6 @@ Only the network is replaced. Engine, ledger, player and performer are the real 
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -117,8 +116,7 @@ def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
 class ToyRuntime:
     """A runtime whose network is a function. Its rings are what it knows at each position, so a wrong pointer shows.
 
-    ``failures``: how many of the coming steps and decisions raise. ``broken``: hidden states are not finite. ``gate``: shut,
-    it hangs.
+    ``failures``: how many of the coming steps and decisions raise. ``broken``: hidden states are not finite.
     """
 
     name = "toy"
@@ -130,8 +128,6 @@ class ToyRuntime:
         self.config = config
         self.failures = 0
         self.broken = False
-        self.gate = threading.Event()
-        self.gate.set()
         self.steps = self.decisions = 0
         self._hidden: dict[int, Hidden] = {}
 
@@ -177,7 +173,6 @@ class ToyRuntime:
         pass
 
     def _may_fail(self) -> None:
-        self.gate.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("the toy runtime was told to fail")
