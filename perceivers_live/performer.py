@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.codec import spell
-from engine.engine import Engine, Snapshot
+from engine.engine import RECENT, Engine, Snapshot
 from engine.events import NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
@@ -165,7 +165,7 @@ class Performer:
             self._silence(now)
         finally:
             self._enter(State.LISTENING)
-        self._engine.rebuild()
+        self._engine.rebuild(RECENT)
 
     def memory(self, now: float) -> Memory:
         """The musical state as it is now; the plan, not having sounded, is made anew."""
