@@ -113,7 +113,7 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
 def _perform(settings: Settings) -> None:
     from perceivers_live.perform import perform
 
-    perform(settings, _engine(settings), _checkpoint(settings))
+    perform(settings, _engine(settings, apart=True), _checkpoint(settings))
 
 
 def _checkpoint(settings: Settings) -> Path:
@@ -122,14 +122,16 @@ def _checkpoint(settings: Settings) -> Path:
     return Path(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
 
 
-def _engine(settings: Settings) -> Any:
-    """The engine of the settings. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
+def _engine(settings: Settings, *, apart: bool = False) -> Any:
+    """The engine of the settings, ``apart`` in a process of its own. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
     from engine.engine import Engine
     from engine.runtimes import open_runtime
+    from engine.runtimes.process import ProcessRuntime
 
     checkpoint = _checkpoint(settings)
-    runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
-    log.info("checkpoint %s", checkpoint.name)
+    open_it = ProcessRuntime if apart else open_runtime
+    runtime = open_it(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
 
 
@@ -248,7 +250,7 @@ def bench(
     settings = _settings(config_file, options)
     if settings.engine.runtime == "tensorrt":
         _compile(settings)
-    engine = _engine(settings)
+    engine = _engine(settings, apart=True)
     if probe:
         bench.probe(engine, settings)
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -17,6 +18,7 @@ from perceivers_live.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two looks
+ATTEMPTS = 3  # at finding a MIDI system
 PATIENCE = 0.5  # seconds that closing a port may take before it is left to itself
 
 
@@ -47,7 +49,7 @@ class Connections:
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
 
     def __enter__(self) -> Connections:
-        self._probe = Probe()
+        self._probe = _patient_probe()
         try:
             self._open()
         except Hopeless:
@@ -154,3 +156,13 @@ class Connections:
         if self._said.get(what) != text:
             log.info("%s", text)
         self._said[what] = text
+
+
+def _patient_probe() -> Probe:
+    """A busy JACK server now and then refuses a client that it takes a moment later."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return Probe()
+        except PortError:
+            time.sleep(INTERVAL)
+    return Probe()

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from engine.engine import Engine
-from engine.runtimes import open_runtime
 from engine.states import fingerprint
 from perceivers_live.clock import Beats
 from perceivers_live.config import Settings
@@ -32,6 +31,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
     """Performs until a signal says stop. Raises ``PortError``, ``OscError``, ``LinkError``."""
     controls = Controls(settings.controls)
     with ExitStack() as closing:
+        closing.callback(engine.runtime.close)
         recorder = _recorder(settings, closing)
         connections = Connections(
             settings.midi,
@@ -44,7 +44,6 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
             settings,
             controls,
             connections.send,
-            revive=lambda: open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads),
             beats=_link(settings, closing),
             midi_map=lambda commands, learnt: _map(controls, commands, learnt),
             memories=Memories(data_folder() / "states", engine.config, fingerprint(checkpoint)),

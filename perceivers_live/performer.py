@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.codec import spell
-from engine.engine import Engine, Snapshot
+from engine.engine import RECENT, Engine, Snapshot
 from engine.events import NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
@@ -165,15 +165,7 @@ class Performer:
             self._silence(now)
         finally:
             self._enter(State.LISTENING)
-        self._engine.rebuild()
-
-    def succeed(self, lost: Performer, interruption: Interruption) -> None:
-        """Takes the place of a performer whose engine is lost and whose history this one's engine has adopted; ``interruption``:
-        what silencing it left. Computes nothing yet.
-        """
-        self.timeline.origin, self.timeline.floor = lost.timeline.origin, lost.timeline.floor
-        self._detector, self._session, self._stopped = lost._detector, lost._session, lost._stopped
-        self._rewind(interruption.position)
+        self._engine.rebuild(RECENT)
 
     def memory(self, now: float) -> Memory:
         """The musical state as it is now; the plan, not having sounded, is made anew."""

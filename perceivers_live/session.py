@@ -4,7 +4,8 @@ driver's callback     stamps, sorts, passes through, silences the machine at a k
 performer's thread    absorbs, detects phrase ends, generates
 player's thread       sends on time
 osc's thread          sets controls, queues commands
-the caller's          watches over the performer's: if the model hangs, another engine goes on from the same history
+the caller's          tells how it goes, until someone stops it
+The model should be in a process of its own (`engine.runtimes.process`): only the performer's thread waits for it then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import NamedTuple
 
 from engine.engine import Engine
 from engine.events import Timed
-from engine.runtimes import Runtime
 from perceivers_live.clock import Beats, MidiClock, Transport
 from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
@@ -34,11 +34,11 @@ from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import OscQueryServer
 from perceivers_live.performer import Performer, Reaction, State
 from perceivers_live.player import Player, PlayerThread
-from perceivers_live.supervision import HANG, Abandoned, Supervised
 
 log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
-WATCH = 0.25  # seconds between two looks at the performer's thread
+TELLING = 0.25  # seconds between two reports of how it goes
+PATIENCE = 2.0  # seconds that the performer's thread has to end
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
 Told = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
@@ -54,7 +54,6 @@ class Played(NamedTuple):
 class Session:
     """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
 
-    ``revive``: makes another runtime of the same model, should the engine's hang or die; None: there is no other.
     ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
     they can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
     that sounds, on the driver's and the player's thread.
@@ -67,7 +66,6 @@ class Session:
         controls: Controls,
         send: Callable[[Sequence[int]], None],
         *,
-        revive: Callable[[], Runtime] | None = None,
         beats: Beats | None = None,
         midi_map: Callable[[Triggers, Callable[[Binding], None]], MidiMap] | None = None,
         memories: Memories | None = None,
@@ -78,8 +76,7 @@ class Session:
         osc: bool = True,
     ) -> None:
         self._settings, self._controls, self._memories = settings, controls, memories
-        self._engine, self._revive = engine, revive
-        self._runtime = engine.runtime = Supervised(engine.runtime)
+        self._engine = engine
         self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
         self._inbox: queue.SimpleQueue[Played | Callable[[], None] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -89,8 +86,7 @@ class Session:
         self.ledger = Ledger(self._sent, channel=settings.midi.channel - 1, voicing=self._voicing)
         self.player = Player(self.ledger, on_machine)
         clock = MidiClock() if settings.clock.source == "midi" else None
-        self._beats = beats or clock
-        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)
+        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=beats or clock, on_state=self._entered)
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
         self._hearing = Hearing(
             settings.midi, controls, self.echo, clock=clock, midi_map=self._map, humans_keys=lambda: self.ledger.humans_keys
@@ -114,7 +110,7 @@ class Session:
                 for one in heard.actions:
                     self._on_human(one)
             if heard.takeover:
-                self._later(lambda now: self.performer.takeover(now))
+                self._later(self.performer.takeover)
             if heard.transport is not None:
                 self._moved(heard.transport)
         except Exception:
@@ -168,9 +164,9 @@ class Session:
             self.ledger.reset()
 
         return {
-            "takeover": lambda: self._later(lambda now: self.performer.takeover(now)),
-            "yield": lambda: self._later(lambda now: self.performer.give_way(now)),
-            "forget": lambda: self._later(lambda now: self.performer.forget(now)),
+            "takeover": lambda: self._later(self.performer.takeover),
+            "yield": lambda: self._later(self.performer.give_way),
+            "forget": lambda: self._later(self.performer.forget),
             "panic": panic,
         }
 
@@ -234,14 +230,13 @@ class Session:
             player.start()
             closing.callback(player.stop)
             log.info("listening; play, and pause to hear the answer")
-            performing = self._perform()
+            performing = threading.Thread(target=self._perform, name="performer", daemon=True)
+            performing.start()
             self._on_listening()
-            while not self._stopping.wait(WATCH):
+            while not self._stopping.wait(TELLING):
                 if self._osc is not None:
                     self._osc.send_stats(self.stats())
-                if self._runtime.lost and self._revive is not None:
-                    performing = self._replace(self._revive)
-            performing.join(HANG)
+            performing.join(PATIENCE)
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: events played, late ones and the latest lateness (ms), faults of the engine, echoes ignored;
@@ -276,46 +271,19 @@ class Session:
                 closing.callback(query.close)
                 log.info("OSCQuery on http://%s:%d", query.host, query.port)
 
-    def _perform(self) -> threading.Thread:
-        """A thread that performs as long as its runtime is the session's."""
-        runtime = self._runtime
+    def _perform(self) -> None:
+        while not self._stopping.is_set():
+            self._turn()
 
-        def turn() -> None:
-            while not self._stopping.is_set() and runtime is self._runtime:
-                self._turn(runtime)
-
-        thread = threading.Thread(target=turn, name="performer", daemon=True)
-        thread.start()
-        return thread
-
-    def _replace(self, revive: Callable[[], Runtime]) -> threading.Thread:
-        """The model hangs or is dead: silence, and another engine and performer in place of those that are stuck."""
-        self._runtime.abandoned = True
-        interruption = self.player.interrupt(time.perf_counter())
-        self._fault("engine", TimeoutError("the model does not answer; another takes its place"))
-        runtime = Supervised(revive())
-        engine = Engine(runtime)
-        engine.adopt(self._engine)
-        settings = self._settings.phrase
-        performer = Performer(engine, self.player, self._controls, settings, beats=self._beats, on_state=self._entered)
-        performer.succeed(self.performer, interruption)
-        self._engine, self.performer, self._runtime = engine, performer, runtime
-        self._inbox.put(lambda: performer.timeline.absorb(interruption.released))
-        self._entered(performer.state)
-        return self._perform()
-
-    def _turn(self, runtime: Supervised) -> None:
+    def _turn(self) -> None:
         """One round of the performer: work if there is any, else wait for something to happen."""
         try:
             due = self.performer.work(time.perf_counter())
             self._take(None if due is None else due - time.perf_counter())
-        except Abandoned:
-            log.info("the model that was given up has come back")
         except Exception as error:
-            if runtime is self._runtime:
-                log.exception("the engine failed; silent until it has recovered")
-                self._fault("engine", error)
-                self._recover(runtime)
+            log.exception("the engine failed; silent until it has recovered")
+            self._fault("engine", error)
+            self._recover()
 
     def _take(self, wait: float | None) -> None:
         """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it; notes are absorbed together."""
@@ -354,19 +322,16 @@ class Session:
             actions = [action for one in played for action in one.actions]
             self.performer.hear(actions, Reaction(interruption, released))
 
-    def _recover(self, runtime: Supervised) -> None:
-        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one. A runtime that
-        fails at that as well is given up, if there can be another.
-        """
+    def _recover(self) -> None:
+        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
         forget = time.perf_counter() < self._relapse_until
-        while not self._stopping.is_set() and not runtime.abandoned:
+        while not self._stopping.is_set():
             try:
                 (self.performer.forget if forget else self.performer.recover)(time.perf_counter())
                 self._relapse_until = time.perf_counter() + RELAPSE
                 return
             except Exception:
                 log.exception("the engine has not recovered yet")
-                runtime.dead = self._revive is not None
                 self._stopping.wait(RETRY)
 
     def _entered(self, state: State) -> None:

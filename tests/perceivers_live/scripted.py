@@ -5,7 +5,6 @@ Only the network is replaced. Engine, ledger, player and performer are the real 
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -117,8 +116,7 @@ def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
 class ToyRuntime:
     """A runtime whose network is a function. Its rings are what it knows at each position, so a wrong pointer shows.
 
-    ``failures``: how many of the coming steps and decisions raise. ``broken``: hidden states are not finite. ``gate``: shut,
-    it hangs.
+    ``failures``: how many of the coming steps and decisions raise. ``broken``: hidden states are not finite.
     """
 
     name = "toy"
@@ -130,12 +128,10 @@ class ToyRuntime:
         self.config = config
         self.failures = 0
         self.broken = False
-        self.gate = threading.Event()
-        self.gate.set()
         self.steps = self.decisions = 0
         self._hidden: dict[int, Hidden] = {}
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         self._hidden.clear()
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -167,7 +163,7 @@ class ToyRuntime:
         rows = [(one.digest, one.position, *one.ages.tolist()) for one in self._hidden.values()]
         return [np.array(rows, np.int64).reshape(-1, 2 + AGES)]
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
         self._hidden = {p: Hidden(digest, p, np.array(ages, np.int16)) for digest, p, *ages in rings[0].tolist()}
 
     def keep_warm(self) -> None:
@@ -177,7 +173,6 @@ class ToyRuntime:
         pass
 
     def _may_fail(self) -> None:
-        self.gate.wait()
         if self.failures:
             self.failures -= 1
             raise RuntimeError("the toy runtime was told to fail")

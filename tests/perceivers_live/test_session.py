@@ -52,7 +52,6 @@ class Stage:
         self.states: list[State] = []
         self.human: list[Timed] = []
         self.machine: list[Timed] = []
-        self.revived: list[ToyRuntime] = []
         self.session = Session(
             self.engine,
             settings,
@@ -61,13 +60,8 @@ class Stage:
             on_human=self.human.append,
             on_machine=self.machine.append,
             on_state=self.states.append,
-            revive=self.revive,
         )
         self.thread = threading.Thread(target=self.session.run)
-
-    def revive(self) -> ToyRuntime:
-        self.revived.append(ToyRuntime(self.runtime.musician))
-        return self.revived[-1]
 
     @property
     def replying(self) -> bool:
@@ -362,7 +356,7 @@ def test_an_engine_that_fails_for_a_while_is_silent_and_then_plays_again(failure
         stage.runtime.failures = failures
         stage.until(lambda: not stage.replying)
         assert stage.port.silent
-        stage.until(lambda: stage.runtime.failures == 0 or bool(stage.revived))  # by itself, or another takes its place
+        stage.until(lambda: stage.runtime.failures == 0)  # it tries again by itself
         stage.until_absorbed()
         stage.play()
         stage.until_playing()
@@ -455,24 +449,3 @@ def test_whatever_is_played_nothing_sounds_afterwards(keys: list[tuple[int, bool
             stage.hear((0x90, pitch, 80 if down else 0))
             time.sleep(0.002)
     assert stage.port.silent
-
-
-def test_a_model_that_hangs_is_silenced_and_replaced(monkeypatch: pytest.MonkeyPatch, quiet_log: None) -> None:
-    monkeypatch.setattr("perceivers_live.supervision.HANG", 0.2)
-    with running(steady(20)) as stage:
-        stage.play()
-        stage.until_playing()
-        stage.runtime.gate.clear()
-        stage.until(lambda: bool(stage.revived))
-        stage.until(lambda: stage.port.silent)
-        heard = stage.session.performer
-        stage.play()  # and is answered by the other one, which remembers
-        before = len(stage.machine)
-        stage.until(lambda: len(stage.machine) > before)
-        stage.runtime.gate.set()  # the lost one comes back, and nobody waits for it
-        stage.until_absorbed()
-        assert stage.session.performer is heard
-        assert absolute(stage.session._engine._history)[0] == absolute(stage.engine._history)[0]
-        assert len(stage.session._engine._history) > 6
-    assert stage.port.silent
-    assert not unbalanced(notes_only(stage.port.messages))
