@@ -27,6 +27,7 @@ else:
 
 FILE_NAME = "perceivers_live.toml"
 MAX_BYTES = 1_000_000
+MAX_DOTS = 256  # in a line: the TOML reader's time grows with the square of a key's parts
 _KINDS: dict[type, Kind] = {bool: "switch", int: "int", float: "float", str: "text"}
 
 
@@ -233,7 +234,10 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str, source: Path) -> dict[str, Any]:
-    """The document in `text`, which is from `source`. Raises ConfigError: not valid TOML."""
+    """The document in `text`, which is from `source`. Raises ConfigError: not valid TOML, or a key of more parts than any."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS:
+            raise ConfigError(f"{printable(source)}:{number}: found {line.count('.')} dots in a line, allowed {MAX_DOTS}")
     try:
         return tomllib.loads(text)
     except RecursionError:
