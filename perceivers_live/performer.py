@@ -284,9 +284,10 @@ class Performer:
         self.timeline.begin(now)
         opening = turn.opening(own, engine.last)
         earliest = now + DECISION - min(0.0, self._output_offset())
-        on_the_beat = opening and not turn.strikes and turn.start_at is not None and turn.start_at >= earliest
-        if on_the_beat:
-            assert turn.start_at is not None
+        first = opening and not turn.strikes
+        at_once = first and controls["mode"] != "duet"  # whoever hands over does not expect to wait
+        if first and turn.start_at is not None and turn.start_at >= earliest:
+            at_once = True
             elapsed = self.timeline.step(turn.start_at) - engine.step
         else:
             elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
@@ -306,7 +307,7 @@ class Performer:
                 barred=own | self._player.ledger.barred,
                 elapsed=elapsed,
                 opening=opening,
-                at_once=on_the_beat,
+                at_once=at_once,
                 closing=turn.closing is not None,
             )
         )

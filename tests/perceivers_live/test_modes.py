@@ -192,7 +192,7 @@ def test_a_panic_just_before_a_reply_began_silences_it() -> None:
 def test_after_a_takeover_a_key_press_silences_as_ever() -> None:
     stage = Stage(steady(9))
     stage.command(stage.performer.takeover)
-    stage.run(1.0)
+    stage.run(1.0, stop=lambda: bool(stage.port.sounding))
     assert stage.port.sounding
     stage.hear(Timed(stage.now, NOTE_ON + 40, 80))
     assert stage.port.silent
