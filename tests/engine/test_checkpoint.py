@@ -237,7 +237,11 @@ def test_huge_claims_on_small_weights_allocate_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"width": 8192, "heads": 4096, "slack": 1 << 20}, LARGEST, {"width": 8192, "heads": 64, "kv_heads": 64, "layers": 128, "window": 1 << 20, "slack": 1 << 20, "scales": [1024]}],
+    [
+        {"width": 8192, "heads": 4096, "slack": 1 << 20},
+        LARGEST,
+        {"width": 8192, "heads": 64, "kv_heads": 64, "layers": 128, "window": 1 << 20, "slack": 1 << 20, "scales": [1024]},
+    ],
     ids=["hidden states", "everything", "rings"],
 )
 def test_sizes_that_no_machine_has_room_for_are_refused(change: dict[str, Any]) -> None:
