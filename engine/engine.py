@@ -22,6 +22,8 @@ from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
 from engine.runtimes import CHUNKS, Odds, Runtime
 from engine.sounding import Sounding
 
+RECENT = 1024  # events that are computed again after a failure: within a second, on two cores
+
 
 class EngineError(RuntimeError):
     """The engine was asked for what it cannot do, or its runtime failed."""
@@ -103,7 +105,7 @@ class Engine:
         while len(self._history) > self._limit:
             self._before.apply(self._history.popleft())
         if self._behind:
-            self.rebuild()
+            self.rebuild(RECENT)
         else:
             self._compute(events, soundings, first)
             self.high_water = max(self.high_water, self.position)
@@ -136,7 +138,7 @@ class Engine:
     def decide(self, odds: Odds) -> Event:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
         if self._behind:
-            self.rebuild()
+            self.rebuild(RECENT)
         try:
             drawn = self.runtime.decide(self.position, odds)
         except Exception:
@@ -166,14 +168,23 @@ class Engine:
         else:
             self.rebuild()
 
-    def rebuild(self) -> None:
-        """Computes the state again from the history: for a rewind beyond the slack, or after the runtime's failure."""
-        history = list(self._history)
+    def rebuild(self, newest: int | None = None) -> None:
+        """Computes the state again from the history, or from its ``newest`` events, which is sooner done: the state is then that
+        of a session which began there, and what came before is forgotten.
+        """
+        while newest is not None and len(self._history) > newest:
+            self._before.apply(self._history.popleft())
         self._behind = True
-        self.runtime.reset()
+        self.runtime.reset(self._first)
         self._moments.clear()
-        self._compute(history, self._recorded(history, self._before), self.position - len(history) + 1)
+        history = list(self._history)
+        self._compute(history, self._recorded(history, self._before), self._first)
         self.high_water = self.position
+
+    @property
+    def _first(self) -> int:
+        """Position of the oldest event of the history."""
+        return self.position - len(self._history) + 1
 
     def hidden(self) -> np.ndarray:
         """The model's hidden state at the newest position, float32 [D]."""
@@ -190,7 +201,7 @@ class Engine:
         return Snapshot(self.position, self.high_water, tuple(self._moments), rings, tuple(self._history), self._before.copy())
 
     def restore(self, snapshot: Snapshot) -> None:
-        self.runtime.restore(snapshot.rings)
+        self.runtime.restore(snapshot.rings, snapshot.position - len(snapshot.history) + 1)
         self._moments = deque(snapshot.moments, self.config.slack + 1)
         self._history = deque(snapshot.history)
         self._before = snapshot.before.copy()

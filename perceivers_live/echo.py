@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 
 log = logging.getLogger(__name__)
 
 WINDOW = 0.1  # seconds in which an echo comes back
 MOST = 512  # messages that are waited for
-TELLING = 4  # echoes that are no coincidence
+TELLING = 4  # messages in a row that came back are no coincidence
 
 
 class EchoGuard:
@@ -21,35 +21,32 @@ class EchoGuard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent: deque[tuple[float, tuple[int, ...]]] = deque(maxlen=MOST)
-        self._open: Counter[tuple[int, ...]] = Counter()  # how often each message has been sent and has not come back
-        self.echoes = 0
+        self._sent: deque[tuple[float, tuple[int, ...]]] = deque(maxlen=MOST)  # what has not come back
+        self.echoes = 0  # that were ignored
+        self._returned = 0  # messages that came back since one did not
+        self._warned = False
 
     def sent(self, now: float, message: Sequence[int]) -> None:
         with self._lock:
-            if len(self._sent) == MOST:
-                self._forget(self._sent.popleft()[1])
             self._sent.append((now, tuple(message)))
-            self._open[tuple(message)] += 1
 
-    def is_echo(self, now: float, message: Sequence[int]) -> bool:
-        """Whether this is one of ours coming back; each counts once."""
-        key = tuple(message)
+    def is_echo(self, now: float, message: Sequence[int], *, doubtful: bool = False) -> bool:
+        """Whether this is one of ours coming back; each counts once. ``doubtful``: the human may well have sent the very same,
+        so it is only taken for an echo if everything comes back.
+        """
         with self._lock:
             while self._sent and self._sent[0][0] < now - WINDOW:
-                self._forget(self._sent.popleft()[1])
-            if not self._open[key]:
-                del self._open[key]
+                self._sent.popleft()
+                self._returned = 0
+            ours = next((one for one in self._sent if one[1] == tuple(message)), None)
+            if ours is None:
                 return False
-            self._forget(key)
-            self.echoes += 1
-            told = self.echoes == TELLING
-        if told:
+            self._sent.remove(ours)
+            self._returned += 1
+            certain = self._returned >= TELLING
+            warn, self._warned = certain and not self._warned, certain or self._warned
+            ignored = certain or not doubtful
+            self.echoes += ignored
+        if warn:
             log.warning("the output comes back on the input: its echoes are ignored")
-        return True
-
-    def _forget(self, key: tuple[int, ...]) -> None:
-        if self._open[key] > 1:
-            self._open[key] -= 1
-        else:
-            del self._open[key]
+        return ignored

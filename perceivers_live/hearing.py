@@ -4,11 +4,11 @@ rest is music. Runs in the driver's callback, so nothing here waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_UP, Timed
-from engine.midi import MessageReader, is_channel_message
+from engine.midi import SUSTAIN, MessageReader, is_channel_message
 from perceivers_live.clock import MidiClock, Transport
 from perceivers_live.config import MidiSettings
 from perceivers_live.controls import Controls
@@ -29,7 +29,7 @@ NOTHING = Heard()
 
 
 class Hearing:
-    """Fed by one thread. ``humans_keys``: the keys that count as held by now, to tell a release from an echo of ours."""
+    """Fed by one thread."""
 
     def __init__(
         self,
@@ -39,10 +39,9 @@ class Hearing:
         *,
         clock: MidiClock | None = None,
         midi_map: MidiMap | None = None,
-        humans_keys: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self._settings, self._controls, self._echo = settings, controls, echo
-        self._clock, self._map, self._humans_keys = clock, midi_map, humans_keys
+        self._clock, self._map = clock, midi_map
         self._reader = MessageReader()
         self._heard: set[int] = set()  # keys that are down and within the range that is listened to
 
@@ -70,10 +69,15 @@ class Hearing:
         return released
 
     def _is_echo(self, now: float, message: Sequence[int]) -> bool:
-        release = message[0] & 0xF0 == 0x80 or (message[0] & 0xF0 == 0x90 and message[2] == 0)
-        if release and message[1] in self._humans_keys():
-            return False  # the human lets go of a key; ours are never the same
-        return self._echo.is_echo(now, message)
+        kind, number, reader = message[0] & 0xF0, message[1], self._reader
+        if kind in (0x80, 0x90):
+            strike = kind == 0x90 and message[2] > 0
+            doubtful = not strike and number in reader.held  # the human lets go of a key
+        elif kind == 0xB0 and number == SUSTAIN:
+            doubtful = message[2] < 64 and reader.pedal
+        else:
+            doubtful = True  # passed through a moment ago, and on its way back: a wheel, a fader, a pressure
+        return self._echo.is_echo(now, message, doubtful=doubtful)
 
     def _is_trigger(self, message: Sequence[int]) -> bool:
         return message[0] & 0xF0 in (0x80, 0x90) and message[1] == self._settings.takeover_key

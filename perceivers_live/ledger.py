@@ -45,7 +45,7 @@ class Ledger:
         self._keys: set[int] = set()  # that the human holds
         self.humans_pedal = False
         self._thru: set[tuple[int, int]] = set()  # (channel, pitch) of the human's notes, passed through
-        self._thru_pedals: set[int] = set()  # channels
+        self._thru_pedals: set[int] = set()  # channels on which the human's pedal was passed through, and is down
 
     @property
     def notes(self) -> frozenset[int]:
@@ -65,37 +65,40 @@ class Ledger:
 
     @property
     def barred(self) -> frozenset[int]:
-        """Pitches that would strike a key which the human holds."""
-        shift = self._voicing().transpose
-        return frozenset(key - shift for key in self.humans_keys if 0 <= key - shift < PITCHES)
+        """Pitches that would strike a key which the human holds, or one that sounds as another pitch of ours."""
+        with self._lock:
+            shift = self._voicing().transpose
+            taken = self._keys | {key for channel, key in self._thru if channel == self._channel}
+            taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
+            return frozenset(key - shift for key in taken if 0 <= key - shift < PITCHES)
 
     def human(self, one: Timed) -> list[Timed]:
-        """Takes note of an action of the human's; if we hold that key, it is given up. Returns the releases sent."""
+        """Takes note of an action of the human's; if we hold that key, in the music or by what it sounds as, it is given up.
+        Returns the releases sent.
+        """
         with self._lock:
+            ours: list[int] = []
             if one.action < NOTE_OFF:
                 self._keys.add(one.action)
-                ours = [pitch for pitch, sent in self._notes.items() if sent == one.action]
-                return [Timed(one.time, NOTE_OFF + pitch) for pitch in ours if self._try(self.play, NOTE_OFF + pitch)]
-            if one.action < NOTE_OFF + PITCHES:
+                ours = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
+            elif one.action < NOTE_OFF + PITCHES:
                 self._keys.discard(one.action - NOTE_OFF)
             else:
                 self.humans_pedal = one.action == SUSTAIN_DOWN
-                if one.action == SUSTAIN_UP and self._pedal:  # one piano, one pedal: it comes up for both
-                    self._try(self.play, SUSTAIN_UP)
-            return []
+                ours = [SUSTAIN_UP] if self._pedal and not self.humans_pedal else []  # one pedal: it comes up for both
+            return [Timed(one.time, action) for action in ours if self._try(self.play, action)]
 
     def play(self, action: int, velocity: int = 0) -> bool:
         """Sends one action unless it would break the account (a note-on for a sounding note or a key that the human holds, a
-        note-off for a silent one); returns whether it did.
+        note-off for a silent one) or lift the human's pedal; returns whether it did.
         """
         with self._lock:
             if action < NOTE_OFF:
                 voicing = self._voicing()
                 sent = voicing.pitch(action)
-                if action in self._notes or sent in self._keys:
+                sounds = action in self._notes or sent in self._notes.values()  # as another, if the transposition has changed
+                if sounds or not self._keys.isdisjoint((action, sent)) or (self._channel, sent) in self._thru:
                     return False
-                for older in [pitch for pitch, as_sent in self._notes.items() if as_sent == sent]:
-                    self.play(NOTE_OFF + older)  # from before the transposition changed
                 self._notes[action] = sent  # before it is sent: if sending fails half-way it is closed, at worst once too often
                 self._send(message_of(sent, voicing.velocity(velocity), self._channel))
             elif action < NOTE_OFF + PITCHES:
@@ -105,13 +108,19 @@ class Ledger:
                 if (self._channel, self._notes[pitch]) not in self._thru:  # a key the human holds is not ours to cut
                     self._send(message_of(NOTE_OFF + self._notes[pitch], 0, self._channel))
                 del self._notes[pitch]
-            elif action in (SUSTAIN_DOWN, SUSTAIN_UP):
-                self._pedal = self._pedal or action == SUSTAIN_DOWN
+            elif action == SUSTAIN_DOWN:
+                self._pedal = True
                 self._send(message_of(action, 0, self._channel))
-                self._pedal = action == SUSTAIN_DOWN
+            elif action == SUSTAIN_UP and not self.humans_pedal:
+                self._lift()
             else:
                 return False
             return True
+
+    def _lift(self) -> None:
+        if self._channel not in self._thru_pedals:  # that one is not ours to lift
+            self._send(message_of(SUSTAIN_UP, 0, self._channel))
+        self._pedal = False
 
     def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
         """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on."""
@@ -120,27 +129,37 @@ class Ledger:
             key = (channel, message[1])
             strike, release = kind == 0x90 and message[2] > 0, kind in (0x80, 0x90)
             pedal = kind == 0xB0 and message[1] == SUSTAIN
-            if strike and not releases_only:
-                self._thru.add(key)
-            elif pedal and not releases_only:
-                self._thru_pedals.add(channel)
-            ends = (release and not strike and key in self._thru) or (pedal and message[2] < 64 and channel in self._thru_pedals)
+            lift = pedal and message[2] < 64
+            release = release and not strike
+            ends = (release and key in self._thru) or (lift and channel in self._thru_pedals)
             if releases_only and not ends:
                 return
-            if release and not strike and channel == self._channel and message[1] in self._notes.values():
+            ours = channel == self._channel and message[1] in self._notes.values()
+            if release and ours:
                 self._thru.discard(key)  # it goes on sounding as ours, and we shall release it
                 return
+            if strike:
+                if ours and key not in self._thru:  # a key that is not listened to, or it would have been given up
+                    self._send(message_of(NOTE_OFF + message[1], 0, channel))
+                self._thru.add(key)
+            elif pedal and not lift:
+                self._thru_pedals.add(channel)
             self._send(message)
-            if release and not strike:
+            if release:
                 self._thru.discard(key)
+            elif lift:
+                self._thru_pedals.discard(channel)
 
     def close(self, now: float = 0.0) -> list[Timed]:
         """Releases every note and the pedal; returns what was sent, as actions at ``now``. Never raises: what could not be
         released stays in the account, for the next time.
         """
         with self._lock:
-            actions = [NOTE_OFF + pitch for pitch in sorted(self._notes)] + ([SUSTAIN_UP] if self._pedal else [])
-            return [Timed(now, action) for action in actions if self._try(self.play, action)]
+            actions = [NOTE_OFF + pitch for pitch in sorted(self._notes)]
+            closed = [Timed(now, action) for action in actions if self._try(self.play, action)]
+            if self._pedal and self._try(self._lift):
+                closed.append(Timed(now, SUSTAIN_UP))
+            return closed
 
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
@@ -154,10 +173,10 @@ class Ledger:
                     self._thru_pedals.discard(channel)
 
     @staticmethod
-    def _try(send: Callable[..., object], what: object) -> bool:
+    def _try(send: Callable[..., object], *what: object) -> bool:
         """Whether sending worked. One message that fails must not keep the others from going out."""
         try:
-            send(what)
+            send(*what)
         except Exception as error:
             log.warning("the output port does not take a release (%s)", error)
             return False

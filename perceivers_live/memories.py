@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.config import ModelConfig
+from engine.events import STEPS_PER_SECOND
 from engine.states import StateError, load_state, save_state, state_path
 from perceivers_live.performer import Memory
+from perceivers_live.timeline import LONGEST_SILENCE
+
+MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
 
 
 class Memories:
@@ -20,11 +24,14 @@ class Memories:
         state_path(self._folder, name)
 
     def save(self, name: str, memory: Memory) -> None:
-        save_state(memory.snapshot, state_path(self._folder, name), model=self._fingerprint, seed=memory.seed)
+        extra = {"seed": memory.seed, "silence": memory.silence}
+        save_state(memory.snapshot, state_path(self._folder, name), model=self._fingerprint, **extra)
 
     def load(self, name: str) -> Memory:
         snapshot, extra = load_state(state_path(self._folder, name), self._config, model=self._fingerprint)
-        seed = extra.get("seed")
-        if not isinstance(seed, int) or not 0 <= seed < 1 << 32:
+        seed, silence = extra.get("seed"), extra.get("silence")
+        if type(seed) is not int or not 0 <= seed < 1 << 32:
             raise StateError(f"{name}: its seed is {str(seed)[:40]!r}")
-        return Memory(snapshot, seed)
+        if not isinstance(silence, float) or not 0 <= silence <= MOST_SILENCE:
+            raise StateError(f"{name}: its silence is {str(silence)[:40]!r}")
+        return Memory(snapshot, seed, silence)

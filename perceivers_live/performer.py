@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.codec import spell
-from engine.engine import Engine, Snapshot
+from engine.engine import RECENT, Engine, Snapshot
 from engine.events import NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
@@ -31,7 +31,7 @@ from perceivers_live.controls import Snapshot as Values
 from perceivers_live.pace import correction
 from perceivers_live.phrases import PhraseDetector
 from perceivers_live.player import Interruption, Planned, Player
-from perceivers_live.timeline import Timeline
+from perceivers_live.timeline import LONGEST_SILENCE, Timeline
 from perceivers_live.turns import Turn
 
 log = logging.getLogger(__name__)
@@ -58,10 +58,11 @@ class Reaction(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """A musical state: exact, whatever is played after it."""
+    """A musical state: exact, whatever is played after it. ``silence``: seconds since its newest event."""
 
     snapshot: Snapshot
     seed: int
+    silence: float = 0.0
 
 
 class Performer:
@@ -86,7 +87,7 @@ class Performer:
         self.state = State.LISTENING
         self._turn = Turn(0.0, SHORTEST_REPLY)
         self._seen = controls.snapshot()  # the values that the plan was made with
-        self._waiting = False  # the machine gave way: it begins again when it is asked to, or a new phrase has begun
+        self._waiting = False  # the machine gave way: it begins again when it is asked to, a duet with a new phrase as well
         self._stopped = False  # by the transport of whoever gives the beat
 
     # What happened.
@@ -95,12 +96,14 @@ class Performer:
         """The part of hearing that cannot wait for the engine: silences the machine at a key press where it only responds, and
         else makes room for the key.
         """
-        struck = any(one.action < NOTE_OFF for one in actions)
         given_up = self._player.make_room(actions)
-        if struck and self.state is State.PLAYING and self._controls.snapshot()["mode"] in ("respond", "listen"):
-            position, released = self._player.interrupt(actions[0].time)
-            return Reaction(Interruption(position, [*given_up, *released]))
+        if self._gives_way_to(actions):
+            return Reaction(self._player.interrupt(actions[0].time), given_up)
         return Reaction(None, given_up)
+
+    def _gives_way_to(self, actions: Sequence[Timed]) -> bool:
+        struck = any(one.action < NOTE_OFF for one in actions)
+        return struck and self.state is State.PLAYING and self._controls.snapshot()["mode"] in ("respond", "listen")
 
     def hear(self, actions: Sequence[Timed], reaction: Reaction | None = None) -> None:
         """The human's actions, in time order, at the times they were played; ``reaction``: what ``react`` returned for them, if
@@ -108,28 +111,25 @@ class Performer:
         """
         if reaction is None:
             reaction = self.react(actions)
-        interruption, released = reaction.interruption, list(reaction.released)
-        if interruption is not None and interruption.position is None and self.state is State.LISTENING:
-            interruption = None  # the reply had ended just before
-        if not actions and interruption is None:
-            return
-        if interruption is not None:
-            self._rewind(interruption.position)
-            released += interruption.released
+        released = [*reaction.released, *(reaction.interruption.released if reaction.interruption is not None else ())]
+        if reaction.interruption is not None or self._gives_way_to(actions):  # or a reply has begun since
+            released += self._stop(actions[0].time if actions else -math.inf)
             self._detector.reset()
-            self._enter(State.LISTENING)
-        elif self.state is State.LISTENING:
-            end = self._detector.end()
-            if end is not None and actions[0].time > end:  # a phrase that got no answer is over: this is another
-                self._detector.reset()
-                self._waiting = False
-        else:
+        elif self.state is State.PLAYING:
             self._rewind(self._player.cancel())
             if any(one.action < NOTE_OFF for one in actions):
                 self._turn.closing = None  # a duet goes on
         for one in actions:
-            self._detector.feed(one)
+            self._follow(one)
         self.timeline.absorb(sorted([*released, *actions], key=lambda one: one.time))
+
+    def _follow(self, one: Timed) -> None:
+        """An action of the human's as a part of a phrase, maybe of another one than the last was."""
+        end = self._detector.end()
+        if self._detector.start is None or (end is not None and one.time > end):
+            self._detector.reset()
+            self._waiting = self._waiting and self._controls.snapshot()["mode"] == "solo"
+        self._detector.feed(one)
 
     def takeover(self, now: float) -> None:
         """The machine plays from now on, whatever the human's phrase is at."""
@@ -141,12 +141,15 @@ class Performer:
         """The machine stops at once and listens."""
         self._waiting = True
         self._silence(now)
+        if self._controls.snapshot()["mode"] == "respond":
+            self._detector.reset()  # what was played so far gets no answer
 
     def transport(self, change: Transport, now: float) -> None:
         """The sequencer that gives the beat was started or stopped: stopped means silence."""
         if change is Transport.STOPPED:
             self._stopped = True
             self._silence(now)
+            self._detector.reset()
         elif change in (Transport.STARTED, Transport.CONTINUED):
             self._stopped = False
 
@@ -165,23 +168,29 @@ class Performer:
             self._silence(now)
         finally:
             self._enter(State.LISTENING)
-        self._engine.rebuild()
+        self._engine.rebuild(RECENT)
 
     def memory(self, now: float) -> Memory:
-        """The musical state as it is now; the plan, not having sounded, is made anew."""
-        if self.state is State.PLAYING:
-            self._rewind(self._player.cancel(after=now))
-        return Memory(self._engine.snapshot(), self._seed(self._controls.snapshot()))
+        """The musical state as it is now, which is what sounded; the plan goes on as if nothing had happened."""
+        engine, timeline = self._engine, self.timeline
+        planned = engine.since(max(self._player.sounded or 0, timeline.floor)) if self.state is State.PLAYING else []
+        engine.rewind(engine.position - len(planned))
+        silence = max(0.0, now - timeline.time(engine.step)) if timeline.origin is not None else 0.0
+        snapshot = engine.snapshot()
+        engine.absorb(planned)
+        return Memory(snapshot, self._seed(self._controls.snapshot()), min(silence, LONGEST_SILENCE / STEPS_PER_SECOND))
 
     def recall(self, memory: Memory, now: float) -> None:
         """Goes on from a saved state, as if nothing had happened since; what sounded then does not sound now."""
         self._silence(now)
+        self._detector.reset()
         self._engine.restore(memory.snapshot)
         self._session = memory.seed
-        self.timeline.origin, self.timeline.floor = now - self._engine.step / STEPS_PER_SECOND, self._engine.position
-        still = self._engine.sounding
-        hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in self._player.ledger.humans_keys]
-        self.timeline.absorb([Timed(now, action) for action in [*hanging, *([SUSTAIN_UP] if still.pedal else [])]])
+        self.timeline.resume(now - memory.silence)
+        still, ledger = self._engine.sounding, self._player.ledger
+        hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in ledger.humans_keys]
+        hanging += [SUSTAIN_UP] if still.pedal and not ledger.humans_pedal else []
+        self.timeline.absorb([Timed(now, action) for action in hanging])
 
     # What to do.
 
@@ -211,11 +220,16 @@ class Performer:
         lookahead = float(controls["lookahead_ms"]) / 1000
         if ahead > lookahead:
             return now + max(ahead - lookahead, 0.001)
-        notes, pedal = self._player.holding()
+        notes, pedal = self._holding()
         if self._turn.closing is not None and not notes and not pedal:
             return self._finish(now)
         self._continue(now, controls, notes, pedal)
         return now
+
+    def _holding(self) -> tuple[frozenset[int], bool]:
+        """What the machine will have to release once the plan has sounded; a pedal that the human has down is not its own."""
+        notes, pedal = self._player.holding()
+        return notes, pedal and not self._player.ledger.humans_pedal
 
     def _may_play(self, controls: Values) -> bool:
         return controls["mode"] != "listen" and not controls["hold"] and not self._stopped
@@ -241,7 +255,8 @@ class Performer:
         else:
             call = now - start if start is not None else SHORTEST_REPLY
             length = min(max(call * float(controls["response_length"]), SHORTEST_REPLY), LONGEST_REPLY)
-        self._turn = Turn(now, length, self._detector.rate, self._start_at(controls, now))
+        start_at = self._start_at(controls, now)
+        self._turn = Turn(now if start_at is None else start_at, length, self._detector.rate, start_at)
         self.timeline.begin(now)
         if controls["mode"] == "respond":
             self._detector.reset()
@@ -261,7 +276,7 @@ class Performer:
         if controls["mode"] == "solo":
             return math.inf
         end = self._detector.end() if controls["mode"] == "duet" else None
-        return end if end is not None else self._turn.begun + self._turn.length
+        return self._turn.begun + self._turn.length if end is None else max(end, self._turn.begun + SHORTEST_REPLY)
 
     def _continue(self, now: float, controls: Values, own: frozenset[int], own_pedal: bool) -> None:
         """Decides one event, absorbs it and plans it: never for a moment that has passed once it is decided."""
@@ -269,9 +284,10 @@ class Performer:
         self.timeline.begin(now)
         opening = turn.opening(own, engine.last)
         earliest = now + DECISION - min(0.0, self._output_offset())
-        on_the_beat = opening and not turn.strikes and turn.start_at is not None and turn.start_at >= earliest
-        if on_the_beat:
-            assert turn.start_at is not None
+        first = opening and not turn.strikes
+        at_once = first and controls["mode"] != "duet"  # whoever hands over does not expect to wait
+        if first and turn.start_at is not None and turn.start_at >= earliest:
+            at_once = True
             elapsed = self.timeline.step(turn.start_at) - engine.step
         else:
             elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
@@ -286,12 +302,12 @@ class Performer:
                 self._steering(controls),
                 noise,
                 own=own,
-                own_pedal=own_pedal and not self._player.ledger.humans_pedal,
+                own_pedal=own_pedal,
                 strikes=[one.event.pitch for one in turn.strikes],
-                barred=self._player.ledger.barred,
+                barred=own | self._player.ledger.barred,
                 elapsed=elapsed,
                 opening=opening,
-                at_once=on_the_beat,
+                at_once=at_once,
                 closing=turn.closing is not None,
             )
         )
@@ -299,7 +315,7 @@ class Performer:
         if turn.closing is None and turn.may_end(event, self.timeline.time(step), self._due(controls)):
             turn.closing = engine.step  # this would begin a new phrase: the turn ends before it
         elif turn.closing is not None and step - turn.closing > CLOSING_TIME:
-            self._release_all(now)
+            self._release_all(earliest)
         else:
             self._add(event)
 
@@ -310,10 +326,10 @@ class Performer:
         at = self.timeline.time(self._engine.step) + self._output_offset()
         self._player.schedule([Planned(at, self._engine.position, event.action, event.velocity)])
 
-    def _release_all(self, now: float) -> None:
+    def _release_all(self, earliest: float) -> None:
         """The last notes and the pedal, let go together."""
-        step = max(self._engine.step, self.timeline.step(now) + 1)
-        notes, pedal = self._player.holding()
+        step = max(self._engine.step, self.timeline.step(earliest) + 1)
+        notes, pedal = self._holding()
         for action in [*(NOTE_OFF + pitch for pitch in sorted(notes)), *([SUSTAIN_UP] if pedal else [])]:
             for event in spell(step - self._engine.step, action):
                 self._add(event)
@@ -322,18 +338,20 @@ class Performer:
         """The plan is complete; the turn is over when it has sounded."""
         if self._player.planned():
             return now + 0.02
-        self._player.end()
+        self._silence(now)
         self._detector.reset()
-        self._enter(State.LISTENING)
         return self.work(now)
 
     def _silence(self, now: float) -> None:
         """Ends the machine's turn, if it has one, and closes its notes."""
+        self.timeline.absorb(self._stop(now))
+
+    def _stop(self, now: float) -> Sequence[Timed]:
+        """Ends the machine's turn; returns the releases sent, which are still to be absorbed."""
         position, released = self._player.interrupt(now)
         self._rewind(position)
-        self.timeline.absorb(released)
-        self._detector.reset()
         self._enter(State.LISTENING)
+        return released
 
     def _rewind(self, position: int | None) -> None:
         self.timeline.rewind(position)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed, bin_velocity
+from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity
 from perceivers_live.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Planned(NamedTuple):
 
 
 class Interruption(NamedTuple):
-    """What a plan's early end left: the last position that sounded (None: there was no plan), and the releases sent."""
+    """What a plan's early end left: the last position that sounded (None: there has been no plan), and the releases sent."""
 
     position: int | None
     released: Sequence[Timed]
@@ -50,29 +50,29 @@ class Player:
         self._plan: deque[Planned] = deque()
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
-        self._sounded: int | None = None  # position of the last event that sounded
+        self.sounded: int | None = None  # position of the last event that sounded; None: there has been no plan
         self._open = False
         self._last = float("-inf")  # planned time of that event
         self._unheard = False  # whether the last event found no open port
-        self.torn = False  # whether the plan did not fit what sounds any more, and was dropped: it has to be made anew
+        self.torn = False  # whether the plan does not fit what sounds any more, and was dropped: it has to be made anew
         self.played = self.late = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     def begin(self, position: int) -> None:
         """A new plan starts after ``position``."""
         with self._lock:
-            self._sounded, self._open, self.torn = position, True, False
+            self.sounded, self._open, self.torn = position, True, False
 
     def end(self) -> None:
         """There is no plan any more; nothing can be scheduled until the next one begins."""
         with self._lock:
             self._plan.clear()
-            self._sounded, self._open = None, False
+            self._open = self.torn = False
 
     def schedule(self, events: Iterable[Planned]) -> None:
         """Appends to the plan; an event earlier than its predecessor is moved up to it."""
         with self.changed:
-            for event in events if self._open else ():  # interrupted since it was decided
+            for event in events if self._open and not self.torn else ():  # interrupted since it was decided
                 self._plan.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
             self.changed.notify()
 
@@ -84,18 +84,26 @@ class Player:
             while self._plan and self._plan[-1].time > after:
                 self._plan.pop()
             self.torn = False
-            return self._plan[-1].position if self._plan else self._sounded
+            return self._plan[-1].position if self._plan else self.sounded
 
     def interrupt(self, now: float) -> Interruption:
-        """Silence at once: ends the plan and closes what sounds."""
+        """Silence at once: ends the plan and closes what sounds. A pedal that the human has down as well is not counted among
+        the releases.
+        """
         with self._lock:
-            position = self._sounded
             self.end()
-            return Interruption(position, self._told(self.ledger.close(now)))
+            released = self._told(self.ledger.close(now))
+            return Interruption(
+                self.sounded, [one for one in released if one.action != SUSTAIN_UP or not self.ledger.humans_pedal]
+            )
 
     def make_room(self, actions: Sequence[Timed]) -> list[Timed]:
-        """Takes note of the human's keys and gives up those that we hold; returns the releases sent."""
+        """Takes note of the human's actions, for which the plan has to be made anew, and gives up the keys that we hold; returns
+        the releases sent.
+        """
         with self._lock:
+            if actions and self._open:
+                self._tear()
             return self._told([released for one in actions for released in self.ledger.human(one)])
 
     def planned(self) -> int:
@@ -135,26 +143,30 @@ class Player:
         sent = True
         try:
             if not self.ledger.play(event.action, velocity):
-                self._plan.clear()
-                self.torn = True
+                self._tear()
                 return
         except Exception as error:
             if not self._unheard:
                 log.warning("the output port does not take notes (%s)", error)
             sent = False
         self._unheard = not sent
-        self._sounded, self._last = event.position, event.time
+        self.sounded, self._last = event.position, event.time
         if sent:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
             self._told([Timed(event.time, event.action, velocity)])
 
+    def _tear(self) -> None:
+        self._plan.clear()
+        self.torn = True
+
     def _told(self, sounded: list[Timed]) -> list[Timed]:
-        """Tells whoever watches, and returns what was told."""
+        """Tells whoever watches, in time order, and returns what was told."""
         for one in sounded:
+            self._last = max(self._last, one.time)
             try:
-                self._heard(one)
+                self._heard(one._replace(time=self._last))
             except Exception:  # whoever watches must not stop the music
                 log.exception("a listener failed")
         return sounded

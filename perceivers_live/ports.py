@@ -16,6 +16,7 @@ from typing import Any
 from perceivers_live.jack_watch import JackWatch
 
 NAME = "perceivers-live"
+SETTLE = 0.05  # seconds; without a message for so long an input is quiet
 Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
@@ -163,15 +164,27 @@ class InputPort(_Port):
 
     def __init__(self, wanted: str, heard: Heard) -> None:
         super().__init__("input", wanted)
+        self._closing, self._quiet = False, threading.Event()
 
         def callback(event: tuple[Sequence[int], float], _: object) -> None:
-            heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+            if self._closing:
+                self._end()
+            else:
+                heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
 
         self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default
         self.port.set_callback(callback)
 
-    def close(self) -> None:
+    def _end(self) -> None:
         self.port.cancel_callback()
+        self._quiet.set()
+
+    def close(self) -> None:
+        """python-rtmidi frees the callback even under a message that is on its way to it, and crashes later. So whoever plays on
+        ends it in the driver's own thread, between two messages; only where it is quiet it is done from here.
+        """
+        self._closing = True
+        self._quiet.wait(SETTLE)
         super().close()
 
 

@@ -88,9 +88,7 @@ class Session:
         clock = MidiClock() if settings.clock.source == "midi" else None
         self.performer = Performer(engine, self.player, controls, settings.phrase, beats=beats or clock, on_state=self._entered)
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
-        self._hearing = Hearing(
-            settings.midi, controls, self.echo, clock=clock, midi_map=self._map, humans_keys=lambda: self.ledger.humans_keys
-        )
+        self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
         self._serve_osc = osc and settings.osc.enabled
         self._osc: OscServer | None = None
 
@@ -161,6 +159,7 @@ class Session:
 
         def panic() -> None:
             self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
+            self._later(self.performer.give_way)  # a solo would begin again at once
             self.ledger.reset()
 
         return {

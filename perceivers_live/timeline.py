@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from engine.codec import spell, to_step
 from engine.engine import Engine
-from engine.events import NO_VELOCITY, NOTE_OFF, STEPS_PER_SECOND, Timed, velocity_bin
+from engine.events import NO_VELOCITY, NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, Timed, velocity_bin
+from engine.sounding import PEDAL
 
 LONGEST_SILENCE = 500  # steps; a longer one in the history is shortened to this
 
@@ -33,11 +36,23 @@ class Timeline:
         if surplus > 0:
             self.origin += surplus / STEPS_PER_SECOND
 
+    def resume(self, newest: float) -> None:
+        """The engine was put into another state, all of which sounded; its newest event was at ``newest``."""
+        self.origin, self.floor = newest - self.engine.step / STEPS_PER_SECOND, self.engine.position
+
     def absorb(self, actions: Sequence[Timed]) -> None:
-        """What sounded, in time order. What seems to have been earlier than the newest event counts as at the same moment."""
+        """What sounded, in time order. What seems to have been earlier than the newest event counts as at the same moment. What
+        changes nothing is left out: the release of a key that is up, and the pedal's second foot.
+        """
         events = []
         step = self.engine.step
+        down = set(np.flatnonzero(self.engine.sounding.since >= 0).tolist())  # keys and pedal
         for one in actions:
+            subject = one.action % PITCHES if one.action < SUSTAIN_DOWN else PEDAL
+            presses = one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
+            if one.action >= NOTE_OFF and presses == (subject in down):
+                continue
+            (down.add if presses else down.discard)(subject)
             if self.origin is None:
                 self.origin = one.time - step / STEPS_PER_SECOND
             at = max(step, self.step(one.time))

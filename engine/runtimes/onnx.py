@@ -57,14 +57,15 @@ class OnnxRuntime:
         wait, action, velocity, noise = zeros
         self.decide(0, Odds(wait, action, velocity, 1.0, 0.0, noise))
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
+        self._first = first
         self._rings = [np.zeros(shape, np.float32) for shape in (*ring_shapes(self.config), hidden_shape(self.config))]
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         positions, feed = self._events(events, ages, times, first)
         feed["positions"] = positions
         for i, window in enumerate((*self.config.scales, self.config.window)):
-            feed[f"held{i}"] = slot_positions(first - 1, self.config.ring(window))
+            feed[f"held{i}"] = slot_positions(first - 1, self.config.ring(window), self._first)
         feed |= dict(zip(self._ring_names, self._rings, strict=False))
         hidden, *rows = self._step.run(None, feed)
         _write(self._rings, [*rows, hidden], positions)
@@ -108,7 +109,8 @@ class OnnxRuntime:
     def rings(self) -> list[np.ndarray]:
         return [ring.copy() for ring in self._rings]
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._first = first
         self._rings = [ring.copy() for ring in rings]
 
     def keep_warm(self) -> None:

@@ -39,10 +39,10 @@ class ProcessRuntime:
         self._hang = hang
         self.name, self.config, self.step_bytes, self.warm_for = self._start()
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         if not self._process.is_alive():
             self._start()
-        self._ask("reset")
+        self._ask("reset", first)
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._tell("step", events, ages, times, first)
@@ -62,8 +62,8 @@ class ProcessRuntime:
         rings: list[np.ndarray] = self._ask("rings")
         return rings
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
-        self._ask("restore", list(rings))
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._ask("restore", list(rings), first)
 
     def keep_warm(self) -> None:
         self._tell("keep_warm")

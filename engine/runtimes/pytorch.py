@@ -72,18 +72,19 @@ class TorchRuntime:
         self.reset()
 
     @torch.inference_mode()
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
+        self._first = first
         for ring in self._rings:
             ring.zero_()
 
     @torch.inference_mode()
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._steps[len(events)].run(events, ages, times, first)
+        self._steps[len(events)].run(events, ages, times, first, self._first)
 
     @torch.inference_mode()
     def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         if self._remembers is not None:
-            self._remembers.run(events, ages, times, first)
+            self._remembers.run(events, ages, times, first, self._first)
 
     @torch.inference_mode()
     def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
@@ -99,7 +100,8 @@ class TorchRuntime:
         return [ring.float().cpu().numpy().copy() for ring in self._rings]
 
     @torch.inference_mode()
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._first = first
         for ring, saved in zip(self._rings, rings, strict=True):
             ring.copy_(torch.from_numpy(saved))
 
@@ -161,15 +163,17 @@ class Absorption:
             "positions": ((size,), torch.int64),
             "cos": (angles, torch.float32),
             "sin": (angles, torch.float32),
+            "begin": ((1,), torch.int64),
         }
         self._staging = Staging(fields, device)
         self._slots = [torch.arange(config.ring(window), device=device) for window in (*config.scales, config.window)]
         self._run = captured(self._absorb, device, capturable)
 
-    def run(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+    def run(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int, begin: int) -> None:
+        """Events at positions ``first``.. of a history that begins at ``begin``."""
         positions = np.arange(first, first + len(events), dtype=np.int64)
         cos, sin = rotary_angles(positions, times, self._config)
-        self._staging.send(events=events, ages=ages, positions=positions, cos=cos, sin=sin)
+        self._staging.send(events=events, ages=ages, positions=positions, cos=cos, sin=sin, begin=begin)
         self._run()
 
     def again(self) -> None:
@@ -177,9 +181,9 @@ class Absorption:
         self._run()
 
     def _absorb(self) -> None:
-        inputs = list(self._staging.device.values())
+        *inputs, begin = self._staging.device.values()
         positions = inputs[2]
-        held = [_held(positions[:1] - 1, slots) for slots in self._slots]
+        held = [_held(positions[:1] - 1, slots, begin) for slots in self._slots]
         for ring, new in zip(self._rings, self._body(*inputs, *held), strict=True):
             size = ring.shape[-2]
             ring.index_copy_(-2, positions[-size:] % size, new[..., -size:, :])
@@ -240,10 +244,10 @@ def captured(run: Callable[[], None], device: torch.device, capturable: Check) -
     return graph.replay
 
 
-def _held(last: Tensor, rows: Tensor) -> Tensor:
-    """``slot_positions`` on the device. last [1], rows [R] -> [R] int64."""
+def _held(last: Tensor, rows: Tensor, begin: Tensor) -> Tensor:
+    """``slot_positions`` on the device. last [1], rows [R], begin [1] -> [R] int64."""
     position = last - (last - rows) % len(rows)
-    return torch.where(position >= 0, position, -1)
+    return torch.where(position >= begin, position, -1)
 
 
 def _device(name: str) -> torch.device:

@@ -202,3 +202,19 @@ def test_rewinding_again_and_again_ends_in_a_clear_error(checkpoint: Path, music
     with pytest.raises(EngineError, match="cannot rewind"):
         back_for_ever()
     engine.absorb(music[1:10])  # and goes on
+
+
+def test_rebuilding_from_the_newest_events_is_a_session_that_began_there(
+    runtime: Runtime, checkpoint: Path, music: list[Event]
+) -> None:
+    engine, newest = Engine(runtime), 50
+    engine.absorb(music[1:200])
+    engine.rebuild(newest)
+    events = torch.from_numpy(np.array(music[:200])).long()
+    ages, times = torch.from_numpy(ages_of(np.array(music[:200]))), torch.cumsum(events[:, 0], 0)
+    whole = (events, ages, torch.arange(200), times)
+    model = TorchRuntime(checkpoint)._model
+    with torch.inference_mode():
+        expected = model.hidden(*(part[None, -newest:] for part in whole), newest)[0].numpy()
+    assert close(engine.hidden(), expected[-1])
+    assert engine.position == 199

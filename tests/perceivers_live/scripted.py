@@ -35,10 +35,11 @@ from engine.midi import SUSTAIN
 from engine.runtimes import Odds
 from engine.sampling import MASKED
 from engine.sounding import AGES, PEDAL
+from perceivers_live.clock import Beats
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
-from perceivers_live.ledger import Ledger
-from perceivers_live.performer import Performer, State
+from perceivers_live.ledger import Ledger, Voicing
+from perceivers_live.performer import Performer, Reaction, State
 from perceivers_live.player import Player
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), window=64, slack=256)
@@ -99,8 +100,10 @@ def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool
             choice = NOTE_ON + free[hidden.position % len(free)]
         elif SUSTAIN_UP in actions:
             choice = SUSTAIN_UP
-        else:
+        elif REST in actions:
             return MAX_WAIT, REST, 7
+        else:
+            choice = int(actions[0])  # it has to strike, and its tune is not to be had
         return when, choice, 20  # like the real heads, a velocity whatever the action
 
     return play
@@ -131,7 +134,7 @@ class ToyRuntime:
         self.steps = self.decisions = 0
         self._hidden: dict[int, Hidden] = {}
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         self._hidden.clear()
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -163,7 +166,7 @@ class ToyRuntime:
         rows = [(one.digest, one.position, *one.ages.tolist()) for one in self._hidden.values()]
         return [np.array(rows, np.int64).reshape(-1, 2 + AGES)]
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
         self._hidden = {p: Hidden(digest, p, np.array(ages, np.int16)) for digest, p, *ages in rings[0].tolist()}
 
     def keep_warm(self) -> None:
@@ -242,7 +245,11 @@ def unbalanced(messages: Iterable[Message]) -> list[str]:
 
 
 class Stage:
-    """A performer and a player in virtual time, with a record of everything that sounded."""
+    """A performer and a player in virtual time, with a record of everything that sounded.
+
+    ``keys`` and ``pedal``: what the human holds. ``trespasses``: messages of the machine's that struck or released such a key,
+    or lifted the pedal while the machine went on playing.
+    """
 
     def __init__(
         self,
@@ -251,6 +258,7 @@ class Stage:
         phrase: PhraseSettings | None = None,
         *,
         seed: int = 1,
+        beats: Beats | None = None,
     ) -> None:
         self.runtime = ToyRuntime(musician)
         self.engine = Engine(self.runtime)
@@ -259,15 +267,36 @@ class Stage:
         self.sounded: list[Timed] = []  # human and machine, in the order in which it did
         self.sent_at: list[tuple[float, Timed]] = []  # what the player sounded, and when
         self.states: list[State] = []
-        self.player = Player(Ledger(self.port.send), self._heard)
-        self.performer = Performer(
-            self.engine, self.player, self.controls, phrase or PhraseSettings(), seed=seed, on_state=self.states.append
-        )
+        self.keys: set[int] = set()
+        self.pedal = False
+        self.trespasses: list[Message] = []
+        self.player = Player(Ledger(self._send, voicing=self._voicing), self._heard)
         self.now = 0.0
+        self.performer = Performer(
+            self.engine,
+            self.player,
+            self.controls,
+            phrase or PhraseSettings(),
+            seed=seed,
+            beats=beats,
+            on_state=self.states.append,
+        )
+        self._untold: list[tuple[Timed, Reaction]] = []
+
+    def _voicing(self) -> Voicing:
+        return Voicing(int(self.controls.get("transpose")), float(self.controls.get("loudness")))
+
+    def _send(self, message: Sequence[int]) -> None:
+        touches = message[0] & 0xE0 == 0x80 and message[1] in self.keys
+        lifts = tuple(message[:2]) == (0xB0, SUSTAIN) and message[2] < 64 and self.pedal and self.player._open
+        if touches or lifts:
+            self.trespasses.append(tuple(message))
+        self.port.send(message)
 
     def _heard(self, timed: Timed) -> None:
-        self.sounded.append(timed)
         self.sent_at.append((self.now, timed))
+        if timed.action != SUSTAIN_UP or not self.pedal:  # with the human's foot on it, the pedal stays down
+            self.sounded.append(timed)
 
     @property
     def replying(self) -> bool:
@@ -285,6 +314,8 @@ class Stage:
             if more is not None and more <= self.now:
                 continue
             times = [time for time in (self.player.play_due(self.now), more) if time is not None]
+            if stop():
+                return
             if not times or min(times) > until:
                 self.now = max(self.now, until)
                 self.player.play_due(self.now)
@@ -296,8 +327,38 @@ class Stage:
         """The human plays, now or at the actions' later times, heard one at a time as by the input's callback."""
         for one in actions:
             self.run(one.time)
-            self.performer.hear([one])
-            self.sounded.append(one)
+            self._lift(one)
+            try:
+                self.performer.hear([one])
+            finally:
+                self._press(one)
+
+    def strike(self, one: Timed) -> None:
+        """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
+        self._lift(one)
+        self._untold.append((one, self.performer.react([one])))
+        self._press(one)
+
+    def catch_up(self) -> None:
+        """The performer hears all that it missed, together, as in a session."""
+        missed, self._untold = self._untold, []
+        if missed:
+            interruption = next((reaction.interruption for _, reaction in missed if reaction.interruption is not None), None)
+            released = [timed for _, reaction in missed for timed in reaction.released]
+            self.performer.hear([one for one, _ in missed], Reaction(interruption, released))
+
+    def _lift(self, one: Timed) -> None:
+        if NOTE_OFF <= one.action < SUSTAIN_DOWN:
+            self.keys.discard(one.action - NOTE_OFF)
+        elif one.action == SUSTAIN_UP:
+            self.pedal = False
+
+    def _press(self, one: Timed) -> None:
+        self.sounded.append(one)
+        if one.action < NOTE_OFF:
+            self.keys.add(one.action - NOTE_ON)
+        elif one.action == SUSTAIN_DOWN:
+            self.pedal = True
 
     def command(self, method: Callable[[float], None]) -> None:
         """One of the performer's commands, now."""
@@ -308,10 +369,18 @@ class Stage:
         return absolute(self.engine._history)
 
     def expected(self) -> list[tuple[int, int, int]]:
-        """What it should remember, from what really sounded; for sessions without a silence that is shortened."""
+        """What it should remember, from what really sounded; for sessions without a silence that is shortened. What changes
+        nothing, such as one of two feet leaving the pedal, is left out.
+        """
         origin = self.performer.timeline.origin or 0.0
         step, out = 0, []
+        down: set[int] = set()
         for one in self.sounded:
+            subject = one.action % PITCHES if one.action < SUSTAIN_DOWN else PITCHES
+            presses = one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
+            if one.action >= NOTE_OFF and presses == (subject in down):
+                continue
+            down = down | {subject} if presses else down - {subject}
             step = max(step, int(np.floor((one.time - origin) * 100 + 0.5)))
             out.append((step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY))
         return out

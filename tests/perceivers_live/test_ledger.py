@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from perceivers_live.ledger import Ledger
+from perceivers_live.ledger import Ledger, Voicing
 from tests.perceivers_live.scripted import PortError, Synthesizer, unbalanced
 
 ACTIONS = st.sampled_from(
@@ -138,6 +138,77 @@ def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthe
     synthesizer.fails = lambda _: False
     ledger.reset()
     assert synthesizer.silent
+
+
+# --- beside the human ----------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_held(
+    ledger: Ledger, synthesizer: Synthesizer
+) -> None:
+    ledger.play(NOTE_ON + 60, 80)
+    assert ledger.human(Timed(1.0, NOTE_ON + 60, 80)) == [Timed(1.0, NOTE_OFF + 60)]
+    assert ledger.human(Timed(1.1, NOTE_ON + 62, 80)) == []
+    assert ledger.humans_keys == ledger.barred == {60, 62}
+    assert not ledger.play(NOTE_ON + 60, 80)
+    ledger.human(Timed(1.2, NOTE_OFF + 60))
+    assert ledger.play(NOTE_ON + 60, 80)
+    assert unbalanced([*synthesizer.messages, (0x80, 60, 64)]) == []
+
+
+def test_a_pedal_under_the_humans_foot_is_not_lifted_until_it_comes_up_for_both(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.play(SUSTAIN_DOWN)
+    ledger.human(Timed(1.0, SUSTAIN_DOWN))
+    assert not ledger.play(SUSTAIN_UP)
+    assert synthesizer.pedals
+    assert ledger.human(Timed(1.0, SUSTAIN_UP)) == [Timed(1.0, SUSTAIN_UP)]
+    assert not synthesizer.pedals
+    assert not ledger.pedal
+
+
+def test_closing_lifts_our_pedal_but_not_one_that_is_passed_through_to_the_same_place(synthesizer: Synthesizer) -> None:
+    for channel in (0, 1):
+        ledger = Ledger(synthesizer.send, channel=channel)
+        ledger.play(SUSTAIN_DOWN)
+        ledger.human(Timed(1.0, SUSTAIN_DOWN))
+        ledger.thru((0xB0, 64, 127))
+        assert ledger.close(2.0) == [Timed(2.0, SUSTAIN_UP)]
+        assert synthesizer.pedals == {0}
+        ledger.human(Timed(3.0, SUSTAIN_UP))
+        ledger.thru((0xB0, 64, 0))
+        assert not synthesizer.pedals
+
+
+def test_a_key_that_is_passed_through_without_being_listened_to_is_let_be(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    """It is out of the range that is listened to, but it sounds where ours do."""
+    ledger.thru((0x90, 40, 80))
+    assert 40 in ledger.barred
+    assert not ledger.play(NOTE_ON + 40, 80)
+    ledger.thru((0x80, 40, 0))
+    assert ledger.play(NOTE_ON + 40, 80)
+    ledger.thru((0x90, 40, 99))
+    assert synthesizer.messages[-2:] == [(0x80, 40, 64), (0x90, 40, 99)]
+    count = len(synthesizer.messages)
+    assert ledger.play(NOTE_OFF + 40)
+    assert len(synthesizer.messages) == count  # it is the human's
+    ledger.thru((0x80, 40, 0))
+    assert unbalanced(synthesizer.messages) == []
+
+
+def test_a_note_is_released_as_it_was_sent_and_what_would_collide_with_it_is_barred(synthesizer: Synthesizer) -> None:
+    voicing = [Voicing(0)]
+    ledger = Ledger(synthesizer.send, voicing=lambda: voicing[0])
+    ledger.play(NOTE_ON + 62, 80)
+    assert ledger.barred == frozenset()
+    voicing[0] = Voicing(2)
+    assert ledger.barred == {60}
+    assert not ledger.play(NOTE_ON + 60, 80)
+    assert ledger.play(NOTE_OFF + 62)
+    assert ledger.play(NOTE_ON + 60, 80)
+    assert [m[:2] for m in synthesizer.messages] == [(0x90, 62), (0x80, 62), (0x90, 62)]
+
+
+# --- anything, in any order ----------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.tuples(ACTIONS | CLOSING, st.booleans())))

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.performer import KEPT_ON_CHANGE, State
 from tests.perceivers_live.scripted import (
     Musician,
     Stage,
-    absolute,
     fresh,
     improviser,
     note,
@@ -525,128 +522,6 @@ def test_a_failed_release_is_not_believed() -> None:
 
 
 # --- anything, in any order ----------------------------------------------------------------------------------------
-
-
-class Session(RuleBasedStateMachine):
-    """A human, a performer, and whatever may happen between them."""
-
-    @initialize(musician=st.sampled_from(MUSICIANS), seed=st.integers(0, 99), lookahead=st.sampled_from([50, 400, 2000]))
-    def begin(self, musician: Musician, seed: int, lookahead: int) -> None:
-        self.stage = Stage(musician, {"lookahead_ms": lookahead}, seed=seed)
-        self.keys: set[int] = set()
-        self.pedal = False
-        self.forgotten = False
-
-    @rule(seconds=st.sampled_from([0.001, 0.03, 0.2, 0.7, 3.0]))
-    def wait(self, seconds: float) -> None:
-        self.stage.run(self.stage.now + seconds)
-
-    @rule(seconds=st.sampled_from([0.05, 0.5, 1.4]))
-    def stall(self, seconds: float) -> None:
-        """The performer is busy or held up; the player is not."""
-        self.stage.now += seconds
-        self.stage.player.play_due(self.stage.now)
-
-    @rule(pitch=st.integers(55, 75), velocity=st.integers(1, 127))
-    def key(self, pitch: int, velocity: int) -> None:
-        if pitch in self.keys:
-            self.keys.discard(pitch)
-            self.stage.hear(Timed(self.stage.now, NOTE_OFF + pitch))
-        else:
-            self.keys.add(pitch)
-            self.stage.hear(Timed(self.stage.now, NOTE_ON + pitch, velocity))
-            assert self.stage.port.silent
-            assert not self.stage.replying
-
-    @precondition(lambda self: self.keys)
-    @rule()
-    def let_go(self) -> None:
-        for pitch in sorted(self.keys):
-            self.stage.hear(Timed(self.stage.now, NOTE_OFF + pitch))
-        self.keys.clear()
-
-    @rule()
-    def foot(self) -> None:
-        self.pedal = not self.pedal
-        self.stage.hear(Timed(self.stage.now, SUSTAIN_DOWN if self.pedal else SUSTAIN_UP))
-
-    @rule(
-        change=st.sampled_from(
-            [
-                ("temperature", 0.5),
-                ("temperature", 1.5),
-                ("hold", True),
-                ("hold", False),
-                ("mode", "listen"),
-                ("mode", "respond"),
-                ("register_low", 60),
-                ("register_low", 21),
-                ("max_polyphony", 1),
-                ("max_polyphony", 12),
-                ("seed", 3),
-                ("response_length", 0.1),
-            ]
-        )
-    )
-    def turn(self, change: tuple[str, object]) -> None:
-        self.stage.controls.set(*change)
-
-    @rule()
-    def takeover(self) -> None:
-        self.stage.command(self.stage.performer.takeover)
-
-    @rule()
-    def give_way(self) -> None:
-        self.stage.command(self.stage.performer.give_way)
-        assert self.stage.port.silent
-
-    @precondition(lambda self: not self.keys and not self.pedal)
-    @rule(failing=st.booleans())
-    def forget(self, failing: bool) -> None:
-        if failing:
-            self.stage.runtime.failures = 1
-            with suppress(RuntimeError):
-                self.stage.run(self.stage.now + 5.0)
-            self.stage.runtime.failures = 0
-        self.stage.command(self.stage.performer.forget)
-        self.stage.sounded.clear()
-        assert self.stage.port.silent
-        assert self.stage.history() == []
-
-    @invariant()
-    def balanced(self) -> None:
-        stage = self.stage
-        messages = [m for m in stage.port.messages if m[0] < 0xB0]
-        assert not [fault for fault in unbalanced(messages) if "never" not in fault]
-        assert {pitch for _, pitch in stage.port.sounding} == stage.player.ledger.notes
-        assert not stage.player.ledger.notes & self.keys
-        assert stage.replying or stage.port.silent
-
-    @invariant()
-    def in_order(self) -> None:
-        times = [one.time for one in self.stage.machine]
-        assert times == sorted(times)
-        assert all(at >= one.time for at, one in self.stage.sent_at)
-
-    @invariant()
-    def remembers_what_sounded(self) -> None:
-        """Whatever is planned comes after it, and nothing else."""
-        expected, history = [action for _, action, _ in self.stage.expected()], [one[1] for one in self.stage.history()]
-        planned = [one.action for one in self.stage.player._plan if one.action != REST]
-        assert history == expected + planned
-
-    def teardown(self) -> None:
-        self.stage.controls.set("hold", False)
-        self.give_way()
-        self.remembers_what_sounded()
-        stage, again = self.stage, fresh(self.stage.engine._history)
-        assert np.array_equal(again.hidden(), stage.engine.hidden())
-        assert absolute(again._history) == stage.history()
-        assert stage.engine.sounding.held().tolist() == sorted(self.keys)
-
-
-TestSession = Session.TestCase
-TestSession.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1.2), st.integers(50, 70)), min_size=1, max_size=30), st.integers(0, 9))

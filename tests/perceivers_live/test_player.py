@@ -156,6 +156,62 @@ def test_what_was_decided_before_an_interruption_is_not_played_after_it(player: 
     assert synthesizer.note_ons == [62]
 
 
+def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> None:
+    """Whoever silences it first, and however often."""
+    player.schedule([on(1.0, 1, 60), off(2.0, 2, 60)])
+    player.play_due(1.0)
+    assert player.interrupt(1.1).position == 1
+    assert player.interrupt(1.2) == (1, [])
+    player.end()
+    assert player.cancel() == 1
+    player.begin(5)
+    assert player.interrupt(3.0) == (5, [])
+
+
+def test_what_the_human_does_tears_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
+    player.play_due(1.0)
+    assert player.make_room([Timed(1.1, NOTE_ON + 60, 80)]) == [Timed(1.1, NOTE_OFF + 60)]
+    assert player.torn
+    player.schedule([on(1.3, 3, 64)])  # decided before that was known
+    player.play_due(2.0)
+    assert synthesizer.note_ons == [60]
+    assert player.cancel() == 1
+    player.schedule([on(2.1, 2, 64), on(2.2, 3, 60)])
+    player.play_due(2.1)
+    assert synthesizer.note_ons == [60, 64]
+    player.play_due(2.2)
+    assert player.torn  # the human's key
+    assert player.cancel() == 2
+
+
+def test_without_a_plan_the_human_tears_nothing(player: Player) -> None:
+    player.end()
+    player.make_room([Timed(1.1, NOTE_ON + 60, 80)])
+    assert not player.torn
+
+
+def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
+    player: Player, synthesizer: Synthesizer, heard: list[Timed]
+) -> None:
+    player.schedule([Planned(1.0, 1, SUSTAIN_DOWN)])
+    player.play_due(1.0)
+    player.make_room([Timed(1.1, SUSTAIN_DOWN)])
+    assert player.interrupt(1.2) == (1, [])
+    assert not synthesizer.pedals
+    assert heard[-1] == Timed(1.2, SUSTAIN_UP)
+
+
+def test_releases_are_told_in_order_even_if_the_human_is_heard_as_of_earlier(player: Player, heard: list[Timed]) -> None:
+    """An offset moves what is heard to before what has sounded."""
+    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62)])
+    player.play_due(1.1)
+    assert player.make_room([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
+    player.interrupt(0.95)
+    times = [one.time for one in heard]
+    assert times == sorted(times)
+
+
 def test_an_interruption_survives_a_dead_port(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 1, 60)])
     player.play_due(1.0)

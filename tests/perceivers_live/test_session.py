@@ -193,6 +193,34 @@ def test_the_memory_is_what_sounded_after_a_panic() -> None:
         assert stage.engine.sounding.held().tolist() == []
 
 
+@pytest.mark.parametrize("command", ["panic", "yield"])
+def test_a_solo_that_was_silenced_stays_silent_until_it_is_asked(command: str) -> None:
+    with running(steady(5), mode="solo") as stage:
+        stage.until_playing()
+        stage.session.commands()[command]()
+        stage.until_absorbed()
+        time.sleep(0.1)
+        assert not stage.replying
+        assert stage.port.silent
+        stage.session.commands()["takeover"]()
+        stage.until_playing()
+
+
+def test_a_duet_is_played_around_the_human() -> None:
+    settings = dataclasses.replace(SETTINGS, phrase=PhraseSettings())
+    with running(steady(3, (72, 74, 76)), settings, mode="duet") as stage:
+        stage.play(40, 42, 44)
+        for _ in range(4):
+            count = len(stage.port.note_ons)
+            stage.play()
+            stage.until(lambda count=count: len(stage.port.note_ons) > count)
+        assert stage.states == [State.PLAYING]
+        stage.session.commands()["yield"]()
+        check_memory(stage)
+        assert stage.port.silent
+        assert unbalanced(notes_only(stage.port.messages)) == []
+
+
 def test_it_does_not_answer_while_it_is_to_hold() -> None:
     with running(hold=True) as stage:
         stage.play()
