@@ -15,8 +15,8 @@ class CheckpointError(ValueError):
 
 
 def one_line(text: object) -> str:
-    """``text`` for a message: printable, on one line, cut after 200 characters."""
-    line = str(text)[:200]
+    """The first line of ``text`` for a message: printable, cut after 200 characters."""
+    line = str(text).strip().partition("\n")[0][:200]
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
