@@ -14,11 +14,13 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from engine.engine import Engine
 from engine.events import Timed
+from engine.states import StateError
 from perceivers_live.clock import Beats, MidiClock, Transport
 from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
@@ -32,13 +34,14 @@ from perceivers_live.midi_map_file import Binding
 from perceivers_live.osc import OscServer
 from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import OscQueryServer
-from perceivers_live.performer import Performer, Reaction, State
+from perceivers_live.performer import Memory, Performer, Reaction, State
 from perceivers_live.player import Player, PlayerThread
 
 log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
 TELLING = 0.25  # seconds between two reports of how it goes
 PATIENCE = 2.0  # seconds that the performer's thread has to end
+MOST_SAVING = 2  # states, which are large, on their way to the disk
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
 Told = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
@@ -72,6 +75,8 @@ class Session:
         self._engine = engine
         self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
         self._inbox = Inbox()
+        self._saving: list[threading.Thread] = []
+        self._recalled: deque[Memory] = deque(maxlen=1)  # states are large: only the one asked for last waits
         self._stopping = threading.Event()
         self._relapse_until, self._faults = 0.0, 0
         self.echo = EchoGuard()
@@ -172,15 +177,24 @@ class Session:
         memories.check(name)
 
         def save(now: float) -> None:
+            self._saving = [thread for thread in self._saving if thread.is_alive()]
+            if len(self._saving) >= MOST_SAVING:
+                self._fault("state", StateError(f"{name}: not saved, others are still being written"))
+                return
             memory = self.performer.memory(now)
-            threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True).start()
+            self._saving.append(threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True))
+            self._saving[-1].start()
 
         self._later(save)
 
     def _recall(self, name: str) -> None:
         assert self._memories is not None
-        memory = self._memories.load(name)
-        self._later(lambda now: self.performer.recall(memory, now))
+        self._recalled.append(self._memories.load(name))
+        self._later(self._go_on_from)
+
+    def _go_on_from(self, now: float) -> None:
+        if self._recalled:  # else the performer was behind, and has gone on from a later one
+            self.performer.recall(self._recalled.pop(), now)
 
     def _learn(self, target: str) -> None:
         assert self._map is not None
