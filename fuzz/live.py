@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -199,10 +200,11 @@ def http(scratch: Path) -> Target:
         with here, there:
             there.sendall(data)
             there.shutdown(socket.SHUT_WR)
+            reading = threading.Thread(target=drain, args=(there,))
+            reading.start()
             _Unhurried(here, SENDER, server._server)
             here.close()
-            while there.recv(1 << 16):
-                pass
+            reading.join()
 
     def get(target: str, *headers: str) -> bytes:
         return "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
@@ -215,6 +217,12 @@ def http(scratch: Path) -> Target:
         get("/%2e%2e/a"),
     ]
     return Target(feed, [*asked, get("/", "Content-Length: 5") + b"hello", asked[1].replace(b"GET", b"HEAD"), b"GET /\r\n"])
+
+
+def drain(end: socket.socket) -> None:
+    """Reads until the other end is closed, and forgets it."""
+    while end.recv(1 << 16):
+        pass
 
 
 class _Unhurried(_Handler):
