@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from engine.engine import Engine
 from engine.events import Timed
@@ -27,6 +26,7 @@ from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
 from perceivers_live.echo import EchoGuard
 from perceivers_live.hearing import Hearing
+from perceivers_live.inbox import Inbox, Played
 from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.memories import Memories
 from perceivers_live.midi_map import MidiMap
@@ -45,13 +45,6 @@ MOST_SAVING = 2  # states, which are large, on their way to the disk
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
 Told = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
-
-
-class Played(NamedTuple):
-    """What the human did, and what the player did for it at once."""
-
-    actions: Sequence[Timed]
-    reaction: Reaction
 
 
 class Session:
@@ -81,7 +74,7 @@ class Session:
         self._settings, self._controls, self._memories = settings, controls, memories
         self._engine = engine
         self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
-        self._inbox: queue.SimpleQueue[Played | Callable[[], None] | None] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._saving: list[threading.Thread] = []
         self._recalled: deque[Memory] = deque(maxlen=1)  # states are large: only the one asked for last waits
         self._stopping = threading.Event()
@@ -236,7 +229,7 @@ class Session:
         with ExitStack() as closing:
             if self._serve_osc:
                 self._open_osc(closing)
-            closing.callback(self._controls.on_change(lambda *_: self._inbox.put(lambda: None)))  # a turned control wakes us
+            closing.callback(self._controls.on_change(lambda *_: self._inbox.wake()))  # a turned control wakes us
             player = PlayerThread(self.player)
             closing.callback(self._silence)
             self._quietly(self.ledger.reset)  # whatever an earlier, killed session left hanging
@@ -252,8 +245,8 @@ class Session:
             performing.join(PATIENCE)
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start: events played, late ones and the latest lateness (ms), faults of the engine, echoes ignored;
-        and how much waits to be dealt with, and the length of the history in events.
+        """Counters since the start: events played, late ones and the latest lateness (ms), faults of the engine, echoes ignored,
+        actions left out in a flood; and how much waits to be dealt with, and the length of the history in events.
         """
         player, lateness = self.player, self.player.lateness
         return {
@@ -262,6 +255,7 @@ class Session:
             "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
             "faults": self._faults,
             "echoes": self.echo.echoes,
+            "left_out": self._inbox.left_out,
             "waiting": self._inbox.qsize(),
             "history": self._engine.position,
         }
@@ -300,21 +294,17 @@ class Session:
             self._recover()
 
     def _take(self, wait: float | None) -> None:
-        """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it; notes are absorbed together."""
+        """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it."""
         item = self._next(wait)
-        played: list[Played] = []
         while item is not None:
             if isinstance(item, Played):
-                played.append(item)
+                self.performer.hear(item.actions, item.reaction)
             else:
-                self._heard(played)
-                played = []
                 item()
             try:
                 item = self._inbox.get_nowait()
             except queue.Empty:
                 break
-        self._heard(played)
 
     def _next(self, wait: float | None) -> Played | Callable[[], None] | None:
         """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
@@ -328,13 +318,6 @@ class Session:
                 if patience is left:
                     return None
                 self._engine.runtime.keep_warm()
-
-    def _heard(self, played: list[Played]) -> None:
-        if played:
-            interruption = next((one.reaction.interruption for one in played if one.reaction.interruption is not None), None)
-            released = [timed for one in played for timed in one.reaction.released]
-            actions = [action for one in played for action in one.actions]
-            self.performer.hear(actions, Reaction(interruption, released))
 
     def _recover(self) -> None:
         """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""

@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from jack_server import end
+
+PROGRAM = (str(Path(sys.executable).with_name("perceivers-live")),)
 
 
 class Home:
@@ -35,12 +38,11 @@ class Home:
 
 
 class Daemon:
-    """`perceivers-live` as a process under a JACK server, with what it says on stderr."""
+    """`perceivers-live` as a process under a JACK server, with what it says on stderr. ``program``: another way to start it."""
 
-    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], home: Home) -> None:
-        program = Path(sys.executable).with_name("perceivers-live")
+    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], home: Home, program: Sequence[str] = PROGRAM) -> None:
         self.process = subprocess.Popen(
-            [str(program), *arguments],
+            [*program, *arguments],
             env=env | home.env | {"PYTHONUNBUFFERED": "1"},
             cwd=home.working,
             stderr=subprocess.PIPE,
