@@ -83,7 +83,7 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     """The settings file with the command line's options on top. Raises ``ConfigError``."""
     places = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
-    places |= {"threads": "engine.threads", "osc_port": "osc.port", "osc_host": "osc.host"}
+    places |= {"threads": "engine.threads", "osc_port": "osc.port", "osc_host": "osc.host", "osc_allow": "osc.allow"}
     places |= {name: f"controls.{name}" for name in CONTROLS}
     given = {places[name]: value for name, value in options.items() if name in places and value is not None}
     return load(config_file, {key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
@@ -94,7 +94,8 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @click.option("--out", metavar="NAME", help="Output port, or a part of its name; default: a virtual port.")
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
-@click.option("--osc-host", help="Address for OSC; anything but loopback lets other machines steer.")
+@click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
+@click.option("--osc-allow", help="Addresses and networks of other machines that may steer, separated by commas.")
 @_control_options
 @click.option("--debug", is_flag=True, help="Tracebacks and more in the log.")
 @click.option("--log-json", is_flag=True, help="Log JSON, an object a line.")

@@ -74,7 +74,15 @@ class OscSettings:
     """Remote control by OSC over UDP."""
 
     enabled: bool = _setting(True, "Whether to listen at all.")
-    host: str = _setting("127.0.0.1", "Address to listen on; anything but loopback lets other machines steer.", 1, 255)
+    host: str = _setting(
+        "127.0.0.1", "Address to listen on; anything but loopback lets those other machines steer that allow names.", 1, 255
+    )
+    allow: str = _setting(
+        "",
+        "Who may steer where host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
+        0,
+        1024,
+    )
     port: int = _setting(9010, "UDP port to listen on.", 1, 65535)
     query_port: int = _setting(9011, "TCP port of OSCQuery, where clients see what there is; 0: any free; -1: none.", -1, 65535)
     reply_port: int = _setting(0, "UDP port that replies go to, at the sender's address; 0: the sender's own port.", 0, 65535)

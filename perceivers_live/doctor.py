@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from perceivers_live.bench import improvised, machine
 from perceivers_live.config import Settings
+from perceivers_live.osc_wire import OscError, listen
 
 TICKS = 300  # of the scheduling check, 5 ms apart
 STEPS = 60  # of the engine check
@@ -87,14 +87,12 @@ def _osc(settings: Settings) -> Iterator[Finding]:
     if not settings.osc.enabled:
         yield Finding("OSC", None, "switched off")
         return
-    where = f"{settings.osc.host}:{settings.osc.port}"
-    with socket.socket(socket.AF_INET6 if ":" in settings.osc.host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((settings.osc.host, settings.osc.port))
-        except OSError as error:
-            yield Finding("OSC", False, f"{where}: {error.strerror}", "another daemon runs? Choose another --osc-port")
-            return
-    yield Finding("OSC", True, f"{where} is free")
+    try:
+        listen(settings.osc.host, settings.osc.port, settings.osc.allow)[0].close()
+    except OscError as error:
+        yield Finding("OSC", False, str(error), "another daemon runs? Choose another --osc-port")
+        return
+    yield Finding("OSC", True, f"{settings.osc.host}:{settings.osc.port} is free")
 
 
 def _scheduling() -> Iterator[Finding]:

@@ -266,12 +266,13 @@ class Session:
 
     def _open_osc(self, closing: ExitStack) -> None:
         osc, commands = self._settings.osc, self.commands()
-        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port)
+        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port, allow=osc.allow)
         closing.callback(self._osc.close)
         log.info("OSC on %s:%d", self._osc.host, self._osc.port)
         if osc.query_port >= 0:
             try:
-                query = OscQueryServer(self._controls, commands, self._osc.host, self._osc.port, osc.host, osc.query_port)
+                here = self._osc.host, self._osc.port
+                query = OscQueryServer(self._controls, commands, *here, osc.host, osc.query_port, allow=osc.allow)
             except OscError as error:  # a convenience; another daemon has it, most likely
                 log.warning("%s", error)
             else:
