@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_model, read_config, save_model
 from engine.config import CheckpointError
-from engine.graphs import Decide, Remember, Step, decide_inputs, step_inputs
+from engine.graphs import Decide, Remember, decide_inputs, ring_names
 from engine.model import PerceiverS
 from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE
 from trainer.card import card
+from trainer.onnx_step import OnnxStep, onnx_step_inputs
 
 OPSET = 23  # the first with RMSNormalization as one operator
 
@@ -24,16 +25,18 @@ OPSET = 23  # the first with RMSNormalization as one operator
 def write_onnx(model: PerceiverS, folder: Path) -> None:
     """Writes ``step.onnx`` and ``remember.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU."""
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = step_inputs(model, 3)
+    config = model.config
+    inputs = onnx_step_inputs(config, 3)
     count = torch.export.Dim("count", min=1, max=4096)
-    dynamic = {"events": 0, "ages": 0, "positions": 0, "cos": 1, "sin": 1}
-    shapes = {name: {dynamic[name]: count} if name in dynamic else {} for name in inputs}
-    rings = [name for name in inputs if name[0] in "kv" and name[1:].isdigit()]
-    flat = (*list(shapes.values())[:5], tuple(shapes.values())[5:])
-    _export(Step(model), inputs, flat, ["hidden", *(f"new_{name}" for name in rings)], folder / STEP_FILE)
+    shapes = {"events": {0: count}, "ages": {0: count}, "cos": {1: count}, "sin": {1: count}}
+    for i, window in enumerate((*config.scales, config.window)):
+        shapes[f"mask{i}"] = {0: count, 1: window + count}
+    flat = [shapes.get(name, {}) for name in inputs]
+    rows = [f"new_{name}" for name in ring_names(config)]
+    _export(OnnxStep(model), inputs, (*flat[:4], tuple(flat[4:])), ["hidden", *rows], folder / STEP_FILE)
     if model.cross:
-        crossed = [f"new_{name}" for name in rings[: 2 * len(model.cross)]]
         events = {name: inputs[name] for name in ("events", "ages", "cos", "sin")}
+        crossed = rows[: 2 * len(model.cross)]
         _export(Remember(model), events, tuple(shapes[name] for name in events), crossed, folder / REMEMBER_FILE)
     _export(Decide(model), decide_inputs(model), None, ["event"], folder / DECIDE_FILE)
 

@@ -1,0 +1,90 @@
+"""The ONNX runtime's own bookkeeping: masks, and windows that follow the rings."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from engine.checkpoint import load_model, save_model  # noqa: E402
+from engine.config import PRESETS, CheckpointError  # noqa: E402
+from engine.engine import Engine  # noqa: E402
+from engine.model import PerceiverS  # noqa: E402
+from engine.runtimes import hidden_shape, open_runtime, ring_shapes, slot_positions  # noqa: E402
+from engine.runtimes.onnx import MASKED, OnnxRuntime, fill_mask  # noqa: E402
+from tests.music import improvise  # noqa: E402
+from trainer.export import write_onnx  # noqa: E402
+
+sizes = st.integers(1, 40)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(4)
+    model = PerceiverS(PRESETS["tiny"]).eval()
+    for block in model.blocks:  # as initialised they add nothing
+        torch.nn.init.normal_(block.out.weight, std=0.3)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_model(model, folder)
+    write_onnx(model, folder)
+    return folder
+
+
+@given(begin=st.integers(0, 100), past=st.integers(0, 100), count=sizes, window=sizes)
+def test_a_mask_shows_the_window_of_each_event(begin: int, past: int, count: int, window: int) -> None:
+    mask, first = np.full((count, window + count), np.nan, np.float32), begin + past
+    fill_mask(mask, first, begin)
+    new = np.arange(first, first + count)
+    held = np.concatenate((slot_positions(first - 1, window, begin), new))
+    age = new[:, None] - held
+    seen = (held >= 0) & (age >= 0) & (age < window)
+    assert np.array_equal(mask, np.where(seen, np.float32(0), MASKED))
+
+
+def test_a_state_moves_between_runtimes_and_is_rewound_there(checkpoint: Path) -> None:
+    """A step reads windows of their own; they must follow the rings wherever these go."""
+    music = improvise(300, seed=5)
+    engines = [Engine(open_runtime(name, checkpoint)) for name in ("eager", "onnx")]
+    reference, onnx = engines
+    reference.absorb(music[1:200])
+    onnx.absorb(improvise(90, seed=6)[1:])  # something else, which must not be left over
+    onnx.restore(reference.snapshot())
+    for engine in engines:
+        engine.rewind(195)
+    for i in range(196, 250):
+        for engine in engines:
+            engine.absorb([music[i]])
+        assert np.allclose(onnx.hidden(), reference.hidden(), rtol=1e-4, atol=1e-4), f"differs at position {i}"
+    back = onnx.snapshot()
+    assert [ring.shape for ring in back.rings] == [*ring_shapes(onnx.config), hidden_shape(onnx.config)]
+    for mine, its in zip(back.rings, reference.snapshot().rings, strict=True):
+        assert np.allclose(mine, its, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_not_finite_is_gone_after_a_reset(checkpoint: Path) -> None:
+    music = improvise(60, seed=7)
+    engine = Engine(open_runtime("onnx", checkpoint))
+    engine.absorb(music[1:])
+    hidden, rings = engine.hidden(), engine.runtime.rings()
+    engine.runtime.restore([np.full_like(ring, np.nan) for ring in rings])
+    engine.absorb([music[1]])
+    assert np.isnan(engine.hidden()).all()
+    engine.forget()
+    engine.absorb(music[1:])
+    assert np.array_equal(engine.hidden(), hidden)
+
+
+@pytest.mark.parametrize("change", [{"window": 32}, {"scales": (24,)}, {"layers": 3}, {"kv_heads": 2}])
+def test_files_of_another_config_are_refused(checkpoint: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_model(PerceiverS(dataclasses.replace(load_model(checkpoint).config, **change)), tmp_path)
+    with pytest.raises(CheckpointError, match="perceivers-live export") as caught:
+        OnnxRuntime(tmp_path)
+    assert "\n" not in str(caught.value)
