@@ -6,6 +6,7 @@ import gc
 import logging
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from engine.states import StateError
 from perceivers_live.config import OscSettings, Settings
 from perceivers_live.controls import Controls
 from perceivers_live.memories import MOST_STATES, Memories
-from perceivers_live.performer import Memory
+from perceivers_live.performer import Memory, State
 from perceivers_live.session import MOST_SAVING, Session
 from tests.perceivers_live.scripted import SMALL, Synthesizer, ToyRuntime
 
@@ -34,6 +35,38 @@ def drain(one: Session) -> None:
     """Deals with everything that waits."""
     while one._inbox.qsize():
         one._take(0)
+
+
+class FloodedRuntime(ToyRuntime):
+    """While it computes, more is played."""
+
+    more: Callable[[], object] = staticmethod(lambda: None)
+
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        super().step(events, ages, times, first)
+        self.more()
+
+
+def test_the_machine_goes_on_playing_in_a_flood() -> None:
+    """The performer is given its turn however much there is to hear; else what the machine has struck would hang."""
+    runtime, flood = FloodedRuntime(), 0
+    stage = Session(Engine(runtime), Settings(osc=OscSettings(enabled=False)), Controls({"mode": "solo"}), Synthesizer().send)
+
+    def more() -> None:
+        nonlocal flood
+        flood += 1
+        if flood < 1000:
+            stage.hear(time.perf_counter(), (0x90, flood % 128, 64))
+
+    stage._turn()
+    assert stage.performer.state is State.PLAYING
+    runtime.more = more  # type: ignore[method-assign]
+    stage.hear(time.perf_counter(), (0x90, 60, 64))
+    decisions, turns = runtime.decisions, 20
+    for _ in range(turns):
+        stage._turn()
+    assert flood < 1000
+    assert runtime.decisions > decisions
 
 
 class StuckDisk(Memories):
