@@ -218,3 +218,8 @@ def test_rebuilding_from_the_newest_events_is_a_session_that_began_there(
         expected = model.hidden(*(part[None, -newest:] for part in whole), newest)[0].numpy()
     assert close(engine.hidden(), expected[-1])
     assert engine.position == 199
+
+
+def test_exported_files_do_not_tell_where_they_were_made(checkpoint: Path) -> None:
+    for file in checkpoint.glob("*.onnx"):
+        assert b".py" not in file.read_bytes(), file.name
