@@ -37,11 +37,13 @@ class Stage:
 
     def __init__(self, scratch: Path) -> None:
         self.now = 1000.0
-        self.port, self.fails = Synthesizer(), False
+        self.port, self.fails, self.failed = Synthesizer(), False, False
+        self.forgot = False  # what was down then is not known of any more
+        self.engine = Engine(Toy())
         self.controls = Controls()
         vars(sessions)["time"] = SimpleNamespace(perf_counter=lambda: self.now)
         self.session = Session(
-            Engine(Toy()),
+            self.engine,
             Settings(osc=OscSettings(enabled=False), phrase=PhraseSettings(50, 100), clock=ClockSettings("midi")),
             self.controls,
             self._send,
@@ -52,11 +54,16 @@ class Stage:
 
     def _send(self, message: Sequence[int]) -> None:
         if self.fails:
+            self.failed = True
             raise OSError("the port is gone")
         self.port.send(message)
 
     def hear(self, *message: int) -> None:
         self.session.hear(self.now, message)
+
+    def command(self, name: str) -> None:
+        self.forgot = self.forgot or name == "forget"
+        self.commands[name]()
 
     def perform(self, seconds: float = 0.0) -> None:
         """Whatever the performer and the player have to do in the next seconds."""
@@ -73,7 +80,12 @@ class Stage:
         self.now = max(self.now, until)
 
     def close(self) -> None:
-        """Nothing may sound once a session has ended."""
+        """Once the machine has given way the model must know what is held, and once a session has ended nothing may sound."""
+        self.commands["yield"]()
+        self.perform()
+        known, held = set(self.engine.sounding.held().tolist()), self.session.ledger.humans_keys
+        agreed = known == held or (self.forgot and known < held)
+        promise(self.failed or agreed, f"the human holds {sorted(held)}, the model knows of {sorted(known)}")
         self.fails = False
         self.session._silence()
         promise(self.port.silent, f"still sounding: {self.port.sounding}, {self.port.pedals}")
@@ -141,7 +153,7 @@ def breaks(fails: bool) -> Step:
 
 def commands(number: int) -> Step:
     if number < len(TRIGGERS):
-        return lambda stage: stage.commands[TRIGGERS[number]]()
+        return lambda stage: stage.command(TRIGGERS[number])
     name = "learn" if number < 9 else "unlearn"
     return lambda stage: stage.commands[name](LEARNT[number % len(LEARNT)])
 

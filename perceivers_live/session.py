@@ -294,17 +294,14 @@ class Session:
             self._recover()
 
     def _take(self, wait: float | None) -> None:
-        """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it."""
+        """The next of what waits, after waiting ``wait`` seconds at most for it. One, however much there is: the machine's turn
+        must go on in a flood, or what it has struck would hang.
+        """
         item = self._next(wait)
-        while item is not None:
-            if isinstance(item, Played):
-                self.performer.hear(item.actions, item.reaction)
-            else:
-                item()
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                break
+        if isinstance(item, Played):
+            self.performer.hear(item.actions, item.reaction)
+        elif item is not None:
+            item()
 
     def _next(self, wait: float | None) -> Played | Callable[[], None] | None:
         """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import queue
+import random
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +19,14 @@ from engine.engine import Engine
 from engine.states import StateError
 from perceivers_live.config import OscSettings, Settings
 from perceivers_live.controls import Controls
+from perceivers_live.inbox import MOST_ACTIONS
 from perceivers_live.memories import MOST_STATES, Memories
-from perceivers_live.performer import Memory
+from perceivers_live.performer import Memory, State
 from perceivers_live.session import MOST_SAVING, Session
 from tests.perceivers_live.scripted import SMALL, Synthesizer, ToyRuntime
 
 
-def session(memories: Memories) -> Session:
+def session(memories: Memories | None) -> Session:
     """Without threads: the test's is the performer's."""
     port = Synthesizer()
     settings = Settings(osc=OscSettings(enabled=False))
@@ -34,6 +37,61 @@ def drain(one: Session) -> None:
     """Deals with everything that waits."""
     while one._inbox.qsize():
         one._take(0)
+
+
+def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
+    """A second's flood while the model does nothing; broken and foreign messages are part of it."""
+    stage, chance = session(None), random.Random(1)
+    stage.hear(1.0, (0x90, 5, 64))
+    drain(stage)
+    for i in range(10_000):
+        now, pitch = 2 + i / 10_000, chance.randrange(128)
+        stage.hear(
+            now, chance.choice(((0x90, pitch, 64), (0x80, pitch, 0), (0xB0, 64, pitch), (0x90, pitch), (0xF8,), (0x90, 300, -1)))
+        )
+        assert stage._inbox.qsize() <= MOST_ACTIONS
+    stage.hear(3.0, (0x80, 5, 0))
+    drain(stage)
+    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.ledger.humans_keys
+    assert stage.performer.timeline.engine.position < 2 * MOST_ACTIONS
+    for pitch in range(128):
+        stage.hear(4.0, (0x80, pitch, 0))
+    stage.hear(4.0, (0xB0, 64, 0))
+    drain(stage)
+    assert stage.performer.timeline.engine.sounding.held().tolist() == []
+    assert not stage.performer.timeline.engine.sounding.pedal
+
+
+class FloodedRuntime(ToyRuntime):
+    """While it computes, more is played."""
+
+    more: Callable[[], object] = staticmethod(lambda: None)
+
+    def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        super().step(events, ages, times, first)
+        self.more()
+
+
+def test_the_machine_goes_on_playing_in_a_flood() -> None:
+    """The performer is given its turn however much there is to hear; else what the machine has struck would hang."""
+    runtime, flood = FloodedRuntime(), 0
+    stage = Session(Engine(runtime), Settings(osc=OscSettings(enabled=False)), Controls({"mode": "solo"}), Synthesizer().send)
+
+    def more() -> None:
+        nonlocal flood
+        flood += 1
+        if flood < 1000:
+            stage.hear(time.perf_counter(), (0x90, flood % 128, 64))
+
+    stage._turn()
+    assert stage.performer.state is State.PLAYING
+    runtime.more = more  # type: ignore[method-assign]
+    stage.hear(time.perf_counter(), (0x90, 60, 64))
+    decisions, turns = runtime.decisions, 20
+    for _ in range(turns):
+        stage._turn()
+    assert flood < 1000
+    assert runtime.decisions > decisions
 
 
 class StuckDisk(Memories):
