@@ -112,8 +112,9 @@ class Performer:
         if reaction is None:
             reaction = self.react(actions)
         released = [*reaction.released, *(reaction.interruption.released if reaction.interruption is not None else ())]
+        since: Sequence[Timed] = ()
         if reaction.interruption is not None or self._gives_way_to(actions):  # or a reply has begun since
-            released += self._stop(actions[0].time if actions else -math.inf)
+            since = self._stop(actions[0].time if actions else -math.inf)
             self._detector.reset()
         elif self.state is State.PLAYING:
             self._rewind(self._player.cancel())
@@ -121,7 +122,7 @@ class Performer:
                 self._turn.closing = None  # a duet goes on
         for one in actions:
             self._follow(one)
-        self.timeline.absorb(sorted([*released, *actions], key=lambda one: one.time))
+        self.timeline.absorb([*sorted([*released, *actions], key=lambda one: one.time), *since])
 
     def _follow(self, one: Timed) -> None:
         """An action of the human's as a part of a phrase, maybe of another one than the last was."""

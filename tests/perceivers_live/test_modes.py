@@ -169,6 +169,17 @@ def test_a_key_that_is_struck_as_the_reply_begins_silences_it() -> None:
     check_at_rest(stage)
 
 
+def test_a_key_press_after_which_the_machine_was_told_to_respond_is_remembered_in_order() -> None:
+    """When it was struck the machine was not to be silenced for it; when the performer hears of it, it is."""
+    stage = playing("solo", steady(20))
+    assert stage.port.sounding
+    stage.strike(Timed(stage.now, NOTE_ON + 40, 80))
+    stage.controls.set("mode", "respond")
+    stage.catch_up()
+    assert not stage.replying
+    check_at_rest(stage)
+
+
 def test_whatever_else_silences_the_machine_at_a_key_press_only_what_sounded_is_remembered() -> None:
     """The callback has silenced the machine; before the performer is told, it has a reason of its own to."""
     stage = playing("respond", steady(5))
