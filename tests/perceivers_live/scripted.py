@@ -109,6 +109,17 @@ def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool
     return play
 
 
+def restless(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+    """Strikes and releases whatever can be, whoever holds it, a moment after the last event."""
+    _, for_action, for_velocity = np.split(odds.noise, (WAITS, WAITS + ACTIONS))
+    waits, logits = possible(odds.wait), odds.action + for_action
+    logits[NOTE_OFF:SUSTAIN_DOWN] += 2
+    logits[REST] = MASKED if len(possible(odds.action)) > 1 else 0
+    action = int(np.argmax(logits))
+    wait = MAX_WAIT if action == REST else int(waits[min(4, len(waits) - 1)])
+    return wait, action, int(np.argmax(odds.velocity + for_velocity))
+
+
 def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
     """Has nothing to say, and says as little as it may."""
     if odds.action[REST] > MASKED / 2:

@@ -15,9 +15,9 @@ from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Tim
 from perceivers_live.clock import Transport
 from perceivers_live.controls import CONTROLS, Control
 from perceivers_live.performer import Memory, Reaction
-from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, steady, unbalanced
+from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, restless, steady, unbalanced
 
-MUSICIANS = [improviser, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
+MUSICIANS = [improviser, restless, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
 MODES = st.sampled_from(["respond", "duet", "solo", "listen"])
 KEYS = st.integers(55, 75)
 

@@ -277,7 +277,7 @@ def test_a_release_or_a_pedal_change_does_not_silence(action: int) -> None:
     stage.hear(Timed(stage.now + 0.05, action))
     assert stage.replying
     assert stage.port.sounding == sounding
-    stage.run(stage.now + 1.0)
+    stage.run(stage.now + 2.0)
     assert len(stage.machine) > 7
     check_memory_after_interruption(stage)
 
