@@ -293,6 +293,7 @@ class Stage:
             on_state=self.states.append,
         )
         self._untold: list[tuple[Timed, Reaction]] = []
+        self._known = 0  # of what sounded, before that
 
     def _voicing(self) -> Voicing:
         return Voicing(int(self.controls.get("transpose")), float(self.controls.get("loudness")))
@@ -346,9 +347,20 @@ class Stage:
 
     def strike(self, one: Timed) -> None:
         """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
+        if not self._untold:
+            self._known = len(self.sounded)
         self._lift(one)
         self._untold.append((one, self.performer.react([one])))
         self._press(one)
+
+    def work_first(self, work: Callable[[], object]) -> None:
+        """The performer does a piece of work, and only then hears what it missed. What it silences for a reason of its own is
+        remembered before that.
+        """
+        count = len(self.sounded)
+        work()
+        if self._untold:
+            self.sounded[self._known :] = [*self.sounded[count:], *self.sounded[self._known : count]]
 
     def catch_up(self) -> None:
         """The performer hears all that it missed, together, as in a session."""

@@ -84,10 +84,14 @@ class Performance(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """The performer does a piece of work that it was about to do when something was heard, and only then hears it."""
-        try:
-            self.stage.performer.work(self.stage.now)
-        except RuntimeError:
-            self.recover()
+
+        def work() -> None:
+            try:
+                self.stage.performer.work(self.stage.now)
+            except RuntimeError:
+                self.recover()
+
+        self.stage.work_first(work)
         self.do(self.stage.catch_up)
 
     # The human plays.
@@ -258,4 +262,4 @@ def actions(history: list[tuple[int, int, int]]) -> list[int]:
 
 
 TestPerformance = Performance.TestCase
-TestPerformance.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPerformance.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
