@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import CheckpointError, ModelConfig
+from engine.config import CheckpointError, ModelConfig, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     except OSError as error:
         raise CheckpointError(f"{folder}: no checkpoint here ({error.strerror}: {path.name})") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON ({str(error) or type(error).__name__})") from error
+        raise CheckpointError(f"{path}: not JSON ({one_line(error) or type(error).__name__})") from error
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
         raise CheckpointError(f"{path}: no 'model' table")
     return ModelConfig.from_dict(data["model"]), {k: v for k, v in data.items() if k != "model"}
@@ -76,11 +76,11 @@ def load_model(folder: Path) -> PerceiverS:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged ({error})") from error
+        raise CheckpointError(f"{path}: damaged ({one_line(error)})") from error
     if not all(tensor.is_floating_point() for tensor in tensors.values()):
         raise CheckpointError(f"{path}: holds weights that are no real numbers")
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit its config ({str(error).splitlines()[-1].strip()})") from error
+        raise CheckpointError(f"{path}: does not fit its config ({one_line(str(error).splitlines()[-1].strip())})") from error
     return model.float().eval()

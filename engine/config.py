@@ -14,6 +14,12 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line for the user."""
 
 
+def one_line(text: object) -> str:
+    """The first line of ``text`` for a message: printable, cut after 200 characters."""
+    line = str(text).strip().partition("\n")[0][:200]
+    return line if line.isprintable() else ascii(line)[1:-1]
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Sizes of the network. ``scales`` are the windows, in events, of the cross-attention stages, in order (none: a plain
@@ -66,11 +72,11 @@ class ModelConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in data:
             if name not in fields:
-                raise CheckpointError(f"model config: unknown field {name!r}")
+                raise CheckpointError(f"model config: unknown field {one_line(name)}")
         values = dict(data)
         scales = values.get("scales", cls.scales)
         if not isinstance(scales, (list, tuple)) or not len(scales) <= 8:
-            raise CheckpointError(f"model config: scales must be a list of up to 8 windows, found {scales!r}")
+            raise CheckpointError(f"model config: scales must be a list of up to 8 windows, found {one_line(scales)}")
         values["scales"] = tuple(scales)
         for name, value in [*((n, v) for n, v in values.items() if n != "scales"), *(("scales", s) for s in scales)]:
             if name in CHOICES:
@@ -80,11 +86,12 @@ class ModelConfig:
             else:
                 good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1 << 20
             if not good:
-                raise CheckpointError(f"model config: {name} = {value!r} is out of range")
+                raise CheckpointError(f"model config: {name} = {one_line(value)} is out of range")
         config = cls(**values)
         if config.width > 8192 or config.layers > 128 or config.width % config.heads or config.heads % config.kv_heads:
             raise CheckpointError(f"model config: sizes do not fit together: {config}")
         rings = sum(config.ring(window) for window in config.windows) * config.kv_heads * config.head_dim * 8
+        rings += (config.slack + 1) * config.width * 4  # of hidden states
         if rings > MAX_RING_BYTES:
             raise CheckpointError(
                 f"model config: the rings would take {rings >> 20} MB, at most {MAX_RING_BYTES >> 20} are allowed"

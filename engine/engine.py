@@ -22,6 +22,8 @@ from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
 from engine.runtimes import CHUNKS, Odds, Runtime
 from engine.sounding import Sounding
 
+RECENT = 1024  # events that are computed again after a failure: within a second, on two cores
+
 
 class EngineError(RuntimeError):
     """The engine was asked for what it cannot do, or its runtime failed."""
@@ -57,7 +59,7 @@ class Engine:
         self._latent = config.layers * (config.window - 1) + config.slack + 1  # positions whose latents the newest ones feel
         self._moments: deque[Moment] = deque(maxlen=config.slack + 1)
         self._history: deque[Event] = deque()  # as much of it as the state depends on; everything follows from it
-        self._limit = config.reach + self._latent
+        self._limit = config.reach + self._latent + config.slack  # so that a rewound one is still enough to rebuild from
         self._before = Sounding()  # what sounded before that
         self._behind = False  # whether the runtime has yet to be brought up to date
         self.position = self.high_water = 0
@@ -103,7 +105,7 @@ class Engine:
         while len(self._history) > self._limit:
             self._before.apply(self._history.popleft())
         if self._behind:
-            self.rebuild()
+            self.rebuild(RECENT)
         else:
             self._compute(events, soundings, first)
             self.high_water = max(self.high_water, self.position)
@@ -136,8 +138,12 @@ class Engine:
     def decide(self, odds: Odds) -> Event:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
         if self._behind:
-            self.rebuild()
-        drawn = self.runtime.decide(self.position, odds)
+            self.rebuild(RECENT)
+        try:
+            drawn = self.runtime.decide(self.position, odds)
+        except Exception:
+            self._behind = True  # a runtime may fail long after it was given what it fails at
+            raise
         if drawn is None:
             raise EngineError("the model's state is not finite")
         wait, action, velocity = drawn
@@ -148,27 +154,37 @@ class Engine:
         history. Raises ``EngineError`` for a position that never was, or that too little history is left for.
         """
         back = self.position - position
+        pointers_do = back < len(self._moments) and self.high_water - position <= self.config.slack
         left = len(self._history) - back
-        enough = left > position or left >= self._limit - self.config.slack
-        if position < 0 or back < 0 or not enough:
+        enough = left > position or left >= self._limit - 2 * self.config.slack
+        if position < 0 or back < 0 or not (pointers_do or enough):
             raise EngineError(f"cannot rewind to position {position} from {self.position}")
         for _ in range(back):
             self._history.pop()
         self.position = position
-        if back < len(self._moments) and self.high_water - position <= self.config.slack:
+        if pointers_do:
             for _ in range(back):
                 self._moments.pop()
         else:
             self.rebuild()
 
-    def rebuild(self) -> None:
-        """Computes the state again from the history: for a rewind beyond the slack, or after the runtime's failure."""
-        history = list(self._history)
+    def rebuild(self, newest: int | None = None) -> None:
+        """Computes the state again from the history, or from its ``newest`` events, which is sooner done: the state is then that
+        of a session which began there, and what came before is forgotten.
+        """
+        while newest is not None and len(self._history) > newest:
+            self._before.apply(self._history.popleft())
         self._behind = True
-        self.runtime.reset()
+        self.runtime.reset(self._first)
         self._moments.clear()
-        self._compute(history, self._recorded(history, self._before), self.position - len(history) + 1)
+        history = list(self._history)
+        self._compute(history, self._recorded(history, self._before), self._first)
         self.high_water = self.position
+
+    @property
+    def _first(self) -> int:
+        """Position of the oldest event of the history."""
+        return self.position - len(self._history) + 1
 
     def hidden(self) -> np.ndarray:
         """The model's hidden state at the newest position, float32 [D]."""
@@ -185,7 +201,7 @@ class Engine:
         return Snapshot(self.position, self.high_water, tuple(self._moments), rings, tuple(self._history), self._before.copy())
 
     def restore(self, snapshot: Snapshot) -> None:
-        self.runtime.restore(snapshot.rings)
+        self.runtime.restore(snapshot.rings, snapshot.position - len(snapshot.history) + 1)
         self._moments = deque(snapshot.moments, self.config.slack + 1)
         self._history = deque(snapshot.history)
         self._before = snapshot.before.copy()

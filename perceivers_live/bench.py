@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -167,11 +168,14 @@ def probe(engine: Engine, settings: Settings) -> None:
 
 
 def _resident() -> float:
-    """Resident memory of this process in MB (its peak, where the system tells no more)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-        return int(line.split()[1]) / 1024
+    """Resident memory in MB of this process and those it has begun (where the system tells no more: the peak of this one)."""
+    if Path("/proc/self/status").exists():
+        family = [os.getpid()]
+        for pid in family:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                family += map(int, children.read_text().split())
+        lines = [line for pid in family for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
     if sys.platform == "win32":
         return float("nan")
     import resource

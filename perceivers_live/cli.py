@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from engine.runtimes import NAMES as RUNTIMES
-from perceivers_live import training
+from perceivers_live import logs, training
 from perceivers_live.config import TABLES, Settings, default_toml, load
 from perceivers_live.controls import CONTROLS
 
@@ -83,7 +83,7 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     """The settings file with the command line's options on top. Raises ``ConfigError``."""
     places = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
-    places |= {"threads": "engine.threads", "osc_port": "osc.port", "osc_host": "osc.host"}
+    places |= {"threads": "engine.threads", "osc_port": "osc.port", "osc_host": "osc.host", "osc_allow": "osc.allow"}
     places |= {name: f"controls.{name}" for name in CONTROLS}
     given = {places[name]: value for name, value in options.items() if name in places and value is not None}
     return load(config_file, {key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
@@ -94,19 +94,19 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @click.option("--out", metavar="NAME", help="Output port, or a part of its name; default: a virtual port.")
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
-@click.option("--osc-host", help="Address for OSC; anything but loopback lets other machines steer.")
+@click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
+@click.option("--osc-allow", help="Addresses and networks of other machines that may steer, separated by commas.")
 @_control_options
 @click.option("--debug", is_flag=True, help="Tracebacks and more in the log.")
+@click.option("--log-json", is_flag=True, help="Log JSON, an object a line.")
 @click.version_option(package_name="perceivers-live")
 @click.pass_context
-def main(ctx: click.Context, /, config_file: Path | None, debug: bool, **options: Any) -> None:
+def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json: bool, **options: Any) -> None:
     """A duet partner for pianists: listens to a MIDI port, and plays on when your phrase ends.
 
     Without a command it performs, on the bundled checkpoint, until Ctrl-C.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for name in ("perceivers_live", "engine", "trainer"):  # libraries speak up only with warnings
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+    logs.begin(debug=debug, as_json=log_json)
     if ctx.invoked_subcommand is None:
         _perform(_settings(config_file, options))
 
@@ -114,7 +114,7 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, **options
 def _perform(settings: Settings) -> None:
     from perceivers_live.perform import perform
 
-    perform(settings, _engine(settings), _checkpoint(settings))
+    perform(settings, _engine(settings, apart=True), _checkpoint(settings))
 
 
 def _checkpoint(settings: Settings) -> Path:
@@ -123,13 +123,15 @@ def _checkpoint(settings: Settings) -> Path:
     return Path(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
 
 
-def _engine(settings: Settings) -> Any:
-    """The engine of the settings. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
+def _engine(settings: Settings, *, apart: bool = False) -> Any:
+    """The engine of the settings, ``apart`` in a process of its own. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
     from engine.engine import Engine
     from engine.runtimes import open_runtime
+    from engine.runtimes.process import ProcessRuntime
 
     checkpoint = _checkpoint(settings)
-    runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    open_it = ProcessRuntime if apart else open_runtime
+    runtime = open_it(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
 
@@ -142,6 +144,21 @@ def ports() -> None:
     for kind, names in zip(("inputs", "outputs"), list_ports(), strict=True):
         click.echo(f"{kind}:")
         click.echo("\n".join(f"  {name}" for name in names) or "  none (a virtual port is made when none is named)")
+
+
+@main.command()
+@click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name.")
+@click.option("--out", metavar="NAME", help="Output port, or a part of its name.")
+@click.option("--loopback", is_flag=True, help="Measure the way from the output back to the input, which are connected.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the findings here as well.")
+@_engine_options
+def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **options: Any) -> None:
+    """Check ports, timing, model, GPU and settings, and say what to do."""
+    from perceivers_live import doctor
+
+    settings = _settings(config_file, options)
+    if not doctor.report(doctor.checks(settings, _checkpoint(settings), loopback=loopback), json_file):
+        sys.exit(1)
 
 
 @main.command()
@@ -197,6 +214,26 @@ def demo(call_file: Path | None, output: Path, fast: bool, config_file: Path | N
     run(_engine(settings), settings, call_file, output, fast=fast)
 
 
+@main.command("compile")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
+def compile_(config_file: Path | None, **options: Any) -> None:
+    """Compile a checkpoint's TensorRT plans ahead of time; the tensorrt runtime then starts with them."""
+    click.echo(f"the plans are in {_compile(_settings(config_file, options))}")
+
+
+def _compile(settings: Settings) -> Path:
+    """Compiles what TensorRT plans are missing; returns the folder that they are in. Raises ``RuntimeUnavailable``."""
+    from engine.runtimes import CHUNKS
+    from engine.runtimes.compilation import compile_missing
+    from engine.runtimes.compiled import PRECISION
+    from engine.runtimes.plancache import PlanCache, cache_folder
+
+    cache = PlanCache(cache_folder())
+    compile_missing(_checkpoint(settings), PRECISION, CHUNKS, cache)
+    return cache.folder
+
+
 @main.command()
 @click.option("--history", type=int, multiple=True, help="Events of history to measure at; default: 1024, 8192 and 32768.")
 @click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="How often a step is measured.")
@@ -212,7 +249,9 @@ def bench(
     from perceivers_live import bench
 
     settings = _settings(config_file, options)
-    engine = _engine(settings)
+    if settings.engine.runtime == "tensorrt":
+        _compile(settings)
+    engine = _engine(settings, apart=True)
     if probe:
         bench.probe(engine, settings)
         return

@@ -27,6 +27,7 @@ else:
 
 FILE_NAME = "perceivers_live.toml"
 MAX_BYTES = 1_000_000
+MAX_DOTS = 256  # in a line: the TOML reader's time grows with the square of a key's parts
 _KINDS: dict[type, Kind] = {bool: "switch", int: "int", float: "float", str: "text"}
 
 
@@ -73,7 +74,15 @@ class OscSettings:
     """Remote control by OSC over UDP."""
 
     enabled: bool = _setting(True, "Whether to listen at all.")
-    host: str = _setting("127.0.0.1", "Address to listen on; anything but loopback lets other machines steer.", 1, 255)
+    host: str = _setting(
+        "127.0.0.1", "Address to listen on; anything but loopback lets those other machines steer that allow names.", 1, 255
+    )
+    allow: str = _setting(
+        "",
+        "Who may steer where host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
+        0,
+        1024,
+    )
     port: int = _setting(9010, "UDP port to listen on.", 1, 65535)
     query_port: int = _setting(9011, "TCP port of OSCQuery, where clients see what there is; 0: any free; -1: none.", -1, 65535)
     reply_port: int = _setting(0, "UDP port that replies go to, at the sender's address; 0: the sender's own port.", 0, 65535)
@@ -85,7 +94,9 @@ class PhraseSettings:
 
     min_silence_ms: int = _setting(500, "Never reply sooner than this after the last note.", 50, 10_000, unit="ms")
     max_silence_ms: int = _setting(2500, "Always reply once it has been silent for this long.", 50, 30_000, unit="ms")
-    gap_factor: float = _setting(3.0, "In between: reply after this many times the recent gap between onsets.", 1.0, 20.0)
+    patience: float = _setting(
+        1.0, "In between, the pace of the playing decides. Higher waits longer and cuts in less often.", 0.25, 4.0
+    )
     min_notes: int = _setting(1, "Fewest notes that are worth a reply.", 1, 100, unit="notes")
 
 
@@ -231,7 +242,10 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str, source: Path) -> dict[str, Any]:
-    """The document in `text`, which is from `source`. Raises ConfigError: not valid TOML."""
+    """The document in `text`, which is from `source`. Raises ConfigError: not valid TOML, or a key of more parts than any."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS:
+            raise ConfigError(f"{printable(source)}:{number}: found {line.count('.')} dots in a line, allowed {MAX_DOTS}")
     try:
         return tomllib.loads(text)
     except RecursionError:

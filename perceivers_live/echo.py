@@ -22,6 +22,7 @@ class EchoGuard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sent: deque[tuple[float, tuple[int, ...]]] = deque(maxlen=MOST)  # what has not come back
+        self.echoes = 0  # that were ignored
         self._returned = 0  # messages that came back since one did not
         self._warned = False
 
@@ -44,6 +45,8 @@ class EchoGuard:
             self._returned += 1
             certain = self._returned >= TELLING
             warn, self._warned = certain and not self._warned, certain or self._warned
+            ignored = certain or not doubtful
+            self.echoes += ignored
         if warn:
             log.warning("the output comes back on the input: its echoes are ignored")
-        return certain or not doubtful
+        return ignored

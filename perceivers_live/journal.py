@@ -22,6 +22,7 @@ HEADER = b"perceivers-live\x01"
 _RECORD, _CRC = struct.Struct("<dHBB"), struct.Struct("<I")
 RECORD_BYTES = _RECORD.size + _CRC.size
 _READ_AT_ONCE = RECORD_BYTES << 12
+MAX_BYTES = RECORD_BYTES << 20  # a million actions, which take half a gigabyte to become a MIDI file
 
 
 class JournalError(ValueError):
@@ -87,6 +88,11 @@ class Journal:
         file.close()
         return None
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._end
+
     def append(self, records: bytes) -> None:
         """Raises ``OSError`` if the disk does not take all of it; whoever then appends the same once more loses nothing."""
         self._file.seek(self._end)
@@ -100,7 +106,11 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def read(self) -> tuple[list[Entry], int]:
-        """The entries, and how many others were damaged. A last record that was not written whole counts as neither."""
+        """The entries, and how many others were damaged. A last record that was not written whole counts as neither. Raises
+        ``OSError``, and ``JournalError`` for more than ``MAX_BYTES``.
+        """
+        if self._end > MAX_BYTES:
+            raise JournalError(f"{self.path}: larger than {MAX_BYTES >> 20} MB, not read")
         entries: list[Entry] = []
         damaged = 0
         self._file.seek(len(HEADER))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from engine.config import ModelConfig
 from engine.events import STEPS_PER_SECOND
-from engine.states import StateError, load_state, save_state, state_path
+from engine.states import SUFFIX, StateError, load_state, save_state, state_path
 from perceivers_live.performer import Memory
 from perceivers_live.timeline import LONGEST_SILENCE
 
 MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
+MOST_STATES = 100  # each is as large as the model's rings, 40 MB for the bundled one
 
 
 class Memories:
@@ -20,10 +21,13 @@ class Memories:
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
     def check(self, name: object) -> None:
-        """Raises ``StateError`` if this can be no state's name."""
-        state_path(self._folder, name)
+        """Raises ``StateError`` if this can be no state's name, or if there is no room for another."""
+        path = state_path(self._folder, name)
+        if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MOST_STATES:
+            raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; remove one")
 
     def save(self, name: str, memory: Memory) -> None:
+        self.check(name)
         extra = {"seed": memory.seed, "silence": memory.silence}
         save_state(memory.snapshot, state_path(self._folder, name), model=self._fingerprint, **extra)
 

@@ -31,11 +31,13 @@ from pythonosc.osc_message import ParseError
 from pythonosc.osc_message_builder import BuildError
 
 from perceivers_live.controls import CONTROLS, ControlError, Controls, Value, nearest, printable, shown
-from perceivers_live.osc_wire import MAX_DATAGRAM, Address, is_loopback, listen, messages_of, packet_of
+from perceivers_live.osc_wire import MAX_DATAGRAM, Address, listen, messages_of, packet_of
 
 PREFIX = "/perceivers/"
 MAX_SUBSCRIBERS = 32  # the oldest makes room
 MAX_BACKLOG = 8192  # datagrams held while a burst is worked off; the oldest make room, so that the last value always wins
+MAX_BACKLOG_BYTES = 1 << 19  # as many; of large ones, which hold many messages, fewer
+MAX_REPLIES = 2000  # a second; a flood of questions gets no more
 _ECHO_INTERVAL = 0.01  # seconds; a subscriber that is busy drawing must not lose the last of many changes
 _QUIET = 1.0  # seconds between two log lines about what arrives
 _SENT_ONLY = ("state", "stats", "error")  # never answered when they arrive, or two daemons would answer each other for ever
@@ -50,12 +52,13 @@ class OscServer:
         controls: read, set and listened to.
         commands: name -> function, called on the server's thread with the message's arguments; it should return soon.
         host: address to listen on. Loopback also means that only loopback senders are heard.
+        allow: who else is heard where it is not loopback: addresses and networks, separated by commas.
         port: UDP port to listen on; 0 takes a free one (see the attribute `port`).
         reply_port: port of the sender's host that replies go to; 0: the one it sent from.
         stats_interval: least seconds between two stats messages.
 
     Raises:
-        OscError: the address cannot be used, or the port is taken.
+        OscError: the address cannot be used, or the port is taken; or it is beyond loopback, and nobody is allowed.
         ValueError: a command has the name of a control or of one of OSC's own messages.
     """
 
@@ -67,6 +70,7 @@ class OscServer:
         port: int = 9010,
         reply_port: int = 0,
         *,
+        allow: str = "",
         stats_interval: float = 0.25,
     ) -> None:
         self._own = {"subscribe": self._subscribe, "unsubscribe": self._unsubscribe, "list": self._list}
@@ -76,18 +80,18 @@ class OscServer:
         self._controls = controls
         self._commands = {name: (command, _signature(command)) for name, command in commands.items()}
         self._reply_port = reply_port
-        self._socket = listen(host, port)
+        self._socket, self._is_welcome = listen(host, port, allow)
         self.host, self.port = self._socket.getsockname()[:2]
-        self._loopback_only = is_loopback(self.host)
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
         self._woken.setblocking(False)
         self._lock = threading.Lock()  # guards the next two
         self._subscribers: dict[Address, Address] = {}  # where to send -> who subscribed it, oldest first
         self._changes: dict[str, tuple[Value, object]] = {}  # control -> latest value and who set it, yet to be echoed
-        self._backlog: deque[tuple[bytes, Address]] = deque(maxlen=MAX_BACKLOG)
+        self._backlog, self._backlog_bytes = deque[tuple[bytes, Address]](), 0
         self._stats_interval, self._next_stats = stats_interval, 0.0
         self._next_echo, self._quiet_until, self._withheld = 0.0, 0.0, 0
+        self._replies_left, self._replied = float(MAX_REPLIES), time.monotonic()
         self._closing = False
         self._stop_listening = controls.on_change(self._changed)
         self._thread = threading.Thread(target=self._run, name="osc", daemon=True)
@@ -128,7 +132,7 @@ class OscServer:
                     selector.select(0 if self._backlog else echo_due)
                     self._receive()
                     for _ in range(min(len(self._backlog), 64)):  # then look again: the kernel's buffer is the smaller one
-                        self._handle(*self._backlog.popleft())
+                        self._handle(*self._oldest())
                     if time.monotonic() >= self._next_echo:
                         self._echo_changes()
                 except Exception as error:  # nothing that arrives may end the thread
@@ -149,14 +153,21 @@ class OscServer:
                 self._note(f"cannot receive: {error}")
                 time.sleep(0.05)  # the network is down: do not spin
                 return
-            if self._is_welcome(sender):
-                self._backlog.append((datagram[: MAX_DATAGRAM + 1], sender))
+            if not self._is_welcome(sender[0]):
+                self._note(f"ignored a sender that is not allowed: {sender[0]}")
+            elif sender[:2] != (self.host, self.port):  # our own echo
+                self._keep(datagram[: MAX_DATAGRAM + 1], sender)
 
-    def _is_welcome(self, sender: Address) -> bool:
-        if self._loopback_only and not is_loopback(sender[0]):
-            self._note(f"ignored a sender beyond loopback: {sender[0]}")
-            return False
-        return sender[:2] != (self.host, self.port)  # our own echo
+    def _keep(self, datagram: bytes, sender: Address) -> None:
+        self._backlog.append((datagram, sender))
+        self._backlog_bytes += len(datagram)
+        while len(self._backlog) > MAX_BACKLOG or self._backlog_bytes > MAX_BACKLOG_BYTES:
+            self._oldest()
+
+    def _oldest(self) -> tuple[bytes, Address]:
+        datagram, sender = self._backlog.popleft()
+        self._backlog_bytes -= len(datagram)
+        return datagram, sender
 
     def _handle(self, datagram: bytes, sender: Address) -> None:
         try:
@@ -171,21 +182,21 @@ class OscServer:
         name = address.removeprefix(PREFIX)
         if address == name:  # meant for someone else, or misspelt: answered no more often than logged
             if self._note(f"ignored {shown(address)}: addresses begin with {PREFIX}"):
-                self._send_to(self._reply_address(sender), "error", "unknown", f"{shown(address)} does not begin with {PREFIX}")
+                self._reply(sender, "error", "unknown", f"{shown(address)} does not begin with {PREFIX}")
         elif name in CONTROLS:
             self._control(name, values, sender)
         elif name in self._commands:
             self._command(name, values, sender)
         elif name in self._own:
             self._own[name](values, sender)
-        elif name not in _SENT_ONLY:
+        elif name not in _SENT_ONLY and self._may_reply():  # to look for the nearest takes a while
             close = nearest(name, [*CONTROLS, *self._commands, *self._own])
             self._refuse(sender, "unknown", f"unknown address {shown(address)}, nearest is {PREFIX}{close}")
 
     def _control(self, name: str, values: list[Any], sender: Address) -> None:
         if not values:
             self._echo_changes()  # who asks has heard what came before
-            self._send_to(self._reply_address(sender), name, self._controls.get(name))
+            self._reply(sender, name, self._controls.get(name))
         elif len(values) > 1:
             self._refuse(sender, "value", f"{name}: found {len(values)} values, allowed one: {CONTROLS[name].allowed}")
         else:
@@ -253,7 +264,7 @@ class OscServer:
         for name, value in self._controls.snapshot().items():
             control = CONTROLS[name]
             about = (control.unit, control.help, control.kind, control.default, ",".join(control.choices))
-            self._send_to(self._reply_address(sender), "list", name, value, control.low, control.high, *about)
+            self._reply(sender, "list", name, value, control.low, control.high, *about)
 
     # Sending.
 
@@ -282,7 +293,18 @@ class OscServer:
 
     def _refuse(self, sender: Address, code: str, message: str) -> None:
         self._note(message)
-        self._send_to(self._reply_address(sender), "error", code, message)
+        self._reply(sender, "error", code, message)
+
+    def _reply(self, sender: Address, name: str, *values: Value) -> None:
+        if self._may_reply():
+            self._replies_left -= 1
+            self._send_to(self._reply_address(sender), name, *values)
+
+    def _may_reply(self) -> bool:
+        now = time.monotonic()
+        self._replies_left = min(self._replies_left + (now - self._replied) * MAX_REPLIES, MAX_REPLIES)
+        self._replied = now
+        return self._replies_left >= 1
 
     def _reply_address(self, sender: Address) -> Address:
         return (sender[0], self._reply_port or sender[1], *sender[2:])

@@ -1,10 +1,10 @@
-"""OSC on the wire: a socket that never blocks, loopback or not, packets out, and strict reading of what comes in."""
+"""OSC on the wire: a socket that never blocks, who is heard at it, packets out, and strict reading of what comes in."""
 
 import contextlib
 import functools
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pythonosc.osc_message import OscMessage
@@ -16,6 +16,7 @@ MAX_DATAGRAM = 4096  # bytes; the longest useful message is a tenth of it
 _MAX_DEPTH, _MAX_MESSAGES = 8, 256  # in one bundle
 _RECEIVE_BUFFER = 4 << 20
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Address = tuple[Any, ...]  # as the socket gives it: (host, port) or (host, port, flow, scope)
 
 
@@ -23,13 +24,16 @@ class OscError(Exception):
     """OSC cannot be served; the message is one line."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket that never blocks, with as large a receive buffer as the system grants. Raises OscError."""
+def listen(host: str, port: int, allow: str = "") -> tuple[socket.socket, Callable[[str], bool]]:
+    """A bound socket that never blocks, with as large a receive buffer as the system grants; and who is heard at it (see
+    `doorkeeper`). Raises OscError.
+    """
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
+        is_welcome = doorkeeper(str(address[0]), allow)
         server = socket.socket(family, kind, protocol)
         try:
             for size in (_RECEIVE_BUFFER, _RECEIVE_BUFFER // 8):  # macOS refuses what Linux merely limits
@@ -41,16 +45,45 @@ def listen(host: str, port: int) -> socket.socket:
         except BaseException:
             server.close()
             raise
-        return server
+        return server, is_welcome
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"OSC cannot listen on {printable(host)}:{port} ({reason}): choose another [osc] port or host") from None
 
 
-@functools.lru_cache(maxsize=256)
+def doorkeeper(host: str, allow: str) -> Callable[[str], bool]:
+    """Who may speak to a server at the IP address `host`: loopback always, and, unless that is loopback itself, the addresses and
+    networks in `allow`, separated by commas.
+
+    Raises:
+        OscError: one of them is none; or `host` opens the door and nobody is allowed in.
+    """
+    try:
+        networks = [ipaddress.ip_network(text.strip(), strict=False) for text in allow.split(",") if text.strip()]
+    except ValueError as error:
+        raise OscError(f"[osc] allow: {printable(error)}; allowed are addresses and networks such as 192.168.1.0/24") from None
+    if is_loopback(host):
+        networks = []
+    elif not networks:
+        raise OscError(f"OSC on {host} is beyond loopback: [osc] allow must say who may steer, such as 192.168.1.0/24")
+
+    @functools.lru_cache(maxsize=256)
+    def is_welcome(sender: str) -> bool:
+        address = _address(sender)
+        return address.is_loopback or any(address in network for network in networks)
+
+    return is_welcome
+
+
 def is_loopback(host: str) -> bool:
-    """Whether an IP address, with or without a scope, is this machine's own loopback."""
-    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    """Whether an IP address is this machine's own loopback."""
+    return _address(host).is_loopback
+
+
+def _address(host: str) -> IpAddress:
+    """An IP address without its scope; IPv4 as such, also where an IPv6 socket heard it."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def packet_of(address: str, values: Iterable[Value]) -> bytes:

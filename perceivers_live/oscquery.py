@@ -28,7 +28,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from perceivers_live.controls import Controls, printable
-from perceivers_live.osc_wire import OscError
+from perceivers_live.osc_wire import OscError, doorkeeper
 from perceivers_live.oscquery_tree import OPTIONAL, Node, answer, node_at, tree
 
 MAX_CONNECTIONS = 8  # the oldest makes room, so that none who holds a connection open shuts the others out
@@ -46,9 +46,10 @@ class OscQueryServer:
         osc_host, osc_port: where the OSC server listens.
         host: address to listen on; anything but loopback lets other machines read.
         port: TCP port to listen on; 0 takes a free one (see the attribute `port`).
+        allow: who is answered beyond loopback: addresses and networks, separated by commas.
 
     Raises:
-        OscError: the address cannot be used, or the port is taken.
+        OscError: the address cannot be used, or the port is taken; or it is beyond loopback, and nobody is allowed.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class OscQueryServer:
         osc_port: int,
         host: str = "127.0.0.1",
         port: int = 0,
+        *,
+        allow: str = "",
     ) -> None:
         self._controls, self._commands = controls, dict(commands)
         self._osc = osc_host, osc_port
         self._name = host.lower()
-        self._server = _listen(host, port, self)
+        self._server = _listen(host, port, self, allow)
         self.host, self.port = str(self._server.server_address[0]), self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL,), name="oscquery", daemon=True)
         self._thread.start()
@@ -111,12 +114,17 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = os.name != "nt"  # Windows would share the port with another program
     request_queue_size = 32
 
-    def __init__(self, family: socket.AddressFamily, address: Any, query: OscQueryServer) -> None:
+    def __init__(
+        self, family: socket.AddressFamily, address: Any, query: OscQueryServer, is_welcome: Callable[[str], bool]
+    ) -> None:
         self.address_family = family
-        self.query = query
+        self.query, self._is_welcome = query, is_welcome
         self._open: list[socket.socket] = []  # oldest first
         self._guard = threading.Lock()
         super().__init__(address, _Handler)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        return self._is_welcome(client_address[0])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -211,14 +219,14 @@ class _Handler(BaseHTTPRequestHandler):
         log.debug("OSCQuery: %s", printable(format % args))
 
 
-def _listen(host: str, port: int, query: OscQueryServer) -> _Server:
+def _listen(host: str, port: int, query: OscQueryServer, allow: str) -> _Server:
     """A server bound to an address. Raises OscError."""
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
-        return _Server(family, address, query)
+        return _Server(family, address, query, doorkeeper(str(address[0]), allow))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"OSCQuery cannot listen on {printable(host)}:{port} ({reason}): choose another port or host") from None

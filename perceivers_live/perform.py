@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,10 +15,10 @@ from engine.engine import Engine
 from engine.states import fingerprint
 from perceivers_live.clock import Beats
 from perceivers_live.config import Settings
+from perceivers_live.connections import Connections
 from perceivers_live.controls import Controls
 from perceivers_live.memories import Memories
 from perceivers_live.midi_map import Learnt, MidiMap
-from perceivers_live.ports import InputPort, OutputPort
 from perceivers_live.recording import Recorder, data_folder, recover
 from perceivers_live.session import Session, Triggers
 
@@ -29,13 +31,19 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
     """Performs until a signal says stop. Raises ``PortError``, ``OscError``, ``LinkError``."""
     controls = Controls(settings.controls)
     with ExitStack() as closing:
+        closing.callback(engine.runtime.close)
         recorder = _recorder(settings, closing)
-        output = closing.enter_context(OutputPort(settings.midi.output_port))
+        connections = Connections(
+            settings.midi,
+            lambda now, message: session.hear(now, message),
+            lost=lambda: session.input_lost(time.perf_counter()),
+            back=lambda: session.output_back(),
+        )
         session = Session(
             engine,
             settings,
             controls,
-            output.send,
+            connections.send,
             beats=_link(settings, closing),
             midi_map=lambda commands, learnt: _map(controls, commands, learnt),
             memories=Memories(data_folder() / "states", engine.config, fingerprint(checkpoint)),
@@ -46,9 +54,11 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
-        with InputPort(settings.midi.input_port, session.hear) as input_:
-            log.info("in: %s, out: %s", input_.name, output.name)
+        with connections:
             session.run()
+    if connections.stuck:
+        logging.shutdown()
+        os._exit(0)  # everything is closed and saved but for a driver that does not return
 
 
 def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:

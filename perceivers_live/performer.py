@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.codec import spell
-from engine.engine import Engine, Snapshot
+from engine.engine import RECENT, Engine, Snapshot
 from engine.events import MAX_WAIT, NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
@@ -170,7 +170,7 @@ class Performer:
             self._silence(now)
         finally:
             self._enter(State.LISTENING)
-        self._engine.rebuild()
+        self._engine.rebuild(RECENT)
 
     def memory(self, now: float) -> Memory:
         """The musical state as it is now, which is what sounded; the plan goes on as if nothing had happened."""
@@ -286,9 +286,10 @@ class Performer:
         self.timeline.begin(now)
         opening = turn.opening(own, engine.last)
         earliest = now + DECISION - min(0.0, self._output_offset())
-        on_the_beat = opening and not turn.strikes and turn.start_at is not None and turn.start_at >= earliest
-        if on_the_beat:
-            assert turn.start_at is not None
+        first = opening and not turn.strikes
+        at_once = first and controls["mode"] != "duet"  # whoever hands over does not expect to wait
+        if first and turn.start_at is not None and turn.start_at >= earliest:
+            at_once = True
             elapsed = self.timeline.step(turn.start_at) - engine.step
         else:
             elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
@@ -296,7 +297,7 @@ class Performer:
         while elapsed > MAX_WAIT:  # nothing happened for so long: that is part of the music
             engine.absorb([Event(MAX_WAIT, REST)])
             elapsed -= MAX_WAIT
-        event = self._decide(controls, own, own_pedal, elapsed, opening, on_the_beat)
+        event = self._decide(controls, own, own_pedal, elapsed, opening, at_once)
         step = engine.step + event.wait
         if turn.closing is None and turn.may_end(event, self.timeline.time(step), self._due(controls)):
             turn.closing = engine.step  # this would begin a new phrase: the turn ends before it
@@ -306,7 +307,7 @@ class Performer:
             self._add(event)
 
     def _decide(
-        self, controls: Values, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, on_the_beat: bool
+        self, controls: Values, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, at_once: bool
     ) -> Event:
         """The machine's next event. The model goes on with the music as a whole: what in it is the human's to do, as long as the
         human plays, is left to the human, and the moment passes; after some such moments the machine goes on all the same.
@@ -330,7 +331,7 @@ class Performer:
                     barred=own | self._player.ledger.barred,
                     elapsed=elapsed,
                     opening=opening,
-                    at_once=on_the_beat,
+                    at_once=at_once,
                     closing=closing,
                 )
             )

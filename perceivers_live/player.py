@@ -6,7 +6,9 @@ whoever cancels learns how far the music really went.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import threading
 import time
@@ -19,6 +21,7 @@ from perceivers_live.ledger import Ledger
 
 log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
+PRIORITY = 5  # of 1..99
 LATE = 0.010  # seconds after which an event counts as late
 
 
@@ -50,6 +53,7 @@ class Player:
         self.sounded: int | None = None  # position of the last event that sounded; None: there has been no plan
         self._open = False
         self._last = float("-inf")  # planned time of that event
+        self._unheard = False  # whether the last event found no open port
         self.torn = False  # whether the plan does not fit what sounds any more, and was dropped: it has to be made anew
         self.played = self.late = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
@@ -141,9 +145,11 @@ class Player:
             if not self.ledger.play(event.action, velocity):
                 self._tear()
                 return
-        except Exception:
-            log.warning("the output port does not take notes")
+        except Exception as error:
+            if not self._unheard:
+                log.warning("the output port does not take notes (%s)", error)
             sent = False
+        self._unheard = not sent
         self.sounded, self._last = event.position, event.time
         if sent:
             self.played += 1
@@ -186,6 +192,7 @@ class PlayerThread:
         self._thread.join(1.0)
 
     def _run(self) -> None:
+        _hurry()
         while not self._stop:
             self._player.play_due(time.perf_counter())
             with self._player.changed:
@@ -196,3 +203,10 @@ class PlayerThread:
                     continue
             while deadline is not None and time.perf_counter() < deadline and not self._stop:
                 time.sleep(0)
+
+
+def _hurry() -> None:
+    """Real-time priority for this thread, where the system permits it: below the audio server's, above everything ordinary."""
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))

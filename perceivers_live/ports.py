@@ -5,19 +5,31 @@ python-rtmidi is imported only when a port is asked for, so that everything else
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
+from perceivers_live.jack_watch import JackWatch
+
 NAME = "perceivers-live"
+SETTLE = 0.05  # seconds; without a message for so long an input is quiet
 Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
 class PortError(RuntimeError):
     """A port that cannot be had; the message is one line for the user."""
+
+
+class NoSuchPort(PortError):
+    """No port has that name now."""
+
+
+class Hopeless(PortError):
+    """Waiting will not mend it: more than one port has that name, or such ports do not exist here."""
 
 
 def _system() -> tuple[Any, int]:
@@ -65,14 +77,39 @@ def _advice(reason: str) -> str:
 
 
 def list_ports() -> tuple[list[str], list[str]]:
-    """Names of the inputs and outputs on this machine. Raises ``PortError`` without a MIDI system."""
-    rtmidi, api = _system()
-    found = []
-    for kind in (rtmidi.MidiIn, rtmidi.MidiOut):
-        probe = kind(api, NAME)
-        found.append([name for name in probe.get_ports() if not name.startswith(NAME)])
-        probe.delete()
-    return found[0], found[1]
+    """Names of the inputs and outputs on this machine, other than ours. Raises ``PortError`` without a MIDI system."""
+    probe = Probe()
+    try:
+        inputs, outputs = ([name for name in names if not name.startswith(NAME)] for names in probe.names())
+        return inputs, outputs
+    finally:
+        probe.close()
+
+
+class Probe:
+    """Looks at the ports of this machine. Raises ``PortError`` without a MIDI system."""
+
+    def __init__(self) -> None:
+        rtmidi, api = _system()
+        self._in, self._out = rtmidi.MidiIn(api, f"{NAME}-look"), rtmidi.MidiOut(api, f"{NAME}-look")
+        self._watch: JackWatch | None = None
+        if api == rtmidi.API_UNIX_JACK:
+            with contextlib.suppress(OSError):
+                self._watch = JackWatch(f"{NAME}-watch")
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Of the inputs and the outputs."""
+        return self._in.get_ports(), self._out.get_ports()
+
+    def alive(self) -> bool:
+        """Whether the MIDI system still runs. Only JACK can die under us."""
+        return self._watch is None or not self._watch.dead
+
+    def close(self) -> None:
+        self._in.delete()
+        self._out.delete()
+        if self._watch is not None:
+            self._watch.close()
 
 
 def find(names: Sequence[str], wanted: str, kind: str) -> int:
@@ -83,12 +120,13 @@ def find(names: Sequence[str], wanted: str, kind: str) -> int:
         return matching[0]
     there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
     problem = "matches several" if matching else "matches none"
-    raise PortError(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
+    raise (Hopeless if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
 
 
 class _Port:
     def __init__(self, kind: str, wanted: str) -> None:
         flag = kind.removesuffix("put")
+        self._wanted, self._lock, self._closed = wanted, threading.Lock(), False
         rtmidi, api = _system()
         self.port: Any = (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}")
         try:
@@ -98,7 +136,7 @@ class _Port:
                 self.name = names[index]
                 self.port.open_port(index, "midi")
             elif sys.platform == "win32":
-                raise PortError(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
+                raise Hopeless(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
             else:
                 self.name = f"{NAME} (virtual)"
                 self.port.open_virtual_port("midi" if api == rtmidi.API_UNIX_JACK else NAME)
@@ -109,15 +147,16 @@ class _Port:
             self.port.delete()
             raise PortError(f"{kind} port {wanted or 'virtual'!r} cannot be opened ({error})") from error
 
+    def is_gone(self, names: Sequence[str]) -> bool:
+        """Whether what this is connected to is not among the names of the ports that there are now. Virtual ports stay."""
+        return self._wanted != "" and self.name not in names
+
     def close(self) -> None:
-        self.port.close_port()
-        self.port.delete()
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.port.close_port()
+                self.port.delete()
 
 
 class InputPort(_Port):
@@ -125,15 +164,27 @@ class InputPort(_Port):
 
     def __init__(self, wanted: str, heard: Heard) -> None:
         super().__init__("input", wanted)
+        self._closing, self._quiet = False, threading.Event()
 
         def callback(event: tuple[Sequence[int], float], _: object) -> None:
-            heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+            if self._closing:
+                self._end()
+            else:
+                heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
 
         self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default
         self.port.set_callback(callback)
 
-    def close(self) -> None:
+    def _end(self) -> None:
         self.port.cancel_callback()
+        self._quiet.set()
+
+    def close(self) -> None:
+        """python-rtmidi frees the callback even under a message that is on its way to it, and crashes later. So whoever plays on
+        ends it in the driver's own thread, between two messages; only where it is quiet it is done from here.
+        """
+        self._closing = True
+        self._quiet.wait(SETTLE)
         super().close()
 
 
@@ -144,4 +195,8 @@ class OutputPort(_Port):
         super().__init__("output", wanted)
 
     def send(self, message: Sequence[int]) -> None:
-        self.port.send_message(message)
+        """One raw message. Raises ``PortError`` once closed, and what the driver raises."""
+        with self._lock:
+            if self._closed:
+                raise PortError("the output port is closed")
+            self.port.send_message(message)

@@ -1,4 +1,5 @@
 """Every session on disk: a MIDI file of two tracks, what the human played and what the machine did, at the times they sounded.
+A session of more than ``TURN_OVER`` goes on in another file.
 
 The threads that play only queue; a thread of the recorder's own writes a journal (see ``journal``), from which the MIDI file is
 made at the end, or by ``recover`` at the next start if there was no end. ``perceivers-live train`` takes the folder as it is.
@@ -27,6 +28,7 @@ HUMAN, MACHINE = range(len(PARTS))
 WRITE_EVERY = 0.2  # seconds: what ``kill -9`` can cost
 SYNC_EVERY = 5.0  # seconds: what a power cut can cost
 MAX_WAITING = 100_000  # actions, some hours of music, that wait for a disk; later ones are left out until it takes them
+TURN_OVER = 4 << 20  # bytes of a journal: a quarter of a million actions, three hours of dense playing
 PATIENCE = 10.0  # seconds to wait at the end for a disk that does not answer
 LONGEST_SILENCE = 3600.0  # seconds; MIDI files cannot hold a silence of days
 LAST = 0.5  # seconds that keys still down at the end are given
@@ -55,6 +57,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder, self._turned_over = folder, False
         self._waiting: deque[Entry] = deque()  # played, not yet taken up by the thread
         self._unwritten = bytearray()  # taken up, not yet taken by the disk
         self._left_out = 0
@@ -79,7 +82,9 @@ class Recorder:
         self._note(Entry(MACHINE, timed))
 
     def close(self) -> Path | None:
-        """Ends the recording; returns its MIDI file, None if no note was played or the disk is at fault. Never raises."""
+        """Ends the recording; returns its MIDI file (of several the last), None if no note was played or the disk is at fault.
+        Never raises.
+        """
         if self._journal is None or self._closing.is_set():
             return None
         self._closing.set()
@@ -90,8 +95,9 @@ class Recorder:
         self._write()
         if self._left_out or self._unwritten:
             self._warn(TimeoutError("the disk was too slow"))
+        earlier = recover(self._folder) if self._turned_over else []
         try:
-            return _finish(self._journal)
+            return _finish(self._journal) or next(reversed(earlier), None)
         except Exception as error:
             self._warn(error)
             self._journal.close()  # and stays, for ``recover``
@@ -120,12 +126,21 @@ class Recorder:
                 self._journal.append(bytes(self._unwritten))
                 self._unwritten.clear()
                 self._unsynced = True
+                if self._journal.size > TURN_OVER:
+                    self._turn_over(self._journal)
             if self._unsynced and time.monotonic() >= self._next_sync:
                 self._next_sync = time.monotonic() + SYNC_EVERY
                 self._journal.sync()
                 self._unsynced = False
         except Exception as error:
             self._warn(error)
+
+    def _turn_over(self, full: Journal) -> None:
+        """Goes on in another journal; the full one becomes a file when there is time for it. Raises ``OSError``."""
+        self._journal = _new_journal(self._folder)
+        self._turned_over = True
+        full.sync()
+        full.close()
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
@@ -145,6 +160,8 @@ def recover(folder: Path) -> list[Path]:
             journal = Journal.open(path)
             file = _finish(journal) if journal is not None else None
         except JournalError as error:
+            if journal is not None:
+                journal.close()
             _set_aside(path, error)
         except Exception as error:
             log.warning("%s: cannot be recovered (%s)", path, _reason(error))
@@ -182,7 +199,6 @@ def _finish(journal: Journal) -> Path | None:
     entries, damaged = journal.read()
     if damaged:
         if not entries:
-            journal.close()
             raise JournalError(f"{journal.path}: nothing in it can be read")
         log.warning("%s: %d of %d records are damaged and left out", journal.path, damaged, damaged + len(entries))
     if not any(entry.timed.action < NOTE_OFF for entry in entries):

@@ -1,9 +1,11 @@
 """A live session: ports, performer, player and OSC, each in the thread it belongs to.
 
 driver's callback     stamps, sorts, passes through, silences the machine at a key press, hands over to the performer
-performer's thread    absorbs, detects phrase ends, generates        (the caller's)
+performer's thread    absorbs, detects phrase ends, generates
 player's thread       sends on time
 osc's thread          sets controls, queues commands
+the caller's          tells how it goes, until someone stops it
+The model should be in a process of its own (`engine.runtimes.process`): only the performer's thread waits for it then.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from engine.engine import Engine
 from engine.events import Timed
+from engine.states import StateError
 from perceivers_live.clock import Beats, MidiClock, Transport
 from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
 from perceivers_live.echo import EchoGuard
 from perceivers_live.hearing import Hearing
+from perceivers_live.inbox import Inbox, Played
 from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.memories import Memories
 from perceivers_live.midi_map import MidiMap
@@ -30,21 +34,17 @@ from perceivers_live.midi_map_file import Binding
 from perceivers_live.osc import OscServer
 from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import OscQueryServer
-from perceivers_live.performer import Performer, Reaction, State
+from perceivers_live.performer import Memory, Performer, Reaction, State
 from perceivers_live.player import Player, PlayerThread
 
 log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
+TELLING = 0.25  # seconds between two reports of how it goes
+PATIENCE = 2.0  # seconds that the performer's thread has to end
+MOST_SAVING = 2  # states, which are large, on their way to the disk
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
 Told = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
-
-
-class Played(NamedTuple):
-    """What the human did, and what the player did for it at once."""
-
-    actions: Sequence[Timed]
-    reaction: Reaction
 
 
 class Session:
@@ -74,9 +74,11 @@ class Session:
         self._settings, self._controls, self._memories = settings, controls, memories
         self._engine = engine
         self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
-        self._inbox: queue.SimpleQueue[Played | Callable[[], None] | None] = queue.SimpleQueue()
+        self._inbox = Inbox()
+        self._saving: list[threading.Thread] = []
+        self._recalled: deque[Memory] = deque(maxlen=1)  # states are large: only the one asked for last waits
         self._stopping = threading.Event()
-        self._relapse_until = 0.0
+        self._relapse_until, self._faults = 0.0, 0
         self.echo = EchoGuard()
         self._send = send
         self.ledger = Ledger(self._sent, channel=settings.midi.channel - 1, voicing=self._voicing)
@@ -116,6 +118,10 @@ class Session:
         if actions:
             self._inbox.put(Played(actions, self.performer.react(actions)))
 
+    def output_back(self) -> None:
+        """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
+        self._quietly(self.ledger.reset)
+
     def _moved(self, change: Transport) -> None:
         if change is Transport.STOPPED:  # stop means silence, now
             self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
@@ -154,11 +160,10 @@ class Session:
             self._later(self.performer.give_way)  # a solo would begin again at once
             self.ledger.reset()
 
-        performer = self.performer
         return {
-            "takeover": lambda: self._later(performer.takeover),
-            "yield": lambda: self._later(performer.give_way),
-            "forget": lambda: self._later(performer.forget),
+            "takeover": lambda: self._later(self.performer.takeover),
+            "yield": lambda: self._later(self.performer.give_way),
+            "forget": lambda: self._later(self.performer.forget),
             "panic": panic,
         }
 
@@ -172,15 +177,24 @@ class Session:
         memories.check(name)
 
         def save(now: float) -> None:
+            self._saving = [thread for thread in self._saving if thread.is_alive()]
+            if len(self._saving) >= MOST_SAVING:
+                self._fault("state", StateError(f"{name}: not saved, others are still being written"))
+                return
             memory = self.performer.memory(now)
-            threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True).start()
+            self._saving.append(threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True))
+            self._saving[-1].start()
 
         self._later(save)
 
     def _recall(self, name: str) -> None:
         assert self._memories is not None
-        memory = self._memories.load(name)
-        self._later(lambda now: self.performer.recall(memory, now))
+        self._recalled.append(self._memories.load(name))
+        self._later(self._go_on_from)
+
+    def _go_on_from(self, now: float) -> None:
+        if self._recalled:  # else the performer was behind, and has gone on from a later one
+            self.performer.recall(self._recalled.pop(), now)
 
     def _learn(self, target: str) -> None:
         assert self._map is not None
@@ -203,6 +217,7 @@ class Session:
             self._fault("state", error)
 
     def _fault(self, code: str, error: Exception) -> None:
+        self._faults += code == "engine"
         log.warning("%s", error)
         if self._osc is not None:
             self._osc.send_error(code, f"{type(error).__name__}: {error}")
@@ -214,16 +229,36 @@ class Session:
         with ExitStack() as closing:
             if self._serve_osc:
                 self._open_osc(closing)
-            closing.callback(self._controls.on_change(lambda *_: self._inbox.put(lambda: None)))  # a turned control wakes us
+            closing.callback(self._controls.on_change(lambda *_: self._inbox.wake()))  # a turned control wakes us
             player = PlayerThread(self.player)
             closing.callback(self._silence)
             self._quietly(self.ledger.reset)  # whatever an earlier, killed session left hanging
             player.start()
             closing.callback(player.stop)
             log.info("listening; play, and pause to hear the answer")
+            performing = threading.Thread(target=self._perform, name="performer", daemon=True)
+            performing.start()
             self._on_listening()
-            while not self._stopping.is_set():
-                self._turn()
+            while not self._stopping.wait(TELLING):
+                if self._osc is not None:
+                    self._osc.send_stats(self.stats())
+            performing.join(PATIENCE)
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: events played, late ones and the latest lateness (ms), faults of the engine, echoes ignored,
+        actions left out in a flood; and how much waits to be dealt with, and the length of the history in events.
+        """
+        player, lateness = self.player, self.player.lateness
+        return {
+            "played": player.played,
+            "late": player.late,
+            "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
+            "faults": self._faults,
+            "echoes": self.echo.echoes,
+            "left_out": self._inbox.left_out,
+            "waiting": self._inbox.qsize(),
+            "history": self._engine.position,
+        }
 
     def stop(self) -> None:
         self._stopping.set()
@@ -231,17 +266,22 @@ class Session:
 
     def _open_osc(self, closing: ExitStack) -> None:
         osc, commands = self._settings.osc, self.commands()
-        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port)
+        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port, allow=osc.allow)
         closing.callback(self._osc.close)
         log.info("OSC on %s:%d", self._osc.host, self._osc.port)
         if osc.query_port >= 0:
             try:
-                query = OscQueryServer(self._controls, commands, self._osc.host, self._osc.port, osc.host, osc.query_port)
+                here = self._osc.host, self._osc.port
+                query = OscQueryServer(self._controls, commands, *here, osc.host, osc.query_port, allow=osc.allow)
             except OscError as error:  # a convenience; another daemon has it, most likely
                 log.warning("%s", error)
             else:
                 closing.callback(query.close)
                 log.info("OSCQuery on http://%s:%d", query.host, query.port)
+
+    def _perform(self) -> None:
+        while not self._stopping.is_set():
+            self._turn()
 
     def _turn(self) -> None:
         """One round of the performer: work if there is any, else wait for something to happen."""
@@ -254,21 +294,17 @@ class Session:
             self._recover()
 
     def _take(self, wait: float | None) -> None:
-        """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it; notes are absorbed together."""
+        """Everything in the inbox, after waiting ``wait`` seconds at most for the first of it."""
         item = self._next(wait)
-        played: list[Played] = []
         while item is not None:
             if isinstance(item, Played):
-                played.append(item)
+                self.performer.hear(item.actions, item.reaction)
             else:
-                self._heard(played)
-                played = []
                 item()
             try:
                 item = self._inbox.get_nowait()
             except queue.Empty:
                 break
-        self._heard(played)
 
     def _next(self, wait: float | None) -> Played | Callable[[], None] | None:
         """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
@@ -282,13 +318,6 @@ class Session:
                 if patience is left:
                     return None
                 self._engine.runtime.keep_warm()
-
-    def _heard(self, played: list[Played]) -> None:
-        if played:
-            interruption = next((one.reaction.interruption for one in played if one.reaction.interruption is not None), None)
-            released = [timed for one in played for timed in one.reaction.released]
-            actions = [action for one in played for action in one.actions]
-            self.performer.hear(actions, Reaction(interruption, released))
 
     def _recover(self) -> None:
         """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
@@ -310,7 +339,7 @@ class Session:
     def _silence(self) -> None:
         self.player.end()
         self._quietly(self.ledger.reset)
-        log.info("closed: %d events played, %d of them late", self.player.played, self.player.late)
+        log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in self.stats().items()))
 
     @staticmethod
     def _quietly(action: Callable[[], None]) -> None:

@@ -61,10 +61,8 @@ class Timeline:
                 at = step + LONGEST_SILENCE
             events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
             step = at
-        try:
-            self.engine.absorb(events)
-        finally:  # the engine has them in its history even if its runtime failed
-            self.floor = self.engine.position
+        self.floor = self.engine.position + len(events)  # the engine has them in its history even if its runtime fails
+        self.engine.absorb(events)
 
     def rewind(self, position: int | None) -> None:
         """Back to the last event of the plan that sounded, or to ``floor``, whichever came later."""

@@ -17,7 +17,8 @@ def improvise(count: int, *, seed: int) -> list[Event]:
 def improvise_timed(count: int, *, seed: int) -> list[Timed]:
     """``count`` legal timed actions."""
     rng = np.random.default_rng(seed)
-    now, held, pedal = 0.5, [], False
+    now, pedal = 0.5, False
+    held: list[int] = []
     timed: list[Timed] = []
     for _ in range(count):
         now += float(rng.choice([0.0, 0.004, 0.03, 0.2, 1.7], p=[0.2, 0.2, 0.3, 0.27, 0.03]))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from engine.codec import extend_pedal
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import read_file
+from engine.midi import LONGEST, MAX_FILE_BYTES, MidiFileError, read_file
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class Actions(NamedTuple):
 
 
 def parse(path: Path) -> Actions:
-    """A MIDI file as clean actions, all channels but the drums merged. Raises what its readers raise for broken files.
+    """A MIDI file as clean actions, all channels but the drums merged. Raises what its readers raise for broken files, and
+    ``MidiFileError`` for one that is larger or longer than music is.
 
     symusic reads the plain case, one track whose notes do not overlap on a key; everything else goes through the slower reader
     that live playing uses, so that both mean the same by the same music. (One difference is left: symusic drops tracks that hold
@@ -56,7 +57,11 @@ def parse(path: Path) -> Actions:
     """
     import symusic
 
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise MidiFileError(f"larger than {MAX_FILE_BYTES >> 20} MB")
     score: Any = symusic.Score(path, ttype="second")
+    if not score.end() <= LONGEST:
+        raise MidiFileError(f"lasts longer than {LONGEST / 3600:g} hours")
     tracks = [track for track in score.tracks if not track.is_drum and (len(track.notes) or len(track.controls))]
     if len(tracks) != 1:
         return _parse_slowly(path)
@@ -124,8 +129,11 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mid", ".midi") and path.is_file())
     official: dict[Path, str] = {}
     for table in folder.rglob("maestro-*.csv"):
-        with table.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
+        try:
+            with table.open(newline="", encoding="utf-8") as lines:
+                rows = list(csv.DictReader(lines))
+        except (OSError, UnicodeError, csv.Error) as error:
+            raise DataError(f"{table}: no table of comma-separated values ({error})") from error
         if any(row.get("split") not in SPLITS or not row.get("midi_filename") for row in rows):
             raise DataError(f"{table}: every row needs a midi_filename and a split of {', '.join(SPLITS)}")
         official |= {table.parent / row["midi_filename"]: row["split"] for row in rows}
@@ -165,14 +173,30 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
     log.info("%d of %d files used, %d skipped", len(parts), len(files), len(skipped))
     if not parts:
         raise DataError(f"{folder}: none of {len(files)} MIDI files could be used, first reason: {skipped[0]}")
-    times = np.concatenate([np.round((p.times - p.times[0]) * UNITS_PER_SECOND) for p in parts]).astype(np.uint32)
-    np.save(target / "times.npy", times)
+    np.save(target / "times.npy", np.concatenate([packed_times(part) for part in parts]))
     np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
     index = json.dumps({"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped}, indent=1)
     (target / "index.json.part").write_text(index)
     (target / "index.json.part").replace(target / "index.json")  # last and atomic: an index means a whole cache
     return target
+
+
+def packed_times(piece: Actions) -> np.ndarray:
+    """A piece's times as the cache keeps them, since its first action: uint32 [n]."""
+    return np.round((piece.times - piece.times[0]) * UNITS_PER_SECOND).astype(np.uint32)
+
+
+def _follow(pieces: list[dict[str, Any]], *lengths: int) -> bool:
+    """Whether pieces lie one after another in arrays of these lengths, named and of a split that there is."""
+    stop = 0
+    for piece in pieces:
+        if type(piece["stop"]) is not int or piece["start"] != stop or piece["stop"] <= stop:
+            return False
+        if not isinstance(piece["name"], str) or piece["split"] not in SPLITS:
+            return False
+        stop = piece["stop"]
+    return set(lengths) == {stop}
 
 
 def _key(folder: Path, files: list[tuple[Path, str]], pedal: str) -> str:
@@ -184,18 +208,26 @@ def _key(folder: Path, files: list[tuple[Path, str]], pedal: str) -> str:
 
 
 class Corpus:
-    """A packed cache, memory-mapped: processes that are given one map the same files."""
+    """A packed cache, memory-mapped: processes that are given one map the same files. Raises ``DataError``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = json.loads((folder / "index.json").read_text())
-        if index.get("format") != FORMAT:
-            raise DataError(f"{folder}: a cache of another format, delete it and prepare the data again")
-        self.pedal: str = index.get("pedal", "events")
-        self.pieces: list[dict[str, Any]] = index["pieces"]
-        self._times = np.load(folder / "times.npy", mmap_mode="r")
-        self._actions = np.load(folder / "actions.npy", mmap_mode="r")
-        self._velocities = np.load(folder / "velocities.npy", mmap_mode="r")
+        try:
+            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if index.get("format") != FORMAT:
+                raise DataError(f"{folder}: a cache of another format, delete it and prepare the data again")
+            self.pedal: str = index["pedal"]
+            self.pieces: list[dict[str, Any]] = index["pieces"]
+            self._times = np.load(folder / "times.npy", mmap_mode="r")
+            self._actions = np.load(folder / "actions.npy", mmap_mode="r")
+            self._velocities = np.load(folder / "velocities.npy", mmap_mode="r")
+            good = self.pedal in PEDALS and _follow(self.pieces, len(self._times), len(self._actions), len(self._velocities))
+        except DataError:
+            raise
+        except Exception as error:  # of whatever is not as ``prepare`` writes it
+            raise DataError(f"{folder}: a damaged cache, delete it ({type(error).__name__})") from error
+        if not good:
+            raise DataError(f"{folder}: a damaged cache, delete it (its index does not fit its arrays)")
 
     def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
         return Corpus, (self.folder,)

@@ -53,6 +53,9 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: Any, outputs: 
             verbose=False,
         )
     assert program is not None
+    for part in (program.model.graph, *program.model.functions.values()):
+        for node in part:
+            node.metadata_props.clear()  # where in whose files each operator came from: no business of a bundle's
     program.save(str(path), external_data=False)
 
 

@@ -52,8 +52,8 @@ class Runtime(Protocol):
     step_bytes: int  # weights and rings: what absorbing one event reads
     warm_for: float | None  # idle seconds after which ``keep_warm`` should be called, None = never
 
-    def reset(self) -> None:
-        """Empties the rings."""
+    def reset(self, first: int = 0) -> None:
+        """Empties the rings; the history begins at position ``first``."""
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         """Absorbs T events. May return before the work is done; ``decide`` and ``hidden`` wait for it."""
@@ -72,8 +72,8 @@ class Runtime(Protocol):
     def rings(self) -> list[np.ndarray]:
         """Copies of the rings, float32, in the order and of the shapes of ``ring_shapes``, the hidden states' last."""
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
-        """Puts such copies back."""
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        """Puts such copies back, of a history that begins at ``first``."""
 
     def keep_warm(self) -> None:
         """Something harmless to do, so that an idle GPU keeps its clock."""
@@ -92,15 +92,16 @@ def hidden_shape(config: ModelConfig) -> tuple[int, int]:
     return config.slack + 1, config.width
 
 
-def slot_positions(last: int, rows: int) -> np.ndarray:
-    """The position that each row of a ring holds once ``last`` is absorbed, -1 = none: [rows] int64.
+def slot_positions(last: int, rows: int, first: int = 0) -> np.ndarray:
+    """The position that each row of a ring holds once ``last`` is absorbed, -1 = none, of a history that begins at ``first``:
+    [rows] int64.
 
     It follows from ``last`` alone, so a rewind moves one number: rows of forgotten positions then count as positions a whole
     ring older, and those lie outside every window as long as the slack is not exceeded.
     """
     row = np.arange(rows, dtype=np.int64)
     position = last - (last - row) % rows
-    return np.where(position >= 0, position, -1)
+    return np.where(position >= first, position, -1)
 
 
 def rotary_angles(positions: np.ndarray, times: np.ndarray, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +123,10 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
         from engine.runtimes.pytorch import TorchRuntime
 
         return TorchRuntime(checkpoint, name, threads=threads)
+    if name == "tensorrt":
+        from engine.runtimes.compiled import TensorRTRuntime
+
+        return TensorRTRuntime(checkpoint, threads=threads)
     if name in ("onnx", "onnx-int8"):
         from engine.runtimes.onnx import OnnxRuntime
 
@@ -137,7 +142,7 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
             except RuntimeUnavailable as error:
                 reason = str(error)
             else:
-                log.debug("runtime %s; not %s", candidate, "; ".join(reasons) or "any other")
+                log.info("runtime %s%s", candidate, f" (not {'; '.join(reasons)})" if reasons else "")
                 return runtime
         reasons.append(f"{candidate}: {reason}")
     raise RuntimeUnavailable("; ".join(reasons))
@@ -156,6 +161,7 @@ def _worth_a_try() -> str | None:
 
 
 AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
+    ("tensorrt", _no_cuda),
     ("cuda", _no_cuda),
     ("onnx", _worth_a_try),
     ("eager", _worth_a_try),

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from engine.checkpoint import read_config
-from engine.config import CheckpointError
+from engine.config import CheckpointError, one_line
+from engine.events import ACTIONS, START_EVENT, VELOCITY_BINS, WAITS
 from engine.runtimes import Odds, RuntimeUnavailable, hidden_shape, ring_shapes, rotary_angles, slot_positions
+from engine.sounding import AGES
 
 try:
     import onnxruntime
@@ -38,16 +40,32 @@ class OnnxRuntime:
             if inputs.get(name) != shape:
                 raise CheckpointError(f"{step}: input {name} is {inputs.get(name)}, its config says {shape}")
         self.reset()
+        try:
+            self._rehearse()
+        except Exception as error:  # onnxruntime raises kinds of its own
+            raise CheckpointError(f"{checkpoint}: its graphs do not do what its config says ({one_line(error)})") from error
+        self.reset()
         self.step_bytes = step.stat().st_size + sum(ring.nbytes for ring in self._rings)
 
-    def reset(self) -> None:
+    def _rehearse(self) -> None:
+        """Every graph once: a damaged one is to be known before anybody plays. Raises whatever is wrong."""
+        events = np.array([START_EVENT], np.int64)
+        ages, times = np.full((1, AGES), -1, np.int16), np.zeros(1, np.int64)
+        self.remember(events, ages, times, 0)
+        self.step(events, ages, times, 0)
+        zeros = (np.zeros(size, np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS, WAITS + ACTIONS + VELOCITY_BINS))
+        wait, action, velocity, noise = zeros
+        self.decide(0, Odds(wait, action, velocity, 1.0, 0.0, noise))
+
+    def reset(self, first: int = 0) -> None:
+        self._first = first
         self._rings = [np.zeros(shape, np.float32) for shape in (*ring_shapes(self.config), hidden_shape(self.config))]
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         positions, feed = self._events(events, ages, times, first)
         feed["positions"] = positions
         for i, window in enumerate((*self.config.scales, self.config.window)):
-            feed[f"held{i}"] = slot_positions(first - 1, self.config.ring(window))
+            feed[f"held{i}"] = slot_positions(first - 1, self.config.ring(window), self._first)
         feed |= dict(zip(self._ring_names, self._rings, strict=False))
         hidden, *rows = self._step.run(None, feed)
         _write(self._rings, [*rows, hidden], positions)
@@ -79,7 +97,9 @@ class OnnxRuntime:
             "min_p": np.array([odds.min_p], np.float32),
             "noise": odds.noise,
         }
-        wait, action, velocity = self._decide.run(None, feed)[0].tolist()
+        wait, action, velocity = map(int, self._decide.run(None, feed)[0])
+        if not (0 <= wait < WAITS and 0 <= action < ACTIONS and 0 <= velocity < VELOCITY_BINS):
+            raise ValueError(f"the model decided on an event that there is not: {wait}, {action}, {velocity}")
         return wait, action, velocity
 
     def hidden(self, position: int) -> np.ndarray:
@@ -89,7 +109,8 @@ class OnnxRuntime:
     def rings(self) -> list[np.ndarray]:
         return [ring.copy() for ring in self._rings]
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._first = first
         self._rings = [ring.copy() for ring in rings]
 
     def keep_warm(self) -> None:
@@ -116,4 +137,4 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises kinds of its own for damaged files
-        raise CheckpointError(f"{path}: not a usable ONNX file ({str(error).splitlines()[0][:200]})") from error
+        raise CheckpointError(f"{path}: not a usable ONNX file ({one_line(error)})") from error

@@ -29,6 +29,7 @@ from engine.model import PerceiverS
 from engine.sounding import AGES
 
 Body = Callable[..., Sequence[Tensor]]  # a function of ``engine.graphs``, or a compiled stand-in
+Check = Callable[[], None]
 WARM_UP = 3  # runs before a graph is captured: libraries allocate and choose their kernels in the first ones
 ALIGNMENT = 16  # bytes
 
@@ -71,18 +72,19 @@ class TorchRuntime:
         self.reset()
 
     @torch.inference_mode()
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
+        self._first = first
         for ring in self._rings:
             ring.zero_()
 
     @torch.inference_mode()
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._steps[len(events)].run(events, ages, times, first)
+        self._steps[len(events)].run(events, ages, times, first, self._first)
 
     @torch.inference_mode()
     def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         if self._remembers is not None:
-            self._remembers.run(events, ages, times, first)
+            self._remembers.run(events, ages, times, first, self._first)
 
     @torch.inference_mode()
     def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
@@ -98,7 +100,8 @@ class TorchRuntime:
         return [ring.float().cpu().numpy().copy() for ring in self._rings]
 
     @torch.inference_mode()
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._first = first
         for ring, saved in zip(self._rings, rings, strict=True):
             ring.copy_(torch.from_numpy(saved))
 
@@ -148,7 +151,9 @@ class Absorption:
     ``engine.graphs.step_inputs``) to the new rows of ``rings``, which are written here.
     """
 
-    def __init__(self, config: ModelConfig, size: int, body: Body, rings: Sequence[Tensor]) -> None:
+    def __init__(
+        self, config: ModelConfig, size: int, body: Body, rings: Sequence[Tensor], capturable: Check = lambda: None
+    ) -> None:
         self._config, self._body, self._rings = config, body, rings
         device = rings[0].device
         angles = ((config.kv_heads if config.rotary == "half-time" else 1), size, config.head_dim // 2)
@@ -158,21 +163,27 @@ class Absorption:
             "positions": ((size,), torch.int64),
             "cos": (angles, torch.float32),
             "sin": (angles, torch.float32),
+            "begin": ((1,), torch.int64),
         }
         self._staging = Staging(fields, device)
         self._slots = [torch.arange(config.ring(window), device=device) for window in (*config.scales, config.window)]
-        self._run = captured(self._absorb, device)
+        self._run = captured(self._absorb, device, capturable)
 
-    def run(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+    def run(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int, begin: int) -> None:
+        """Events at positions ``first``.. of a history that begins at ``begin``."""
         positions = np.arange(first, first + len(events), dtype=np.int64)
         cos, sin = rotary_angles(positions, times, self._config)
-        self._staging.send(events=events, ages=ages, positions=positions, cos=cos, sin=sin)
+        self._staging.send(events=events, ages=ages, positions=positions, cos=cos, sin=sin, begin=begin)
+        self._run()
+
+    def again(self) -> None:
+        """The last chunk once more: nothing changes, if it was the newest."""
         self._run()
 
     def _absorb(self) -> None:
-        inputs = list(self._staging.device.values())
+        *inputs, begin = self._staging.device.values()
         positions = inputs[2]
-        held = [_held(positions[:1] - 1, slots) for slots in self._slots]
+        held = [_held(positions[:1] - 1, slots, begin) for slots in self._slots]
         for ring, new in zip(self._rings, self._body(*inputs, *held), strict=True):
             size = ring.shape[-2]
             ring.index_copy_(-2, positions[-size:] % size, new[..., -size:, :])
@@ -181,7 +192,7 @@ class Absorption:
 class Decision:
     """Draws events: the chain of heads with its sampling, on the hidden state of any position that a rewind can reach."""
 
-    def __init__(self, body: Callable[..., Tensor], hidden: Tensor) -> None:
+    def __init__(self, body: Callable[..., Tensor], hidden: Tensor, capturable: Check = lambda: None) -> None:
         """``hidden`` is the ring of hidden states."""
         self._body, self._hidden = body, hidden
         fields = {
@@ -196,7 +207,7 @@ class Decision:
         self._staging = Staging(fields, hidden.device)
         self._staging.send(temperature=1.0)
         self._chosen = torch.zeros(4, dtype=torch.int64, device=hidden.device)
-        self._run = captured(self._decide, hidden.device)
+        self._run = captured(self._decide, hidden.device, capturable)
 
     def run(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
         self._staging.send(row=np.array(position % len(self._hidden)), **odds._asdict())
@@ -214,9 +225,9 @@ class Decision:
         self._chosen.copy_(torch.cat((self._body(hidden, *odds), hidden.isfinite().all()[None])))
 
 
-def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def captured(run: Callable[[], None], device: torch.device, capturable: Check) -> Callable[[], None]:
     """``run`` itself or, on CUDA, its graph: a few microseconds to launch whatever it does. It is run a few times for that, on
-    what its buffers hold.
+    what its buffers hold; ``capturable`` may then raise if the capture cannot be.
     """
     if device.type != "cuda":
         return run
@@ -225,6 +236,7 @@ def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None
     with torch.cuda.stream(side):
         for _ in range(WARM_UP):
             run()
+        capturable()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -232,10 +244,10 @@ def captured(run: Callable[[], None], device: torch.device) -> Callable[[], None
     return graph.replay
 
 
-def _held(last: Tensor, rows: Tensor) -> Tensor:
-    """``slot_positions`` on the device. last [1], rows [R] -> [R] int64."""
+def _held(last: Tensor, rows: Tensor, begin: Tensor) -> Tensor:
+    """``slot_positions`` on the device. last [1], rows [R], begin [1] -> [R] int64."""
     position = last - (last - rows) % len(rows)
-    return torch.where(position >= 0, position, -1)
+    return torch.where(position >= begin, position, -1)
 
 
 def _device(name: str) -> torch.device:

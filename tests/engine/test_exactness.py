@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from engine.checkpoint import save_model  # noqa: E402
 from engine.config import PRESETS  # noqa: E402
-from engine.engine import Engine  # noqa: E402
+from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import Runtime, open_runtime  # noqa: E402
@@ -189,3 +189,37 @@ def test_half_precision_is_close(checkpoint: Path, music: list[Event], full_forw
     engine.absorb(music[1:])
     difference = np.linalg.norm(engine.hidden() - full_forward[-1]) / np.linalg.norm(full_forward[-1])
     assert 0 < difference < 0.05
+
+
+def test_rewinding_again_and_again_ends_in_a_clear_error(checkpoint: Path, music: list[Event]) -> None:
+    engine = Engine(open_runtime("eager", checkpoint))
+    engine.absorb(music[1:])
+
+    def back_for_ever() -> None:
+        for _ in range(100):
+            engine.rewind(engine.position - engine.config.slack)
+
+    with pytest.raises(EngineError, match="cannot rewind"):
+        back_for_ever()
+    engine.absorb(music[1:10])  # and goes on
+
+
+def test_rebuilding_from_the_newest_events_is_a_session_that_began_there(
+    runtime: Runtime, checkpoint: Path, music: list[Event]
+) -> None:
+    engine, newest = Engine(runtime), 50
+    engine.absorb(music[1:200])
+    engine.rebuild(newest)
+    events = torch.from_numpy(np.array(music[:200])).long()
+    ages, times = torch.from_numpy(ages_of(np.array(music[:200]))), torch.cumsum(events[:, 0], 0)
+    whole = (events, ages, torch.arange(200), times)
+    model = TorchRuntime(checkpoint)._model
+    with torch.inference_mode():
+        expected = model.hidden(*(part[None, -newest:] for part in whole), newest)[0].numpy()
+    assert close(engine.hidden(), expected[-1])
+    assert engine.position == 199
+
+
+def test_exported_files_do_not_tell_where_they_were_made(checkpoint: Path) -> None:
+    for file in checkpoint.glob("*.onnx"):
+        assert b".py" not in file.read_bytes(), file.name

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import MessageReader, MidiFileError, message_of, read_file, write_file
+from engine.midi import LONGEST, MAX_FILE_BYTES, MessageReader, MidiFileError, message_of, read_file, write_file
 from tests.music import improvise_timed
 
 bounded = settings(max_examples=100, deadline=None, derandomize=True)
@@ -342,10 +342,21 @@ def test_missing_files_and_folders_are_refused_in_one_line(tmp_path: Path) -> No
 
 def test_a_file_beyond_the_limit_is_not_even_opened(midi: Path) -> None:
     with midi.open("wb") as file:
-        file.truncate((64 << 20) + 1)  # sparse
+        file.truncate(MAX_FILE_BYTES + 1)  # sparse
     began = time.process_time()
-    assert "64 MB" in refusal(midi)
+    assert "larger than 4 MB" in refusal(midi)
     assert time.process_time() - began < 0.5
+
+
+def test_a_file_that_lasts_longer_than_a_day_is_refused(midi: Path) -> None:
+    """A few bytes can claim years, and every second of them would become an event."""
+    far = b"\xff\xff\xff\x7f"  # 268,435,455 ticks
+    for division, read in ((480, False), (4000, True)):
+        midi.write_bytes(midi_bytes(b"\x00\x90\x3c\x40" + far + b"\x80\x3c\x40", division=division))
+        if read:
+            assert read_file(midi)[-1].time < LONGEST
+        else:
+            assert "24 hours" in refusal(midi)
 
 
 def test_an_endless_number_is_refused_in_linear_time(midi: Path) -> None:

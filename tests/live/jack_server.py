@@ -42,7 +42,7 @@ class JackServer:
     def __enter__(self) -> JackServer:
         with ExitStack() as stack:
             self._log = stack.enter_context(tempfile.TemporaryFile())
-            stack.callback(self._stop)
+            stack.callback(self._leave)
             for self.realtime in (True, False):
                 if self._start():
                     self._stack = stack.pop_all()
@@ -79,6 +79,14 @@ class JackServer:
             time.sleep(0.1)
         return found[0]
 
+    def restart(self) -> None:
+        """Kills the server without a word, and starts another of the same name."""
+        assert self.process is not None
+        self.process.kill()
+        self._stop()
+        if not self._start():
+            raise RuntimeError(f"jackd did not start again: {self.log()}")
+
     def _tool(self, *command: str) -> str:
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=10, check=False)
         if done.returncode:
@@ -98,9 +106,17 @@ class JackServer:
         ready = subprocess.run(wait, env=self.env, capture_output=True, timeout=15, check=False).returncode == 0
         return ready and self.process.poll() is None and "Cannot use real-time" not in self.log()
 
-    def _stop(self) -> None:
-        if self.process is not None:
-            end(self.process)
+    def _leave(self) -> None:
+        """Ends it for good. A server that was killed, or crashed, keeps its place in JACK's registry, which has only eight, until
+        one of the same name has come and gone in good order.
+        """
+        if self._stop() != 0:
+            self._start()
+            self._stop()
+
+    def _stop(self) -> int:
+        status = end(self.process) if self.process is not None else 0
         for left_over in Path("/dev/shm").glob(f"jack*{self.name}*"):
             with suppress(OSError):
                 left_over.unlink()
+        return status

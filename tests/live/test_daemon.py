@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable
 from itertools import pairwise
 from statistics import pstdev
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 from jack_server import JackServer
+from patience import PATIENCE
 from pure_data import PureData
 from recording import Message, hanging_notes, note, notes_on, pedal, pedal_down
-
-PATIENCE = 30.0
+from remote import free_port
 
 
 def phrase(start: float = 0.0) -> list[Message]:
@@ -28,9 +27,7 @@ def phrase(start: float = 0.0) -> list[Message]:
 
 @pytest.fixture
 def osc_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -105,6 +102,8 @@ def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: in
     pure_data.send_osc("/perceivers/temperature", 5.0)
     pure_data.send_osc("/perceivers/temperature")
     pure_data.wait_for(lambda: any(m.address == "/perceivers/temperature" and m.args == (2.0,) for m in pure_data.osc_received()))
+    assert not hanging_notes(pure_data.received())
+    assert not pedal_down(pure_data.received())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -122,7 +121,6 @@ def test_a_signal_in_mid_reply_leaves_nothing_sounding(duet: Any, pure_data: Pur
 
 def test_a_wrong_port_name_lists_what_there_is(jack: JackServer, pure_data: PureData, daemon: Callable[..., Any]) -> None:
     process = daemon("--in", "no such keyboard")
-    assert process.wait(PATIENCE) != 0
-    last = process.lines[-1]
-    assert "no such keyboard" in last
-    assert "puredata" in last
+    line = process.wait_for_line("no such keyboard", PATIENCE).string
+    assert "puredata" in line
+    assert "waiting for it" in line

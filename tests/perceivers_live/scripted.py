@@ -145,7 +145,7 @@ class ToyRuntime:
         self.steps = self.decisions = 0
         self._hidden: dict[int, Hidden] = {}
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         self._hidden.clear()
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -177,7 +177,7 @@ class ToyRuntime:
         rows = [(one.digest, one.position, *one.ages.tolist()) for one in self._hidden.values()]
         return [np.array(rows, np.int64).reshape(-1, 2 + AGES)]
 
-    def restore(self, rings: Sequence[np.ndarray]) -> None:
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
         self._hidden = {p: Hidden(digest, p, np.array(ages, np.int16)) for digest, p, *ages in rings[0].tolist()}
 
     def keep_warm(self) -> None:

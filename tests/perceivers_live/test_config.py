@@ -121,6 +121,8 @@ def test_a_mistake_is_refused_with_its_place_and_what_is_allowed(file: Path, tex
         (b"[midi]\nin = '\xff'", "given.toml:2: not UTF-8 text: found byte 0xff"),
         (b"PK\x03\x04" + bytes(100), "given.toml:1: not valid TOML: "),
         (b"#" * 1_000_001, "given.toml: larger than 1 MB"),
+        # The reader would be at it for an hour.
+        ("[midi]\n" + "a." * 400_000 + "a = 1", "given.toml:2: found 400000 dots in a line, allowed 256"),
     ],
 )
 def test_a_file_that_is_not_toml_is_refused_with_its_place(file: Path, content: str | bytes, place: str) -> None:

@@ -185,7 +185,7 @@ def test_a_key_that_is_struck_as_the_reply_begins_silences_it() -> None:
 def test_a_key_press_after_which_the_machine_was_told_to_respond_is_remembered_in_order() -> None:
     """When it was struck the machine was not to be silenced for it; when the performer hears of it, it is."""
     stage = playing("solo", steady(20))
-    assert stage.port.sounding
+    stage.run(stage.now + 5, stop=lambda: bool(stage.port.sounding))
     stage.strike(Timed(stage.now, NOTE_ON + 40, 80))
     stage.controls.set("mode", "respond")
     stage.catch_up()
@@ -216,7 +216,7 @@ def test_a_panic_just_before_a_reply_began_silences_it() -> None:
 def test_after_a_takeover_a_key_press_silences_as_ever() -> None:
     stage = Stage(steady(9))
     stage.command(stage.performer.takeover)
-    stage.run(1.0)
+    stage.run(1.0, stop=lambda: bool(stage.port.sounding))
     assert stage.port.sounding
     stage.hear(Timed(stage.now, NOTE_ON + 40, 80))
     assert stage.port.silent
@@ -294,7 +294,7 @@ def test_a_key_that_the_machine_holds_is_given_up_before_it_is_struck(mode: str)
 
 
 def test_a_key_struck_and_left_while_the_performer_is_busy_is_remembered_in_order() -> None:
-    stage = playing("duet", steady(4, (72,)), lookahead_ms=1500)
+    stage = playing("solo", steady(4, (72,)), lookahead_ms=1500)
     stage.run(stage.now + 5, stop=lambda: 72 in stage.player.ledger.notes)
     stage.strike(Timed(stage.now, NOTE_ON + 72, 80))
     stage.now += 0.03
@@ -729,7 +729,7 @@ def test_saving_does_not_disturb_the_music(mode: str, musician: Musician) -> Non
 @musicians
 @pytest.mark.parametrize("mode", PLAYING)
 def test_what_is_saved_while_the_machine_plays_is_what_sounded(mode: str, musician: Musician) -> None:
-    stage = playing(mode, musician, lookahead_ms=1500)
+    stage = playing(mode, musician, 0.1, lookahead_ms=1500)
     memory, sounded = stage.performer.memory(stage.now), stage.expected()
     assert stage.player.planned()
     other = Stage()

@@ -18,8 +18,8 @@ from pythonosc.osc_message_builder import build_msg
 from pythonosc.udp_client import SimpleUDPClient
 
 from perceivers_live.controls import CONTROLS, Controls
-from perceivers_live.osc import MAX_SUBSCRIBERS, OscServer
-from perceivers_live.osc_wire import OscError
+from perceivers_live.osc import MAX_BACKLOG_BYTES, MAX_REPLIES, MAX_SUBSCRIBERS, OscServer
+from perceivers_live.osc_wire import MAX_DATAGRAM, OscError, doorkeeper
 
 PATIENCE = 10.0  # seconds
 Received = tuple[str, list[object]]
@@ -332,6 +332,39 @@ def test_the_last_of_a_burst_wins_and_is_echoed(surface: Client, subscriber: Cli
         latest = subscriber.next()[1]
 
 
+def test_a_flood_of_questions_is_not_answered_without_end(controls: Controls) -> None:
+    server = OscServer(controls, {}, port=0)
+    server.close()  # so that nothing is sent; what would be is counted
+    sent = []
+    server._send_to = lambda *what: sent.append(what)  # type: ignore[method-assign]
+    questions = bundle(*[build_msg("/perceivers/list", []).dgram] * 100)
+    misspelt = bundle(*[build_msg("/perceivers/tempreature", []).dgram] * 90)
+    began = time.monotonic()
+    for _ in range(200):
+        server._handle(questions, ("127.0.0.1", 9))
+        server._handle(misspelt, ("127.0.0.1", 9))
+    assert MAX_REPLIES <= len(sent) <= MAX_REPLIES * (2 + time.monotonic() - began)
+    sent.clear()
+    time.sleep(0.05)
+    server._handle(build_msg("/perceivers/seed", []).dgram, ("127.0.0.1", 9))
+    assert len(sent) == 1
+
+
+def test_a_backlog_is_bounded_and_the_newest_of_it_is_kept(controls: Controls) -> None:
+    server = OscServer(controls, {}, port=0)
+    server.close()
+    for i in range(2 * MAX_BACKLOG_BYTES // MAX_DATAGRAM):
+        server._keep(bytes([i % 256]) * MAX_DATAGRAM, ("127.0.0.1", 9))
+    assert sum(len(datagram) for datagram, _ in server._backlog) == server._backlog_bytes <= MAX_BACKLOG_BYTES
+    assert server._backlog[-1][0][0] == (2 * MAX_BACKLOG_BYTES // MAX_DATAGRAM - 1) % 256
+    for _ in range(100_000):
+        server._keep(b"/a\0\0", ("127.0.0.1", 9))
+    assert len(server._backlog) < 10_000
+    while server._backlog:
+        server._oldest()
+    assert server._backlog_bytes == 0
+
+
 def test_the_oldest_subscriber_makes_room(surface: Client, subscriber: Client, controls: Controls) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
@@ -385,13 +418,18 @@ def test_nobody_is_subscribed_to_the_daemons_own_port(surface: Client, server: O
     assert [values[0] for _, values in surface.all()] == ["port"]
 
 
-def test_senders_beyond_loopback_are_ignored(server: OscServer, surface: Client, controls: Controls) -> None:
+def beyond_loopback() -> str:
+    """An address of this machine's that is not loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address this machine has beyond loopback
-            outside = probe.getsockname()[0]
+            probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address would be sent from
+            return str(probe.getsockname()[0])
         except OSError:
             pytest.skip("this machine has no address beyond loopback")
+
+
+def test_senders_beyond_loopback_are_ignored(server: OscServer, surface: Client, controls: Controls) -> None:
+    outside = beyond_loopback()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         try:
             sender.bind((outside, 0))
@@ -400,6 +438,57 @@ def test_senders_beyond_loopback_are_ignored(server: OscServer, surface: Client,
             pytest.skip("this system sends nothing to loopback from outside")
     surface.all()
     assert controls.get("density") == 0.0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "fe80::1%lo"])
+def test_beyond_loopback_somebody_must_be_allowed(host: str) -> None:
+    with pytest.raises(OscError, match="beyond loopback") as refused:
+        doorkeeper(host, " , ")
+    assert str(refused.value).isprintable()
+
+
+def test_beyond_loopback_only_who_is_allowed_is_heard() -> None:
+    is_welcome = doorkeeper("0.0.0.0", "192.0.2.7, 198.51.100.0/24,,2001:db8::/32")
+    for sender in (
+        "192.0.2.7",
+        "198.51.100.255",
+        "2001:db8:1::5",
+        "127.0.0.1",
+        "127.8.8.8",
+        "::1",
+        "::ffff:192.0.2.7",
+        "::ffff:127.0.0.1",
+    ):
+        assert is_welcome(sender)
+    for sender in ("192.0.2.8", "198.51.101.0", "2001:db9::1", "0.0.0.0", "::", "::ffff:192.0.2.8", "fe80::1%eth0"):
+        assert not is_welcome(sender)
+
+
+def test_at_loopback_nobody_else_can_be_allowed() -> None:
+    is_welcome = doorkeeper("127.0.0.1", "0.0.0.0/0")
+    assert is_welcome("127.0.0.1")
+    assert not is_welcome("192.0.2.7")
+
+
+@pytest.mark.parametrize("allow", ["everybody", "192.0.2.0/33", "192.0.2", "192.0.2.1;192.0.2.2", "a\nb", "1" * 500, "-1"])
+def test_who_is_allowed_must_be_an_address_or_a_network(controls: Controls, allow: str) -> None:
+    before = threading.active_count()
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with pytest.raises(OscError, match="allowed are addresses") as refused:
+            OscServer(controls, {}, host, 0, allow=f"192.0.2.1,{allow}")
+        assert str(refused.value).isprintable()
+    assert threading.active_count() == before
+
+
+def test_a_server_for_every_address_hears_who_is_allowed_and_nobody_else(controls: Controls) -> None:
+    outside = beyond_loopback()
+    for allow, density in (("192.0.2.7", 0.0), (f"192.0.2.7, {outside}", 1.0)):
+        with closing(OscServer(controls, {}, "0.0.0.0", 0, allow=allow)) as server, closing(Client(server)) as surface:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.bind((outside, 0))
+                sender.sendto(build_msg("/perceivers/density", 1.0).dgram, (outside, server.port))
+            surface.all()
+            assert controls.get("density") == density
 
 
 def test_ipv6_loopback_is_served_too(controls: Controls) -> None:

@@ -18,6 +18,7 @@ from perceivers_live.controls import CONTROLS, Controls
 from perceivers_live.osc import OscServer
 from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import MAX_CONNECTIONS, OscQueryServer
+from tests.perceivers_live.test_osc import beyond_loopback
 
 PATIENCE = 10.0  # seconds
 
@@ -236,7 +237,7 @@ def test_no_web_page_is_allowed_to_read(server: OscQueryServer) -> None:
 
 
 def test_a_server_for_every_address_is_reached_by_address_or_by_its_own_name(controls: Controls) -> None:
-    with closing(OscQueryServer(controls, {}, "0.0.0.0", 9010, host="0.0.0.0")) as server:
+    with closing(OscQueryServer(controls, {}, "0.0.0.0", 9010, host="0.0.0.0", allow="192.168.1.0/24")) as server:
         assert [server.is_own(host) for host in ("192.168.1.7:8080", "localhost", "evil.example")] == [True, True, False]
     with closing(OscQueryServer(controls, {}, "127.0.0.1", 9010, host="localhost")) as server:
         assert server.host == "127.0.0.1"
@@ -304,8 +305,21 @@ def test_closing_ends_the_connections_and_frees_the_port(controls: Controls) -> 
 )
 def test_an_address_that_cannot_be_used_is_one_line(controls: Controls, host: str, port: int) -> None:
     with pytest.raises(OscError, match="OSCQuery cannot listen on") as refused:
-        OscQueryServer(controls, {}, "127.0.0.1", 9010, host, port)
+        OscQueryServer(controls, {}, "127.0.0.1", 9010, host, port, allow="192.0.2.7")
     assert str(refused.value).isprintable()
+
+
+def test_beyond_loopback_only_who_is_allowed_is_answered(controls: Controls) -> None:
+    with pytest.raises(OscError, match="beyond loopback"):
+        OscQueryServer(controls, {}, "127.0.0.1", 9010, "0.0.0.0")
+    with closing(OscQueryServer(controls, {}, "127.0.0.1", 9010, "0.0.0.0", allow="192.0.2.7")) as server:
+        assert found(server, "/?HOST_INFO")  # loopback always is
+        with socket.create_connection((beyond_loopback(), server.port), PATIENCE) as connection:
+            try:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert connection.recv(1) == b""
+            except ConnectionError:
+                pass
 
 
 def test_a_port_that_is_taken_is_one_line(server: OscQueryServer, controls: Controls) -> None:

@@ -23,7 +23,7 @@ from tests.perceivers_live.scripted import (
     unbalanced,
 )
 
-CALL = phrase(0.0, 8, 0.2)  # from 0 to 1.56 s; the reply begins at about 2.0 s
+CALL = phrase(0.0, 8, 0.2)  # from 0 to 1.56 s; the reply begins at about 2.5 s
 END_OF_CALL = 1.4  # the last onset
 LONG_CALL = phrase(0.0, 40, 0.2)
 MODES = st.sampled_from(["respond", "duet", "solo", "listen"])
@@ -150,7 +150,7 @@ def test_a_reply_ends_by_itself_and_leaves_nothing_sounding(musician: Musician, 
 def test_a_reply_without_a_pause_ends_all_the_same(musician: Musician) -> None:
     stage = Stage(musician)
     stage.hear(*CALL)
-    stage.run(30.0, stop=lambda: len(stage.states) == 2 or stage.runtime.decisions > 20_000)
+    stage.run(30.0, stop=lambda: len(stage.states) == 2 or stage.runtime.decisions > 40_000)
     assert stage.states == [State.PLAYING, State.LISTENING]
 
 

@@ -309,6 +309,34 @@ def test_a_long_session_does_not_grow_the_memory(tmp_path: Path) -> None:
 # --- disks that are full, folders that are none ----------------------------------------------------------------------
 
 
+def test_a_session_that_is_too_long_for_one_file_goes_on_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a flood, or weeks of playing, would have to fit into the memory when the session ends."""
+    monkeypatch.setattr(recording, "TURN_OVER", 100 * RECORD_BYTES)
+    recorder, played = Recorder(tmp_path), [one for i in range(300) for one in note(START + i, 0.5, 60)]
+    for start in range(0, len(played), 50):
+        for one in played[start : start + 50]:
+            recorder.human(one)
+        until(lambda: not recorder._waiting)
+    path = recorder.close()
+    files = sorted(tmp_path.iterdir(), key=lambda file: file.stem)
+    assert path in files
+    assert len(files) >= 4
+    parts = [recorded(file)["human"] for file in files]
+    assert sum(map(len, parts)) == len(played)
+    assert all(len(part) <= 200 for part in parts)
+
+
+def test_a_journal_larger_than_any_recording_is_set_aside_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = left_over(tmp_path, [Entry(HUMAN, Timed(1.0, 60, 80))])
+    os.truncate(path, journal.MAX_BYTES + 1)
+    tracemalloc.start()
+    assert recover(tmp_path) == []
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert names(tmp_path) == [path.name + ".damaged"]
+    assert "larger than" in warnings(caplog)[0]
+
+
 def test_an_unwritable_folder_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("no folder")
     assert record(tmp_path / "file" / "sessions", music(50), []) is None

@@ -87,7 +87,7 @@ class Stage:
 
     def until_playing(self) -> None:
         """Until notes of the machine's sound."""
-        self.until(lambda: self.replying and bool(self.session.ledger.notes))
+        self.until(lambda: self.replying and bool(self.session.ledger.notes) and bool(self.machine))
 
     def until_absorbed(self) -> None:
         """Until the performer has dealt with everything heard and commanded so far."""
@@ -354,6 +354,22 @@ def test_an_osc_port_that_is_taken_is_said_and_nothing_is_left_running() -> None
         with pytest.raises(OscError):
             stage.session.run()
     assert threading.active_count() == before
+
+
+def test_beyond_loopback_it_does_not_begin_before_somebody_is_allowed() -> None:
+    before = threading.active_count()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    opened = OscSettings(host="0.0.0.0", port=port, query_port=0)
+    with pytest.raises(OscError, match="beyond loopback"):
+        Stage(settings=dataclasses.replace(SETTINGS, osc=opened)).session.run()
+    assert threading.active_count() == before
+    allowed = dataclasses.replace(SETTINGS, osc=dataclasses.replace(opened, allow="192.0.2.7"))
+    with running(settings=allowed) as stage, SimpleUDPClient("127.0.0.1", port) as client:
+        stage.until(lambda: len(stage.port.messages) >= 3)
+        client.send_message("/perceivers/temperature", 0.5)
+        stage.until(lambda: stage.controls.get("temperature") == 0.5)
 
 
 def test_osc_steers_a_session() -> None:

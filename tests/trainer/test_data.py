@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import pytest
 pytest.importorskip("symusic")
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import MessageReader, message_of, read_file, write_file
+from engine.midi import MAX_FILE_BYTES, MessageReader, message_of, read_file, write_file
 from tests.music import improvise_timed
-from trainer.data import Corpus, DataError, find_files, parse, prepare
+from trainer.data import FORMAT, Corpus, DataError, find_files, parse, prepare
 
 
 def music(count: int, *, seed: int) -> list[Timed]:
@@ -275,6 +276,71 @@ def test_a_table_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_files(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b'"midi_filename,split\n' + b"a" * 200_000], ids=["no text", "an endless field"]
+)
+def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    folder = small_folder(tmp_path / "data")
+    (folder / "maestro-broken.csv").write_bytes(content)
+    with pytest.raises(DataError, match="no table") as caught:
+        find_files(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_larger_or_longer_than_music_is_left_out(tmp_path: Path) -> None:
+    """A few bytes can claim years: times that do not fit into the cache, rests that do not fit into the memory."""
+    folder = small_folder(tmp_path / "data")
+    notes = b"".join(b"\x01\x90" + bytes([60 + i, 64]) + b"\x01\x80" + bytes([60 + i, 0]) for i in range(20))
+    long = notes + b"\xff\xff\xff\x7f\x90\x3c\x40" + b"\x01\x80\x3c\x40" + b"\x00\xff\x2f\x00"
+    for name, ticks_per_beat in (("years", 1), ("days", 24)):
+        header = b"MThd" + struct.pack(">LHHH", 6, 0, 1, ticks_per_beat)
+        (folder / f"{name}.mid").write_bytes(header + b"MTrk" + struct.pack(">L", len(long)) + long)
+    with (folder / "large.mid").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)  # sparse
+    target = prepare(folder, tmp_path / "cache", workers=1)
+    skipped = dict(line.split(": ", 1) for line in json.loads((target / "index.json").read_text())["skipped"])
+    assert sorted(skipped) == ["days.mid", "large.mid", "years.mid"]
+    assert "24 hours" in skipped["days.mid"]
+    assert "larger than" in skipped["large.mid"]
+
+
+DAMAGED = {
+    "no JSON": b"{",
+    "a list": b"[]",
+    "no pieces": json.dumps({"format": FORMAT, "pedal": "events"}).encode(),
+    "deep": b"[" * 100_000,
+}
+WRONG = [{"start": 5}, {"stop": 10**9}, {"stop": "7"}, {"stop": 0}, {"split": "nowhere"}, {"name": None}]
+
+
+def check_refused(cache: Path) -> None:
+    with pytest.raises(DataError, match="damaged") as caught:
+        Corpus(cache)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_index_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "index.json").write_bytes(DAMAGED[name])
+    check_refused(tmp_path)
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_an_index_that_does_not_fit_the_arrays_is_refused(tmp_path: Path, cache: Path, change: dict[str, object]) -> None:
+    shutil.copytree(cache, tmp_path / "copy")
+    index = json.loads((cache / "index.json").read_text())
+    index["pieces"][0] |= change
+    (tmp_path / "copy" / "index.json").write_text(json.dumps(index))
+    check_refused(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x80\x04pickle"])
+def test_arrays_that_are_none_are_refused(tmp_path: Path, cache: Path, content: bytes) -> None:
+    shutil.copytree(cache, tmp_path / "copy")
+    (tmp_path / "copy" / "times.npy").write_bytes(content)
+    check_refused(tmp_path / "copy")
 
 
 def test_a_cache_of_another_format_is_refused(tmp_path: Path) -> None:

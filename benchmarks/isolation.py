@@ -1,0 +1,106 @@
+"""Does the model disturb the player? python benchmarks/isolation.py [--seconds 10] [--runtime onnx] [--json FILE]
+
+The real player sounds an event every 5 ms while the model works without a pause: not at all, in a thread of the same process (as
+in a session), or in a process of its own. Printed: how late events leave, in ms. A thread shares the interpreter with the player;
+a process shares only the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from engine.checkpoint import bundled
+from engine.engine import Engine
+from engine.events import NOTE_OFF, NOTE_ON
+from engine.runtimes import open_runtime
+from engine.sampling import Steering, odds
+from perceivers_live.bench import improvised, machine, row
+from perceivers_live.ledger import Ledger
+from perceivers_live.player import Planned, Player, PlayerThread
+
+SPACING = 0.005  # seconds between two events
+
+
+def generate(runtime: str, stop: Callable[[], bool], ready: Callable[[], object]) -> None:
+    """Works as a performer does, without ever waiting."""
+    engine = Engine(open_runtime(runtime, bundled()))
+    engine.absorb(improvised(2000, np.random.default_rng(0)))
+    ready()
+    seed = 0
+    while not stop():
+        asked = odds(engine.sounding, Steering(), np.random.default_rng(seed), own=set(engine.sounding.held()), own_pedal=True)
+        engine.absorb([engine.decide(asked)])
+        seed += 1
+
+
+@contextlib.contextmanager
+def at_work(where: str, runtime: str) -> Iterator[None]:
+    if where == "none":
+        yield
+        return
+    kinds = (threading.Event, threading.Thread) if where == "thread" else (multiprocessing.Event, multiprocessing.Process)
+    stop, ready = kinds[0](), kinds[0]()
+    worker = kinds[1](target=_work, args=(runtime, stop, ready), daemon=True)
+    worker.start()
+    ready.wait()
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.join(5)
+
+
+def _work(runtime: str, stop: threading.Event, ready: threading.Event) -> None:
+    generate(runtime, stop.is_set, ready.set)
+
+
+def lateness(seconds: float) -> list[float]:
+    """Milliseconds, of every event."""
+    player = Player(Ledger(lambda _: None))
+    player.lateness = type(player.lateness)(maxlen=None)
+    player.begin(0)
+    begin = time.perf_counter() + 0.1
+    count = int(seconds / SPACING)
+    actions = [(NOTE_ON if i % 2 == 0 else NOTE_OFF) + 60 for i in range(count)]
+    player.schedule(Planned(begin + i * SPACING, i + 1, action, 16) for i, action in enumerate(actions))
+    thread = PlayerThread(player)
+    thread.start()
+    while player.planned():
+        time.sleep(0.05)
+    thread.stop()
+    return [1000 * late for late in player.lateness]
+
+
+@click.command()
+@click.option("--seconds", default=10.0, show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="The three take turns so often.")
+@click.option("--runtime", default="onnx", show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(seconds: float, rounds: int, runtime: str, json_file: Path | None) -> None:
+    late: dict[str, list[float]] = {"none": [], "thread": [], "process": []}
+    for _ in range(rounds):
+        for where, taken in late.items():
+            with at_work(where, runtime):
+                taken += lateness(seconds)
+    names = {"none": "no model at work", "thread": "in a thread of the player's process", "process": "in a process of its own"}
+    rows = [row(names[where], taken) for where, taken in late.items()]
+    print(f"{machine()}; lateness in ms of an event every {SPACING * 1000:g} ms")
+    print(f"{'model (' + runtime + ')':40}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'n':>8}")
+    for one in rows:
+        print(f"{one.name:40}{one.p50:9.3f}{one.p95:9.3f}{one.p99:9.3f}{one.max:9.2f}{one.n:8}")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(one) for one in rows]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""How fast the daemon is on stage: python benchmarks/live.py [--json FILE]
+
+A daemon on a JACK server of this benchmark's own (64 frames at 48 kHz), played at and listened to through real MIDI ports, idle
+and with a busy process on every core. In milliseconds:
+
+    round trip                   a message to another process and back, by two MIDI ports each: the floor of what follows
+    key -> silence               a key press in `respond`, until the last release of the machine's has arrived
+    takeover -> note decided     OSC, until the first note is in the plan; then it waits for the moment that the model chose,
+    takeover -> note heard       at most half a second, and arrives
+    key -> planned anew          a key press in `duet`, in the driver's callback, until the first event decided with it is planned
+    lateness, sent               from the planned time of an event until it has been handed to the driver
+    lateness, in time            the same of those events that were planned before their time: what the player's thread adds
+    lateness, heard              from the planned time of a note until it has arrived
+    not served                   percent of the ticks in the machine's turns, in one row
+
+The last is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026): of the ticks, those that the machine
+had decided about in time, silence included, and whose events left within their tick, count (1 - b / 32), where b is for how many
+ticks the plan in force had not taken in what the human had played. StreamMUSE's tick is a sixteenth note, here 125 ms; ticks of
+10 ms, in which our events are timed, ask for more.
+
+What cannot be seen from outside is noted inside the daemon, by a player that keeps a log (`live_daemon.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "live"))
+from daemon import Daemon, Home
+from jack_server import JackServer
+from live_notes import PLANNED, SOUNDED, Note, after, heard_late, in_time, known, read, ticks
+from patience import PATIENCE
+from recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
+from remote import Remote, free_port
+
+from engine.events import NOTE_OFF as NOTES
+from perceivers_live.bench import Row, machine, row
+
+TICKS = (0.01, 0.125)  # seconds
+LOWEST = 20  # a key lower than the machine plays
+SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
+BUDGETS = {"key -> silence": 10.0, "key -> planned anew": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}
+LATENESS = {"idle": 1.0, "busy": 2.0}  # budget of what is sent, ms
+ECHO = """
+import sys, rtmidi
+out, back = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "echo-out"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "echo-in")
+out.open_virtual_port("port")
+back.set_callback(lambda event, _: out.send_message(event[0]))
+back.open_virtual_port("port")
+sys.stdin.read()
+back.delete()
+"""
+
+
+class Trial(NamedTuple):
+    """When the machine was asked to take over, and how long it took to silence it, in seconds; None: it never came to that."""
+
+    asked: float | None
+    silenced: float | None
+
+
+class Human:
+    """A keyboard and an ear in this process: what is sent and what arrives is stamped without a detour."""
+
+    def __init__(self) -> None:
+        import rtmidi
+
+        self._out, self._in = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "human-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "human-ear")
+        self.begin()
+        self._out.open_virtual_port("port")
+        self._in.set_callback(self._arrived)
+        self._in.open_virtual_port("port")
+
+    def begin(self) -> None:
+        """Forgets what arrived so far."""
+        self.heard: list[Message] = []
+        self.strikes: list[Message] = []
+        self.sounding: set[int] = set()  # the pedal as -1
+
+    def _arrived(self, event: tuple[list[int], float], _: object) -> None:
+        message = Message(time.perf_counter(), *event[0][:3])
+        kind = message.status & 0xF0
+        if kind == NOTE_ON and message.data2:
+            self.strikes.append(message)
+            self.sounding.add(message.data1)
+        elif kind in (NOTE_OFF, NOTE_ON):
+            self.sounding.discard(message.data1)
+        elif (kind, message.data1) == (CONTROL_CHANGE, SUSTAIN):
+            (self.sounding.add if message.data2 >= 64 else self.sounding.discard)(-1)
+        self.heard.append(message)
+
+    def send(self, *message: int) -> float:
+        """Returns when it was."""
+        now = time.perf_counter()
+        self._out.send_message(message)
+        return now
+
+    def play(self, seconds: float, rng: random.Random) -> None:
+        """Notes of a quarter of a second, more or less."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pitch = rng.randint(48, 84)
+            self.send(NOTE_ON, pitch, rng.randint(40, 100))
+            time.sleep(rng.uniform(0.1, 0.25))
+            self.send(NOTE_OFF, pitch, 64)
+            time.sleep(rng.uniform(0.0, 0.2))
+
+    def close(self) -> None:
+        """Once nobody sends any more."""
+        self._out.delete()
+        self._in.delete()
+
+
+def handover(human: Human, remote: Remote) -> float | None:
+    """Has the machine take over; returns when it was asked to, once its first note has arrived."""
+    before, asked = len(human.strikes), time.perf_counter()
+    remote.send("takeover")
+    return asked if waited(lambda: len(human.strikes) > before, 2.0) else None
+
+
+def interruption(human: Human) -> float | None:
+    """Presses a key while the machine sounds; returns the seconds until the last message of its end has arrived."""
+    if not waited(lambda: human.sounding, 1.0):
+        return None
+    before = len(human.heard)
+    struck = human.send(NOTE_ON, LOWEST, 70)
+    waited(lambda: not human.sounding, 1.0)
+    time.sleep(0.1)
+    human.send(NOTE_OFF, LOWEST, 64)
+    time.sleep(0.05)  # a takeover by OSC would overtake it
+    last = human.heard[before:]
+    return last[-1].time - struck if last else None
+
+
+def waited(condition: Callable[[], object], patience: float) -> bool:
+    """Whether it came."""
+    deadline = time.perf_counter() + patience
+    while not condition():
+        if time.perf_counter() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+@contextlib.contextmanager
+def load(busy: bool) -> Iterator[str]:
+    """One process on every core that does nothing, all the time; its name."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if busy else []
+    try:
+        yield "busy" if busy else "idle"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def round_trips(jack: JackServer, human: Human, count: int) -> list[float]:
+    with subprocess.Popen([sys.executable, "-c", ECHO], env=jack.env, stdin=subprocess.PIPE) as echo:
+        jack.connect("human-keys:port", jack.wait_for_port("echo-in"))
+        jack.connect(jack.wait_for_port("echo-out"), "human-ear:port")
+        taken = []
+        for _ in range(count):
+            before = len(human.heard)
+            sent = human.send(0xB0, 1, 0)
+            if waited(lambda seen=before: len(human.heard) > seen, 1.0):
+                taken.append(human.heard[before].time - sent)
+            time.sleep(random.uniform(0.005, 0.01))
+        assert echo.stdin is not None
+        echo.stdin.close()
+    return taken
+
+
+def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> tuple[list[Trial], float, list[Note]]:
+    """Handovers and interruptions, then a duet from the returned moment on; and the daemon's notes."""
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path, home, port = Path(folder, "notes"), Home(Path(folder)), free_port()
+        home.configure(SETTINGS)
+        program = (sys.executable, str(Path(__file__).with_name("live_daemon.py")), str(path))
+        ports = ("--in", "human-keys:port", "--out", "human-ear:port", "--osc-port", str(port), "--seed", "1")
+        daemon = Daemon(ports, jack.env, home, program)
+        try:
+            daemon.wait_for_line("listening;", PATIENCE)
+            human.begin()
+            with closing(Remote(port)) as remote:
+                done = []
+                for _ in range(trials):
+                    asked = handover(human, remote)
+                    time.sleep(rng.uniform(0.1, 0.4))
+                    done.append(Trial(asked, interruption(human)))
+                remote.send("mode", "duet")
+                duet = time.perf_counter()
+                human.play(seconds, rng)
+        finally:
+            daemon.end()
+        return done, duet, read(path)
+
+
+def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: float) -> Iterator[Row]:
+    trips = ms(round_trips(jack, human, 300))
+    floor = float(np.median(trips))
+
+    def made(name: str, taken: Sequence[float], floor: float | None = None, budget: float | None = None) -> Row:
+        if not len(taken):
+            raise click.ClickException(f"{name}, {under}: there was nothing to measure")
+        budget = BUDGETS.get(name.split(",")[0]) if budget is None else budget
+        return dataclasses.replace(row(f"{name}, {under}", list(taken), floor=floor), budget=budget)
+
+    yield made("round trip", trips)
+    done, duet, notes = performed(jack, human, trials, seconds)
+    asked = [one.asked for one in done if one.asked is not None]
+    yield made("key -> silence", ms([one.silenced for one in done if one.silenced is not None]), floor)
+    planned = [one.when for one in notes if one.what == PLANNED and one.action < NOTES]
+    yield made("takeover -> note decided", ms(after(asked, planned)))
+    yield made("takeover -> note heard", ms(after(asked, [one.time for one in human.strikes])), floor)
+    yield made("key -> planned anew", ms([when - key for key, when, action in known(notes) if action < NOTES and key > duet]))
+    sounded = [one for one in notes if one.what == SOUNDED]
+    yield made("lateness, sent", ms([one.when - one.meant for one in sounded]), budget=LATENESS[under])
+    yield made("lateness, in time", ms([one.when - one.meant for one in in_time(notes)]), budget=LATENESS[under])
+    yield made("lateness, heard", ms(heard_late(notes, [(one.time, one.data1) for one in human.strikes])), floor / 2)
+    for name, part in (
+        ("alone", [one for one in notes if one.when < duet]),
+        ("duet", [one for one in notes if one.when >= duet]),
+    ):
+        for tick in TICKS:
+            served = ticks(part, tick)
+            missed = made(f"not served, {1000 * tick:g} ms, {name}", [100 * (1 - float(np.mean(served)))])
+            yield dataclasses.replace(missed, unit="%", n=len(served))
+
+
+def ms(seconds: Sequence[float]) -> list[float]:
+    return [1000 * one for one in seconds]
+
+
+def report(rows: Iterator[Row], json_file: Path | None) -> None:
+    print(machine())
+    print(f"{'':34}{'unit':>5}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>8}{'budget':>8}{'n':>7}")
+    done = []
+    for one in rows:
+        done.append(one)
+        floor, budget = (f"{value:8.2f}" if value is not None else f"{'':8}" for value in (one.floor, one.budget))
+        print(
+            f"{one.name:34}{one.unit:>5}{one.p50:9.2f}{one.p95:9.2f}{one.p99:9.2f}{one.max:9.2f}{floor}{budget}{one.n:7}",
+            flush=True,
+        )
+    over = [one.name for one in done if one.budget is not None and one.p99 > one.budget]
+    print("all p99 within budget" if not over else f"p99 over budget: {'; '.join(over)}")
+    if json_file is not None:
+        json_file.write_text(
+            json.dumps({"machine": machine(), "rows": [dataclasses.asdict(one) for one in done]}), encoding="utf-8"
+        )
+
+
+@click.command()
+@click.option("--trials", default=60, show_default=True, help="Handovers and interruptions.")
+@click.option("--seconds", default=30.0, show_default=True, help="Length of the duet.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
+def main(trials: int, seconds: float, json_file: Path | None) -> None:
+    with ExitStack() as stack:
+        jack = stack.enter_context(JackServer(period=64))
+        os.environ.update({name: jack.env[name] for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")})
+        human = Human()
+        stack.callback(human.close)
+
+        def rows() -> Iterator[Row]:
+            for busy in (False, True):
+                with load(busy) as under:
+                    yield from measure(jack, human, under, trials, seconds)
+
+        report(rows(), json_file)
+
+
+if __name__ == "__main__":
+    main()

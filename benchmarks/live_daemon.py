@@ -1,0 +1,75 @@
+"""The daemon as it is, and a note of all that its player was told and did: python live_daemon.py NOTES [options of the daemon]
+
+`benchmarks/live.py` starts it. NOTES is written at the end, one JSON list a line: what, when (monotonic seconds, as every process
+of this machine counts them), the time that it was meant for, action.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from live_notes import BEGAN, CANCELLED, ENDED, HUMAN, PLANNED, SOUNDED, Note
+
+from engine.events import REST, Timed
+from perceivers_live import session
+from perceivers_live.cli import main
+from perceivers_live.player import Planned, Player
+
+
+class NotingPlayer(Player):
+    """Costs the player some microseconds a call."""
+
+    notes: list[Note]
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        super().__init__(*arguments, **named)  # type: ignore[arg-type]
+        NotingPlayer.notes = []
+
+    def _note(self, what: str, meant: float | None = None, action: int = REST) -> None:
+        now = time.perf_counter()
+        self.notes.append(Note(what, now, now if meant is None else meant, action))
+
+    def begin(self, position: int) -> None:
+        super().begin(position)
+        self._note(BEGAN)
+
+    def end(self) -> None:
+        super().end()
+        self._note(ENDED)
+
+    def schedule(self, events: Iterable[Planned]) -> None:
+        events = list(events)
+        super().schedule(events)
+        if self._open:
+            for event in events:
+                self._note(PLANNED, event.time, event.action)
+
+    def cancel(self, after: float = float("-inf")) -> int | None:
+        with self._lock:
+            position = super().cancel(after)
+            self._note(CANCELLED, self._plan[-1].time if self._plan else None)
+            return position
+
+    def make_room(self, actions: Sequence[Timed]) -> list[Timed]:
+        for one in actions:
+            self._note(HUMAN, one.time, one.action)
+        return super().make_room(actions)
+
+    def _play(self, event: Planned, now: float) -> None:
+        before = self.played
+        super()._play(event, now)
+        if self.played > before:
+            self._note(SOUNDED, event.time, event.action)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv.pop(1))
+    session.Player = NotingPlayer  # type: ignore[misc]
+    try:
+        main()
+    finally:
+        path.write_text("".join(json.dumps(note) + "\n" for note in NotingPlayer.notes), encoding="utf-8")

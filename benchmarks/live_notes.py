@@ -1,0 +1,107 @@
+"""What a player's notes tell (see `live_daemon.py`): when it was decided, when it sounded, what was missed."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.events import NOTE_OFF, REST
+
+BEGAN, ENDED, PLANNED, CANCELLED, SOUNDED, HUMAN = "began", "ended", "planned", "cancelled", "sounded", "human"
+LEVELS = 32  # ticks after which a plan that ignores the human is worth nothing
+IN_TIME = 0.002  # seconds before its time that an event has to be planned, for the player's thread to be on its own
+
+
+class Note(NamedTuple):
+    """What happened in the player at ``when``. ``meant``: the time planned, or of the human's action; of a plan that was cut, of
+    its last event that is left (or ``when``).
+    """
+
+    what: str
+    when: float
+    meant: float
+    action: int = REST
+
+
+def read(path: Path) -> list[Note]:
+    """In order of time."""
+    notes = [Note(*json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return sorted(notes, key=lambda note: note.when)
+
+
+def after(moments: Sequence[float], times: Sequence[float]) -> list[float]:
+    """From each moment to the first of the (sorted) times after it."""
+    firsts = [(moment, bisect_right(times, moment)) for moment in moments]
+    return [times[first] - moment for moment, first in firsts if first < len(times)]
+
+
+def known(notes: Sequence[Note]) -> Iterator[tuple[float, float, int]]:
+    """Of every action of the human's in a turn of the machine's: its time, when the first event decided with it was planned, and
+    what it was.
+    """
+    playing = False
+    waiting: list[Note] = []  # played, not yet made way for
+    absorbed: list[Note] = []
+    for note in notes:
+        if note.what in (BEGAN, ENDED):
+            playing, waiting, absorbed = note.what == BEGAN, [], []
+        elif note.what == HUMAN and playing:
+            waiting.append(note)
+        elif note.what == CANCELLED:
+            absorbed, waiting = absorbed + waiting, []
+        elif note.what == PLANNED:
+            yield from ((one.meant, note.when, one.action) for one in absorbed)
+            absorbed = []
+
+
+def in_time(notes: Sequence[Note]) -> list[Note]:
+    """What sounded and had been planned in good time."""
+    planned = {(one.action, one.meant): one.when for one in notes if one.what == PLANNED}
+    found = [(one, planned.get((one.action, one.meant))) for one in notes if one.what == SOUNDED]
+    return [one for one, when in found if when is not None and one.meant - when >= IN_TIME]
+
+
+def heard_late(notes: Sequence[Note], heard: Sequence[tuple[float, int]]) -> list[float]:
+    """Note by note, in the order of both, from the planned time to the arrival. ``heard``: times and pitches."""
+    late, first = [], 0
+    for note in (one for one in notes if one.what == SOUNDED and one.action < NOTE_OFF):
+        for i in range(first, min(first + 20, len(heard))):
+            when, pitch = heard[i]
+            if pitch == note.action and abs(when - note.when) < 0.2:
+                late.append(when - note.meant)
+                first = i + 1
+                break
+    return late
+
+
+def ticks(notes: Sequence[Note], tick: float) -> list[float]:
+    """How well each tick of the machine's turns was served, 0..1."""
+    stale = list(known(notes))
+    served: list[float] = []
+    for turn in turns(notes):
+        first = next((note.meant for note in turn if note.what == PLANNED), None)
+        if first is None:
+            continue
+        decided = [(note.when, note.meant) for note in turn if note.what in (PLANNED, CANCELLED)]
+        times = [when for when, _ in decided]
+        late = {int((note.meant - first) / tick) for note in turn if note.what == SOUNDED and note.when - note.meant > tick}
+        for number in range(int((max(note.meant for note in turn) - first) / tick)):
+            now = first + number * tick
+            at = bisect_right(times, now) - 1
+            waiting = [key for key, when, _ in stale if key <= now < when]
+            level = min(int((now - min(waiting)) / tick), LEVELS) if waiting else 0
+            served.append(float(at >= 0 and decided[at][1] >= now and number not in late) * (1 - level / LEVELS))
+    return served
+
+
+def turns(notes: Sequence[Note]) -> Iterator[list[Note]]:
+    """From each beginning of a turn to its end; what is planned beyond the end does not count."""
+    bounds = [i for i, note in enumerate(notes) if note.what in (BEGAN, ENDED)]
+    for begin, end in pairwise([*bounds, len(notes)]):
+        if notes[begin].what == BEGAN:
+            until = notes[end].when if end < len(notes) else notes[-1].when
+            yield [note for note in notes[begin + 1 : end] if note.what != HUMAN and note.meant <= until]

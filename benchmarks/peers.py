@@ -1,0 +1,227 @@
+"""The same work for one event, on us and on our peers: python benchmarks/peers.py [--rounds 20] [--cpu-time] [--json FILE]
+
+An event of a performance is sampled once and fed once. Both are timed on:
+
+    perceivers-live     the bundled checkpoint through ``engine``, in float32 and with int8 weights
+    plain               a sliding-window Transformer of as many parameters on the same runtime, with random weights: once with a
+                        window that gives its cache the size of ours, once with the window of our longest scale in every layer
+    Notochord           the GRU of its release, as its app ``homunculus`` drives it in a duet of two voices
+
+Everyone gets the same events with the same notes held, on one thread, with full memories, in turns of a few events, so that what
+else happens on the machine happens to all. What a model samples is thrown away. A step takes as long whatever its weights are, so
+random ones do where there is no checkpoint. Notochord is no dependency of this project; without it the other rows are printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+
+from engine.checkpoint import bundled, load_model, read_config, save_model
+from engine.config import ModelConfig
+from engine.engine import Engine
+from engine.events import NOTE_OFF, Event
+from engine.model import PerceiverS
+from engine.runtimes import Runtime, RuntimeUnavailable, open_runtime
+from engine.sampling import Steering, odds
+from trainer.export import write_onnx
+
+INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
+PARTS = ("feed", "sample", "feed + sample")
+SETTLING = 5  # events at the start of a turn that are not counted: the others have emptied the caches
+PLAYER, MACHINE = 1, 2  # Notochord's instruments in the duet: every voice needs one of its own
+NOTOCHORD_MEMORY = 512  # events; its state is of one size whatever came before
+
+
+class Peer(NamedTuple):
+    """``sample`` draws the next event from the state, ``feed`` advances the state by one that was played."""
+
+    name: str
+    parameters: int
+    sample: Callable[[], object]
+    feed: Callable[[Event], object]
+
+
+def played(count: int, rng: np.random.Generator, held: list[int]) -> list[Event]:
+    """Legal events with up to six notes held. ``held``, in the order struck, is carried on from one call to the next."""
+    events = []
+    for wait in rng.integers(0, 25, count).tolist():
+        if len(held) > rng.integers(6):
+            events.append(Event(wait, NOTE_OFF + held.pop(0)))
+        else:
+            held.append(int(rng.choice([pitch for pitch in range(30, 90) if pitch not in held])))
+            events.append(Event(wait, held[-1], int(rng.integers(32))))
+    return events
+
+
+def ours(name: str, runtime: Runtime, parameters: int, past: Sequence[Event]) -> Peer:
+    """An engine whose rings are full of ``past``."""
+    engine, seeds = Engine(runtime), itertools.count()
+    engine.absorb(past)
+
+    def sample() -> Event:
+        own = set(engine.sounding.held().tolist())
+        return engine.decide(odds(engine.sounding, Steering(), np.random.default_rng(next(seeds)), own=own, own_pedal=False))
+
+    return Peer(f"{name}, {runtime.name}", parameters, sample, lambda event: engine.absorb([event]))
+
+
+def plain(config: ModelConfig, window: int, past: Sequence[Event]) -> Peer:
+    """A Transformer with a sliding window and random weights, as deep and wide as ``config`` with its cross-attention stages."""
+    layers = len(config.scales) + config.layers
+    model = PerceiverS(dataclasses.replace(config, layers=layers, scales=(), window=window)).eval()
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_model(model, Path(name))
+        write_onnx(model, Path(name))
+        runtime = open_runtime("onnx", Path(name), threads=1)
+    return ours(f"plain Transformer, window {window}", runtime, size(model), past)
+
+
+def notochord(past: Sequence[Event]) -> Peer:
+    """Notochord with the sizes of its release, which are its constructor's own: that checkpoint's 213.0 MB are these 17.7 M
+    parameters and their two moments in Adam. Raises ``ImportError`` where it is not installed.
+    """
+    import notochord as package
+    from notochord.event import EventConstraints
+
+    package.event.print = lambda *_: None  # type: ignore[attr-defined]  # it tells of every constraint; its app takes that off too
+    model = package.Notochord().eval()
+    model.reset()
+    keys = set(range(128))
+
+    def sample() -> dict[str, Any]:
+        # homunculus, auto_query(immediate=True): its default controls, one voice played to it and one of its own
+        constraints = EventConstraints(
+            note_on_map={PLAYER: set(keys), MACHINE: set(keys)},
+            min_polyphony={},
+            max_polyphony={},
+            min_duration={},
+            max_duration={MACHINE: 11},
+            min_time=0,
+            min_vel={},
+            max_vel={},
+            truncate_quantile_time=(0.05, 1),
+            truncate_quantile_pitch=(0, 1),
+            truncate_quantile_vel=(0, 1),
+            pitch_temp=0.9,
+            rhythm_temp=1,
+            timing_temp=0.2,
+            steer_density=0.45,
+            inst_weights={},
+            external={PLAYER},
+        )
+        return model.sample(constraints, order="vtip").as_dict()
+
+    def feed(event: Event) -> None:
+        velocity = 4 * event.velocity + 2 if event.is_note_on else 0
+        model.feed(inst=MACHINE, pitch=event.pitch, time=event.wait / 100, vel=velocity)
+
+    for event in past[-NOTOCHORD_MEMORY:]:
+        feed(event)
+    return Peer(f"Notochord {version('notochord')}, random weights", size(model), sample, feed)
+
+
+def size(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def turn(peer: Peer, events: Sequence[Event], pause: float, clock: Callable[[], float]) -> list[tuple[float, float, float]]:
+    """Milliseconds of ``PARTS`` by ``clock`` for each event, with ``pause`` seconds of sleep before it."""
+    taken = []
+    for event in events:
+        if pause:
+            time.sleep(pause)
+        began = clock()
+        peer.sample()
+        sampled = clock()
+        peer.feed(event)
+        fed = clock()
+        taken.append(((fed - sampled) * 1000, (sampled - began) * 1000, (fed - began) * 1000))
+    return taken
+
+
+def machine() -> str:
+    """The processor and what ran on it."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch"))
+    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {packages}"
+
+
+@click.command()
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
+@click.option("--rounds", default=20, show_default=True, help="Turns of each model.")
+@click.option("--events", default=50, show_default=True, help="Events of a turn.")
+@click.option("--pause-ms", default=0.0, help="Sleep before every event: caches cool down as they do in a performance.")
+@click.option("--cpu-time", is_flag=True, help="Time by the thread's processor time, which others on the machine disturb less.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures here.")
+def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: bool, out: Path | None) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that there is no torchvision
+    clock, unit = (time.thread_time, "processor ms") if cpu_time else (time.perf_counter, "ms")
+    rng, held = np.random.default_rng(0), list[int]()
+    config, _ = read_config(checkpoint)
+    past = played(max(config.windows) + config.slack, rng, held)
+    equal = sum(config.windows) // len(config.windows)  # as many rows of cache in all
+    own = size(load_model(checkpoint))
+    peers = []
+    for name in ("onnx", "onnx-int8"):
+        try:
+            peers.append(ours("perceivers-live", open_runtime(name, checkpoint, threads=1), own, past))
+        except RuntimeUnavailable as error:
+            print(f"without {name}: {error}")
+    peers += [plain(config, window, past) for window in (equal, max(config.windows))]
+    anchor = None
+    try:
+        peers.append(notochord(past))
+        anchor = peers[-1].name
+    except ImportError as error:
+        print(f"without Notochord ({error}); to compare with it: {INSTALL}")
+    taken: dict[str, list[tuple[float, float, float]]] = {peer.name: [] for peer in peers}
+    for _ in range(rounds):
+        stream = played(SETTLING + events, rng, held)
+        for peer in peers:
+            taken[peer.name] += turn(peer, stream, pause_ms / 1000, clock)[SETTLING:]
+    print(f"{machine()}, 1 thread, {rounds} turns of {events} events each")
+    print(f"{unit + ' an event':44}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'of p50':>8}{'of p95':>8}")
+    figures = {name: np.percentile(np.array(rows), [50, 95, 99, 100], axis=0).T for name, rows in taken.items()}
+    for peer in peers:
+        print(f"{peer.name} ({peer.parameters / 1e6:.1f} M parameters)")
+        for i, part in enumerate(PARTS):
+            row = figures[peer.name][i]
+            shares = "" if anchor is None else "".join(f"{share:8.2f}" for share in (row / figures[anchor][i])[:2])
+            print(f"    {part:40}" + "".join(f"{ms:8.2f}" for ms in row) + shares)
+    if anchor:
+        print(f"of p50, of p95: the share of what {anchor} takes for the same")
+    if out:
+        rows = [
+            {"name": f"{name}: {part}", "unit": unit}
+            | dict(zip(("p50", "p95", "p99", "max"), (round(float(ms), 3) for ms in figures[name][i]), strict=True))
+            | {"n": len(taken[name])}
+            for name in taken
+            for i, part in enumerate(PARTS)
+        ]
+        out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

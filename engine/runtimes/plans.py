@@ -1,0 +1,154 @@
+"""TensorRT plans from the flat graphs of ``engine.graphs``, by torch.export and torch-tensorrt's converters.
+
+A plan is one engine for one number of new events, in delta form: rings are inputs that are read, the new rows are outputs, and
+whoever runs the plan writes them into the rings. Inputs keep their names, outputs are called ``output0`` and so on.
+
+The precision is the module's own, and its rings'. Scores are masked and weighted in float32 in any case, so that the -1e9 of a
+mask never meets a type that cannot hold it.
+
+Building takes tens of seconds, and torch-tensorrt changes logging and more in its process: ``compilation`` has one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.runtimes import RuntimeUnavailable
+
+try:
+    import torch
+except ImportError as error:
+    raise RuntimeUnavailable("PyTorch is not installed (pip install 'perceivers-live[tensorrt]')") from error
+
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import GraphModule
+
+from engine.graphs import Decide, Step, decide_inputs, step_inputs
+from engine.model import PerceiverS
+from engine.runtimes.plancache import PlanSpec
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+WRITES = ("scatter", "index_put", "index_copy")  # what a ring would be written with
+
+
+class PlanError(RuntimeUnavailable):
+    """A graph that cannot become a plan, or a plan that cannot run here; the message is one line."""
+
+
+class _Named(nn.Module):
+    """A flat module whose inputs go by name, so that the engine's do."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module, self.names = module, tuple(names)
+
+    def forward(self, **inputs: Tensor) -> Any:
+        return self.module(*(inputs[name] for name in self.names))
+
+
+def export(module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
+    """The module as a checked graph; ``inputs`` are examples by name, in order, on the CPU like the module itself.
+
+    Raises ``PlanError``.
+    """
+    try:
+        with torch.no_grad():
+            program = torch.export.export(_Named(module.eval(), list(inputs)), (), kwargs=dict(inputs))
+    except Exception as error:  # PyTorch's exporter raises many kinds
+        raise PlanError(f"the graph cannot be exported ({_first_line(error)})") from error
+    check_signature(program, list(inputs))
+    check_pure(program.graph_module)
+    return program
+
+
+def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
+    """One serialised engine for the whole module. Takes ``export``'s arguments.
+
+    Raises ``RuntimeUnavailable``, ``PlanError`` if the graph is at fault.
+    """
+    compiler = load_compiler()
+    program = export(module, inputs)
+    types = {parameter.dtype for parameter in module.parameters()}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            plan = compiler.dynamo.convert_exported_program_to_serialized_trt_engine(
+                program,
+                arg_inputs=(),
+                kwarg_inputs=dict(inputs),
+                require_full_compilation=True,
+                min_block_size=1,
+                offload_module_to_cpu=True,  # leaves the GPU to whoever plays meanwhile
+                disable_tf32=torch.float32 in types,
+                use_fp32_acc=torch.float16 in types,
+                attn_bias_is_causal=False,
+                timing_cache_path=f"{folder}/timing",  # its default is one file for all users, and a broken one stops every build
+            )
+    except Exception as error:
+        raise PlanError(f"TensorRT cannot compile the graph ({_first_line(error)})") from error
+    return bytes(plan)
+
+
+def build(spec: PlanSpec, model: PerceiverS) -> bytes:
+    """The plan of ``spec`` from its model on the CPU, which is put into the precision of the plan.
+
+    Raises ``RuntimeUnavailable``, ``PlanError`` if the graph is at fault.
+    """
+    return build_plan(*graph_of(spec, model.to(DTYPES[spec.precision])))
+
+
+def graph_of(spec: PlanSpec, model: PerceiverS) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The module that becomes the plan, and its example inputs by name."""
+    if spec.part == "decide":
+        return Decide(model), decide_inputs(model)
+    return Step(model), step_inputs(model, spec.count)
+
+
+def check_signature(program: ExportedProgram, names: Sequence[str]) -> None:
+    """Everything in ``names`` is an input that the graph reads, and no input is handed through. Raises ``PlanError``."""
+    signature = program.graph_signature
+    taken = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
+    if taken != list(names):
+        raise PlanError(f"the graph's inputs are {', '.join(taken)}; expected {', '.join(names)}")
+    read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    if unread := [name for name in names if name not in read]:
+        raise PlanError(f"the graph never reads its input {', '.join(unread)}")
+    for spec in signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT or spec.arg.name in names:
+            raise PlanError(f"the graph's output {spec.arg.name} is not new; a plan needs rows of its own")
+
+
+def check_pure(module: GraphModule) -> None:
+    """No operator of the graph, or of a graph inside it, writes in place, and none writes into a copy of a ring.
+
+    What is changed in place would be frozen into the plan without a word. The signature does not tell before the graph is
+    decomposed: ``buffers_to_mutate`` is empty until then. Raises ``PlanError``.
+    """
+    for part in module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            schema = getattr(node.target, "_schema", None)
+            if schema is None or schema.name == "aten::detach_":  # of a constant that has just been made
+                continue
+            if schema.is_mutable or any(word in schema.name for word in WRITES):
+                raise PlanError(f"the graph writes into {node.args[0]} ({node.target}); rings are written outside")
+
+
+def load_compiler() -> Any:
+    """The module ``torch_tensorrt``. Raises ``RuntimeUnavailable``."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what it prints is in the exception as well
+            return importlib.import_module("torch_tensorrt")
+    except Exception as error:  # without its libraries it raises many kinds
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch_tensorrt":
+            raise RuntimeUnavailable("torch-tensorrt is not installed (pip install 'perceivers-live[tensorrt]')") from error
+        raise RuntimeUnavailable(f"torch-tensorrt cannot be imported ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

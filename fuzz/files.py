@@ -1,0 +1,277 @@
+"""Files: settings, bindings, music, recordings, states, checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from engine.checkpoint import read_config
+from engine.codec import encode
+from engine.config import PRESETS, CheckpointError, ModelConfig
+from engine.engine import Engine
+from engine.events import NOTE_OFF, NOTE_ON, REST, Event, Timed
+from engine.midi import MidiFileError, read_file, write_file
+from engine.states import StateError, load_state, save_state
+from fuzz.contract import Maker, Target, promise, refused
+from fuzz.toy import SHORT, Toy
+from perceivers_live.config import ConfigError, default_toml, load
+from perceivers_live.controls import CONTROLS
+from perceivers_live.journal import HEADER, Entry
+from perceivers_live.midi_map_file import Binding, MidiMapError, read, write
+from perceivers_live.recording import recover
+from tests.music import improvise, improvise_timed
+
+SMALLEST = ModelConfig(width=2, heads=1, kv_heads=1, layers=1, scales=(), window=2, mlp=1, slack=1)
+MODEL = "0123456789abcdef" * 4
+
+
+def settings(scratch: Path) -> Target:
+    """``perceivers_live.toml``."""
+    path = scratch / "perceivers_live.toml"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refused(ConfigError):
+            load(path)
+
+    tables = default_toml().split("\n\n")
+    return Target(feed, [default_toml().encode(), *(table.encode() for table in tables)], 8192)
+
+
+def bindings(scratch: Path) -> Target:
+    """``midi_map.toml``."""
+    path = scratch / "midi_map.toml"
+    write(path, [Binding(name, number, number % 17) for number, name in enumerate(CONTROLS)])
+    whole = path.read_bytes()
+    write(path, [Binding("temperature", 20, 1, 0.5, 1.5), Binding("takeover", 21)])
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refused(MidiMapError):
+            write(path, (found := read(path, ("takeover",))))
+            promise(read(path, ("takeover",)) == found, "what was read is not what is written")
+
+    return Target(feed, [path.read_bytes(), whole])
+
+
+def midi_file(scratch: Path) -> Target:
+    """A MIDI file that is to be answered."""
+    path = scratch / "call.mid"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refused(MidiFileError):
+            timed = read_file(path)
+            promise(all(a.time <= b.time for a, b in pairwise(timed)), "time runs backwards")
+            promise(len(encode(timed)) <= 100 * len(data) + 100_000, "a small file became a huge performance")
+            write_file(path, [("again", timed)])
+
+    return Target(feed, _midi_files(path))
+
+
+def training_file(scratch: Path) -> Target:
+    """A MIDI file that is to be learnt from."""
+    from trainer.data import _parse_or_reason, packed_times
+
+    path = scratch / "piece.mid"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        for pedal in ("events", "extend"):
+            found = _parse_or_reason(path, pedal)
+            if isinstance(found, str):
+                promise(found.isprintable() and len(found) < 1000, f"a reason that cannot be read: {found[:200]!r}")
+            else:
+                promise(np.isfinite(found.times).all() and (np.diff(found.times) >= 0).all(), "time is out of joint")
+                promise((np.diff(packed_times(found).astype(np.int64)) >= 0).all(), "time was wrapped when it was packed")
+
+    return Target(feed, _midi_files(path))
+
+
+def _midi_files(path: Path) -> list[bytes]:
+    made = []
+    for tracks in (1, 2):
+        write_file(path, [(f"part {part}", improvise_timed(60, seed=part)) for part in range(tracks)])
+        made.append(path.read_bytes())
+    tempo = b"\x00\xff\x51\x03\x07\xa1\x20" + b"\x60\x90\x3c\x40\x60\x3e\x00\x00\xf0\x03\x7e\x7f\xf7" + b"\x00\xff\x2f\x00"
+    head = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60MTrk\x00\x00\x00"
+    return [*made, head + bytes([len(tempo)]) + tempo]
+
+
+def journal(scratch: Path) -> Target:
+    """What a session that was killed left behind."""
+    played = [Timed(0.1 * i, NOTE_ON + 60 if i % 2 == 0 else NOTE_OFF + 60, 64 * (1 - i % 2)) for i in range(12)]
+    whole = HEADER + b"".join(Entry(i % 2, one).encoded() for i, one in enumerate(played))
+
+    def feed(data: bytes) -> None:
+        shutil.rmtree(scratch)
+        scratch.mkdir()
+        for name, content in (("as-it-is", data), ("checked", _checked(data))):
+            (scratch / f"{name}.journal").write_bytes(content)
+        for path in recover(scratch):
+            with refused(MidiFileError):  # of a recording that is longer than a file to be read may be
+                read_file(path)
+        promise(not list(scratch.glob("*.journal")), "a journal is looked at for ever")
+
+    def _checked(data: bytes) -> bytes:
+        """Records of these bytes, with the checksums that belong to them."""
+        times = np.frombuffer(
+            data[: len(data) // 12 * 12], [("time", "<f8"), ("action", "<u2"), ("velocity", "u1"), ("part", "u1")]
+        )
+        return HEADER + b"".join(Entry(int(part), Timed(float(t), int(a), int(v))).encoded() for t, a, v, part in times)
+
+    return Target(feed, [whole, whole[len(HEADER) :]])
+
+
+def state(scratch: Path) -> Target:
+    """A saved state."""
+    path = scratch / "a.state"
+    made = []
+    for count in (2, 40):
+        engine = Engine(Toy())
+        engine.absorb(improvise(count, seed=1)[1:])
+        save_state(engine.snapshot(), path, model=MODEL, seed=7)
+        made.append(path.read_bytes())
+
+    def feed(data: bytes) -> None:
+        for content in (data, data[:-32] + hashlib.sha256(data[:-32]).digest()):  # and as a forger would sign it
+            path.write_bytes(content)
+            with refused(StateError):
+                snapshot, _ = load_state(path, SHORT, model=MODEL)
+                engine = Engine(Toy())
+                engine.restore(snapshot)
+                engine.absorb([Event(100, REST)])
+                engine.rewind(engine.position - 1)
+                promise(engine.step == snapshot.moments[-1].sounding.step, "the state is at another time")
+
+    return Target(feed, made)
+
+
+def config(scratch: Path) -> Target:
+    """A checkpoint's ``config.json``."""
+
+    def feed(data: bytes) -> None:
+        (scratch / "config.json").write_bytes(data)
+        with refused(CheckpointError):
+            read_config(scratch)
+
+    return Target(feed, [json.dumps({"model": preset.to_dict(), "steps": 7}).encode() for preset in PRESETS.values()])
+
+
+def weights(scratch: Path) -> Target:
+    """A checkpoint's ``model.safetensors``."""
+    from engine.checkpoint import load_model, save_model
+    from engine.model import PerceiverS
+
+    save_model(PerceiverS(SMALLEST), scratch)
+    path = scratch / "model.safetensors"
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        with refused(CheckpointError):
+            load_model(scratch)
+
+    return Target(feed, [path.read_bytes()], 1 << 15)
+
+
+def graph(scratch: Path) -> Target:
+    """A checkpoint's ``step.onnx``."""
+    return _graph(scratch, "step.onnx")
+
+
+def heads(scratch: Path) -> Target:
+    """A checkpoint's ``decide.onnx``."""
+    return _graph(scratch, "decide.onnx")
+
+
+def _graph(scratch: Path, name: str) -> Target:
+    import torch
+
+    from engine.checkpoint import save_model
+    from engine.model import PerceiverS
+    from engine.runtimes import open_runtime
+    from engine.sampling import Steering, odds
+    from trainer.export import write_onnx
+
+    torch.manual_seed(1)
+    model = PerceiverS(SMALLEST)
+    save_model(model, scratch)
+    write_onnx(model, scratch)
+    whole = (scratch / name).read_bytes()
+
+    def feed(data: bytes) -> None:
+        (scratch / name).write_bytes(data)
+        with refused(CheckpointError):
+            engine = Engine(open_runtime("onnx", scratch))
+            with suppress(Exception):  # of whatever kind: the daemon goes on, with another model if need be
+                for _ in range(3):
+                    chances = odds(engine.sounding, Steering(), np.random.default_rng(1), own=frozenset(), own_pedal=False)
+                    engine.absorb([engine.decide(chances)])
+
+    return Target(feed, [whole], len(whole) + 64)
+
+
+def archive(scratch: Path) -> Target:
+    """An archive of training data."""
+    from trainer.data import DataError
+    from trainer.fetch import unpack
+
+    cache, path = scratch / "cache", scratch / "archive"
+    made = []
+    with zipfile.ZipFile(zipped := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/b.mid", bytes(300))
+        file.writestr("../c.mid", b"out")
+    made.append(zipped.getvalue())
+    for kind in ("w:", "w:gz", "w:bz2", "w:xz"):
+        with tarfile.open(fileobj=(packed := io.BytesIO()), mode=kind) as tar:
+            info = tarfile.TarInfo("a/b.mid")
+            info.size = 300
+            tar.addfile(info, io.BytesIO(bytes(300)))
+        made.append(packed.getvalue())
+
+    def feed(data: bytes) -> None:
+        shutil.rmtree(scratch)
+        scratch.mkdir()
+        path.write_bytes(data)
+        with refused(DataError):
+            unpack(path, cache, limit=1 << 20)
+        promise({one.name for one in scratch.iterdir()} <= {"cache", "archive"}, "something was written outside")
+
+    return Target(feed, made, 16_384)
+
+
+def cache(scratch: Path) -> Target:
+    """The index of packed training data."""
+    from trainer.data import FORMAT, Corpus, DataError
+
+    for name, kind in (("times", np.uint32), ("actions", np.uint16), ("velocities", np.uint8)):
+        np.save(scratch / f"{name}.npy", np.arange(20, dtype=kind))
+    pieces = [
+        {"name": "a.mid", "split": "train", "start": 0, "stop": 12},
+        {"name": "b", "split": "test", "start": 12, "stop": 20},
+    ]
+
+    def feed(data: bytes) -> None:
+        (scratch / "index.json").write_bytes(data)
+        with refused(DataError):
+            corpus = Corpus(scratch)
+            for piece in range(len(corpus.pieces)):
+                promise(len(corpus.actions(piece).times) == corpus.length(piece), "a piece is not as long as it should be")
+            corpus.split("train")
+
+    return Target(feed, [json.dumps({"format": FORMAT, "pedal": "events", "pieces": pieces, "skipped": []}).encode()])
+
+
+TARGETS: dict[str, Maker] = {
+    maker.__name__.replace("_", "-"): maker
+    for maker in (settings, bindings, midi_file, training_file, journal, state, config, weights, graph, heads, archive, cache)
+}

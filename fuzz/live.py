@@ -1,0 +1,232 @@
+"""What reaches a running daemon: raw MIDI, OSC datagrams, HTTP requests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+from pythonosc.osc_message_builder import build_msg
+
+from engine.engine import Engine
+from fuzz.contract import Maker, Target, promise
+from fuzz.toy import SHORT, Toy
+from perceivers_live import session as sessions
+from perceivers_live.config import ClockSettings, OscSettings, PhraseSettings, Settings
+from perceivers_live.controls import CONTROLS, ControlError, Controls
+from perceivers_live.memories import Memories
+from perceivers_live.midi_map import MidiMap
+from perceivers_live.osc import MAX_SUBSCRIBERS, OscServer
+from perceivers_live.oscquery import OscQueryServer, _Handler
+from perceivers_live.session import Session
+from tests.perceivers_live.scripted import Synthesizer
+
+SENDER = ("127.0.0.1", 9)
+MODEL = "0123456789abcdef" * 4
+ROUNDS = 1000  # of the performer, in as much time as one step lets pass
+TRIGGERS = ("forget", "panic", "takeover", "yield")
+LEARNT = ("temperature", "takeover", "mode")
+
+
+class Stage:
+    """A session without threads, on a clock of its own, that plays a toy's music."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.now = 1000.0
+        self.port, self.fails = Synthesizer(), False
+        self.controls = Controls()
+        vars(sessions)["time"] = SimpleNamespace(perf_counter=lambda: self.now)
+        self.session = Session(
+            Engine(Toy()),
+            Settings(osc=OscSettings(enabled=False), phrase=PhraseSettings(50, 100), clock=ClockSettings("midi")),
+            self.controls,
+            self._send,
+            midi_map=lambda commands, learnt: MidiMap(self.controls, commands, on_learnt=learnt),
+            memories=Memories(scratch / "states", SHORT, MODEL),
+        )
+        self.commands = self.session.commands()
+
+    def _send(self, message: Sequence[int]) -> None:
+        if self.fails:
+            raise OSError("the port is gone")
+        self.port.send(message)
+
+    def hear(self, *message: int) -> None:
+        self.session.hear(self.now, message)
+
+    def perform(self, seconds: float = 0.0) -> None:
+        """Whatever the performer and the player have to do in the next seconds."""
+        until = self.now + seconds
+        for _ in range(ROUNDS):
+            due = self.session.performer.work(self.now)
+            self.session._take(0)
+            times = [time for time in (self.session.player.play_due(self.now), due) if time is not None]
+            if not self.session._inbox.qsize() and (not times or min(times) >= until):
+                break
+            self.now = max(self.now, min(times, default=self.now))
+        else:
+            promise(False, "the performer never has enough")
+        self.now = max(self.now, until)
+
+    def close(self) -> None:
+        """Nothing may sound once a session has ended."""
+        self.fails = False
+        self.session._silence()
+        promise(self.port.silent, f"still sounding: {self.port.sounding}, {self.port.pedals}")
+
+
+Step = Callable[[Stage], object]
+
+
+def midi(scratch: Path) -> Target:
+    """Messages of any kind at any time, whole and broken, with commands and changes in between."""
+
+    def feed(data: bytes) -> None:
+        stage = Stage(scratch)
+        for step in steps(data):
+            step(stage)
+            stage.perform()
+        stage.perform(0.5)
+        stage.close()
+
+    phrase = bytes([0x90, 60, 80, 5, 0x80, 60, 0, 0x90, 64, 80, 5, 0x90, 64, 0, 0xB0, 64, 127, 0x3F, 0x3F, 0xB0, 64, 0])
+    clock = bytes([0xFA, *[0xF8, 1] * 30, 0x90, 60, 1, 0x3F, 0xFC, 0xFB, 0xF8, 0x3F])
+    odd = bytes([0x43, 0x90, 0x01, 60, 0, 0xFF, 0xFF, 0x55, 0xF0, 1, 0xF8, 2, 0xF7, 0x50, 0x51, 0x90, 0x52, 0x90, 60])
+    commands = bytes([0x60, 0x3F, 0x61, 0x90, 60, 80, 0x62, 0x63, 0x64, 0x66, 0xB0, 20, 1, 0xB0, 20, 9, 0xB0, 20, 99, 0x69])
+    changes = bytes([0x70, 9, 2, 0x90, 60, 80, 0x90, 62, 80, 0x90, 64, 80, 0x3F, 0x70, 9, 0, 0x71, 1, 0x3F, 0x71, 0, 0x3F])
+    lost = bytes([0x90, 60, 80, 0xB0, 64, 127, 0x72, 0x3F, 0x71, 1, 0x60, 0x3F, 0x71, 0])
+    return Target(feed, [phrase, clock, odd, commands, changes, lost, phrase + clock + commands + changes], 512)
+
+
+def steps(data: bytes) -> Iterator[Step]:
+    """Bytes as what happens to a session: status bytes begin a message; 0x00..0x3F let so many times 20 ms pass; 0x40..0x4F are
+    a message of so many 16-bit numbers, 0x50..0x5F one of so many bytes; the rest are commands, controls and faults.
+    """
+    rest = iter(data)
+    for first in rest:
+        if first >= 0x80:
+            yield hears(first, *islice(rest, 0 if first > 0xF3 else 1 if first & 0xF0 in (0xC0, 0xD0) else 2))
+        elif first < 0x40:
+            yield passes(first / 50)
+        elif first < 0x50:
+            pairs = bytes(islice(rest, 2 * (first - 0x40)))
+            yield hears(*(int.from_bytes(pairs[i : i + 2], "little", signed=True) for i in range(0, len(pairs), 2)))
+        elif first < 0x60:
+            yield hears(*islice(rest, first - 0x50))
+        elif first < 0x70:
+            yield commands(first - 0x60)
+        elif first == 0x70:
+            yield turns(next(rest, 0), next(rest, 0))
+        elif first == 0x71:
+            yield breaks(next(rest, 0) % 2 == 1)
+        else:
+            yield lambda stage: stage.session.input_lost(stage.now)
+
+
+def hears(*message: int) -> Step:
+    return lambda stage: stage.hear(*message)
+
+
+def passes(seconds: float) -> Step:
+    return lambda stage: stage.perform(seconds)
+
+
+def breaks(fails: bool) -> Step:
+    return lambda stage: setattr(stage, "fails", fails)
+
+
+def commands(number: int) -> Step:
+    if number < len(TRIGGERS):
+        return lambda stage: stage.commands[TRIGGERS[number]]()
+    name = "learn" if number < 9 else "unlearn"
+    return lambda stage: stage.commands[name](LEARNT[number % len(LEARNT)])
+
+
+def turns(number: int, value: int) -> Step:
+    """A control to an index, or to a share of its range."""
+    control = list(CONTROLS.values())[number % len(CONTROLS)]
+    wanted = value if value < 32 else control.low + (control.high - control.low) * value / 255
+
+    def turn(stage: Stage) -> None:
+        with contextlib.suppress(ControlError):
+            stage.controls.set(control.name, wanted)
+
+    return turn
+
+
+def osc(scratch: Path) -> Target:
+    """Datagrams, at a server that has been closed: it reads and acts, and sends nothing."""
+    stage = Stage(scratch)
+    server = OscServer(stage.controls, stage.commands, port=0)
+    server.close()
+
+    def feed(data: bytes) -> None:
+        server._handle(data, SENDER)
+        server._echo_changes()
+        stage.perform()
+        promise(len(server._subscribers) <= MAX_SUBSCRIBERS, "too many subscribers")
+
+    messages: list[tuple[str, str | float | list[str]]] = [
+        ("temperature", 0.5),
+        ("mode", "duet"),
+        ("mode", 1),
+        ("save", "a"),
+        ("recall", "a"),
+        ("recall", "../a"),
+    ]
+    messages += [("takeover", 1), ("panic", []), ("subscribe", 5), ("unsubscribe", []), ("list", []), ("seed", float("nan"))]
+    made = [build_msg(f"/perceivers/{name}", value).dgram for name, value in [*messages, ("learn", "mode"), ("unlearn", "mode")]]
+    made += [build_msg("/a", [1, 0.5, "s", b"b", [True, [False]]]).dgram, bundle(bundle(made[0]), made[1], made[3])]
+    return Target(feed, made, 4200)
+
+
+def bundle(*elements: bytes) -> bytes:
+    """An OSC bundle that need not wait."""
+    return b"#bundle\0" + bytes(7) + b"\1" + b"".join(len(one).to_bytes(4, "big") + one for one in elements)
+
+
+def http(scratch: Path) -> Target:
+    """Requests at OSCQuery's port."""
+    stage = Stage(scratch)
+    server = OscQueryServer(stage.controls, stage.commands, "127.0.0.1", 9010)
+    server.close()
+
+    def feed(data: bytes) -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
+            reading = threading.Thread(target=drain, args=(there,))
+            reading.start()
+            _Unhurried(here, SENDER, server._server)
+            here.close()
+            reading.join()
+
+    def get(target: str, *headers: str) -> bytes:
+        return "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+    asked = [
+        get("/"),
+        get("/perceivers/temperature?VALUE"),
+        get("/?HOST_INFO"),
+        get("/perceivers?CONTENTS&TYPE"),
+        get("/%2e%2e/a"),
+    ]
+    return Target(feed, [*asked, get("/", "Content-Length: 5") + b"hello", asked[1].replace(b"GET", b"HEAD"), b"GET /\r\n"])
+
+
+def drain(end: socket.socket) -> None:
+    """Reads until the other end is closed, and forgets it."""
+    while end.recv(1 << 16):
+        pass
+
+
+class _Unhurried(_Handler):
+    disable_nagle_algorithm = False  # a socket pair has none
+
+
+TARGETS: dict[str, Maker] = {maker.__name__: maker for maker in (midi, osc, http)}

@@ -1,0 +1,34 @@
+"""One target under Atheris: ``python -m fuzz.one TARGET FOLDER -max_total_time=60`` and whatever else libFuzzer takes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+FOLLOWED = ["engine", "perceivers_live", "trainer", "mido", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
+IMPORTED_LATE = ["mido", "engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.fetch"]  # by what is followed
+
+with atheris.instrument_imports(include=FOLLOWED):
+    for late in IMPORTED_LATE:
+        importlib.import_module(late)
+    from fuzz.contract import strict_logging
+    from fuzz.targets import TARGETS
+
+
+def main() -> None:
+    name, folder, *arguments = sys.argv[1:]
+    strict_logging()
+    with tempfile.TemporaryDirectory() as scratch:
+        target = TARGETS[name](Path(scratch))
+        for number, seed in enumerate(target.seeds):
+            Path(folder, f"seed-{number}").write_bytes(seed)
+        atheris.Setup([sys.argv[0], folder, f"-max_len={target.longest}", *arguments], target.feed)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

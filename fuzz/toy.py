@@ -1,0 +1,33 @@
+"""A toy runtime with rings of a real model's shapes, so that its states can be saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.config import ModelConfig
+from engine.runtimes import hidden_shape, ring_shapes
+from engine.sounding import AGES
+from tests.perceivers_live.scripted import Hidden, ToyRuntime, steady
+
+SHORT = ModelConfig(width=4, heads=1, kv_heads=1, layers=1, scales=(4,), window=3, slack=64)
+
+
+class _Anything(dict[int, Hidden]):
+    """What a toy knows of events that it has never seen: nothing sounds."""
+
+    def __missing__(self, position: int) -> Hidden:
+        return Hidden(0, position, np.full(AGES, -1, np.int16))
+
+
+class Toy(ToyRuntime):
+    def __init__(self) -> None:
+        super().__init__(steady(), SHORT)
+        self._hidden = _Anything()
+
+    def rings(self) -> list[np.ndarray]:
+        return [np.zeros(shape, np.float32) for shape in (*ring_shapes(SHORT), hidden_shape(SHORT))]
+
+    def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._hidden.clear()

@@ -1,0 +1,168 @@
+"""Both MIDI ports, found by name, waited for while they are away, and opened again when they come back.
+
+No MIDI system tells rtmidi of a cable that is pulled, so the names are looked at once a second. A JACK server that dies takes
+every client with it; all of them are then made anew once a server answers again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from perceivers_live.config import MidiSettings
+from perceivers_live.ports import Heard, Hopeless, InputPort, NoSuchPort, OutputPort, PortError, Probe
+from perceivers_live.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+INTERVAL = 0.5  # seconds between two looks
+ATTEMPTS = 3  # at finding a MIDI system
+PATIENCE = 0.5  # seconds that closing a port may take before it is left to itself
+
+
+class Connections:
+    """Opened by entering it; a watchdog stands by the output. ``heard``: the input's callback; ``lost``: told that the input went
+    away; ``back``: that the output can be sent to again. Both run on the watching thread.
+
+    Entering raises ``PortError`` if there is no MIDI system, or if a name fits several ports; a port that is not there is waited
+    for.
+    """
+
+    def __init__(
+        self,
+        settings: MidiSettings,
+        heard: Heard,
+        *,
+        lost: Callable[[], None] = lambda: None,
+        back: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings, self._heard, self._lost, self._back = settings, heard, lost, back
+        self._probe: Probe | None = None
+        self._input: InputPort | None = None
+        self._output: OutputPort | None = None
+        self._watchdog: Watchdog | None = None
+        self._closing: list[threading.Thread] = []
+        self._said: dict[str, str] = {}  # what was last said of each port: once is enough
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
+
+    def __enter__(self) -> Connections:
+        self._probe = _patient_probe()
+        try:
+            self._open()
+        except Hopeless:
+            self._close_all()
+            raise
+        except PortError as error:
+            self._say("system", f"{error}; trying again")
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(4 * PATIENCE)
+        self._close_all()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a driver never came back from closing a port; the process then cannot end in an orderly way either."""
+        return any(thread.is_alive() for thread in self._closing)
+
+    @property
+    def names(self) -> tuple[str | None, str | None]:
+        """Of the input and the output as they are now, None while one is away."""
+        return (self._input.name if self._input else None), (self._output.name if self._output else None)
+
+    def send(self, message: Sequence[int]) -> None:
+        """Sends one raw message. Raises ``PortError`` while the output is away."""
+        output = self._output
+        if output is None:
+            raise PortError("the output port is away")
+        output.send(message)
+
+    def _open(self) -> None:
+        """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
+        if self._output is None:
+            try:
+                self._output = OutputPort(self._settings.output_port)
+                self._say("output", f"out: {self._output.name}")
+                if self._settings.output_port:
+                    self._watchdog = Watchdog(self._output.name, self._settings.channel - 1)
+                self._back()
+            except NoSuchPort as absent:
+                self._say("output", f"{absent}; waiting for it")
+        if self._input is None:
+            try:
+                self._input = InputPort(self._settings.input_port, self._heard)
+                self._say("input", f"in: {self._input.name}")
+            except NoSuchPort as absent:
+                self._say("input", f"{absent}; waiting for it")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            try:
+                self._look()
+            except Hopeless as error:
+                self._say("input", str(error))
+            except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
+                self._say("system", f"MIDI: {error}")
+
+    def _look(self) -> None:
+        if self._probe is None:
+            self._probe = Probe()  # raises as long as there is no system
+            self._say("system", "the MIDI system is back")
+        if not self._probe.alive():
+            self._say("system", "the MIDI system is gone; waiting for it")
+            self._close_all()
+            self._said.clear()
+            self._lost()
+            return
+        inputs, outputs = self._probe.names()
+        if self._input is not None and self._input.is_gone(inputs):
+            self._say("input", f"the input {self._input.name} is gone; waiting for it")
+            self._close(self._input)
+            self._input = None
+            self._lost()
+        if self._output is not None and self._output.is_gone(outputs):
+            self._say("output", f"the output {self._output.name} is gone; waiting for it")
+            gone, self._output = self._output, None
+            self._close(gone)
+            self._close_watchdog()
+        self._open()
+
+    def _close_watchdog(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.close()
+
+    def _close_all(self) -> None:
+        self._close_watchdog()
+        ports = (self._input, self._output, self._probe)
+        self._input = self._output = self._probe = None
+        for port in ports:
+            if port is not None:
+                self._close(port)
+
+    def _close(self, port: InputPort | OutputPort | Probe) -> None:
+        """Closes it, but does not wait for ever: drivers of a dead system may not return."""
+        thread = threading.Thread(target=port.close, name="closing", daemon=True)
+        self._closing.append(thread)
+        thread.start()
+        thread.join(PATIENCE)
+
+    def _say(self, what: str, text: str) -> None:
+        if self._said.get(what) != text:
+            log.info("%s", text)
+        self._said[what] = text
+
+
+def _patient_probe() -> Probe:
+    """A busy JACK server now and then refuses a client that it takes a moment later."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return Probe()
+        except PortError:
+            time.sleep(INTERVAL)
+    return Probe()

@@ -1,0 +1,155 @@
+"""What waits for the performer's thread: in the order in which it came, and never more than it can catch up with.
+
+A model that takes milliseconds an event falls behind a stuck or hostile sender, or behind anybody while it recovers from a fault.
+What the human plays meanwhile is kept as it is up to ``MOST_ACTIONS``. Beyond that it is replaced by what it comes to (``net``):
+the last release of every key that was down, the last strike of every key that is down now, and the pedal as it is. Of more than
+``MOST_COMMANDS`` the oldest go. What the player did in answer (``Reaction``) is never left out: that is what sounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
+from typing import NamedTuple
+
+from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
+from perceivers_live.performer import Reaction
+
+log = logging.getLogger(__name__)
+MOST_ACTIONS = 1024  # ten seconds of the densest playing, and less than a second of the bundled model's time
+MOST_COMMANDS = 64
+Command = Callable[[], None]
+
+
+class Played(NamedTuple):
+    """What the human did, and what the player did for it at once."""
+
+    actions: Sequence[Timed]
+    reaction: Reaction
+
+
+class _Next(Enum):
+    MUSIC = auto()
+    COMMAND = auto()
+    WAKE = auto()
+    END = auto()
+
+
+class Inbox:
+    """``put`` from any thread, ``get`` from one; a signal handler may put None, which says that it is over. Nobody waits but the
+    one who gets. Actions that were put one after the other come out together.
+    """
+
+    def __init__(self) -> None:
+        self._order: queue.SimpleQueue[_Next] = queue.SimpleQueue()  # which of the two is next; reentrant, for signal handlers
+        self._lock = threading.Lock()  # guards what follows
+        self._music: deque[list[Played]] = deque()  # one for each MUSIC in the order
+        self._commands: deque[Command] = deque()  # one for each COMMAND
+        self._growing = False  # whether the newest music may be added to: no command has come since
+        self._actions = 0  # in all of the music
+        self._flooded = self._woken = False
+        self.left_out = 0  # actions, so far
+
+    def put(self, item: Played | Command | None) -> None:
+        """What happened, a command for the performer's thread, or None to end it."""
+        if item is None:
+            self._order.put(_Next.END)  # without the lock, which the interrupted thread may hold
+            return
+        with self._lock:
+            if isinstance(item, Played):
+                self._add(item)
+            else:
+                self._growing = False
+                if len(self._commands) < MOST_COMMANDS:
+                    self._order.put(_Next.COMMAND)
+                else:
+                    self._commands.popleft()
+                self._commands.append(item)
+
+    def wake(self) -> None:
+        """Something has changed that the performer should see."""
+        if not self._woken:  # once is enough
+            self._woken = True
+            self._order.put(_Next.WAKE)
+
+    def get(self, timeout: float | None = None) -> Played | Command | None:
+        """The next, after waiting ``timeout`` seconds at most (None: for ever). Raises ``queue.Empty``."""
+        following = self._order.get(timeout=timeout)
+        if following is _Next.END:
+            return None
+        if following is _Next.WAKE:
+            self._woken = False
+            return lambda: None
+        with self._lock:
+            if following is _Next.COMMAND:
+                return self._commands.popleft()
+            played = together(self._music.popleft())
+            self._growing = self._growing and bool(self._music)
+            self._actions -= len(played.actions)
+            self._flooded = self._flooded and self._actions > 0
+            return played
+
+    def get_nowait(self) -> Played | Command | None:
+        """The next, if there is one. Raises ``queue.Empty``."""
+        return self.get(0)
+
+    def qsize(self) -> int:
+        """Actions and commands that wait."""
+        return self._actions + len(self._commands)
+
+    def _add(self, item: Played) -> None:
+        if not self._growing:
+            self._music.append([])
+            self._order.put(_Next.MUSIC)
+            self._growing = True
+        self._music[-1].append(item)
+        self._actions += len(item.actions)
+        if self._actions > MOST_ACTIONS:
+            self._condense()
+
+    def _condense(self) -> None:
+        """All the music that waits becomes what it comes to, where the first of it is."""
+        everything = together(one for batch in self._music for one in batch)
+        left = net(everything.actions)
+        self._music = deque([[everything._replace(actions=left)], *([] for _ in range(len(self._music) - 1))])
+        self.left_out += self._actions - len(left)
+        self._actions = len(left)
+        if not self._flooded:
+            log.warning("more is played than the model can follow; of what it missed it is told the outcome")
+        self._flooded = True
+
+
+def together(played: Iterable[Played]) -> Played:
+    """Several as one: the first interruption counts, which found the plan as it was; of later ones only what they released."""
+    actions: list[Timed] = []
+    released: list[Timed] = []
+    interruption = None
+    for one in played:
+        actions += one.actions
+        released += one.reaction.released
+        if interruption is None:
+            interruption = one.reaction.interruption
+        elif one.reaction.interruption is not None:
+            released += one.reaction.interruption.released
+    return Played(actions, Reaction(interruption, released))
+
+
+def net(actions: Sequence[Timed]) -> list[Timed]:
+    """The fewest of these actions that lead from the same keys and pedal down to the same, the latest of each, in order."""
+    begins: dict[int, bool] = {}  # key, or PITCHES for the pedal -> whether it was down before
+    last: dict[tuple[int, bool], int] = {}  # key and whether it goes down -> the last time that it does
+    for index, one in enumerate(actions):
+        key = one.action % PITCHES if one.action < NOTE_OFF + PITCHES else PITCHES
+        down = one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
+        begins.setdefault(key, not down)
+        last[key, down] = index
+    kept = []
+    for key, was_down in begins.items():
+        release, strike = last.get((key, False), -1), last.get((key, True), -1)
+        kept += [release] if was_down else []
+        kept += [strike] if strike > release else []
+    return [actions[index] for index in sorted(kept)]

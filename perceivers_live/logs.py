@@ -1,0 +1,33 @@
+"""The log: one line each for people, or one JSON object each for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+PACKAGES = ("perceivers_live", "engine", "trainer")  # libraries speak up only with warnings
+
+
+class JsonLines(logging.Formatter):
+    """``time`` (seconds since 1970), ``level``, ``logger``, ``message``, and ``traceback`` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def begin(*, debug: bool = False, as_json: bool = False) -> None:
+    """Logs to standard error from now on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler])
+    for name in PACKAGES:
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,0 +1,208 @@
+"""Builds real TensorRT-RTX engines from the bundled checkpoint on a machine without a GPU, and tells what it saw.
+
+    python -m tests.engine.rtx REPORT.json step-1-fp16 step-64-bf16 decide-0-fp32
+
+torch-tensorrt expects a GPU, CUDA builds of PyTorch and the standard TensorRT. TensorRT-RTX compiles ahead of time on any
+machine, so a few things are feigned before torch-tensorrt is imported: the GPU's properties, the name of the distribution
+(which selects the RTX back end), and the absence of its C++ runtime. Converting and compiling are the real thing; only the
+finished engine cannot be opened here, because deserialising one takes a driver. All this would spoil a test process, hence
+one of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+import time
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.checkpoint import bundled, load_model, read_config
+from engine.events import ACTIONS, NO_VELOCITY, PITCHES, WAITS
+from engine.graphs import decide_inputs, ring_names, step_inputs
+from engine.model import PerceiverS
+from engine.runtimes import rotary_angles, slot_positions
+from engine.runtimes.plancache import PlanSpec
+from engine.runtimes.plans import DTYPES, build, graph_of, load_compiler
+from engine.sampling import MASKED
+from engine.sounding import MAX_AGE
+
+STARTS = (0, 100, 50_000)  # empty rings; partly filled ones; ones that have wrapped
+
+
+def feign_gpu() -> Any:
+    """Imports torch-tensorrt with TensorRT-RTX behind it, and returns it."""
+    gpu = types.SimpleNamespace(name="none", major=8, minor=9, total_memory=8 << 30, multi_processor_count=1)
+    torch.cuda.get_device_capability = lambda *_: (8, 9)  # type: ignore[assignment, misc]
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.mem_get_info = lambda *_: (8 << 30, 8 << 30)
+    torch.cuda.get_device_properties = lambda *_: gpu  # type: ignore[assignment, misc, return-value]
+    if not hasattr(torch._C, "_CudaDeviceProperties"):
+        torch._C._CudaDeviceProperties = types.SimpleNamespace  # type: ignore[misc, assignment]
+    distributions, isfile = importlib.metadata.packages_distributions, os.path.isfile
+    importlib.metadata.packages_distributions = lambda: {**distributions(), "torch_tensorrt": ["torch-tensorrt-rtx"]}
+    os.path.isfile = lambda path: "libtorchtrt" not in str(path) and isfile(path)  # type: ignore[assignment]
+    try:
+        return load_compiler()
+    finally:
+        importlib.metadata.packages_distributions, os.path.isfile = distributions, isfile
+
+
+class Seen:
+    """What torch-tensorrt made of one module: lowered graphs, their results for ``states``, and networks as TensorRT had them."""
+
+    def __init__(self, states: list[dict[str, Tensor]]) -> None:
+        self.states = states
+        self.results: list[list[list[Tensor]]] = []
+        self.operators: set[str] = set()
+        self.types: dict[str, set[str]] = {"softmax": set(), "matmul": set(), "pow": set()}  # of what goes in
+        self.networks: list[dict[str, Any]] = []
+
+    def lowered(self, graph: torch.fx.GraphModule) -> None:
+        names = [node.name for node in graph.graph.nodes if node.op == "placeholder"]
+        with torch.no_grad():
+            results = [torch.fx.Interpreter(graph).run(*(state[name] for name in names)) for state in self.states]
+        self.results.append([[one] if isinstance(one, Tensor) else list(one) for one in results])
+        for node in graph.graph.nodes:
+            if node.op == "call_function":
+                self.operators.add(str(node.target))
+                for word, types in self.types.items():
+                    if word in str(node.target):
+                        types.add(str(node.args[0].meta["val"].dtype))
+
+    def network(self, network: Any) -> None:
+        inputs = [network.get_input(i) for i in range(network.num_inputs)]
+        outputs = [network.get_output(i) for i in range(network.num_outputs)]
+        self.networks.append(
+            {
+                "inputs": [(one.name, list(one.shape), one.dtype.name) for one in inputs],
+                "outputs": [(one.name, list(one.shape), one.dtype.name) for one in outputs],
+            }
+        )
+
+
+@contextmanager
+def watched(seen: Seen) -> Iterator[None]:
+    """Shows ``seen`` what is compiled meanwhile, and passes finished engines on unopened."""
+    from torch_tensorrt.dynamo.conversion import _TRTInterpreter as interpreter
+
+    trt = interpreter.trt
+
+    class Builder(trt.Builder):  # type: ignore[name-defined, misc]
+        def build_serialized_network(self, network: Any, config: Any) -> Any:
+            seen.network(network)
+            return super().build_serialized_network(network, config)
+
+    class Unopened:
+        def __init__(self, plan: Any) -> None:
+            self.serialize = lambda: plan
+
+        def get_aliased_input_tensor(self, name: str) -> str:
+            return ""
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            self.deserialize_cuda_engine = Unopened
+
+    class TensorRT:
+        def __getattr__(self, name: str) -> Any:
+            return {"Builder": Builder, "Runtime": Runtime}.get(name) or getattr(trt, name)
+
+    interpreter.trt = TensorRT()
+    try:
+        with interpreter.TRT_INTERPRETER_CALL_PRE_OBSERVER.add(seen.lowered):
+            yield
+    finally:
+        interpreter.trt = trt
+
+
+def step_state(model: PerceiverS, count: int, start: int, seed: int) -> dict[str, Tensor]:
+    """Inputs of ``Step`` as a session would have them at position ``start``; rows that hold nothing are full of noise."""
+    rng, config = np.random.default_rng(seed), model.config
+    inputs = step_inputs(model, count)
+    fields = (rng.integers(0, WAITS, count), rng.integers(0, ACTIONS, count), rng.integers(0, NO_VELOCITY + 1, count))
+    inputs["events"] = torch.from_numpy(np.stack(fields, axis=1))
+    inputs["ages"] = torch.from_numpy(np.where(rng.random(inputs["ages"].shape) < 0.9, -1, rng.integers(0, MAX_AGE)))
+    positions = np.arange(start, start + count)
+    inputs["positions"] = torch.from_numpy(positions)
+    inputs["cos"], inputs["sin"] = map(torch.from_numpy, rotary_angles(positions, positions * 13, config))
+    for i, window in enumerate((*config.scales, config.window)):
+        inputs[f"held{i}"] = torch.from_numpy(slot_positions(start - 1, config.ring(window)))
+    for name in ring_names(config):
+        inputs[name] = torch.from_numpy(rng.normal(size=inputs[name].shape)).to(inputs[name].dtype)
+    return inputs
+
+
+def decide_state(model: PerceiverS, seed: int) -> dict[str, Tensor]:
+    """Inputs of ``Decide``; half of the keys and the short waits are impossible."""
+    rng = np.random.default_rng(seed)
+    inputs = {name: torch.from_numpy(rng.normal(size=one.shape)).to(one.dtype) for name, one in decide_inputs(model).items()}
+    inputs["hidden"] *= 20
+    inputs["wait_bias"][: int(rng.integers(0, 30))] = float(MASKED)
+    inputs["action_bias"][rng.permutation(PITCHES)[: PITCHES // 2]] = float(MASKED)
+    inputs["temperature"], inputs["min_p"] = torch.tensor([0.8]), torch.tensor([0.02])
+    inputs["noise"] = torch.from_numpy(rng.gumbel(size=inputs["noise"].shape).astype(np.float32))
+    return inputs
+
+
+def difference(results: list[list[Tensor]], module: nn.Module, states: list[dict[str, Tensor]]) -> float:
+    """How far the results are from those of a module in float32: the largest deviation of any output, in units of that output's
+    largest value; for whole numbers the share of results that are others.
+    """
+    deviations, others = [0.0], 0
+    for outputs, state in zip(results, states, strict=True):
+        with torch.no_grad():
+            eager = module(*(one.float() if one.is_floating_point() else one for one in state.values()))
+        for mine, theirs in zip(outputs, [eager] if isinstance(eager, Tensor) else eager, strict=True):
+            if theirs.is_floating_point():
+                deviations.append(float((mine.double() - theirs.double()).abs().max() / theirs.double().abs().max()))
+            else:
+                others += not torch.equal(mine, theirs)
+    return max(*deviations, others / len(states))
+
+
+def built(spec: PlanSpec, file: Path) -> dict[str, Any]:
+    """Builds a plan into a file and tells about it."""
+    model = load_model(bundled()).to(DTYPES[spec.precision])
+    if spec.part == "step":
+        states = [step_state(model, spec.count, start, seed=start) for start in STARTS]
+    else:
+        states = [decide_state(model, seed) for seed in range(64)]
+    seen, began = Seen(states), time.monotonic()
+    with watched(seen):
+        file.write_bytes(build(spec, model))
+    module, _ = graph_of(spec, load_model(bundled()))
+    return {
+        "seconds": round(time.monotonic() - began, 1),
+        "bytes": file.stat().st_size,
+        "networks": seen.networks,
+        "lowered": len(seen.results),
+        "operators": sorted(seen.operators),
+        "types": {word: sorted(types) for word, types in seen.types.items()},
+        "differences": [difference(results, module, states) for results in seen.results],
+    }
+
+
+def main(report: Path, names: Sequence[str]) -> None:
+    compiler = feign_gpu()
+    tensorrt, config = importlib.import_module("tensorrt_rtx"), read_config(bundled())[0]
+    versions = {"torch": torch.__version__, "torch_tensorrt": compiler.__version__, "tensorrt_rtx": tensorrt.__version__}
+    graphs = {}
+    for name in names:
+        part, count, precision = name.split("-")
+        graphs[name] = built(PlanSpec(part, int(count), precision, "", config), report.with_name(f"{name}.plan"))
+    report.write_text(json.dumps({"versions": versions, "graphs": graphs}, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,116 @@
+"""ONNX files that are damaged, or that somebody made: refused in one line when they are opened, not while somebody plays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from engine.checkpoint import save_model  # noqa: E402
+from engine.config import CheckpointError, ModelConfig  # noqa: E402
+from engine.events import ACTIONS, VELOCITY_BINS, WAITS  # noqa: E402
+from engine.model import PerceiverS  # noqa: E402
+from engine.runtimes import RuntimeUnavailable  # noqa: E402
+from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, OnnxRuntime  # noqa: E402
+from trainer.export import write_onnx  # noqa: E402
+
+SIZES = {"hidden": 2, "wait_bias": WAITS, "action_bias": ACTIONS, "velocity_bias": VELOCITY_BINS, "temperature": 1, "min_p": 1}
+INPUTS = SIZES | {"noise": WAITS + ACTIONS + VELOCITY_BINS}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    config = ModelConfig(width=2, heads=1, kv_heads=1, layers=1, scales=(2,), window=2, mlp=1, slack=1)
+    save_model(PerceiverS(config), folder)
+    write_onnx(PerceiverS(config), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bundle: Path) -> Path:
+    """To be tampered with."""
+    for path in bundle.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).unlink()
+    (folder / name).write_bytes(content)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        OnnxRuntime(folder)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+def decides(event: object) -> onnx.ModelProto:
+    """A ``decide.onnx`` that always decides on the same."""
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name, size in INPUTS.items()]
+    value = numpy_helper.from_array(np.asarray(event))
+    output = helper.make_tensor_value_info("event", value.data_type, value.dims)
+    node = helper.make_node("Constant", [], ["event"], value=value)
+    graph = helper.make_graph([node], "decide", inputs, [output])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None:
+    put(folder, DECIDE_FILE, decides([3, 60, 7]).SerializeToString())
+    OnnxRuntime(folder)
+
+
+@pytest.mark.parametrize(
+    "event", [[101, 60, 7], [0, 261, 7], [0, -1, 7], [0, 60, 32], [0, 60], [], 5, [0.5, float("nan"), 1], "abc"]
+)
+def test_a_graph_that_decides_on_no_event_is_refused(folder: Path, event: object) -> None:
+    put(folder, DECIDE_FILE, decides(event).SerializeToString())
+    assert "do not do what" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [(DECIDE_FILE, REMEMBER_FILE), (REMEMBER_FILE, DECIDE_FILE), (STEP_FILE, DECIDE_FILE)]
+)
+def test_one_graph_in_the_place_of_another_is_refused(folder: Path, bundle: Path, name: str, other: str) -> None:
+    put(folder, name, (bundle / other).read_bytes())
+    refusal(folder)
+
+
+@pytest.mark.parametrize("name", [DECIDE_FILE, REMEMBER_FILE])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"\xff" * 1000, b"\x80\x04\x95pickle", b"PK\x03\x04"])
+def test_what_is_no_graph_is_refused(folder: Path, name: str, content: bytes) -> None:
+    put(folder, name, content)
+    refusal(folder)
+
+
+def test_a_graph_that_was_cut_is_refused(folder: Path, bundle: Path) -> None:
+    whole = (bundle / DECIDE_FILE).read_bytes()
+    for share in (0.1, 0.5, 0.999):
+        put(folder, DECIDE_FILE, whole[: int(share * len(whole))])
+        refusal(folder)
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "inside/../../outside.bin"])
+def test_a_graph_reads_no_file_outside_its_folder(folder: Path, location: str) -> None:
+    (folder.parent / "outside.bin").write_bytes(np.array([3, 60, 7], np.int64).tobytes())
+    model = decides([3, 60, 7])
+    del model.graph.node[:]
+    event = model.graph.initializer.add(name="event", data_type=TensorProto.INT64, dims=[3], data_location=TensorProto.EXTERNAL)
+    event.external_data.add(key="location", value=location)
+    put(folder, DECIDE_FILE, model.SerializeToString())
+    assert DECIDE_FILE in refusal(folder)
+
+
+def test_a_missing_graph_is_named(folder: Path) -> None:
+    (folder / DECIDE_FILE).unlink()
+    with pytest.raises(RuntimeUnavailable, match=DECIDE_FILE):
+        OnnxRuntime(folder)

@@ -1,0 +1,214 @@
+"""The cache of compiled plans: whole plans of the right key, or none; several processes side by side; nothing for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.checkpoint import bundled
+from engine.config import CheckpointError, ModelConfig
+from engine.runtimes import RuntimeUnavailable, plancache
+from engine.runtimes.plancache import HEADER, KEPT, Environment, PlanCache, PlanSpec, cache_folder, plan_specs
+
+HERE = Environment("tensorrt", "11.0.0", "torch-tensorrt 2.13.0", "2.13.0+cu130", "NVIDIA RTX 4090", (8, 9), "13000")
+SPEC = PlanSpec("step", 8, "fp16", "ab" * 32, ModelConfig())
+KEY, OTHER = "12" * 32, "34" * 32
+PLAN = bytes(range(256)) * 8
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PlanCache:
+    return PlanCache(tmp_path / "not" / "yet")
+
+
+def test_a_plan_is_built_once(cache: PlanCache) -> None:
+    assert cache.get(KEY) is None
+    assert cache.plan(KEY, lambda: PLAN) == PLAN
+    assert cache.plan(KEY, lambda: pytest.fail("built again")) == PLAN
+    assert PlanCache(cache.folder).get(KEY) == PLAN
+    assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.plan"]
+
+
+def test_a_plan_that_was_dropped_is_built_again(cache: PlanCache) -> None:
+    cache.put(KEY, PLAN)
+    cache.drop(KEY)
+    cache.drop(KEY)
+    assert cache.plan(KEY, lambda: b"new") == b"new"
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(where=st.integers(0, HEADER.size + len(PLAN) - 1), flip=st.integers(1, 255))
+def test_a_file_with_any_byte_changed_is_no_plan(tmp_path_factory: pytest.TempPathFactory, where: int, flip: int) -> None:
+    cache = PlanCache(tmp_path_factory.getbasetemp() / "flipped")
+    cache.put(KEY, PLAN)
+    (path,) = cache.folder.iterdir()
+    data = bytearray(path.read_bytes())
+    data[where] ^= flip
+    path.write_bytes(data)
+    assert cache.get(KEY) is None
+    assert cache.plan(KEY, lambda: b"new") == b"new"
+    assert cache.get(KEY) == b"new"
+
+
+@pytest.mark.parametrize("size", [0, 1, HEADER.size - 1, HEADER.size, HEADER.size + 1, HEADER.size + len(PLAN) - 1])
+def test_a_file_that_is_cut_is_no_plan(cache: PlanCache, size: int) -> None:
+    cache.put(KEY, PLAN)
+    os.truncate(cache.folder / f"{KEY}.plan", size)
+    assert cache.get(KEY) is None
+    assert cache.plan(KEY, lambda: b"new") == cache.get(KEY) == b"new"
+
+
+def test_a_file_with_more_at_its_end_is_no_plan(cache: PlanCache) -> None:
+    cache.put(KEY, PLAN)
+    with (cache.folder / f"{KEY}.plan").open("ab") as file:
+        file.write(b"\0")
+    assert cache.get(KEY) is None
+
+
+def test_an_absurdly_large_file_is_not_read(cache: PlanCache) -> None:
+    cache.put(KEY, PLAN)
+    os.truncate(cache.folder / f"{KEY}.plan", 1 << 40)  # sparse
+    assert cache.get(KEY) is None
+
+
+def test_a_plan_under_another_ones_name_is_no_plan(cache: PlanCache) -> None:
+    cache.put(KEY, PLAN)
+    shutil.copy(cache.folder / f"{KEY}.plan", cache.folder / f"{OTHER}.plan")
+    assert cache.get(OTHER) is None
+
+
+def test_a_folder_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cache = PlanCache(tmp_path / "file" / "plans")
+    assert cache.plan(KEY, lambda: PLAN) == PLAN
+    assert cache.get(KEY) is None
+    cache.drop(KEY)
+
+
+def test_the_least_recently_used_plans_go(cache: PlanCache) -> None:
+    keys = [f"{i:064x}" for i in range(KEPT)]
+    for age, key in enumerate(reversed(keys)):
+        cache.put(key, PLAN)
+        os.utime(cache.folder / f"{key}.plan", (time.time() - 1000 * age,) * 2)
+    assert cache.get(keys[0]) == PLAN  # the oldest is used again
+    cache.put(KEY, PLAN)
+    assert cache.get(keys[1]) is None
+    assert all(cache.get(key) == PLAN for key in [keys[0], *keys[2:], KEY])
+
+
+def test_files_that_were_never_finished_go_once_they_are_old(cache: PlanCache) -> None:
+    cache.put(KEY, PLAN)
+    old, new = cache.folder / "old.part", cache.folder / "new.part"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 1e6,) * 2)
+    cache.put(OTHER, PLAN)
+    assert not old.exists()
+    assert new.exists()
+
+
+def _write(folder: str, which: int) -> None:
+    for i in range(40):
+        PlanCache(Path(folder)).put(KEY, bytes([which]) * (1 + (i * 7919 + which) % 300_000))
+
+
+def test_processes_side_by_side_always_see_a_whole_plan(cache: PlanCache) -> None:
+    cache.put(KEY, b"\0")
+    seen = set()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        writers = [pool.submit(_write, str(cache.folder), which) for which in (1, 2)]
+        while not all(writer.done() for writer in writers):
+            plan = cache.get(KEY)
+            assert plan is not None
+            seen |= set(plan)
+            assert len(set(plan)) == 1
+        for writer in writers:
+            writer.result()
+    assert seen & {1, 2}
+    assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.plan"]
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Environment)])
+def test_another_environment_is_another_key(field: str) -> None:
+    changed: Any = (9, 0) if field == "capability" else "other"
+    assert SPEC.key(HERE) != SPEC.key(dataclasses.replace(HERE, **{field: changed}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"part": "decide"},
+        {"count": 1},
+        {"precision": "bf16"},
+        {"weights": "cd" * 32},
+        *({"config": dataclasses.replace(SPEC.config, **one)} for one in ({"layers": 5}, {"slack": 1}, {"rotary": "half-time"})),
+    ],
+)
+def test_another_plan_is_another_key(change: dict[str, Any]) -> None:
+    assert SPEC.key(HERE) == dataclasses.replace(SPEC).key(HERE)
+    assert SPEC.key(HERE) != dataclasses.replace(SPEC, **change).key(HERE)
+
+
+def test_another_version_of_the_graph_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SPEC.key(HERE)
+    original = Path(plancache.engine.__file__).parent
+    for name in plancache.GRAPH_SOURCES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(original / name, tmp_path / name)
+    monkeypatch.setattr(plancache.engine, "__file__", str(tmp_path / "__init__.py"))
+    assert SPEC.key(HERE) == before
+    for name in plancache.GRAPH_SOURCES:
+        with (tmp_path / name).open("a") as file:
+            file.write("\n")
+        assert SPEC.key(HERE) != before
+        before = SPEC.key(HERE)
+
+
+def test_a_checkpoint_has_a_plan_for_each_count_and_one_for_decisions(tmp_path: Path) -> None:
+    specs = plan_specs(bundled(), "fp16", (1, 8))
+    assert [(spec.part, spec.count, spec.precision) for spec in specs] == [
+        ("step", 1, "fp16"),
+        ("step", 8, "fp16"),
+        ("decide", 0, "fp16"),
+    ]
+    shutil.copy(bundled() / "config.json", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert plan_specs(tmp_path, "fp16", (1, 8))[0].weights != specs[0].weights
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        plan_specs(tmp_path, "fp16", (1,))
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+def test_plans_lie_in_the_platforms_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    inside = Path("perceivers-live", "plans")
+    assert cache_folder({"XDG_CACHE_HOME": "/elsewhere"}, "linux") == Path("/elsewhere") / inside
+    assert cache_folder({"XDG_CACHE_HOME": "relative"}, "linux") == tmp_path / ".cache" / inside
+    assert cache_folder({}, "linux") == tmp_path / ".cache" / inside
+    assert cache_folder({"XDG_CACHE_HOME": "/elsewhere"}, "darwin") == tmp_path / "Library" / "Caches" / inside
+    assert cache_folder({"LOCALAPPDATA": "/local"}, "win32") == Path("/local") / inside
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(RuntimeUnavailable, match="XDG_CACHE_HOME"):
+        cache_folder({}, "linux")

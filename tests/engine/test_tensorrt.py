@@ -1,0 +1,288 @@
+"""The graphs of the bundled checkpoint become TensorRT engines, whole and unchanged; proven without a GPU.
+
+``rtx`` compiles them with TensorRT-RTX, in a process of its own, because it has to feign a GPU and torch-tensorrt changes
+the process that it is imported into. So its packages may lie in the development environment; installed without what they
+claim to need (``pip install --no-deps -r tests/engine/rtx.txt``), they touch nothing else there. ``./run test`` installs them if
+PERCEIVERS_LIVE_REQUIRE_TENSORRT=1; without them the proof is skipped. What is not proven here is the running: opening an
+engine takes a driver, so ``Plan`` is tested up to the point where TensorRT says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn  # noqa: E402
+
+from engine.checkpoint import bundled, load_model, read_config  # noqa: E402
+from engine.config import PRESETS  # noqa: E402
+from engine.graphs import ring_names  # noqa: E402
+from engine.model import PerceiverS  # noqa: E402
+from engine.runtimes import RuntimeUnavailable  # noqa: E402
+from engine.runtimes.compilation import Compilation  # noqa: E402
+from engine.runtimes.plancache import PlanCache, PlanSpec  # noqa: E402
+from engine.runtimes.plans import DTYPES, PlanError, export, graph_of, load_compiler  # noqa: E402
+from engine.runtimes.tensorrt import Binding, Plan, environment, tie  # noqa: E402
+
+REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_TENSORRT") == "1"
+ROOT = Path(__file__).parents[2]
+GRAPHS = ("step-1-fp16", "step-8-fp16", "step-8-fp32", "decide-0-fp16", "decide-0-fp32")
+TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}  # of an output's largest value
+TYPES = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16, "INT64": torch.int64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where ``rtx`` has left its report and the plans."""
+    missing = [name for name in ("torch_tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name) is None]
+    if missing:
+        reason = f"{' and '.join(missing)} missing (pip install --no-deps -r tests/engine/rtx.txt)"
+        pytest.fail(reason) if REQUIRED else pytest.skip(reason)
+    into = tmp_path_factory.mktemp("rtx")
+    command = [sys.executable, "-m", "tests.engine.rtx", str(into / "report.json"), *GRAPHS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
+    return into
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return told
+
+
+@pytest.fixture(params=GRAPHS)
+def graph(request: pytest.FixtureRequest, report: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    return request.param, report["graphs"][request.param]
+
+
+def module_of(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The module behind a graph's name, and its example inputs."""
+    part, count, precision = name.split("-")
+    model = load_model(bundled())
+    return graph_of(PlanSpec(part, int(count), precision, "", model.config), model.to(DTYPES[precision]))
+
+
+def outputs_of(name: str) -> list[Tensor]:
+    module, inputs = module_of(name)
+    with torch.no_grad():
+        outputs = module(*inputs.values())
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def bindings(network: dict[str, Any]) -> list[Binding]:
+    return [
+        Binding(name, kind == "inputs", tuple(shape), type_name)
+        for kind in ("inputs", "outputs")
+        for name, shape, type_name in network[kind]
+    ]
+
+
+# --- real engines ----------------------------------------------------------------------------------------------------
+
+
+def test_a_graph_is_one_engine(graph: tuple[str, dict[str, Any]], folder: Path) -> None:
+    name, told = graph
+    assert told["lowered"] == len(told["networks"]) == 1
+    assert (folder / f"{name}.plan").stat().st_size > 1e6  # the weights are in it
+
+
+def test_the_engine_takes_and_gives_what_the_module_does(graph: tuple[str, dict[str, Any]]) -> None:
+    name, told = graph
+    (network,) = told["networks"]
+    expected = [(key, list(one.shape), one.dtype) for key, one in module_of(name)[1].items()]
+    assert [(key, shape, TYPES[kind]) for key, shape, kind in network["inputs"]] == expected
+    expected = [(f"output{i}", list(one.shape), one.dtype) for i, one in enumerate(outputs_of(name))]
+    assert [(key, shape, TYPES[kind]) for key, shape, kind in network["outputs"]] == expected
+
+
+def test_rings_are_read_and_never_written(graph: tuple[str, dict[str, Any]]) -> None:
+    name, told = graph
+    (network,) = told["networks"]
+    rings = set(ring_names(read_config(bundled())[0])) if name.startswith("step") else set()
+    assert rings <= {key for key, *_ in network["inputs"]}
+    assert not rings & {key for key, *_ in network["outputs"]}
+    assert not [one for one in told["operators"] if any(word in one for word in ("scatter", "index_put", "index_copy", "copy_."))]
+
+
+def test_lowered_graphs_give_what_the_model_gives(graph: tuple[str, dict[str, Any]]) -> None:
+    """With empty rings full of noise, partly filled ones and ones that have wrapped. Of 64 decisions all are the same, or
+    nearly all in half precision.
+    """
+    name, told = graph
+    (difference,) = told["differences"]
+    assert difference < (0.05 if name == "decide-0-fp16" else TOLERANCE[name.split("-")[-1]])  # NaN fails as well
+
+
+def test_half_precision_keeps_masks_softmax_and_squares_in_float32(report: dict[str, Any]) -> None:
+    for name in ("step-1-fp16", "step-8-fp16", "decide-0-fp16"):
+        types = report["graphs"][name]["types"]
+        assert types["softmax"] == types["pow"] == ["torch.float32"]
+        assert types["matmul"] == (["torch.float16"] if name.startswith("step") else [])
+
+
+def test_half_precision_halves_the_weights(report: dict[str, Any]) -> None:
+    half, whole = (report["graphs"][name]["bytes"] for name in ("step-8-fp16", "step-8-fp32"))
+    assert half < 0.7 * whole
+
+
+def test_tensors_for_a_real_network_are_those_of_the_module(graph: tuple[str, dict[str, Any]]) -> None:
+    name, told = graph
+    _, inputs = module_of(name)
+    bound = {key: inputs[key].to("meta") for key in ring_names(read_config(bundled())[0]) if key in inputs}
+    tied = tie(bindings(told["networks"][0]), list(inputs), bound, torch.device("meta"))
+    kept = [one for key, one in inputs.items() if key not in bound]
+    assert [(one.shape, one.dtype) for one in tied.given] == [(one.shape, one.dtype) for one in kept]
+    assert [(one.shape, one.dtype) for one in tied.outputs] == [(one.shape, one.dtype) for one in outputs_of(name)]
+    assert all(tied.tensors[key] is one for key, one in bound.items())
+
+
+def test_a_plan_without_a_driver_is_refused_in_one_line(folder: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    trt = pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(PlanError, match=r"(?i)cuda") as caught:
+        Plan(trt, (folder / "decide-0-fp32.plan").read_bytes(), (), {})
+    assert "\n" not in str(caught.value)
+
+
+# --- bindings --------------------------------------------------------------------------------------------------------
+
+BINDINGS = [
+    Binding("k0", True, (2, 4, 8), "HALF"),
+    Binding("positions", True, (4,), "INT64"),
+    Binding("output1", False, (3,), "INT64"),
+    Binding("output0", False, (4, 8), "FLOAT"),
+]
+NAMES = ("positions", "k0")
+META = torch.device("meta")  # where every address is 0
+
+
+def ring(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+def test_what_is_not_bound_is_made_in_the_order_of_the_names_whatever_the_engines() -> None:
+    tied = tie(BINDINGS, NAMES, {}, META)
+    assert [tuple(one.shape) for one in tied.given] == [(4,), (2, 4, 8)]
+    assert [(tuple(one.shape), one.dtype) for one in tied.outputs] == [((4, 8), torch.float32), ((3,), torch.int64)]
+    bound = ring(2, 4, 8)
+    tied = tie(BINDINGS, NAMES, {"k0": bound}, META)
+    assert [tuple(one.shape) for one in tied.given] == [(4,)]
+    assert tied.tensors["k0"] is bound
+    assert tied.tensors.keys() == {binding.name for binding in BINDINGS}
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        ring(2, 4, 8, dtype=torch.float32),
+        ring(2, 8, 4),
+        ring(2, 8, 4).transpose(1, 2),
+        torch.zeros(2, 4, 8, dtype=torch.float16),  # of another device
+    ],
+)
+def test_a_ring_that_does_not_fit_is_refused_by_name(bound: Tensor) -> None:
+    with pytest.raises(PlanError, match="k0"):
+        tie(BINDINGS, NAMES, {"k0": bound}, META)
+
+
+def test_a_ring_at_an_odd_address_is_refused() -> None:
+    memory = torch.zeros(1024, dtype=torch.uint8)
+    start = -memory.data_ptr() % 256
+    tie(BINDINGS, NAMES, {"k0": memory[start : start + 128].view(torch.float16).view(2, 4, 8)}, memory.device)
+    with pytest.raises(PlanError, match="256 bytes"):
+        tie(BINDINGS, NAMES, {"k0": memory[start + 64 : start + 192].view(torch.float16).view(2, 4, 8)}, memory.device)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "names", "odd"),
+    [
+        (BINDINGS, ("positions",), "k0"),
+        (BINDINGS, (*NAMES, "k1"), "k1"),
+        (BINDINGS[1:], NAMES, "k0"),
+        ([*BINDINGS, Binding("k1", False, (2, 4, 8), "HALF")], NAMES, "k1"),
+        ([*BINDINGS[:2], BINDINGS[2]], NAMES, "output0"),
+        ([*BINDINGS[1:], BINDINGS[0]._replace(type="FP8")], NAMES, "k0"),
+        ([*BINDINGS[1:], BINDINGS[0]._replace(shape=(2, -1, 8))], NAMES, "k0"),
+    ],
+)
+def test_an_engine_with_other_inputs_or_outputs_is_refused(bindings: list[Binding], names: tuple[str, ...], odd: str) -> None:
+    with pytest.raises(PlanError, match=odd):
+        tie(bindings, names, {}, META)
+
+
+# --- graphs that cannot be plans -------------------------------------------------------------------------------------
+
+
+class _Graph(nn.Module):
+    def __init__(self, run: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.run = run
+        self.register_buffer("kept", torch.zeros(4))
+
+    def forward(self, ring: Tensor, new: Tensor) -> Any:
+        return self.run(self.kept, ring, new)
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (lambda kept, ring, new: kept.add_(new) + ring, "writes into .*add_"),
+        (lambda kept, ring, new: (kept.copy_(new) + ring, new * 2), "writes into .*copy_"),
+        (lambda kept, ring, new: ring.mul_(2) + new, "writes into .*mul_"),
+        (lambda kept, ring, new: ring.index_put((torch.tensor([1]),), new[:1]), "writes into .*index_put"),
+        (lambda kept, ring, new: ring.scatter(0, torch.tensor([1]), new), "writes into .*scatter"),
+        (lambda kept, ring, new: ring.index_copy(0, torch.tensor([1]), new[:1]), "writes into .*index_copy"),
+        (lambda kept, ring, new: kept + new, "never reads its input ring"),
+        (lambda kept, ring, new: (ring + new, ring), "output"),
+    ],
+)
+def test_graphs_that_write_or_ignore_their_inputs_are_refused(run: Any, reason: str) -> None:
+    with pytest.raises(PlanError, match=reason) as caught:
+        export(_Graph(run), {"ring": torch.zeros(4), "new": torch.ones(4)})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # PyTorch's own, while it copies
+@pytest.mark.parametrize("part", ["step", "decide"])
+def test_the_models_own_graphs_read_all_of_their_inputs_and_write_none(part: str) -> None:
+    model = PerceiverS(PRESETS["tiny"]).eval()
+    for precision, dtype in DTYPES.items():
+        program = export(*graph_of(PlanSpec(part, 2, precision, "", model.config), model.to(dtype)))
+        signature = program.run_decompositions({}).graph_signature  # before, the exporter does not look
+        assert signature.buffers_to_mutate == signature.user_inputs_to_mutate == {}
+
+
+# --- what is missing -------------------------------------------------------------------------------------------------
+
+
+def test_without_torch_tensorrt_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    with pytest.raises(RuntimeUnavailable, match=r"pip install 'perceivers-live\[tensorrt\]'"):
+        load_compiler()
+
+
+def test_without_a_gpu_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeUnavailable, match="GPU"):
+        environment(sys)
+
+
+def test_a_compiling_process_that_cannot_work_says_why_in_one_line(tmp_path: Path) -> None:
+    compilation = Compilation(tmp_path / "nowhere", "fp16", (1,), PlanCache(tmp_path / "plans"))
+    compilation._process.wait(120)
+    assert compilation.outcome()
+    assert "\n" not in str(compilation.outcome())
+    compilation.stop()
+    assert not (tmp_path / "plans").exists()

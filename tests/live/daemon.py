@@ -1,0 +1,102 @@
+"""The daemon as a process, in folders of its own."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from jack_server import end
+
+PROGRAM = (str(Path(sys.executable).with_name("perceivers-live")),)
+
+
+class Home:
+    """Folders for a user's settings and data: a developer's own are neither read nor written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = folder / "config" / "perceivers-live" / "perceivers_live.toml"
+        self.midi_map = self.settings.with_name("midi_map.toml")
+        self.data = folder / "data" / "perceivers-live"
+        self.working = folder / "work"
+        for made in (self.settings.parent, self.data, self.working):
+            made.mkdir(parents=True, exist_ok=True)
+        self.env = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config"), "XDG_DATA_HOME": str(folder / "data")}
+
+    @property
+    def sessions(self) -> list[Path]:
+        """The recordings, oldest first."""
+        return sorted((self.data / "sessions").glob("*.mid"))
+
+    def configure(self, text: str) -> None:
+        """What the settings file says."""
+        self.settings.write_text(text, encoding="utf-8")
+
+
+class Daemon:
+    """`perceivers-live` as a process under a JACK server, with what it says on stderr. ``program``: another way to start it."""
+
+    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], home: Home, program: Sequence[str] = PROGRAM) -> None:
+        self.process = subprocess.Popen(
+            [*program, *arguments],
+            env=env | home.env | {"PYTHONUNBUFFERED": "1"},
+            cwd=home.working,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, name="daemon-stderr", daemon=True)
+        self._reader.start()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines so far."""
+        with self._changed:
+            return list(self._lines)
+
+    def wait_for_line(self, regex: str, timeout: float = 30.0, start: int = 0) -> re.Match[str]:
+        """Waits for a line that matches somewhere, from line number `start` on, and returns the match."""
+        found: list[re.Match[str]] = []
+
+        def settled() -> bool:
+            found.extend(match for line in self._lines[start:] if (match := re.search(regex, line)))
+            return bool(found) or self._ended
+
+        with self._changed:
+            in_time = self._changed.wait_for(settled, timeout)
+        if not found:
+            why = f"within {timeout} s" if not in_time else "before the daemon ended"
+            raise AssertionError(f"no line like {regex!r} {why}; it said:\n" + "\n".join(self.lines))
+        return found[0]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the daemon."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 10.0) -> int:
+        """Waits for the daemon to end, and returns its exit status."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def end(self) -> None:
+        """Ends the daemon if it still runs: by force only if it must be, since a killed client can wedge the server."""
+        end(self.process)
+        self._reader.join(5)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stderr:
+            for line in stderr:
+                with self._changed:
+                    self._lines.append(line.decode(errors="replace").rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()

@@ -1,0 +1,69 @@
+"""A daemon between a keyboard and a synthesizer, steered by OSC: what most live tests play on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack
+
+from daemon import Daemon, Home
+from jack_server import JackServer
+from patience import PATIENCE
+from peer import Peer
+from remote import Remote, free_port
+
+SETTINGS = """
+[osc]
+query_port = 0
+
+[phrase]
+min_silence_ms = 250
+max_silence_ms = 700
+"""
+QUIET = 0.7  # seconds in which whoever still plays would be heard
+
+
+class Stage:
+    """Set up and listening from the start. ``settings``: more of the settings file."""
+
+    def __init__(self, jack: JackServer, home: Home, name: str, arguments: tuple[str, ...], settings: str) -> None:
+        home.configure(SETTINGS + settings)
+        port = free_port()
+        with ExitStack() as opened:
+            self.peer = Peer(jack, name)
+            opened.callback(self.peer.close)
+            ports = ("--in", self.peer.keys, "--out", self.peer.synth, "--osc-port", str(port))
+            self.daemon = Daemon((*ports, "--seed", "3", *arguments), jack.env, home)
+            opened.callback(self.daemon.end)
+            self.daemon.wait_for_line("listening;", PATIENCE)
+            self.remote = Remote(port)
+            opened.callback(self.remote.close)
+            self._opened = opened.pop_all()
+        self._closed = False
+
+    def enters(self, state: str, since: int = 0) -> None:
+        """Waits until the daemon is in a state, reported after the first ``since`` reports."""
+        self.peer.until(lambda: self.remote.states[since:][-1:] == [state])
+
+    def plays(self, count: int = 3) -> None:
+        """Waits for so many more notes of the machine's."""
+        before = self.peer.struck
+        self.peer.until(lambda: self.peer.struck >= before + count)
+
+    def falls_silent(self) -> None:
+        """Waits until nothing sounds, and sees that it stays so."""
+        self.peer.until(lambda: not self.peer.sounding)
+        before = self.peer.struck
+        time.sleep(QUIET)
+        assert self.peer.struck == before
+        assert not self.peer.sounding
+
+    def close(self) -> None:
+        """Ends the daemon in good order; it has left nothing sounding."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._opened:
+            self.daemon.signal(signal.SIGTERM)
+            assert self.daemon.wait() == 0, "\n".join(self.daemon.lines)
+            self.peer.until(lambda: not self.peer.sounding)

@@ -1,0 +1,102 @@
+"""What a gig does to a daemon: cables pulled, a server killed, the daemon killed. Nothing hangs, and it goes on by itself."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from daemon import Daemon, Home
+from jack_server import JackServer
+from patience import PATIENCE
+from peer import Peer
+from remote import free_port
+
+DAEMON = ("--in", "stage-keys", "--out", "stage-synth", "--seed", "3")
+
+
+@pytest.fixture
+def server() -> Iterator[JackServer]:
+    """A server of the test's own: it will not survive."""
+    with JackServer() as server:
+        yield server
+
+
+@pytest.fixture
+def stage(server: JackServer) -> Iterator[Callable[[], Peer]]:
+    with ExitStack() as closing:
+
+        def begin() -> Peer:
+            peer = Peer(server)
+            closing.callback(peer.close)
+            return peer
+
+        yield begin
+
+
+@pytest.fixture
+def start(server: JackServer, home: Home) -> Iterator[Callable[[], Any]]:
+    with ExitStack() as closing:
+
+        def begin() -> Any:
+            daemon = Daemon((*DAEMON, "--osc-port", str(free_port())), server.env, home)
+            closing.callback(daemon.end)
+            daemon.wait_for_line("listening;", PATIENCE)
+            return daemon
+
+        yield begin
+
+
+def test_ports_that_are_not_there_yet_are_waited_for(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    daemon = start()
+    daemon.wait_for_line("waiting for it", PATIENCE)
+    peer = stage()
+    daemon.wait_for_line("in: stage-keys", PATIENCE)
+    peer.answered()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    peer.until(lambda: not peer.sounding)
+
+
+def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    peer, daemon = stage(), start()
+    peer.answered()
+    peer.send(0x90, 40, 90)  # held while the cable is pulled
+    peer.close()
+    daemon.wait_for_line("input stage-keys.* is gone", PATIENCE)
+    lines = len(daemon.lines)
+    again = stage()
+    daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)
+    again.answered()  # a key that were still held would put the answer off
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    again.until(lambda: not again.sounding)
+
+
+def test_a_server_that_is_killed_and_started_again(
+    server: JackServer, stage: Callable[[], Peer], start: Callable[[], Any]
+) -> None:
+    peer, daemon = stage(), start()
+    peer.answered()
+    lines = len(daemon.lines)
+    server.restart()
+    daemon.wait_for_line("MIDI system is back", PATIENCE)
+    again = stage()
+    daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)
+    again.answered()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    again.until(lambda: not again.sounding)
+
+
+def test_a_killed_daemon_leaves_nothing_sounding(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    peer, daemon = stage(), start()
+    for _ in range(3):
+        peer.answered()
+        peer.until(lambda: peer.sounding)
+        daemon.signal(signal.SIGKILL)
+        daemon.wait()
+        peer.until(lambda: not peer.sounding)
+        daemon = start()

@@ -1,0 +1,177 @@
+"""What the daemon plays when: every mode, the changes between them, and the beat of a MIDI clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from peer import Peer
+from stage import Stage
+
+PHRASE = (60, 64, 67, 72, 67, 64, 62, 65)
+START, CONTINUE, STOP, TICK, PPQ = 0xFA, 0xFB, 0xFC, 0xF8, 24
+Start = Callable[..., Stage]
+
+
+def test_respond_answers_once_the_phrase_has_ended(stage: Start) -> None:
+    one = stage()
+    one.peer.play(*PHRASE)
+    ended = time.perf_counter()
+    one.enters("playing")
+    one.enters("listening")
+    assert len(one.peer.notes) >= 3
+    assert all(note.time > ended for note in one.peer.notes)
+    one.falls_silent()
+
+
+def test_duet_plays_while_the_human_plays_and_ends_some_time_after(stage: Start) -> None:
+    one = stage("--mode", "duet")
+    human = one.peer.play(*PHRASE * 4)
+    assert sum(human[0].time < note.time < human[-1].time for note in one.peer.notes) >= 3
+    assert one.remote.states == ["playing"], "the human's keys interrupt it"
+    one.enters("listening")
+    one.falls_silent()
+
+
+def test_solo_starts_by_itself_and_stops_when_told_to_yield(stage: Start) -> None:
+    one = stage("--mode", "solo")
+    one.plays()
+    one.remote.send("yield")
+    one.enters("listening")
+    one.falls_silent()
+    told = len(one.remote.states)
+    one.remote.send("takeover")
+    one.plays()
+    one.peer.play()
+    one.plays()
+    assert one.remote.states[told:] == ["playing"], "the human's keys interrupt it"
+    one.remote.send("yield")
+    one.enters("listening", since=told)
+    one.falls_silent()
+
+
+def test_listen_never_plays_but_remembers(stage: Start) -> None:
+    one = stage("--mode", "listen")
+    one.peer.play(*PHRASE)
+    one.remote.send("takeover")
+    time.sleep(1.5)
+    assert one.peer.struck == 0
+    assert one.remote.states == []
+    one.peer.until(lambda: one.remote.told("stats") and history(one) >= 2 * len(PHRASE))
+
+
+def history(one: Stage) -> float:
+    """Events that the daemon says it remembers."""
+    values = one.remote.told("stats")[-1].values
+    return float(str(values[values.index("history") + 1]))
+
+
+def test_modes_change_while_it_plays_and_nothing_is_left_sounding(stage: Start) -> None:
+    one = stage("--mode", "listen")
+    for mode in ("solo", "duet", "respond"):
+        told = len(one.remote.states)
+        one.remote.send("mode", mode)
+        one.remote.send("takeover")
+        one.plays()
+        one.remote.send("mode", "listen")
+        one.enters("listening", since=told)
+        one.falls_silent()
+    for mode in ("duet", "respond", "duet", "respond"):  # whose turns end some time, where solo's do not
+        one.remote.send("mode", "solo")
+        one.plays(2)
+        one.remote.send("mode", mode)
+        time.sleep(0.3)
+    one.remote.send("mode", "solo")
+    one.plays()
+    one.remote.send("hold", 1)
+    one.enters("listening")
+    one.falls_silent()
+
+
+class Conductor:
+    """MIDI clock for the daemon, from a thread."""
+
+    def __init__(self, peer: Peer, bpm: float) -> None:
+        self._peer, self._period = peer, 60 / bpm / PPQ
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._conduct)
+        self.beats: list[float] = []
+
+    def _conduct(self) -> None:
+        begun = time.perf_counter()
+        for number in range(100_000):
+            if self._ending.wait(max(begun + number * self._period - time.perf_counter(), 0)):
+                return
+            if number % PPQ == 0:
+                self.beats.append(time.perf_counter())
+            self._peer.send(TICK)
+
+    @contextmanager
+    def conducting(self, status: int = START) -> Iterator[None]:
+        self._peer.send(status)
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._ending.set()
+            self._thread.join()
+            self._peer.send(STOP)
+
+    def off(self, when: float) -> float:
+        """Seconds from a moment to the nearest beat so far."""
+        return min(abs(when - beat) for beat in self.beats)
+
+
+CLOCK = '[clock]\nsource = "midi"\n'
+
+
+def test_a_reply_begins_on_the_beat_of_a_midi_clock_and_a_stop_silences_it(stage: Start) -> None:
+    one = stage("--start-on", "beat", settings=CLOCK)
+    conductor, off = Conductor(one.peer, bpm=100), []
+    with conductor.conducting():
+        one.peer.until(lambda: len(conductor.beats) >= 3)
+        for wait in (0.13, 0.31, 0.47):  # anywhere in the beat
+            before, told = one.peer.struck, len(one.remote.states)
+            time.sleep(wait)
+            one.remote.send("takeover")
+            one.plays(1)
+            time.sleep(0.3)  # the beat may be yet to come
+            off.append(conductor.off(one.peer.notes[before].time))
+            one.remote.send("yield")
+            one.enters("listening", since=told)
+        one.remote.send("takeover")
+        one.plays(2)
+        told = len(one.remote.states)
+    one.enters("listening", since=told)
+    one.falls_silent()
+    one.remote.send("takeover")
+    one.falls_silent()
+    assert median(off) < 0.04, off
+
+
+def test_a_stopped_clock_that_goes_on_lets_the_machine_play_again(stage: Start) -> None:
+    one = stage(settings=CLOCK)
+    with Conductor(one.peer, bpm=120).conducting():
+        pass
+    one.remote.send("takeover")
+    one.falls_silent()
+    assert one.peer.struck == 0
+    again = Conductor(one.peer, bpm=120)
+    with again.conducting(CONTINUE):
+        one.peer.until(lambda: len(again.beats) >= 2)
+        one.remote.send("takeover")
+        one.plays()
+
+
+def test_a_key_can_hand_over(stage: Start) -> None:
+    one = stage(settings="[midi]\ntakeover_key = 108\n")
+    one.peer.send(0x90, 108, 100)
+    one.plays()  # though no phrase was played
+    one.peer.send(0x80, 108, 64)
+    assert one.remote.states[-1] == "playing"
+    one.remote.send("mode", "listen")
+    one.enters("listening")
+    one.falls_silent()
