@@ -61,6 +61,7 @@ def odds(
     *,
     own: Collection[int],
     own_pedal: bool,
+    shared: bool = False,
     strikes: Sequence[int] = (),
     barred: Collection[int] = (),
     elapsed: int = 0,
@@ -71,7 +72,8 @@ def odds(
     """The odds of the event after ``sounding``.
 
     ``own``: pitches that the machine itself holds: only these can be released, only their number counts for the polyphony.
-    ``own_pedal``: the pedal is down and the machine's to lift. ``strikes``: the pitches that it struck in this
+    ``own_pedal``: the pedal is down and the machine's to lift. ``shared``: what others hold can be released as well, by them.
+    ``strikes``: the pitches that it struck in this
     reply, in order (see ``weariness``). ``barred``: pitches not to be struck. ``elapsed``: steps that
     have passed in silence since the last event: shorter waits are impossible. ``opening``: it is the machine's turn and it
     holds nothing: it strikes, and soon (``at_once``: right after ``elapsed``), where the data would often go on in silence.
@@ -80,9 +82,10 @@ def odds(
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
     wait[: min(elapsed, MAX_WAIT)] = MASKED
     legal = legal_actions(sounding.ages())
-    legal[NOTE_OFF : NOTE_OFF + PITCHES] = False
+    if not shared:
+        legal[NOTE_OFF : NOTE_OFF + PITCHES] = False
+        legal[SUSTAIN_UP] &= own_pedal
     legal[[NOTE_OFF + pitch for pitch in own]] = True
-    legal[SUSTAIN_UP] &= own_pedal
     legal[END] = False
     keys = np.arange(PITCHES)
     legal[:PITCHES] &= (keys >= steering.register_low) & (keys <= steering.register_high) & (not closing)

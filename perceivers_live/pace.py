@@ -19,5 +19,15 @@ def correction(strikes: Sequence[float], begun: float, now: float, rate: float) 
     ``strikes``: times of its note-ons since it began, in seconds, up to ``now``. It is taken to have begun at that rate, so the
     first notes decide nothing.
     """
-    notes = rate * MEMORY * math.exp(-(now - begun) / MEMORY) + sum(math.exp(-(now - time) / MEMORY) for time in strikes)
-    return min(max(math.log(rate * MEMORY / max(notes, 1e-3)), -LIMIT), LIMIT)
+    return min(max(math.log(rate * MEMORY / max(_recent(strikes, begun, now, rate), 1e-3)), -LIMIT), LIMIT)
+
+
+def share(strikes: Sequence[float], begun: float, now: float, rate: float) -> float:
+    """The machine's part, 0..1, of the last notes, if the human played at ``rate`` notes a second; the rest as above."""
+    notes = _recent(strikes, begun, now, rate)
+    return notes / (notes + rate * MEMORY)
+
+
+def _recent(strikes: Sequence[float], begun: float, now: float, rate: float) -> float:
+    """How many notes of the machine's count at ``now``."""
+    return rate * MEMORY * math.exp(-(now - begun) / MEMORY) + sum(math.exp(-(now - time) / MEMORY) for time in strikes)

@@ -22,13 +22,13 @@ import numpy as np
 
 from engine.codec import spell
 from engine.engine import RECENT, Engine, Snapshot
-from engine.events import NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
+from engine.events import MAX_WAIT, NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
 from perceivers_live.controls import Snapshot as Values
-from perceivers_live.pace import correction
+from perceivers_live.pace import correction, share
 from perceivers_live.phrases import PhraseDetector
 from perceivers_live.player import Interruption, Planned, Player
 from perceivers_live.timeline import LONGEST_SILENCE, Timeline
@@ -42,6 +42,7 @@ LINGERING = 4.0  # seconds that a duet may go on after the human's phrase, until
 DUET_NOTES = 3  # of the human's, before a duet begins
 CROWD = 40  # events at one moment, after which time has to go on
 DECISION = 0.01  # seconds that a decision may take
+PATIENCE = 6  # decisions in a row, of which all but the last may be left to the human
 CLOSING_TIME = 150  # steps that the model has to release its last notes by itself
 
 
@@ -112,8 +113,9 @@ class Performer:
         if reaction is None:
             reaction = self.react(actions)
         released = [*reaction.released, *(reaction.interruption.released if reaction.interruption is not None else ())]
+        since: Sequence[Timed] = ()
         if reaction.interruption is not None or self._gives_way_to(actions):  # or a reply has begun since
-            released += self._stop(actions[0].time if actions else -math.inf)
+            since = self._stop(actions[0].time if actions else -math.inf)
             self._detector.reset()
         elif self.state is State.PLAYING:
             self._rewind(self._player.cancel())
@@ -121,7 +123,7 @@ class Performer:
                 self._turn.closing = None  # a duet goes on
         for one in actions:
             self._follow(one)
-        self.timeline.absorb(sorted([*released, *actions], key=lambda one: one.time))
+        self.timeline.absorb([*sorted([*released, *actions], key=lambda one: one.time), *since])
 
     def _follow(self, one: Timed) -> None:
         """An action of the human's as a part of a phrase, maybe of another one than the last was."""
@@ -222,7 +224,7 @@ class Performer:
             return now + max(ahead - lookahead, 0.001)
         notes, pedal = self._holding()
         if self._turn.closing is not None and not notes and not pedal:
-            return self._finish(now)
+            return self._finish(now, controls)
         self._continue(now, controls, notes, pedal)
         return now
 
@@ -292,25 +294,10 @@ class Performer:
         else:
             elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
         elapsed = max(elapsed, int(turn.crowd >= CROWD), 0)
-        while elapsed > 100:  # nothing happened for so long: that is part of the music
-            engine.absorb([Event(100, REST)])
-            elapsed -= 100
-        noise = np.random.default_rng((self._seed(controls), engine.position))
-        event = engine.decide(
-            odds(
-                engine.sounding,
-                self._steering(controls),
-                noise,
-                own=own,
-                own_pedal=own_pedal,
-                strikes=[one.event.pitch for one in turn.strikes],
-                barred=own | self._player.ledger.barred,
-                elapsed=elapsed,
-                opening=opening,
-                at_once=at_once,
-                closing=turn.closing is not None,
-            )
-        )
+        while elapsed > MAX_WAIT:  # nothing happened for so long: that is part of the music
+            engine.absorb([Event(MAX_WAIT, REST)])
+            elapsed -= MAX_WAIT
+        event = self._decide(controls, own, own_pedal, elapsed, opening, at_once)
         step = engine.step + event.wait
         if turn.closing is None and turn.may_end(event, self.timeline.time(step), self._due(controls)):
             turn.closing = engine.step  # this would begin a new phrase: the turn ends before it
@@ -318,6 +305,53 @@ class Performer:
             self._release_all(earliest)
         else:
             self._add(event)
+
+    def _decide(
+        self, controls: Values, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, at_once: bool
+    ) -> Event:
+        """The machine's next event. The model goes on with the music as a whole: what in it is the human's to do, as long as the
+        human plays, is left to the human, and the moment passes; after some such moments the machine goes on all the same.
+        """
+        engine, closing = self._engine, self._turn.closing is not None
+        end, now = self._detector.end(), self.timeline.time(engine.step)
+        together = end is not None and now <= end and not opening and not closing
+        human = self._humans_share(now) if together and controls["mode"] == "duet" else 0.0
+        noise = np.random.default_rng((self._seed(controls), engine.position))
+        steering, strikes = self._steering(controls), [one.event.pitch for one in self._turn.strikes]
+        for attempt in range(PATIENCE):
+            event = engine.decide(
+                odds(
+                    engine.sounding,
+                    steering,
+                    noise,
+                    own=own,
+                    own_pedal=own_pedal,
+                    shared=together and attempt + 1 < PATIENCE,
+                    strikes=strikes,
+                    barred=own | self._player.ledger.barred,
+                    elapsed=elapsed,
+                    opening=opening,
+                    at_once=at_once,
+                    closing=closing,
+                )
+            )
+            theirs = (event.is_note_off and event.pitch not in own) or (event.action == SUSTAIN_UP and not own_pedal)
+            if not theirs and not (event.is_note_on and noise.random() < human):
+                break
+            elapsed = event.wait + 2**attempt
+            if elapsed > MAX_WAIT:
+                return Event(MAX_WAIT, REST)
+        return event
+
+    def _humans_share(self, now: float) -> float:
+        """How many of the notes that the model expects are the human's to play: the more, the more of the last ones were the
+        machine's. Left alone the two would drive each other on, each note making more notes likely.
+        """
+        rate = self._detector.rate
+        return 0.5 if rate is None else share(self._strike_times(), self._turn.begun, now, rate)
+
+    def _strike_times(self) -> list[float]:
+        return [self.timeline.time(one.step) for one in self._turn.strikes]
 
     def _add(self, event: Event) -> None:
         """An event of the machine's, into the engine and the plan."""
@@ -334,9 +368,9 @@ class Performer:
             for event in spell(step - self._engine.step, action):
                 self._add(event)
 
-    def _finish(self, now: float) -> float | None:
-        """The plan is complete; the turn is over when it has sounded."""
-        if self._player.planned():
+    def _finish(self, now: float, controls: Values) -> float | None:
+        """The plan is complete; the turn is over when it has sounded, and in a duet not before the human may have ended."""
+        if self._player.planned() or (controls["mode"] == "duet" and now < self._due(controls)):
             return now + 0.02
         self._silence(now)
         self._detector.reset()
@@ -362,8 +396,7 @@ class Performer:
         rate = self._detector.rate if controls["mode"] == "duet" else self._turn.rate
         if rate is None or not pace:
             return asked
-        strikes = [self.timeline.time(one.step) for one in self._turn.strikes]
-        lean = correction(strikes, self._turn.begun, self.timeline.time(self._engine.step), rate)
+        lean = correction(self._strike_times(), self._turn.begun, self.timeline.time(self._engine.step), rate)
         return dataclasses.replace(asked, density=asked.density + pace * lean)
 
     def _output_offset(self) -> float:

@@ -322,3 +322,15 @@ def test_variety_is_how_much_weariness_counts() -> None:
     assert bias(0.0)[60] == bias(0.0)[61] == bias(1.0)[61] == 0
     assert bias(2.0)[60] == pytest.approx(2 * bias(1.0)[60])
     assert bias(1.0)[60] < -1
+
+
+def test_what_others_hold_can_be_released_only_where_the_music_is_shared() -> None:
+    sounding = sounding_of([60, 64], pedal=True)
+
+    def possible(own: set[int], shared: bool) -> set[int]:
+        asked = odds(sounding, Steering(), np.random.default_rng(0), own=own, own_pedal=False, shared=shared)
+        return {action for action in range(NOTE_OFF, REST) if asked.action[action] == 0}
+
+    assert possible({60}, shared=False) == {NOTE_OFF + 60}
+    assert possible({60}, shared=True) == {NOTE_OFF + 60, NOTE_OFF + 64, SUSTAIN_UP}
+    assert possible(set(), shared=True) == {NOTE_OFF + 60, NOTE_OFF + 64, SUSTAIN_UP}

@@ -109,6 +109,17 @@ def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool
     return play
 
 
+def restless(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+    """Strikes and releases whatever can be, whoever holds it, a moment after the last event."""
+    _, for_action, for_velocity = np.split(odds.noise, (WAITS, WAITS + ACTIONS))
+    waits, logits = possible(odds.wait), odds.action + for_action
+    logits[NOTE_OFF:SUSTAIN_DOWN] += 2
+    logits[REST] = MASKED if len(possible(odds.action)) > 1 else 0
+    action = int(np.argmax(logits))
+    wait = MAX_WAIT if action == REST else int(waits[min(4, len(waits) - 1)])
+    return wait, action, int(np.argmax(odds.velocity + for_velocity))
+
+
 def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
     """Has nothing to say, and says as little as it may."""
     if odds.action[REST] > MASKED / 2:
@@ -282,6 +293,7 @@ class Stage:
             on_state=self.states.append,
         )
         self._untold: list[tuple[Timed, Reaction]] = []
+        self._known = 0  # of what sounded, before that
 
     def _voicing(self) -> Voicing:
         return Voicing(int(self.controls.get("transpose")), float(self.controls.get("loudness")))
@@ -335,9 +347,20 @@ class Stage:
 
     def strike(self, one: Timed) -> None:
         """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
+        if not self._untold:
+            self._known = len(self.sounded)
         self._lift(one)
         self._untold.append((one, self.performer.react([one])))
         self._press(one)
+
+    def work_first(self, work: Callable[[], object]) -> None:
+        """The performer does a piece of work, and only then hears what it missed. What it silences for a reason of its own is
+        remembered before that.
+        """
+        count = len(self.sounded)
+        work()
+        if self._untold:
+            self.sounded[self._known :] = [*self.sounded[count:], *self.sounded[self._known : count]]
 
     def catch_up(self) -> None:
         """The performer hears all that it missed, together, as in a session."""

@@ -15,9 +15,9 @@ from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Tim
 from perceivers_live.clock import Transport
 from perceivers_live.controls import CONTROLS, Control
 from perceivers_live.performer import Memory, Reaction
-from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, steady, unbalanced
+from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, restless, steady, unbalanced
 
-MUSICIANS = [improviser, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
+MUSICIANS = [improviser, restless, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
 MODES = st.sampled_from(["respond", "duet", "solo", "listen"])
 KEYS = st.integers(55, 75)
 
@@ -84,10 +84,14 @@ class Performance(RuleBasedStateMachine):
     @rule()
     def work(self) -> None:
         """The performer does a piece of work that it was about to do when something was heard, and only then hears it."""
-        try:
-            self.stage.performer.work(self.stage.now)
-        except RuntimeError:
-            self.recover()
+
+        def work() -> None:
+            try:
+                self.stage.performer.work(self.stage.now)
+            except RuntimeError:
+                self.recover()
+
+        self.stage.work_first(work)
         self.do(self.stage.catch_up)
 
     # The human plays.
@@ -258,4 +262,4 @@ def actions(history: list[tuple[int, int, int]]) -> list[int]:
 
 
 TestPerformance = Performance.TestCase
-TestPerformance.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPerformance.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 
 from engine.events import NOTE_ON, Timed
 from perceivers_live.config import PhraseSettings
-from perceivers_live.pace import LIMIT, correction
+from perceivers_live.pace import LIMIT, correction, share
 from perceivers_live.phrases import PhraseDetector
 
 
@@ -46,6 +46,19 @@ def test_what_is_long_ago_is_forgotten() -> None:
 
 def test_silence_makes_it_hurry() -> None:
     assert correction(even(5, 3), 0.0, 4.0, 5.0) > after(even(5, 3), 5.0)
+
+
+def test_the_machines_share_of_the_last_notes_is_half_at_the_humans_rate() -> None:
+    assert share([], 0.0, 0.0, 5.0) == pytest.approx(0.5)
+    for rate in (1.0, 5.0, 20.0):
+        strikes = even(rate, 10)
+        assert share(strikes, 0.0, strikes[-1], rate) == pytest.approx(0.5, abs=0.05)
+
+
+def test_it_follows_what_the_machine_does_and_silence_takes_it_to_nothing() -> None:
+    strikes = even(20, 10)
+    assert 0.75 < share(strikes, 0.0, strikes[-1], 5.0) < 0.85
+    assert share(strikes, 0.0, strikes[-1] + 60, 5.0) < 0.01
 
 
 def test_the_pace_of_a_phrase_is_its_notes_a_second() -> None:
