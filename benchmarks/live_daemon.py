@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from live_notes import BEGAN, CANCELLED, ENDED, HUMAN, PLANNED, SOUNDED, Note
+from live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, SOUNDED, Note
 
 from engine.events import REST, Timed
 from perceivers_live import session
 from perceivers_live.cli import main
-from perceivers_live.player import Planned, Player
+from perceivers_live.player import Planned, Player, Standing
 
 
 class NotingPlayer(Player):
@@ -28,6 +28,7 @@ class NotingPlayer(Player):
     def __init__(self, *arguments: object, **named: object) -> None:
         super().__init__(*arguments, **named)  # type: ignore[arg-type]
         NotingPlayer.notes = []
+        self._decided = float("-inf")  # the time up to which it is decided what sounds and what does not
 
     def _note(self, what: str, meant: float | None = None, action: int = REST) -> None:
         now = time.perf_counter()
@@ -42,22 +43,41 @@ class NotingPlayer(Player):
         self._note(ENDED)
 
     def schedule(self, events: Iterable[Planned]) -> None:
-        events = list(events)
-        super().schedule(events)
-        if self._open:
+        with self._lock:
             for event in events:
-                self._note(PLANNED, event.time, event.action)
+                before = len(self._plan)
+                super().schedule([event])
+                if len(self._plan) > before:
+                    self._decided = event.time
+                    self._note(PLANNED, event.time, event.action)
 
     def cancel(self, after: float = float("-inf")) -> int | None:
         with self._lock:
             position = super().cancel(after)
-            self._note(CANCELLED, self._plan[-1].time if self._plan else None)
+            self._cut(CANCELLED, after)
             return position
 
-    def make_room(self, actions: Sequence[Timed]) -> list[Timed]:
-        for one in actions:
-            self._note(HUMAN, one.time, one.action)
-        return super().make_room(actions)
+    def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
+        with self._lock:
+            for one in actions:
+                self._note(HUMAN, one.time, one.action)
+            return super().make_room(actions, until)
+
+    def settle(self, actions: Sequence[Timed], until: float) -> Standing:
+        with self._lock:
+            standing = super().settle(actions, until)
+            self._cut(CANCELLED, until)
+            return standing
+
+    def _shorten(self, actions: Sequence[Timed], until: float) -> None:
+        before = list(self._plan)
+        super()._shorten(actions, until)
+        self._cut(CUT, min([until, *(one.time for one in before[len(self._plan) :])]))
+
+    def _cut(self, what: str, until: float) -> None:
+        """Up to ``until`` the plan holds, silences included, if it reached as far."""
+        self._decided = min(self._decided, until)
+        self._note(what, max(self._decided, time.perf_counter()))
 
     def _play(self, event: Planned, now: float) -> None:
         before = self.played

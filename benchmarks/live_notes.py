@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 from engine.events import NOTE_OFF, REST
 
-BEGAN, ENDED, PLANNED, CANCELLED, SOUNDED, HUMAN = "began", "ended", "planned", "cancelled", "sounded", "human"
+BEGAN, ENDED, PLANNED, SOUNDED, HUMAN = "began", "ended", "planned", "sounded", "human"
+CUT, CANCELLED = "cut", "cancelled"  # for what the human does, at once; by whoever plans, who plans anew
 LEVELS = 32  # ticks after which a plan that ignores the human is worth nothing
 IN_TIME = 0.002  # seconds before its time that an event has to be planned, for the player's thread to be on its own
 
 
 class Note(NamedTuple):
-    """What happened in the player at ``when``. ``meant``: the time planned, or of the human's action; of a plan that was cut, of
-    its last event that is left (or ``when``).
+    """What happened in the player at ``when``. ``meant``: the time planned, or of the human's action; of a plan that was cut, up
+    to when it still holds.
     """
 
     what: str
@@ -86,7 +87,7 @@ def ticks(notes: Sequence[Note], tick: float) -> list[float]:
         first = next((note.meant for note in turn if note.what == PLANNED), None)
         if first is None:
             continue
-        decided = [(note.when, note.meant) for note in turn if note.what in (PLANNED, CANCELLED)]
+        decided = [(note.when, note.meant) for note in turn if note.what in (PLANNED, CUT, CANCELLED)]
         times = [when for when, _ in decided]
         late = {int((note.meant - first) / tick) for note in turn if note.what == SOUNDED and note.when - note.meant > tick}
         for number in range(int((max(note.meant for note in turn) - first) / tick)):

@@ -54,6 +54,11 @@ class Event(NamedTuple):
 START_EVENT = Event(0, START)
 
 
+def subject(action: int) -> int:
+    """What an action is about: a key 0..127, or the pedal, 128."""
+    return action % PITCHES if action < SUSTAIN_DOWN else PITCHES
+
+
 class Timed(NamedTuple):
     """An action at an absolute time in seconds, with a MIDI velocity (0 unless a note-on)."""
 

@@ -3,7 +3,7 @@
 A model that takes milliseconds an event falls behind a stuck or hostile sender, or behind anybody while it recovers from a fault.
 What the human plays meanwhile is kept as it is up to ``MOST_ACTIONS``. Beyond that it is replaced by what it comes to (``net``):
 the last release of every key that was down, the last strike of every key that is down now, and the pedal as it is. Of more than
-``MOST_COMMANDS`` the oldest go. What the player did in answer (``Reaction``) is never left out: that is what sounded.
+``MOST_COMMANDS`` the oldest go. What the player did in answer is never left out: that is what sounded.
 """
 
 from __future__ import annotations
@@ -12,24 +12,16 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import NamedTuple
 
-from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
-from perceivers_live.performer import Reaction
+from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
+from perceivers_live.performer import Played
 
 log = logging.getLogger(__name__)
 MOST_ACTIONS = 1024  # ten seconds of the densest playing, and less than a second of the bundled model's time
 MOST_COMMANDS = 64
 Command = Callable[[], None]
-
-
-class Played(NamedTuple):
-    """What the human did, and what the player did for it at once."""
-
-    actions: Sequence[Timed]
-    reaction: Reaction
 
 
 class _Next(Enum):
@@ -76,7 +68,7 @@ class Inbox:
             self._woken = True
             self._order.put(_Next.WAKE)
 
-    def get(self, timeout: float | None = None) -> Played | Command | None:
+    def get(self, timeout: float | None = None) -> list[Played] | Command | None:
         """The next, after waiting ``timeout`` seconds at most (None: for ever). Raises ``queue.Empty``."""
         following = self._order.get(timeout=timeout)
         if following is _Next.END:
@@ -87,13 +79,13 @@ class Inbox:
         with self._lock:
             if following is _Next.COMMAND:
                 return self._commands.popleft()
-            played = together(self._music.popleft())
+            played = self._music.popleft()
             self._growing = self._growing and bool(self._music)
-            self._actions -= len(played.actions)
+            self._actions -= sum(len(one.actions) for one in played)
             self._flooded = self._flooded and self._actions > 0
             return played
 
-    def get_nowait(self) -> Played | Command | None:
+    def get_nowait(self) -> list[Played] | Command | None:
         """The next, if there is one. Raises ``queue.Empty``."""
         return self.get(0)
 
@@ -113,9 +105,11 @@ class Inbox:
 
     def _condense(self) -> None:
         """All the music that waits becomes what it comes to, where the first of it is."""
-        everything = together(one for batch in self._music for one in batch)
-        left = net(everything.actions)
-        self._music = deque([[everything._replace(actions=left)], *([] for _ in range(len(self._music) - 1))])
+        everything = [one for batch in self._music for one in batch]
+        left = net([one for played in everything for one in played.actions])
+        released = [one for played in everything for one in played.released]
+        outcome = Played(left, released, any(one.silenced for one in everything), everything[-1].passed)
+        self._music = deque([[outcome], *([] for _ in range(len(self._music) - 1))])
         self.left_out += self._actions - len(left)
         self._actions = len(left)
         if not self._flooded:
@@ -123,27 +117,12 @@ class Inbox:
         self._flooded = True
 
 
-def together(played: Iterable[Played]) -> Played:
-    """Several as one: the first interruption counts, which found the plan as it was; of later ones only what they released."""
-    actions: list[Timed] = []
-    released: list[Timed] = []
-    interruption = None
-    for one in played:
-        actions += one.actions
-        released += one.reaction.released
-        if interruption is None:
-            interruption = one.reaction.interruption
-        elif one.reaction.interruption is not None:
-            released += one.reaction.interruption.released
-    return Played(actions, Reaction(interruption, released))
-
-
 def net(actions: Sequence[Timed]) -> list[Timed]:
     """The fewest of these actions that lead from the same keys and pedal down to the same, the latest of each, in order."""
-    begins: dict[int, bool] = {}  # key, or PITCHES for the pedal -> whether it was down before
-    last: dict[tuple[int, bool], int] = {}  # key and whether it goes down -> the last time that it does
+    begins: dict[int, bool] = {}  # key or pedal -> whether it was down before
+    last: dict[tuple[int, bool], int] = {}  # it, and whether it goes down -> the last time that it does
     for index, one in enumerate(actions):
-        key = one.action % PITCHES if one.action < NOTE_OFF + PITCHES else PITCHES
+        key = subject(one.action)
         down = one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
         begins.setdefault(key, not down)
         last[key, down] = index

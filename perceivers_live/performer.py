@@ -15,6 +15,7 @@ import dataclasses
 import enum
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from engine.codec import spell
 from engine.engine import RECENT, Engine, Snapshot
-from engine.events import MAX_WAIT, NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed
+from engine.events import MAX_WAIT, NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
 from perceivers_live.config import PhraseSettings
@@ -30,18 +31,22 @@ from perceivers_live.controls import Controls
 from perceivers_live.controls import Snapshot as Values
 from perceivers_live.pace import correction, share
 from perceivers_live.phrases import PhraseDetector
-from perceivers_live.player import Interruption, Planned, Player
+from perceivers_live.player import Planned, Player
 from perceivers_live.timeline import LONGEST_SILENCE, Timeline
-from perceivers_live.turns import Turn
+from perceivers_live.turns import Own, Turn
 
 log = logging.getLogger(__name__)
 
 KEPT_ON_CHANGE = 0.03  # seconds of the plan that survive a turned control
+KEPT_ON_ACTION = 3.0  # decisions' time of the plan that survives an action of the human's
 SHORTEST_REPLY, LONGEST_REPLY = 2.0, 60.0  # seconds
 LINGERING = 4.0  # seconds that a duet may go on after the human's phrase, until a good end comes
+A_MOMENT = 0.001  # seconds
 DUET_NOTES = 3  # of the human's, before a duet begins
 CROWD = 40  # events at one moment, after which time has to go on
-DECISION = 0.01  # seconds that a decision may take
+DECISION = 0.01  # seconds that a decision takes, as long as that is not known
+QUICKEST, SLOWEST = 0.005, 0.04  # what is believed of it, in seconds
+DECISIONS = 32  # the last ones, of which the slowest counts
 PATIENCE = 6  # decisions in a row, of which all but the last may be left to the human
 CLOSING_TIME = 150  # steps that the model has to release its last notes by itself
 
@@ -51,11 +56,13 @@ class State(enum.Enum):
     PLAYING = "playing"
 
 
-class Reaction(NamedTuple):
-    """What an action of the human's made the player do at once."""
+class Played(NamedTuple):
+    """What the human did, and what the player did for it at once."""
 
-    interruption: Interruption | None = None  # it was silenced
-    released: Sequence[Timed] = ()  # or it only gave up keys that the human struck
+    actions: Sequence[Timed] = ()
+    released: Sequence[Timed] = ()  # by the machine: the keys that the human struck, or everything
+    silenced: bool = False  # everything
+    passed: int = 0  # events that the machine had sounded before that, ever
 
 
 class Memory(NamedTuple):
@@ -90,40 +97,101 @@ class Performer:
         self._seen = controls.snapshot()  # the values that the plan was made with
         self._waiting = False  # the machine gave way: it begins again when it is asked to, a duet with a new phrase as well
         self._stopped = False  # by the transport of whoever gives the beat
+        self._took: deque[float] = deque(maxlen=DECISIONS)
+        self._waited = False  # for the human's last action to be told
+
+    def took(self, seconds: float) -> None:
+        """A decision took so long. The next ones are made with as much time to spare."""
+        self._took.append(seconds)
+
+    @property
+    def _decision(self) -> float:
+        """Seconds until what is decided now can sound."""
+        return min(max(max(self._took, default=DECISION), QUICKEST), SLOWEST)
 
     # What happened.
 
-    def react(self, actions: Sequence[Timed]) -> Reaction:
+    def react(self, actions: Sequence[Timed]) -> Played:
         """The part of hearing that cannot wait for the engine: silences the machine at a key press where it only responds, and
         else makes room for the key.
         """
-        given_up = self._player.make_room(actions)
-        if self._gives_way_to(actions):
-            return Reaction(self._player.interrupt(actions[0].time), given_up)
-        return Reaction(None, given_up)
+        with self._player.changed:  # so that nothing sounds meanwhile
+            passed, released = self._player.passed, self._player.make_room(actions, self._until(actions))
+            silenced = self._gives_way_to(actions)
+            if silenced:
+                released += self._player.interrupt(actions[0].time).released
+        return Played(actions, released, silenced, passed)
+
+    def hush(self, now: float) -> Played:
+        """Silence at once, without waiting for the engine either, as if the human had asked for it by playing."""
+        with self._player.changed:
+            passed, released = self._player.passed, self._player.interrupt(now).released
+        return Played((), released, True, passed)
 
     def _gives_way_to(self, actions: Sequence[Timed]) -> bool:
         struck = any(one.action < NOTE_OFF for one in actions)
         return struck and self.state is State.PLAYING and self._controls.snapshot()["mode"] in ("respond", "listen")
 
-    def hear(self, actions: Sequence[Timed], reaction: Reaction | None = None) -> None:
-        """The human's actions, in time order, at the times they were played; ``reaction``: what ``react`` returned for them, if
-        it was called already.
-        """
-        if reaction is None:
-            reaction = self.react(actions)
-        released = [*reaction.released, *(reaction.interruption.released if reaction.interruption is not None else ())]
+    def hear(self, played: Sequence[Played]) -> None:
+        """What ``react`` returned, in that order; the actions are at the times at which they were played."""
+        actions = [one for part in played for one in part.actions]
         since: Sequence[Timed] = ()
-        if reaction.interruption is not None or self._gives_way_to(actions):  # or a reply has begun since
-            since = self._stop(actions[0].time if actions else -math.inf)
+        if any(part.silenced for part in played) or self._gives_way_to(actions):  # a reply may have begun since
+            since = self._player.interrupt(actions[0].time if actions else self.timeline.time(0)).released
+            self._enter(State.LISTENING)
             self._detector.reset()
-        elif self.state is State.PLAYING:
-            self._rewind(self._player.cancel())
-            if any(one.action < NOTE_OFF for one in actions):
-                self._turn.closing = None  # a duet goes on
+        elif self.state is State.PLAYING and any(one.action < NOTE_OFF for one in actions):
+            self._turn.closing = None  # a duet goes on
         for one in actions:
             self._follow(one)
-        self.timeline.absorb([*sorted([*released, *actions], key=lambda one: one.time), *since])
+        self._remember(played, since)
+
+    def _until(self, actions: Sequence[Timed]) -> float:
+        """Up to when the plan holds all the same: about then it will have been made anew."""
+        if not actions:
+            return -math.inf
+        return actions[-1].time - float(self._controls.snapshot()["input_offset_ms"]) / 1000 + KEPT_ON_ACTION * self._decision
+
+    def _remember(self, played: Sequence[Played], since: Sequence[Timed]) -> None:
+        """The human's actions and what was released for them become history, in the order in which they and the machine's events
+        sounded; then ``since``. What is left of the plan comes after it.
+        """
+        actions = [one for part in played for one in part.actions]
+        passed, sounded, last = self._player.settle(actions, self._until(actions))
+        own = [one for one in self._turn.since(self.timeline.floor) if one.position <= last and one.event.action != REST]
+        done = sum(one.position <= sounded for one in own)
+        known = first = max(0, done - passed + min((part.passed for part in played), default=passed))
+        told: list[Timed] = []
+        machines: dict[int, int] = {}  # positions of the machine's events: by what place they are told at
+
+        def machine(until: int) -> None:
+            nonlocal known
+            for one in own[known:until]:
+                machines[len(told)] = one.position
+                told.append(self._timed(one))
+            known = max(known, until)
+
+        for part in played:
+            machine(done - passed + part.passed)
+            told += [*part.released, *part.actions]
+        machine(done)
+        told += since
+        past = len(told)
+        machine(len(own))
+        self._rewind(own[first - 1].position if first else 0)
+        begin = self._engine.position
+        events, places = self.timeline.spell(told)
+        for index in machines:
+            position, step = places[index]
+            if index == 0 or places[index - 1].position < position:
+                self._turn.add(position, step, events[position - begin - 1])
+        self._player.renumber({position: places[index].position for index, position in machines.items()})
+        self.timeline.take(events, floor=places[past - 1].position if past else begin)
+
+    def _timed(self, own: Own) -> Timed:
+        """When and how an event of the machine's is heard."""
+        action, velocity = own.event.action, own.event.velocity
+        return Timed(self.timeline.time(own.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
 
     def _follow(self, one: Timed) -> None:
         """An action of the human's as a part of a phrase, maybe of another one than the last was."""
@@ -160,6 +228,7 @@ class Performer:
         self._player.interrupt(now)
         self._detector.reset()
         self._enter(State.LISTENING)
+        self._turn.rewind(0)
         self.timeline.forget()
 
     def recover(self, now: float) -> None:
@@ -186,6 +255,7 @@ class Performer:
         """Goes on from a saved state, as if nothing had happened since; what sounded then does not sound now."""
         self._silence(now)
         self._detector.reset()
+        self._turn.rewind(0)
         self._engine.restore(memory.snapshot)
         self._session = memory.seed
         self.timeline.resume(now - memory.silence)
@@ -207,6 +277,9 @@ class Performer:
                 return begin
             self._begin(now)
             return now
+        self._waited = self._player.unsettled and not self._waited
+        if self._waited:
+            return now + A_MOMENT  # to hear of it first; in a flood there is always more to hear
         if not self._may_play(controls):
             self._silence(now)
             return now
@@ -216,7 +289,7 @@ class Performer:
                 return now
             self._seen = controls
             self._rewind(self._player.cancel(after=now + KEPT_ON_CHANGE))
-        elif self._player.torn:
+        elif self._player.torn or self._player.unsettled:
             self._rewind(self._player.cancel())
         ahead = self.timeline.time(self._engine.step) - now
         lookahead = float(controls["lookahead_ms"]) / 1000
@@ -269,7 +342,7 @@ class Performer:
         """The next beat or bar, where that is asked for and there is one."""
         if self._beats is None or controls["start_on"] == "now":
             return None
-        ready = now + DECISION
+        ready = now + self._decision
         bar = controls["start_on"] == "bar"
         return self._beats.next_bar(ready, int(controls["beats_per_bar"])) if bar else self._beats.next_beat(ready)
 
@@ -285,7 +358,7 @@ class Performer:
         turn, engine = self._turn, self._engine
         self.timeline.begin(now)
         opening = turn.opening(own, engine.last)
-        earliest = now + DECISION - min(0.0, self._output_offset())
+        earliest = now + self._decision - min(0.0, self._output_offset())
         first = opening and not turn.strikes
         at_once = first and controls["mode"] != "duet"  # whoever hands over does not expect to wait
         if first and turn.start_at is not None and turn.start_at >= earliest:
@@ -354,11 +427,12 @@ class Performer:
         return [self.timeline.time(one.step) for one in self._turn.strikes]
 
     def _add(self, event: Event) -> None:
-        """An event of the machine's, into the engine and the plan."""
+        """An event of the machine's, into the plan, and while it waits there into the engine."""
+        position, step = self._engine.position + 1, self._engine.step + event.wait
+        self._turn.add(position, step, event)
+        at = self.timeline.time(step) + self._output_offset()
+        self._player.schedule([Planned(at, position, event.action, event.velocity)])
         self._engine.absorb([event])
-        self._turn.add(self._engine.position, self._engine.step, event)
-        at = self.timeline.time(self._engine.step) + self._output_offset()
-        self._player.schedule([Planned(at, self._engine.position, event.action, event.velocity)])
 
     def _release_all(self, earliest: float) -> None:
         """The last notes and the pedal, let go together."""

@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
-from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity
+from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity, subject
 from perceivers_live.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,14 @@ class Interruption(NamedTuple):
     released: Sequence[Timed]
 
 
+class Standing(NamedTuple):
+    """How far the plan got."""
+
+    passed: int  # events that sounded, ever
+    sounded: int  # position of the last of them
+    last: int  # position of the last event that sounded or is going to
+
+
 class Player:
     """The plan and its way out. Safe to use from any thread; the plan is in time order, and so is the output."""
 
@@ -51,28 +60,33 @@ class Player:
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         self.sounded: int | None = None  # position of the last event that sounded; None: there has been no plan
+        self.passed = 0  # events that sounded, ever
         self._open = False
         self._last = float("-inf")  # planned time of that event
         self._unheard = False  # whether the last event found no open port
         self.torn = False  # whether the plan does not fit what sounds any more, and was dropped: it has to be made anew
+        self.unsettled = False  # whether the human has done something that the plan does not know of
         self.played = self.late = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     def begin(self, position: int) -> None:
         """A new plan starts after ``position``."""
         with self._lock:
-            self.sounded, self._open, self.torn = position, True, False
+            self.sounded, self._open = position, True
+            self.torn = self.unsettled = False
 
     def end(self) -> None:
         """There is no plan any more; nothing can be scheduled until the next one begins."""
         with self._lock:
             self._plan.clear()
-            self._open = self.torn = False
+            self._open = self.torn = self.unsettled = False
 
     def schedule(self, events: Iterable[Planned]) -> None:
-        """Appends to the plan; an event earlier than its predecessor is moved up to it."""
+        """Appends to the plan; an event earlier than its predecessor is moved up to it. What was decided before the plan was cut
+        short is left out.
+        """
         with self.changed:
-            for event in events if self._open and not self.torn else ():  # interrupted since it was decided
+            for event in events if self._open and not (self.torn or self.unsettled) else ():
                 self._plan.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
             self.changed.notify()
 
@@ -83,7 +97,7 @@ class Player:
         with self._lock:
             while self._plan and self._plan[-1].time > after:
                 self._plan.pop()
-            self.torn = False
+            self.torn = self.unsettled = False
             return self._plan[-1].position if self._plan else self.sounded
 
     def interrupt(self, now: float) -> Interruption:
@@ -97,14 +111,40 @@ class Player:
                 self.sounded, [one for one in released if one.action != SUSTAIN_UP or not self.ledger.humans_pedal]
             )
 
-    def make_room(self, actions: Sequence[Timed]) -> list[Timed]:
-        """Takes note of the human's actions, for which the plan has to be made anew, and gives up the keys that we hold; returns
-        the releases sent.
+    def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
+        """Takes note of the human's actions and gives up the keys that we hold; returns the releases sent. The plan has to be
+        made anew. What is due by ``until`` stays meanwhile, up to the first event for a key, or the pedal, that the human moves.
         """
         with self._lock:
             if actions and self._open:
-                self._tear()
+                self._shorten(actions, until)
+                self.unsettled = True
             return self._told([released for one in actions for released in self.ledger.human(one)])
+
+    def settle(self, actions: Sequence[Timed], until: float) -> Standing:
+        """The same actions have reached whoever plans, and the plan, as far as it stays, can be added to again. Its events may
+        have other positions in the history now: see ``renumber``.
+        """
+        with self._lock:
+            self._shorten(actions, until)
+            self.torn = self.unsettled = False
+            sounded = self.sounded or 0
+            return Standing(self.passed, sounded, self._plan[-1].position if self._plan else sounded)
+
+    def renumber(self, positions: Mapping[int, int]) -> None:
+        """The history was told anew: events of the plan, or what has sounded of it by now, have other positions. One that has
+        none is dropped.
+        """
+        with self._lock:
+            kept = [one._replace(position=positions[one.position]) for one in self._plan if one.position in positions]
+            self._plan = deque(kept)
+            if self.sounded is not None:
+                self.sounded = positions.get(self.sounded, self.sounded)
+
+    def _shorten(self, actions: Sequence[Timed], until: float) -> None:
+        moved = {subject(one.action) for one in actions}
+        stays = list(takewhile(lambda one: one.time <= until and subject(one.action) not in moved, self._plan))
+        self._plan = deque(stays)
 
     def planned(self) -> int:
         """Events that have not sounded yet."""
@@ -151,6 +191,7 @@ class Player:
             sent = False
         self._unheard = not sent
         self.sounded, self._last = event.position, event.time
+        self.passed += 1
         if sent:
             self.played += 1
             self.lateness.append(now - event.time)

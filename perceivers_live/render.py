@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from engine.engine import Engine
-from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
+from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
 from perceivers_live.ledger import Ledger
@@ -56,7 +56,7 @@ def render(
         now = max(now, min(times))
         player.play_due(now)
         if waiting and waiting[-1].time <= now:
-            performer.hear([waiting.pop()])
+            performer.hear([performer.react([waiting.pop()])])
     return played
 
 
@@ -68,11 +68,11 @@ def recent(timed: Sequence[Timed], seconds: float | None) -> list[Timed]:
     for one in timed:
         if one.time < begin:
             continue
-        subject = one.action % PITCHES if one.action < SUSTAIN_DOWN else PITCHES
+        about = subject(one.action)
         if one.action < NOTE_OFF or one.action == SUSTAIN_DOWN:
-            heard.add(subject)
+            heard.add(about)
             kept.append(one)
-        elif subject in heard:
-            heard.discard(subject)
+        elif about in heard:
+            heard.discard(about)
             kept.append(one)
     return kept

@@ -26,7 +26,7 @@ from perceivers_live.config import Settings
 from perceivers_live.controls import Controls
 from perceivers_live.echo import EchoGuard
 from perceivers_live.hearing import Hearing
-from perceivers_live.inbox import Inbox, Played
+from perceivers_live.inbox import Inbox
 from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.memories import Memories
 from perceivers_live.midi_map import MidiMap
@@ -34,7 +34,7 @@ from perceivers_live.midi_map_file import Binding
 from perceivers_live.osc import OscServer
 from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import OscQueryServer
-from perceivers_live.performer import Memory, Performer, Reaction, State
+from perceivers_live.performer import Memory, Performer, Played, State
 from perceivers_live.player import Player, PlayerThread
 
 log = logging.getLogger(__name__)
@@ -98,11 +98,11 @@ class Session:
             if self._stopping.is_set():
                 return
             heard = self._hearing.feed(now, message)
-            reaction = self.performer.react(heard.actions) if heard.actions else Reaction()
+            played = self.performer.react(heard.actions) if heard.actions else Played()
             if heard.thru:
                 self._pass_on(message, releases_only=not self._controls.get("thru"))
             if heard.actions:
-                self._inbox.put(Played(heard.actions, reaction))
+                self._inbox.put(played)
                 for one in heard.actions:
                     self._on_human(one)
             if heard.takeover:
@@ -116,7 +116,7 @@ class Session:
         """The input has gone away: the keys that were held on it are up."""
         actions = self._hearing.close(now)
         if actions:
-            self._inbox.put(Played(actions, self.performer.react(actions)))
+            self._inbox.put(self.performer.react(actions))
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
@@ -124,7 +124,7 @@ class Session:
 
     def _moved(self, change: Transport) -> None:
         if change is Transport.STOPPED:  # stop means silence, now
-            self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
+            self._inbox.put(self.performer.hush(time.perf_counter()))
         self._later(lambda now: self.performer.transport(change, now))
 
     def _pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
@@ -156,7 +156,7 @@ class Session:
         """The commands without arguments."""
 
         def panic() -> None:
-            self._inbox.put(Played([], Reaction(self.player.interrupt(time.perf_counter()))))
+            self._inbox.put(self.performer.hush(time.perf_counter()))
             self._later(self.performer.give_way)  # a solo would begin again at once
             self.ledger.reset()
 
@@ -286,7 +286,10 @@ class Session:
     def _turn(self) -> None:
         """One round of the performer: work if there is any, else wait for something to happen."""
         try:
-            due = self.performer.work(time.perf_counter())
+            began = time.perf_counter()
+            due = self.performer.work(began)
+            if due is not None and due <= began:
+                self.performer.took(time.perf_counter() - began)
             self._take(None if due is None else due - time.perf_counter())
         except Exception as error:
             log.exception("the engine failed; silent until it has recovered")
@@ -298,12 +301,12 @@ class Session:
         must go on in a flood, or what it has struck would hang.
         """
         item = self._next(wait)
-        if isinstance(item, Played):
-            self.performer.hear(item.actions, item.reaction)
+        if isinstance(item, list):
+            self.performer.hear(item)
         elif item is not None:
             item()
 
-    def _next(self, wait: float | None) -> Played | Callable[[], None] | None:
+    def _next(self, wait: float | None) -> list[Played] | Callable[[], None] | None:
         """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
         end, warm_for = None if wait is None else time.perf_counter() + wait, self._engine.runtime.warm_for
         while True:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from engine.codec import spell, to_step
 from engine.engine import Engine
-from engine.events import NO_VELOCITY, NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, Timed, velocity_bin
-from engine.sounding import PEDAL
+from engine.events import NO_VELOCITY, NOTE_OFF, STEPS_PER_SECOND, SUSTAIN_DOWN, Event, Timed, subject, velocity_bin
 
 LONGEST_SILENCE = 500  # steps; a longer one in the history is shortened to this
+
+
+class Place(NamedTuple):
+    """Where an action is in the history. One that changes nothing is left out of it, and has its predecessor's place."""
+
+    position: int
+    step: int
 
 
 class Timeline:
@@ -41,28 +48,37 @@ class Timeline:
         self.origin, self.floor = newest - self.engine.step / STEPS_PER_SECOND, self.engine.position
 
     def absorb(self, actions: Sequence[Timed]) -> None:
-        """What sounded, in time order. What seems to have been earlier than the newest event counts as at the same moment. What
-        changes nothing is left out: the release of a key that is up, and the pedal's second foot.
+        """What sounded, in time order: see ``spell``."""
+        self.take(self.spell(actions)[0])
+
+    def spell(self, actions: Sequence[Timed]) -> tuple[list[Event], list[Place]]:
+        """The events that tell of these actions, which are in time order, after the newest event, and each action's place then.
+        What seems to have been earlier than the newest event counts as at the same moment. What changes nothing is left out: the
+        release of a key that is up, and the pedal's second foot. A silence that is too long is shortened.
         """
-        events = []
-        step = self.engine.step
+        events: list[Event] = []
+        places = []
+        position, step = self.engine.position, self.engine.step
         down = set(np.flatnonzero(self.engine.sounding.since >= 0).tolist())  # keys and pedal
         for one in actions:
-            subject = one.action % PITCHES if one.action < SUSTAIN_DOWN else PEDAL
-            presses = one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
-            if one.action >= NOTE_OFF and presses == (subject in down):
-                continue
-            (down.add if presses else down.discard)(subject)
-            if self.origin is None:
-                self.origin = one.time - step / STEPS_PER_SECOND
-            at = max(step, self.step(one.time))
-            if at - step > LONGEST_SILENCE:
-                self.origin += (at - step - LONGEST_SILENCE) / STEPS_PER_SECOND
-                at = step + LONGEST_SILENCE
-            events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
-            step = at
-        self.floor = self.engine.position + len(events)  # the engine has them in its history even if its runtime fails
-        self.engine.absorb(events)
+            about, presses = subject(one.action), one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
+            if one.action < NOTE_OFF or presses != (about in down):
+                (down.add if presses else down.discard)(about)
+                if self.origin is None:
+                    self.origin = one.time - step / STEPS_PER_SECOND
+                at = max(step, self.step(one.time))
+                if at - step > LONGEST_SILENCE:
+                    self.origin += (at - step - LONGEST_SILENCE) / STEPS_PER_SECOND
+                    at = step + LONGEST_SILENCE
+                events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
+                step = at
+            places.append(Place(position + len(events), step))
+        return events, places
+
+    def take(self, events: Sequence[Event], floor: int | None = None) -> None:
+        """Appends what ``spell`` made; up to position ``floor`` (None: all of it) it has sounded."""
+        self.floor = self.engine.position + len(events) if floor is None else floor
+        self.engine.absorb(events)  # which has them in its history even if its runtime fails
 
     def rewind(self, position: int | None) -> None:
         """Back to the last event of the plan that sounded, or to ``floor``, whichever came later."""

@@ -41,6 +41,10 @@ class Turn:
         while self._own and self._own[-1].position > position:
             self._own.pop()
 
+    def since(self, position: int) -> list[Own]:
+        """What came after ``position``, oldest first."""
+        return [one for one in self._own if one.position > position]
+
     @property
     def strikes(self) -> list[Own]:
         """The machine's own note-ons, oldest first, as far as they are remembered."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.codec import decode, encode_arrays
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.events import NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
+from engine.events import NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed, subject
 from engine.midi import MessageReader, message_of, write_file
 from engine.model import PerceiverS
 from engine.runtimes.pytorch import TorchRuntime
@@ -89,17 +89,17 @@ def picture(parts: Sequence[Sequence[Timed]], *, width: int = 1200, row: int = 5
     for part, colour in zip(parts, COLOURS, strict=False):
         began: dict[int, Timed] = {}
         for one in part:
-            subject = one.action % PITCHES if one.action < SUSTAIN_DOWN else SUSTAIN_DOWN
+            about = subject(one.action)
             if one.action < NOTE_OFF or one.action == SUSTAIN_DOWN:
-                began[subject] = one
+                began[about] = one
                 continue
-            start = began.pop(subject, None)
+            start = began.pop(about, None)
             if start is None:
                 continue
             left = (start.time - first) * scale
             right = max((one.time - first) * scale - 1, left + 1)
-            top = (HIGHEST - subject) * row if subject < PITCHES else height + row // 2
-            strength = start.velocity / 127 if subject < PITCHES else 0.2
+            top = (HIGHEST - about) * row if about < PITCHES else height + row // 2
+            strength = start.velocity / 127 if about < PITCHES else 0.2
             ink = tuple(round(255 - (255 - c) * (0.3 + 0.7 * strength)) for c in colour)
             pen.rectangle((left, top, right, top + row - 2), ink)
     return image

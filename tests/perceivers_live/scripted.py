@@ -39,7 +39,7 @@ from perceivers_live.clock import Beats
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
 from perceivers_live.ledger import Ledger, Voicing
-from perceivers_live.performer import Performer, Reaction, State
+from perceivers_live.performer import Performer, Played, State
 from perceivers_live.player import Player
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), window=64, slack=256)
@@ -292,8 +292,8 @@ class Stage:
             beats=beats,
             on_state=self.states.append,
         )
-        self._untold: list[tuple[Timed, Reaction]] = []
-        self._known = 0  # of what sounded, before that
+        self._untold: list[Played] = []
+        self._missed: list[Timed] = []  # what sounded that the performer does not know of
 
     def _voicing(self) -> Voicing:
         return Voicing(int(self.controls.get("transpose")), float(self.controls.get("loudness")))
@@ -341,34 +341,33 @@ class Stage:
             self.run(one.time)
             self._lift(one)
             try:
-                self.performer.hear([one])
+                self.performer.hear([self.performer.react([one])])
             finally:
                 self._press(one)
 
     def strike(self, one: Timed) -> None:
         """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
-        if not self._untold:
-            self._known = len(self.sounded)
+        known = len(self.sounded)
         self._lift(one)
-        self._untold.append((one, self.performer.react([one])))
+        self._untold.append(self.performer.react([one]))
         self._press(one)
+        self._missed += self.sounded[known:]
 
     def work_first(self, work: Callable[[], object]) -> None:
-        """The performer does a piece of work, and only then hears what it missed. What it silences for a reason of its own is
-        remembered before that.
+        """The performer does a piece of work, and only then hears what it missed. If it ends the turn for a reason of its own,
+        all of that is remembered first.
         """
         count = len(self.sounded)
         work()
-        if self._untold:
-            self.sounded[self._known :] = [*self.sounded[count:], *self.sounded[self._known : count]]
+        if self._untold and self.sounded[count:]:
+            missed = {id(one) for one in self._missed}
+            self.sounded[:] = [*(one for one in self.sounded if id(one) not in missed), *self._missed]
 
     def catch_up(self) -> None:
         """The performer hears all that it missed, together, as in a session."""
-        missed, self._untold = self._untold, []
+        missed, self._untold, self._missed = self._untold, [], []
         if missed:
-            interruption = next((reaction.interruption for _, reaction in missed if reaction.interruption is not None), None)
-            released = [timed for _, reaction in missed for timed in reaction.released]
-            self.performer.hear([one for one, _ in missed], Reaction(interruption, released))
+            self.performer.hear(missed)
 
     def _lift(self, one: Timed) -> None:
         if NOTE_OFF <= one.action < SUSTAIN_DOWN:

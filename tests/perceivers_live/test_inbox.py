@@ -15,17 +15,16 @@ from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader
-from perceivers_live.inbox import MOST_ACTIONS, MOST_COMMANDS, Inbox, Played, net, together
-from perceivers_live.performer import Reaction
-from perceivers_live.player import Interruption
+from perceivers_live.inbox import MOST_ACTIONS, MOST_COMMANDS, Inbox, net
+from perceivers_live.performer import Played
 
 MESSAGES = st.tuples(st.sampled_from((0x80, 0x90)), st.integers(60, 63), st.sampled_from((0, 64, 100)))
 PEDALS = st.tuples(st.just(0xB0), st.sampled_from((64, 121, 123)), st.sampled_from((0, 127)))
 STREAMS = st.lists(MESSAGES | PEDALS, max_size=60)
 
 
-def played(*actions: Timed, interruption: Interruption | None = None, released: Iterable[Timed] = ()) -> Played:
-    return Played(actions, Reaction(interruption, list(released)))
+def played(*actions: Timed, released: Iterable[Timed] = (), silenced: bool = False, passed: int = 0) -> Played:
+    return Played(actions, list(released), silenced, passed)
 
 
 def key(time: float, pitch: int = 60, velocity: int = 64) -> Timed:
@@ -40,7 +39,10 @@ def everything(inbox: Inbox) -> list[Any]:
             item = inbox.get_nowait()
         except queue.Empty:
             return found
-        found += item.actions if isinstance(item, Played) else [item() if item is not None else "end"]
+        if isinstance(item, list):
+            found += [one for part in item for one in part.actions]
+        else:
+            found.append(item() if item is not None else "end")
 
 
 class Piano:
@@ -80,24 +82,8 @@ def test_actions_that_follow_each_other_come_out_together_but_not_across_a_comma
     inbox.put(lambda: None)
     inbox.put(played(key(3, 62)))
     first, _, last = inbox.get(), inbox.get(), inbox.get()
-    assert isinstance(first, Played)
-    assert isinstance(last, Played)
-    assert (first.actions, last.actions) == ([key(1), key(2, 61)], [key(3, 62)])
-
-
-def test_the_first_interruption_counts_and_no_release_is_lost() -> None:
-    ours = [key(1, 70, 0), key(1, 71, 0), key(2, 72, 0), key(3, 73, 0)]
-    one = together(
-        [
-            played(key(0), released=ours[:1]),
-            played(key(1, 61), interruption=Interruption(7, ours[1:2])),
-            played(interruption=Interruption(None, ours[2:3])),
-            played(key(3, 62), released=ours[3:]),
-        ]
-    )
-    assert one.actions == [key(0), key(1, 61), key(3, 62)]
-    assert one.reaction.interruption == Interruption(7, ours[1:2])
-    assert sorted([*one.reaction.released, *ours[1:2]]) == ours
+    assert first == [played(key(1)), played(key(2, 61))]
+    assert last == [played(key(3, 62))]
 
 
 def test_waking_it_often_wakes_it_once() -> None:
@@ -116,7 +102,7 @@ def test_an_empty_one_waits_as_long_as_asked_and_for_whoever_puts() -> None:
     with pytest.raises(queue.Empty):
         inbox.get(0.01)
     threading.Timer(0.05, lambda: inbox.put(played(key(1)))).start()
-    assert inbox.get() == played(key(1))._replace(actions=[key(1)])
+    assert inbox.get() == [played(key(1))]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs a signal")
@@ -154,7 +140,7 @@ def test_a_flood_is_bounded_and_its_outcome_survives(caplog: pytest.LogCaptureFi
         message = chance.choice(((0x90, pitch, 1 + i % 127), (0x80, pitch, 0), (0xB0, 64, chance.choice((0, 127)))))
         actions = reader.feed(time, message)
         piano.play(actions)
-        inbox.put(Played(actions, Reaction()))
+        inbox.put(Played(actions))
         assert inbox.qsize() <= MOST_ACTIONS
     left = everything(inbox)
     assert len(left) <= MOST_ACTIONS
@@ -176,13 +162,13 @@ def test_releases_of_what_was_held_before_the_flood_survive() -> None:
 
 def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
     inbox, ours = Inbox(), [key(i, 70 + i, 0) for i in range(3)]
-    inbox.put(played(key(0, 60), interruption=Interruption(7, ours[:1]), released=ours[1:2]))
+    inbox.put(played(key(0, 60), released=ours[:2], silenced=True, passed=5))
     for i in range(MOST_ACTIONS):
-        inbox.put(played(key(2 + i, 62), key(2 + i, 62, 0)))
-    inbox.put(played(key(9, 63), released=ours[2:]))
-    item = inbox.get()
-    assert isinstance(item, Played)
-    assert item.reaction == Reaction(Interruption(7, ours[:1]), ours[1:])
+        inbox.put(played(key(2 + i, 62), key(2 + i, 62, 0), passed=6))
+    inbox.put(played(key(9, 63), released=ours[2:], passed=7))
+    first, *rest = [part for item in (inbox.get(),) if isinstance(item, list) for part in item]
+    assert (first.released, first.silenced) == (ours[:2], True)
+    assert [one for part in rest for one in part.released] == ours[2:]
 
 
 def test_the_newest_commands_survive_a_flood_of_commands() -> None:
@@ -198,7 +184,7 @@ def test_a_flood_across_commands_keeps_both(caplog: pytest.LogCaptureFixture) ->
     for i in range(20 * MOST_ACTIONS):
         actions = reader.feed(float(i), (0x90, i % 100, 64))
         piano.play(actions)
-        inbox.put(Played(actions, Reaction()))
+        inbox.put(Played(actions))
         if i % 100 == 0:
             inbox.put(lambda i=i: i)  # type: ignore[misc]
     assert inbox.qsize() <= MOST_ACTIONS + MOST_COMMANDS
@@ -252,8 +238,9 @@ def test_threads_may_put_at_once_and_nothing_is_lost_or_stuck() -> None:
     piano = Piano()
     while not all(event.is_set() for event in done):
         item = inbox.get(20.0)
-        if isinstance(item, Played):
-            piano.play(item.actions)
+        if isinstance(item, list):
+            for part in item:
+                piano.play(part.actions)
         elif item is not None:
             item()
     for thread in threads:

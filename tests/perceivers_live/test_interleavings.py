@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.clock import Transport
 from perceivers_live.controls import CONTROLS, Control
-from perceivers_live.performer import Memory, Reaction
+from perceivers_live.performer import Memory
 from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, restless, steady, unbalanced
 
 MUSICIANS = [improviser, restless, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
@@ -149,10 +149,10 @@ class Performance(RuleBasedStateMachine):
 
     @rule()
     def panic(self) -> None:
-        interruption = self.stage.player.interrupt(self.stage.now)
+        hushed = self.stage.performer.hush(self.stage.now)
         self.stage.player.ledger.reset()
         assert not self.stage.port.sounding
-        self.do(lambda: self.stage.performer.hear([], Reaction(interruption)))
+        self.do(lambda: self.stage.performer.hear([hushed]))
         self.command(self.stage.performer.give_way)
 
     @rule(change=st.sampled_from(Transport))

@@ -76,7 +76,7 @@ def test_steps_do_not_drift_over_a_long_session() -> None:
 def test_actions_heard_together_are_remembered_as_if_one_by_one() -> None:
     one_by_one, together = Stage(), Stage()
     one_by_one.hear(*CALL)
-    together.performer.hear(CALL)
+    together.performer.hear([together.performer.react([one]) for one in CALL])
     assert one_by_one.history() == together.history()
     assert np.array_equal(one_by_one.engine.hidden(), together.engine.hidden())
 
@@ -252,7 +252,7 @@ def test_an_interruption_that_the_callback_has_made_already_comes_to_the_same() 
     here.hear(key)
     reaction = before.performer.react([key])
     before.performer.work(before.now)  # the performer was busy, and does not know yet
-    before.performer.hear([key], reaction)
+    before.performer.hear([reaction])
     before.sounded.append(key)
     assert here.history() == before.history()
     check_memory(before)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.ledger import Ledger
-from perceivers_live.player import LATE, Planned, Player, PlayerThread
+from perceivers_live.player import LATE, Planned, Player, PlayerThread, Standing
 from tests.perceivers_live.scripted import Synthesizer
 
 PATIENCE = 10.0  # seconds; only ends a wait for what never comes
@@ -168,15 +168,16 @@ def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> 
     assert player.interrupt(3.0) == (5, [])
 
 
-def test_what_the_human_does_tears_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+    key = [Timed(1.1, NOTE_ON + 60, 80)]
     player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
     player.play_due(1.0)
-    assert player.make_room([Timed(1.1, NOTE_ON + 60, 80)]) == [Timed(1.1, NOTE_OFF + 60)]
-    assert player.torn
+    assert player.make_room(key) == [Timed(1.1, NOTE_OFF + 60)]
+    assert player.unsettled
     player.schedule([on(1.3, 3, 64)])  # decided before that was known
     player.play_due(2.0)
     assert synthesizer.note_ons == [60]
-    assert player.cancel() == 1
+    assert player.settle(key, 1.1) == Standing(1, 1, 1)
     player.schedule([on(2.1, 2, 64), on(2.2, 3, 60)])
     player.play_due(2.1)
     assert synthesizer.note_ons == [60, 64]
@@ -185,9 +186,36 @@ def test_what_the_human_does_tears_the_plan_until_it_is_made_anew(player: Player
     assert player.cancel() == 2
 
 
-def test_without_a_plan_the_human_tears_nothing(player: Player) -> None:
+def test_what_is_due_by_then_stays_unless_it_is_about_what_the_human_moves(player: Player, synthesizer: Synthesizer) -> None:
+    plan = [on(1.0, 1, 60), on(1.1, 2, 62), off(1.2, 3, 60), on(1.3, 4, 64)]
+    player.schedule(plan)
+    player.play_due(1.0)
+    action = [Timed(1.0, NOTE_ON + 70, 80)]
+    player.make_room(action, until=1.2)
+    player.play_due(1.1)
+    assert player.settle(action, 1.2) == Standing(2, 2, 3)
+    player.play_due(2.0)
+    assert synthesizer.messages[-1][:2] == (0x80, 60)
+    player.begin(4)
+    player.schedule([on(3.0, 5, 72), on(3.1, 6, 74), on(3.2, 7, 76)])
+    player.make_room([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
+    player.play_due(4.0)
+    assert synthesizer.note_ons[-1] == 72  # and what would have followed the key's was planned with it
+
+
+def test_events_that_get_another_place_in_the_history_keep_it_when_they_sound(player: Player) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62), on(1.2, 3, 64)])
+    player.play_due(1.0)
+    player.renumber({1: 2, 2: 4})
+    assert player.sounded == 2
+    player.play_due(2.0)
+    assert (player.sounded, player.passed) == (4, 2)
+
+
+def test_without_a_plan_there_is_nothing_to_settle(player: Player) -> None:
     player.end()
     player.make_room([Timed(1.1, NOTE_ON + 60, 80)])
+    assert not player.unsettled
     assert not player.torn
 
 
