@@ -49,6 +49,7 @@ from recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
 from remote import Remote, free_port
 
 from engine.events import NOTE_OFF as NOTES
+from engine.realtime import DRIVER, hurry
 from perceivers_live.bench import Row, machine, row
 
 TICKS = (0.01, 0.125)  # seconds
@@ -56,6 +57,13 @@ LOWEST = 20  # a key lower than the machine plays
 SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
 BUDGETS = {"key -> silence": 10.0, "key -> planned anew": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}
 LATENESS = {"idle": 1.0, "busy": 2.0}  # budget of what is sent, ms
+HOG = """
+import os
+if hasattr(os, "sched_setscheduler"):
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+while True:
+    pass
+"""
 ECHO = """
 import sys, rtmidi
 out, back = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "echo-out"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "echo-in")
@@ -80,6 +88,7 @@ class Human:
     def __init__(self) -> None:
         import rtmidi
 
+        hurry(DRIVER)  # as an audio program has it
         self._out, self._in = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "human-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "human-ear")
         self.begin()
         self._out.open_virtual_port("port")
@@ -160,7 +169,7 @@ def waited(condition: Callable[[], object], patience: float) -> bool:
 @contextlib.contextmanager
 def load(busy: bool) -> Iterator[str]:
     """One process on every core that does nothing, all the time; its name."""
-    command = [sys.executable, "-c", "while True: pass"]
+    command = [sys.executable, "-c", HOG]
     processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if busy else []
     try:
         yield "busy" if busy else "idle"

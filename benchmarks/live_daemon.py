@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, SOUNDED, Note
+from live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, RESTED, SOUNDED, Note
 
 from engine.events import REST, Timed
 from perceivers_live import session
 from perceivers_live.cli import main
 from perceivers_live.player import Planned, Player, Standing
+
+REST_TIME = 0.025  # seconds: the performer asks again within 20 ms
 
 
 class NotingPlayer(Player):
@@ -68,6 +70,14 @@ class NotingPlayer(Player):
             standing = super().settle(actions, until)
             self._cut(CANCELLED, until)
             return standing
+
+    def planned(self) -> int:
+        """Asked for by a performer that has nothing more to play for the time being: silence is decided on."""
+        left = super().planned()
+        if not left:
+            self._decided = time.perf_counter() + REST_TIME
+            self._note(RESTED, self._decided)
+        return left
 
     def _shorten(self, actions: Sequence[Timed], until: float) -> None:
         before = list(self._plan)

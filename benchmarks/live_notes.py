@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.events import NOTE_OFF, REST
 
-BEGAN, ENDED, PLANNED, SOUNDED, HUMAN = "began", "ended", "planned", "sounded", "human"
+BEGAN, ENDED, PLANNED, RESTED, SOUNDED, HUMAN = "began", "ended", "planned", "rested", "sounded", "human"
 CUT, CANCELLED = "cut", "cancelled"  # for what the human does, at once; by whoever plans, who plans anew
 LEVELS = 32  # ticks after which a plan that ignores the human is worth nothing
 IN_TIME = 0.002  # seconds before its time that an event has to be planned, for the player's thread to be on its own
@@ -41,8 +41,8 @@ def after(moments: Sequence[float], times: Sequence[float]) -> list[float]:
 
 
 def known(notes: Sequence[Note]) -> Iterator[tuple[float, float, int]]:
-    """Of every action of the human's in a turn of the machine's: its time, when the first event decided with it was planned, and
-    what it was.
+    """Of every action of the human's in a turn of the machine's: its time, when the first event, or rest, decided with it was
+    planned, and what it was.
     """
     playing = False
     waiting: list[Note] = []  # played, not yet made way for
@@ -54,7 +54,7 @@ def known(notes: Sequence[Note]) -> Iterator[tuple[float, float, int]]:
             waiting.append(note)
         elif note.what == CANCELLED:
             absorbed, waiting = absorbed + waiting, []
-        elif note.what == PLANNED:
+        elif note.what in (PLANNED, RESTED):
             yield from ((one.meant, note.when, one.action) for one in absorbed)
             absorbed = []
 
@@ -83,14 +83,15 @@ def ticks(notes: Sequence[Note], tick: float) -> list[float]:
     """How well each tick of the machine's turns was served, 0..1."""
     stale = list(known(notes))
     served: list[float] = []
-    for turn in turns(notes):
+    for until, turn in turns(notes):
         first = next((note.meant for note in turn if note.what == PLANNED), None)
         if first is None:
             continue
-        decided = [(note.when, note.meant) for note in turn if note.what in (PLANNED, CUT, CANCELLED)]
+        decided = [(note.when, note.meant) for note in turn if note.what in (PLANNED, RESTED, CUT, CANCELLED)]
         times = [when for when, _ in decided]
         late = {int((note.meant - first) / tick) for note in turn if note.what == SOUNDED and note.when - note.meant > tick}
-        for number in range(int((max(note.meant for note in turn) - first) / tick)):
+        last = min(until, max(note.meant for note in turn))
+        for number in range(int((last - first) / tick)):
             now = first + number * tick
             at = bisect_right(times, now) - 1
             waiting = [key for key, when, _ in stale if key <= now < when]
@@ -99,10 +100,10 @@ def ticks(notes: Sequence[Note], tick: float) -> list[float]:
     return served
 
 
-def turns(notes: Sequence[Note]) -> Iterator[list[Note]]:
-    """From each beginning of a turn to its end; what is planned beyond the end does not count."""
+def turns(notes: Sequence[Note]) -> Iterator[tuple[float, list[Note]]]:
+    """Each turn of the machine's: its end, and what happened until then."""
     bounds = [i for i, note in enumerate(notes) if note.what in (BEGAN, ENDED)]
     for begin, end in pairwise([*bounds, len(notes)]):
         if notes[begin].what == BEGAN:
             until = notes[end].when if end < len(notes) else notes[-1].when
-            yield [note for note in notes[begin + 1 : end] if note.what != HUMAN and note.meant <= until]
+            yield until, [note for note in notes[begin + 1 : end] if note.what != HUMAN]

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from engine.engine import Engine
+from engine.realtime import DAEMON, hurry
 from engine.states import fingerprint
 from perceivers_live.clock import Beats
 from perceivers_live.config import Settings
@@ -28,8 +29,11 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
-    """Performs until a signal says stop. Raises ``PortError``, ``OscError``, ``LinkError``."""
+    """Performs until a signal says stop. ``engine`` should compute in a process of its own. Raises ``PortError``, ``OscError``,
+    ``LinkError``.
+    """
     controls = Controls(settings.controls)
+    hurry(DAEMON)
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
         recorder = _recorder(settings, closing)

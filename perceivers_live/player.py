@@ -6,9 +6,7 @@ whoever cancels learns how far the music really went.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import sys
 import threading
 import time
@@ -18,11 +16,11 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity, subject
+from engine.realtime import PLAYER, hurry
 from perceivers_live.ledger import Ledger
 
 log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
-PRIORITY = 5  # of 1..99
 LATE = 0.010  # seconds after which an event counts as late
 
 
@@ -233,7 +231,7 @@ class PlayerThread:
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        _hurry()
+        hurry(PLAYER)
         while not self._stop:
             self._player.play_due(time.perf_counter())
             with self._player.changed:
@@ -244,10 +242,3 @@ class PlayerThread:
                     continue
             while deadline is not None and time.perf_counter() < deadline and not self._stop:
                 time.sleep(0)
-
-
-def _hurry() -> None:
-    """Real-time priority for this thread, where the system permits it: below the audio server's, above everything ordinary."""
-    if hasattr(os, "sched_setscheduler"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from engine.realtime import DRIVER, hurry
 from perceivers_live.jack_watch import JackWatch
 
 NAME = "perceivers-live"
@@ -113,14 +115,24 @@ class Probe:
 
 
 def find(names: Sequence[str], wanted: str, kind: str) -> int:
-    """Index of the one name that contains ``wanted``, whatever the case; an exact name wins. Raises ``PortError``."""
-    exact = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
-    matching = exact or [i for i, name in enumerate(names) if wanted.lower() in name.lower()]
+    """Index of the one name that contains ``wanted``, whatever the case; an exact name wins. Where ports share a name, ``#2``
+    after it is the second of them. Raises ``PortError``.
+    """
+    matching = _matching(names, wanted)
+    if not matching and (numbered := re.fullmatch(r"(.+)#([1-9]\d*)", wanted)):
+        alike = _matching(names, numbered[1])
+        if len({names[i] for i in alike}) == 1 and int(numbered[2]) <= len(alike):
+            return alike[int(numbered[2]) - 1]
     if len(matching) == 1:
         return matching[0]
     there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
     problem = "matches several" if matching else "matches none"
     raise (Hopeless if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
+
+
+def _matching(names: Sequence[str], wanted: str) -> list[int]:
+    exact = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
+    return exact or [i for i, name in enumerate(names) if wanted.lower() in name.lower()]
 
 
 class _Port:
@@ -165,12 +177,17 @@ class InputPort(_Port):
     def __init__(self, wanted: str, heard: Heard) -> None:
         super().__init__("input", wanted)
         self._closing, self._quiet = False, threading.Event()
+        hurried = False
 
         def callback(event: tuple[Sequence[int], float], _: object) -> None:
+            nonlocal hurried
             if self._closing:
                 self._end()
-            else:
-                heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+                return
+            heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+            if not hurried:
+                hurried = True
+                hurry(DRIVER)
 
         self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default
         self.port.set_callback(callback)

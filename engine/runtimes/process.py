@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import CheckpointError, ModelConfig
+from engine.realtime import MODEL, Budget
 from engine.runtimes import Odds, RuntimeUnavailable, open_runtime
 
 AHEAD = 4  # calls without an answer yet
@@ -144,6 +145,7 @@ class _Forward(logging.Handler):
 
 def serve(connection: Connection, name: str, checkpoint: Path, threads: int, level: int) -> None:
     """The process: answers with (kind of fault or "", result or message), until the other end is closed."""
+    budget = Budget(MODEL)
     logging.basicConfig(handlers=[_Forward(connection)])
     logging.getLogger("engine").setLevel(level)
     for number in ("SIGINT", "SIGHUP"):  # Ctrl-C is for the one who asked
@@ -165,5 +167,6 @@ def serve(connection: Connection, name: str, checkpoint: Path, threads: int, lev
                     connection.send((type(error).__name__, f"{type(error).__name__}: {error}"))
                 else:
                     connection.send(("", answer))
+                budget.check()
         finally:
             runtime.close()
