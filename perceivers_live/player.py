@@ -220,7 +220,7 @@ class PlayerThread:
         self._thread = threading.Thread(target=self._run, name="player", daemon=True)
 
     def start(self) -> None:
-        sys.setswitchinterval(0.0005)  # a busy Python thread must not hold this one up for long
+        sys.setswitchinterval(0.0001)  # a busy Python thread must not hold this one up for long
         self._thread.start()
 
     def stop(self) -> None:
