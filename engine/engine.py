@@ -22,7 +22,7 @@ from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
 from engine.runtimes import CHUNKS, Odds, Runtime
 from engine.sounding import Sounding
 
-RECENT = 1024  # events that are computed again after a failure: within a second, on two cores
+RECENT = 512  # events that are computed again after a failure: within half a second, on two cores
 
 
 class EngineError(RuntimeError):
@@ -167,6 +167,10 @@ class Engine:
                 self._moments.pop()
         else:
             self.rebuild()
+
+    def distrust(self) -> None:
+        """The state may be wrong, or lost: the next call computes it again from the newest events."""
+        self._behind = True
 
     def rebuild(self, newest: int | None = None) -> None:
         """Computes the state again from the history, or from its ``newest`` events, which is sooner done: the state is then that

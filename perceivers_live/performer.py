@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.codec import spell
-from engine.engine import RECENT, Engine, Snapshot
+from engine.engine import Engine, Snapshot
 from engine.events import MAX_WAIT, NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
 from engine.sampling import Steering, odds
 from perceivers_live.clock import Beats, Transport
@@ -235,11 +235,11 @@ class Performer:
         """After a fault anywhere below: silence, and the engine computed again from what really sounded. Raises what the engine
         does if it has not recovered.
         """
+        self._engine.distrust()
         try:
             self._silence(now)
         finally:
             self._enter(State.LISTENING)
-        self._engine.rebuild(RECENT)
 
     def memory(self, now: float) -> Memory:
         """The musical state as it is now, which is what sounded; the plan goes on as if nothing had happened."""
