@@ -1,18 +1,21 @@
 """Hours on stage: python benchmarks/soak.py [--minutes 60] [--performances FOLDER] [--seed 0] [--json FILE]
 
-A real daemon on a JACK server of its own. Performances (MIDI files, or else notes made up here) are played at it in real time
-while it changes its mode, and about every twenty seconds something goes wrong: cables are pulled, the model's process is killed
-or stopped, the JACK server or the daemon itself is killed, floods of MIDI and OSC come in. After each, the human is silent: what
-then still sounds hangs. Recovery is the time until the machine can be heard again when asked to take over.
+A real daemon on a JACK server of its own. Performances (MIDI files, or else the bundled call) are played at it in real time while
+it changes its mode, and every half a minute something goes wrong: cables are pulled, the model's process is killed or hangs, the
+machine sleeps, the JACK server or the daemon itself is killed, floods of MIDI and OSC come in. Straight after that the human
+plays eight notes that the daemon has to pass on, and has the machine take over. Then all are silent: what still sounds hangs.
 
-Printed at the end: the disturbances, and by quarter of the time the latency from `/perceivers/takeover` to the first note
-(undisturbed), resident memory, threads and open files of the daemon and its model.
+Printed at the end: for each disturbance the notes that hung, the human's that were not passed on, and the time until the machine
+was heard again; and by quarter of the time the latency from `/perceivers/takeover` to the first note (undisturbed), resident
+memory, threads and open files of the daemon and its model. The daemon itself is killed or ended in the last tenth only, so that
+these are one daemon's. Fails if a note hung, or the machine did not come back.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -31,13 +34,17 @@ from daemon import Daemon, Home
 from jack_server import JackServer
 from patience import PATIENCE
 from peer import Peer
+from recording import notes_on
 from remote import Remote, free_port
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import message_of, read_file
 from perceivers_live.bench import machine
+from perceivers_live.demo import bundled_call
 
-CALM = 20.0  # seconds of playing between two disturbances
+CALM = 10.0  # seconds of playing before a disturbance, and half as many after it
+ALONE = 0.9  # of the time, in which the daemon is left alive
+CHECKED = tuple(range(24, 32))  # keys below what the machine plays
 QUIET = 1.0  # seconds of silence after which what sounds hangs
 MODES = ("respond", "duet", "solo", "listen")
 SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = true\n"
@@ -49,8 +56,8 @@ class Outcome:
 
     times: int = 0
     hung: int = 0
-    unrecovered: int = 0
-    recovery: list[float] = dataclasses.field(default_factory=list)  # seconds
+    lost: int = 0
+    recovery: list[float] = dataclasses.field(default_factory=list)  # seconds; infinite: it did not come back
 
 
 class Gig:
@@ -64,6 +71,7 @@ class Gig:
         self.peer = Peer(jack)
         self.daemon = self._begin()
         self.remote = Remote(self.port)
+        self.remote.send("register_low", CHECKED[-1] + 1)
         self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
 
     def _begin(self) -> Daemon:
@@ -93,11 +101,6 @@ class Gig:
             self.peer.send(*message_of(SUSTAIN_UP, 0))
 
     def _stretch(self, seconds: float) -> list[Timed]:
-        if not self.performances:
-            pitches = [self.rng.randint(36, 96) for _ in range(int(seconds * 4))]
-            notes = [(i * 0.25, pitch) for i, pitch in enumerate(pitches)]
-            ons = [Timed(at, NOTE_ON + pitch, self.rng.randint(30, 110)) for at, pitch in notes]
-            return sorted([*ons, *(Timed(at + 0.2, NOTE_OFF + pitch) for at, pitch in notes)], key=lambda one: one.time)
         actions = read_file(self.rng.choice(self.performances))
         begin = self.rng.uniform(0, max(0.0, actions[-1].time - seconds))
         return [one._replace(time=one.time - begin) for one in actions if begin <= one.time < begin + seconds]
@@ -110,10 +113,17 @@ class Gig:
             "model's process killed": lambda: self._signal_model(signal.SIGKILL),
             "model's process stopped": lambda: self._signal_model(signal.SIGSTOP),
             "JACK server killed": self.kill_server,
-            "daemon killed": self.kill_daemon,
+            "machine asleep for 3 s": self.sleep,
             "MIDI flood": self.flood_midi,
             "OSC flood": self.flood_osc,
             "panic, yield, forget, modes": self.storm,
+        }
+
+    def last_disturbances(self) -> dict[str, Callable[[], None]]:
+        """Those that a daemon does not survive."""
+        return {
+            "daemon killed": lambda: self.end_daemon(signal.SIGKILL),
+            "daemon told to stop": lambda: self.end_daemon(signal.SIGTERM),
         }
 
     def unplug(self) -> None:
@@ -132,18 +142,30 @@ class Gig:
         self.jack.restart()
         self.peer = Peer(self.jack)
 
-    def kill_daemon(self) -> None:
-        self.daemon.signal(signal.SIGKILL)
+    def sleep(self) -> None:
+        """Everything but the clock stands still; nobody plays meanwhile."""
+        assert self.jack.process is not None
+        everything = [*self.processes(), self.jack.process.pid]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in everything:
+                os.kill(pid, number)
+            time.sleep(3.0 if number == signal.SIGSTOP else 0.0)
+
+    def end_daemon(self, number: signal.Signals) -> None:
+        self.daemon.signal(number)
         self.daemon.wait()
         time.sleep(QUIET)
-        if self.peer.sounding:
-            self.outcomes["daemon killed"].hung += len(self.peer.sounding)
+        self.hung += len(self.peer.sounding)  # nothing else is there that could end them
         self.daemon = self._begin()
         self.remote.close()
         self.remote = Remote(self.port)
+        self.remote.send("register_low", CHECKED[-1] + 1)
 
     def flood_midi(self) -> None:
-        for _ in range(3000):
+        """Ten thousand messages a second; RtMidi's own buffer on JACK loses some of what comes faster."""
+        began = time.perf_counter()
+        for count in range(3000):
+            time.sleep(max(0.0, began + count * 3 / 10_000 - time.perf_counter()))
             pitch = self.rng.randint(0, 127)
             self.peer.send(0x90, pitch, 64)
             self.peer.send(0x80, pitch, 0)
@@ -165,20 +187,36 @@ class Gig:
 
     # Watching.
 
-    def disturb(self) -> None:
-        name = self.rng.choice(list(self.disturbances()))
-        outcome = self.outcomes[name]
+    def disturb(self, last: bool) -> None:
+        choice = self.last_disturbances() if last else self.disturbances()
+        name = self.rng.choice(
+            [one for one in choice if self.outcomes[one].times == min(self.outcomes[one].times for one in choice)]
+        )
+        outcome, self.hung = self.outcomes[name], 0
         outcome.times += 1
         self.remote.send("takeover")
         time.sleep(0.5)  # something sounds
-        self.disturbances()[name]()
+        choice[name]()
+        began = time.perf_counter()
+        self.remote.send("mode", "listen")
+        outcome.lost += self.not_passed_on()
         self.remote.send("mode", "respond")
-        recovery = self.heard(timeout=15.0, again=0.25)
-        if recovery is None:
-            outcome.unrecovered += 1
-        else:
-            outcome.recovery.append(recovery)
-        outcome.hung += self.hanging()
+        outcome.recovery.append(time.perf_counter() - began if self.heard(timeout=15.0, again=0.25) is not None else math.inf)
+        outcome.hung += self.hung + self.hanging()
+
+    def not_passed_on(self) -> int:
+        """Plays what the daemon has to pass on, and counts what did not arrive."""
+        self.remote.send("thru", 1)
+        self.remote.ask("thru")  # it has arrived: OSC and MIDI are not in order
+        before = len(self.peer.received)
+        for pitch in CHECKED:
+            self.peer.send(0x90, pitch, 64)
+            time.sleep(0.01)
+            self.peer.send(0x80, pitch, 0)
+            time.sleep(0.01)
+        time.sleep(0.05)
+        self.remote.send("thru", 0)
+        return len(set(CHECKED) - {message.data1 for message in notes_on(self.peer.received[before:])})
 
     def heard(self, timeout: float, again: float) -> float | None:
         """Seconds from asking the machine to take over (``again`` and again) to its first note."""
@@ -231,7 +269,7 @@ class Gig:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(minutes: float, performances: Path | None, seed: int, json_file: Path | None) -> None:
-    files = sorted([*performances.rglob("*.mid"), *performances.rglob("*.midi")]) if performances else []
+    files = sorted([*performances.rglob("*.mid"), *performances.rglob("*.midi")]) if performances else [bundled_call()]
     samples: list[tuple[float, float | None, float, int, int]] = []  # share of the time, latency, resources
     with tempfile.TemporaryDirectory() as folder, JackServer() as jack:
         gig = Gig(jack, Path(folder), files, seed)
@@ -239,27 +277,28 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
             began = time.monotonic()
             while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
                 gig.remote.send("mode", gig.rng.choice(MODES[:3]))
-                gig.play(CALM / 2)
+                gig.play(CALM)
                 gig.remote.send("mode", "respond")
                 gig.remote.send("yield")
                 for _ in range(5):
+                    time.sleep(0.3)
                     latency = gig.heard(timeout=2.0, again=2.0)
                     gig.remote.send("yield")
-                    time.sleep(0.3)
                     samples.append((share, latency, *gig.resources()))
-                gig.disturb()
-                gig.play(CALM / 4)
+                gig.disturb(last=share > ALONE)
+                gig.play(CALM / 2)
         finally:
             gig.close()
     report(gig, samples, minutes, json_file)
+    if any(one.hung or math.inf in one.recovery for one in gig.outcomes.values()):
+        raise click.ClickException("a note hung, or the machine did not come back")
 
 
 def report(gig: Gig, samples: list[tuple[float, float | None, float, int, int]], minutes: float, json_file: Path | None) -> None:
     print(f"{machine()}; {minutes:g} minutes")
-    print(f"{'disturbance':40}{'times':>6}{'hung notes':>12}{'no recovery':>12}{'seconds to recovery: p50':>26}{'max':>7}")
-    for name, one in sorted(gig.outcomes.items()):
-        p50, most = (np.median(one.recovery), max(one.recovery)) if one.recovery else (float("nan"), float("nan"))
-        print(f"{name:40}{one.times:6}{one.hung:12}{one.unrecovered:12}{p50:26.2f}{most:7.2f}")
+    print(f"{'disturbance':36}{'times':>6}{'hung notes':>12}{'lost notes':>12}{'s to recovery, p50':>20}{'max':>7}")
+    for name, one in sorted((name, one) for name, one in gig.outcomes.items() if one.times):
+        print(f"{name:36}{one.times:6}{one.hung:12}{one.lost:12}{np.median(one.recovery):20.2f}{max(one.recovery):7.2f}")
     print(f"\n{'quarter':8}{'takeover to note, ms: p50':>27}{'p99':>8}{'missed':>8}{'memory MB':>11}{'threads':>9}{'files':>7}")
     for quarter in range(4):
         mine = [one for one in samples if quarter / 4 <= one[0] < (quarter + 1) / 4]

@@ -22,6 +22,7 @@ from perceivers_live.ledger import Ledger
 log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
 LATE = 0.010  # seconds after which an event counts as late
+STALE = 0.5  # seconds after which nobody wants to hear it any more: the machine has slept, or choked
 
 
 class Planned(NamedTuple):
@@ -163,10 +164,13 @@ class Player:
             return frozenset(notes), pedal
 
     def play_due(self, now: float) -> float | None:
-        """Sounds everything due; returns the next deadline."""
+        """Sounds everything due; returns the next deadline. A plan that is long overdue is dropped."""
         with self._lock:
             while self._plan and self._plan[0].time <= now:
-                self._play(self._plan.popleft(), now)
+                if now - self._plan[0].time > STALE:
+                    self._tear()
+                else:
+                    self._play(self._plan.popleft(), now)
             return self.deadline()
 
     def deadline(self) -> float | None:

@@ -34,6 +34,7 @@ class Peer:
             text=True,
         )
         self._messages: list[Message] = []
+        self.struck = 0  # note-ons that have arrived
         self._sending = threading.Lock()
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
@@ -45,6 +46,7 @@ class Peer:
         for line in self._process.stdout:
             when, _, message = line.partition(" ")
             self._messages.append(Message(float(when), *bytes.fromhex(message)[:3]))
+            self.struck += len(notes_on(self._messages[-1:]))
 
     def play(self, *pitches: int) -> list[Message]:
         """A phrase, detached; returns its note-ons, at the times they were asked for."""
@@ -71,11 +73,6 @@ class Peer:
     def notes(self) -> list[Message]:
         """The note-ons that have arrived."""
         return notes_on(self.received)
-
-    @property
-    def struck(self) -> int:
-        """How many note-ons have arrived."""
-        return len(self.notes)
 
     @property
     def sounding(self) -> set[int]:
