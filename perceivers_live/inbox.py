@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
-from perceivers_live.performer import Played
+from perceivers_live.order import Played
 
 log = logging.getLogger(__name__)
 MOST_ACTIONS = 1024  # ten seconds of the densest playing, and less than a second of the bundled model's time

@@ -11,7 +11,6 @@ The engine's state is always the timeline (what really sounded) and the plan.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import logging
 import math
@@ -23,13 +22,13 @@ import numpy as np
 
 from engine.codec import spell
 from engine.engine import Engine, Snapshot
-from engine.events import MAX_WAIT, NOTE_OFF, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
-from engine.sampling import Steering, odds
+from engine.events import MAX_WAIT, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
 from perceivers_live.clock import Beats, Transport
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
 from perceivers_live.controls import Snapshot as Values
-from perceivers_live.pace import correction, share
+from perceivers_live.deciding import Situation, decide
+from perceivers_live.order import Played, tell
 from perceivers_live.phrases import PhraseDetector
 from perceivers_live.player import Planned, Player
 from perceivers_live.timeline import LONGEST_SILENCE, Timeline
@@ -47,22 +46,12 @@ CROWD = 40  # events at one moment, after which time has to go on
 DECISION = 0.01  # seconds that a decision takes, as long as that is not known
 QUICKEST, SLOWEST = 0.005, 0.04  # what is believed of it, in seconds
 DECISIONS = 32  # the last ones, of which the slowest counts
-PATIENCE = 6  # decisions in a row, of which all but the last may be left to the human
 CLOSING_TIME = 150  # steps that the model has to release its last notes by itself
 
 
 class State(enum.Enum):
     LISTENING = "listening"
     PLAYING = "playing"
-
-
-class Played(NamedTuple):
-    """What the human did, and what the player did for it at once."""
-
-    actions: Sequence[Timed] = ()
-    released: Sequence[Timed] = ()  # by the machine: the keys that the human struck, or everything
-    silenced: bool = False  # everything
-    passed: int = 0  # events that the machine had sounded before that, ever
 
 
 class Memory(NamedTuple):
@@ -153,40 +142,19 @@ class Performer:
         return actions[-1].time - float(self._controls.snapshot()["input_offset_ms"]) / 1000 + KEPT_ON_ACTION * self._decision
 
     def _remember(self, played: Sequence[Played], since: Sequence[Timed]) -> None:
-        """The human's actions and what was released for them become history, in the order in which they and the machine's events
-        sounded; then ``since``. What is left of the plan comes after it.
-        """
+        """What was played becomes history, and then ``since``; what is left of the plan comes after it (see ``order``)."""
         actions = [one for part in played for one in part.actions]
-        passed, sounded, last = self._player.settle(actions, self._until(actions))
-        own = [one for one in self._turn.since(self.timeline.floor) if one.position <= last and one.event.action != REST]
-        done = sum(one.position <= sounded for one in own)
-        known = first = max(0, done - passed + min((part.passed for part in played), default=passed))
-        told: list[Timed] = []
-        machines: dict[int, int] = {}  # positions of the machine's events: by what place they are told at
-
-        def machine(until: int) -> None:
-            nonlocal known
-            for one in own[known:until]:
-                machines[len(told)] = one.position
-                told.append(self._timed(one))
-            known = max(known, until)
-
-        for part in played:
-            machine(done - passed + part.passed)
-            told += [*part.released, *part.actions]
-        machine(done)
-        told += since
-        past = len(told)
-        machine(len(own))
-        self._rewind(own[first - 1].position if first else 0)
-        begin = self._engine.position
-        events, places = self.timeline.spell(told)
-        for index in machines:
-            position, step = places[index]
-            if index == 0 or places[index - 1].position < position:
-                self._turn.add(position, step, events[position - begin - 1])
-        self._player.renumber({position: places[index].position for index, position in machines.items()})
-        self.timeline.take(events, floor=places[past - 1].position if past else begin)
+        standing = self._player.settle(actions, self._until(actions))
+        told = tell(played, since, self._turn.since(self.timeline.floor), standing, self._timed)
+        self._rewind(told.base)
+        base = previous = self._engine.position
+        events, places = self.timeline.spell(told.actions)
+        for index, (position, step) in enumerate(places):
+            if index in told.machines and position > previous:  # it was not left out
+                self._turn.add(position, step, events[position - base - 1])
+            previous = position
+        self._player.renumber({before: places[index].position for index, before in told.machines.items()})
+        self.timeline.take(events, floor=places[told.past - 1].position if told.past else base)
 
     def _timed(self, own: Own) -> Timed:
         """When and how an event of the machine's is heard."""
@@ -370,7 +338,9 @@ class Performer:
         while elapsed > MAX_WAIT:  # nothing happened for so long: that is part of the music
             engine.absorb([Event(MAX_WAIT, REST)])
             elapsed -= MAX_WAIT
-        event = self._decide(controls, own, own_pedal, elapsed, opening, at_once)
+        event = decide(
+            engine, controls, self._situation(controls, own, own_pedal, elapsed, opening, at_once), self._seed(controls)
+        )
         step = engine.step + event.wait
         if turn.closing is None and turn.may_end(event, self.timeline.time(step), self._due(controls)):
             turn.closing = engine.step  # this would begin a new phrase: the turn ends before it
@@ -379,52 +349,24 @@ class Performer:
         else:
             self._add(event)
 
-    def _decide(
+    def _situation(
         self, controls: Values, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, at_once: bool
-    ) -> Event:
-        """The machine's next event. The model goes on with the music as a whole: what in it is the human's to do, as long as the
-        human plays, is left to the human, and the moment passes; after some such moments the machine goes on all the same.
-        """
-        engine, closing = self._engine, self._turn.closing is not None
-        end, now = self._detector.end(), self.timeline.time(engine.step)
-        together = end is not None and now <= end and not opening and not closing
-        human = self._humans_share(now) if together and controls["mode"] == "duet" else 0.0
-        noise = np.random.default_rng((self._seed(controls), engine.position))
-        steering, strikes = self._steering(controls), [one.event.pitch for one in self._turn.strikes]
-        for attempt in range(PATIENCE):
-            event = engine.decide(
-                odds(
-                    engine.sounding,
-                    steering,
-                    noise,
-                    own=own,
-                    own_pedal=own_pedal,
-                    shared=together and attempt + 1 < PATIENCE,
-                    strikes=strikes,
-                    barred=own | self._player.ledger.barred,
-                    elapsed=elapsed,
-                    opening=opening,
-                    at_once=at_once,
-                    closing=closing,
-                )
-            )
-            theirs = (event.is_note_off and event.pitch not in own) or (event.action == SUSTAIN_UP and not own_pedal)
-            if not theirs and not (event.is_note_on and noise.random() < human):
-                break
-            elapsed = event.wait + 2**attempt
-            if elapsed > MAX_WAIT:
-                return Event(MAX_WAIT, REST)
-        return event
-
-    def _humans_share(self, now: float) -> float:
-        """How many of the notes that the model expects are the human's to play: the more, the more of the last ones were the
-        machine's. Left alone the two would drive each other on, each note making more notes likely.
-        """
-        rate = self._detector.rate
-        return 0.5 if rate is None else share(self._strike_times(), self._turn.begun, now, rate)
-
-    def _strike_times(self) -> list[float]:
-        return [self.timeline.time(one.step) for one in self._turn.strikes]
+    ) -> Situation:
+        turn, end, now = self._turn, self._detector.end(), self.timeline.time(self._engine.step)
+        return Situation(
+            own=own,
+            own_pedal=own_pedal,
+            barred=own | self._player.ledger.barred,
+            elapsed=elapsed,
+            opening=opening,
+            at_once=at_once,
+            closing=turn.closing is not None,
+            together=end is not None and now <= end and not opening and turn.closing is None,
+            strikes=[(self.timeline.time(one.step), one.event.pitch) for one in turn.strikes],
+            begun=turn.begun,
+            now=now,
+            rate=self._detector.rate if controls["mode"] == "duet" else turn.rate,
+        )
 
     def _add(self, event: Event) -> None:
         """An event of the machine's, into the plan, and while it waits there into the engine."""
@@ -465,14 +407,6 @@ class Performer:
         self.timeline.rewind(position)
         self._turn.rewind(self._engine.position)
 
-    def _steering(self, controls: Values) -> Steering:
-        asked, pace = steering(controls), float(controls["pace"])
-        rate = self._detector.rate if controls["mode"] == "duet" else self._turn.rate
-        if rate is None or not pace:
-            return asked
-        lean = correction(self._strike_times(), self._turn.begun, self.timeline.time(self._engine.step), rate)
-        return dataclasses.replace(asked, density=asked.density + pace * lean)
-
     def _output_offset(self) -> float:
         return float(self._controls.snapshot()["output_offset_ms"]) / 1000
 
@@ -484,19 +418,3 @@ class Performer:
         if state is not self.state:
             self.state = state
             self._on_state(state)
-
-
-def steering(controls: Values) -> Steering:
-    """The controls that shape a decision."""
-    low, high = sorted((int(controls["register_low"]), int(controls["register_high"])))
-    shift = int(controls["transpose"])  # what would leave the range of MIDI is not played
-    return Steering(
-        temperature=float(controls["temperature"]),
-        min_p=float(controls["min_p"]),
-        variety=float(controls["variety"]),
-        density=float(controls["density"]),
-        dynamics=float(controls["dynamics"]),
-        register_low=max(low, -shift),
-        register_high=min(high, PITCHES - 1 - shift),
-        max_polyphony=int(controls["max_polyphony"]),
-    )

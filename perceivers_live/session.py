@@ -31,10 +31,11 @@ from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.memories import Memories
 from perceivers_live.midi_map import MidiMap
 from perceivers_live.midi_map_file import Binding
+from perceivers_live.order import Played
 from perceivers_live.osc import OscServer
 from perceivers_live.osc_wire import OscError
 from perceivers_live.oscquery import OscQueryServer
-from perceivers_live.performer import Memory, Performer, Played, State
+from perceivers_live.performer import Memory, Performer, State
 from perceivers_live.player import Player, PlayerThread
 
 log = logging.getLogger(__name__)

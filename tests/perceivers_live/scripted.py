@@ -39,7 +39,8 @@ from perceivers_live.clock import Beats
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
 from perceivers_live.ledger import Ledger, Voicing
-from perceivers_live.performer import Performer, Played, State
+from perceivers_live.order import Played
+from perceivers_live.performer import Performer, State
 from perceivers_live.player import Player
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), window=64, slack=256)

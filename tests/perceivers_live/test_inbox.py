@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader
 from perceivers_live.inbox import MOST_ACTIONS, MOST_COMMANDS, Inbox, net
-from perceivers_live.performer import Played
+from perceivers_live.order import Played
 
 MESSAGES = st.tuples(st.sampled_from((0x80, 0x90)), st.integers(60, 63), st.sampled_from((0, 64, 100)))
 PEDALS = st.tuples(st.just(0xB0), st.sampled_from((64, 121, 123)), st.sampled_from((0, 127)))
