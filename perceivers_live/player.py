@@ -164,14 +164,17 @@ class Player:
             return frozenset(notes), pedal
 
     def play_due(self, now: float) -> float | None:
-        """Sounds everything due; returns the next deadline. A plan that is long overdue is dropped."""
+        """Sounds everything due; returns the next deadline."""
         with self._lock:
             while self._plan and self._plan[0].time <= now:
-                if now - self._plan[0].time > STALE:
-                    self._tear()
-                else:
-                    self._play(self._plan.popleft(), now)
+                self._play(self._plan.popleft(), now)
             return self.deadline()
+
+    def drop_overdue(self, now: float) -> None:
+        """Drops a plan that should have gone on long ago, so that it is made anew."""
+        with self._lock:
+            if self._plan and now - self._plan[0].time > STALE:
+                self._tear()
 
     def deadline(self) -> float | None:
         """When the next event is due, None if the plan is empty."""
@@ -237,7 +240,9 @@ class PlayerThread:
     def _run(self) -> None:
         hurry(PLAYER)
         while not self._stop:
-            self._player.play_due(time.perf_counter())
+            now = time.perf_counter()
+            self._player.drop_overdue(now)
+            self._player.play_due(now)
             with self._player.changed:
                 deadline = self._player.deadline()  # looked up under the lock: nothing can be planned before the sleep
                 wait = None if deadline is None else deadline - time.perf_counter() - SPIN

@@ -337,7 +337,7 @@ def test_an_event_planned_just_as_the_thread_goes_to_sleep_is_played(player: Pla
         deadline = play_due(now)
         if deadline is None and not planned.is_set():
             planned.set()
-            player.schedule([on(0.0, 1, 60)])
+            player.schedule([on(time.perf_counter(), 1, 60)])
         return deadline
 
     player.play_due = interleaved  # type: ignore[method-assign]
@@ -368,3 +368,17 @@ def test_stopping_the_thread_leaves_the_plan_unplayed(player: Player, synthesize
     thread.stop()
     assert player.planned() == 1
     assert not synthesizer.messages
+
+
+def test_a_plan_that_is_long_overdue_is_dropped_and_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+    """The machine has slept. What it missed is not played as one cluster."""
+    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62), on(9.9, 3, 64)])
+    player.play_due(1.0)
+    player.drop_overdue(1.2)  # a little late is nothing
+    player.play_due(1.2)
+    player.schedule([on(1.3, 4, 65)])
+    player.drop_overdue(10.5)
+    player.play_due(10.5)
+    assert synthesizer.note_ons == [60, 62]
+    assert player.torn
+    assert player.cancel() == 2
