@@ -179,10 +179,11 @@ class Engine:
         while newest is not None and len(self._history) > newest:
             self._before.apply(self._history.popleft())
         self._behind = True
-        self.runtime.reset(self._first)
-        self._moments.clear()
         history = list(self._history)
-        self._compute(history, self._recorded(history, self._before), self._first)
+        self._moments.clear()
+        soundings = self._recorded(history, self._before)  # known whatever becomes of the runtime
+        self.runtime.reset(self._first)
+        self._compute(history, soundings, self._first)
         self.high_water = self.position
 
     @property

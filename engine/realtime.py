@@ -20,32 +20,43 @@ MOST = 0.75  # of a core's time
 
 def hurry(priority: int) -> None:
     """Gives the calling thread, and what it begins from now on, this priority. An audio server's thread keeps its own."""
-    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) != os.SCHED_FIFO:
-        _schedule(0, priority)
+    with contextlib.suppress(OSError, AttributeError):
+        if os.sched_getscheduler(0) != os.SCHED_FIFO:
+            _schedule(0, priority)
+
+
+def unhurry() -> None:
+    """Takes the priority away from the calling thread, and from what it begins from now on."""
+    _schedule(0, 0)
 
 
 class Budget:
-    """Real-time priority for this process, as long as it leaves some of a core's time to others. Linux stops all real-time
-    threads of a core, an audio server's as well, for a twentieth of a second if they take nearly all of a second.
+    """Real-time priority for every thread of this process, as long as it leaves some of a core's time to others. Linux stops all
+    real-time threads of a core, an audio server's as well, for a twentieth of a second if they take nearly all of a second.
     """
 
     def __init__(self, priority: int) -> None:
         self._priority, self._hurried = priority, True
         self._since, self._used = time.monotonic(), time.process_time()
-        hurry(priority)
+        self._apply()
 
     def check(self) -> None:
         """To be called often, after each piece of work."""
         now, used = time.monotonic(), time.process_time()
         if now - self._since > WINDOW:
             hurried = used - self._used < MOST * (now - self._since)
-            if hurried != self._hurried and THREADS.is_dir():
-                for thread in THREADS.iterdir():
-                    _schedule(int(thread.name), self._priority if hurried else 0)
+            changed = hurried != self._hurried
             self._since, self._used, self._hurried = now, used, hurried
+            if changed:
+                self._apply()
+
+    def _apply(self) -> None:
+        if THREADS.is_dir():
+            for thread in THREADS.iterdir():
+                _schedule(int(thread.name), self._priority if self._hurried else 0)
 
 
 def _schedule(thread: int, priority: int) -> None:
     """0: none."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # not permitted, the thread has ended, not this system
         os.sched_setscheduler(thread, os.SCHED_RR if priority else os.SCHED_OTHER, os.sched_param(priority))

@@ -106,12 +106,18 @@ class Inbox:
     def _condense(self) -> None:
         """All the music that waits becomes what it comes to, where the first of it is."""
         everything = [one for batch in self._music for one in batch]
-        left = net([one for played in everything for one in played.actions])
-        released = [one for played in everything for one in played.released]
-        outcome = Played(left, released, any(one.silenced for one in everything), everything[-1].passed)
-        self._music = deque([[outcome], *([] for _ in range(len(self._music) - 1))])
+        left = deque(net([one for played in everything for one in played.actions]))
         self.left_out += self._actions - len(left)
         self._actions = len(left)
+        outcome = []
+        for played in everything:
+            kept = []
+            for one in played.actions:
+                if left and one is left[0]:
+                    kept.append(left.popleft())
+            if kept or played.released or played.silenced:
+                outcome.append(played._replace(actions=kept))
+        self._music = deque([outcome, *([] for _ in range(len(self._music) - 1))])
         if not self._flooded:
             log.warning("more is played than the model can follow; of what it missed it is told the outcome")
         self._flooded = True

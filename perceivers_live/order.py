@@ -25,8 +25,8 @@ class Played(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What follows position ``base`` in the history. The first ``past`` actions have sounded, the others are planned.
-    ``machines``: which of them are the machine's, by index, and their positions until now.
+    """What follows position ``base`` in the history. The order of the first ``past`` actions is final: what the human did later
+    comes after them. ``machines``: which of them are the machine's, by index, and their positions until now.
     """
 
     base: int
@@ -52,16 +52,18 @@ def tell(
 
     def machine(until: int) -> None:
         nonlocal known
-        for one in own[known:until]:
-            machines[len(actions)] = one.position
-            actions.append(timed(one))
-        known = max(known, until)
+        while known < until:
+            machines[len(actions)] = own[known].position
+            actions.append(timed(own[known]))
+            known += 1
 
     for part in played:
         machine(before + part.passed)
         actions += [*part.released, *part.actions]
-    machine(done)
-    actions += since
     past = len(actions)
+    if since:
+        machine(done)
+        actions += since
+        past = len(actions)
     machine(len(own))
     return Told(own[first - 1].position if first else 0, actions, past, machines)

@@ -114,8 +114,9 @@ class Performer:
     def hush(self, now: float) -> Played:
         """Silence at once, without waiting for the engine either, as if the human had asked for it by playing."""
         with self._player.changed:
-            passed, released = self._player.passed, self._player.interrupt(now).released
-        return Played((), released, True, passed)
+            passed, silenced = self._player.passed, self._player.playing
+            released = self._player.interrupt(now).released
+        return Played((), released, silenced, passed)
 
     def _gives_way_to(self, actions: Sequence[Timed]) -> bool:
         struck = any(one.action < NOTE_OFF for one in actions)
@@ -123,6 +124,8 @@ class Performer:
 
     def hear(self, played: Sequence[Played]) -> None:
         """What ``react`` returned, in that order; the actions are at the times at which they were played."""
+        if not played:
+            return  # it was left out in a flood
         actions = [one for part in played for one in part.actions]
         since: Sequence[Timed] = ()
         if any(part.silenced for part in played) or self._gives_way_to(actions):  # a reply may have begun since
@@ -215,8 +218,10 @@ class Performer:
         planned = engine.since(max(self._player.sounded or 0, timeline.floor)) if self.state is State.PLAYING else []
         engine.rewind(engine.position - len(planned))
         silence = max(0.0, now - timeline.time(engine.step)) if timeline.origin is not None else 0.0
-        snapshot = engine.snapshot()
-        engine.absorb(planned)
+        try:
+            snapshot = engine.snapshot()
+        finally:
+            engine.absorb(planned)
         return Memory(snapshot, self._seed(self._controls.snapshot()), min(silence, LONGEST_SILENCE / STEPS_PER_SECOND))
 
     def recall(self, memory: Memory, now: float) -> None:

@@ -60,7 +60,7 @@ class Player:
         self.changed = threading.Condition(self._lock)
         self.sounded: int | None = None  # position of the last event that sounded; None: there has been no plan
         self.passed = 0  # events that sounded, ever
-        self._open = False
+        self.playing = False  # whether there is a plan, even one that is empty at the moment
         self._last = float("-inf")  # planned time of that event
         self._unheard = False  # whether the last event found no open port
         self.torn = False  # whether the plan does not fit what sounds any more, and was dropped: it has to be made anew
@@ -71,21 +71,21 @@ class Player:
     def begin(self, position: int) -> None:
         """A new plan starts after ``position``."""
         with self._lock:
-            self.sounded, self._open = position, True
+            self.sounded, self.playing = position, True
             self.torn = self.unsettled = False
 
     def end(self) -> None:
         """There is no plan any more; nothing can be scheduled until the next one begins."""
         with self._lock:
             self._plan.clear()
-            self._open = self.torn = self.unsettled = False
+            self.playing = self.torn = self.unsettled = False
 
     def schedule(self, events: Iterable[Planned]) -> None:
         """Appends to the plan; an event earlier than its predecessor is moved up to it. What was decided before the plan was cut
         short is left out.
         """
         with self.changed:
-            for event in events if self._open and not (self.torn or self.unsettled) else ():
+            for event in events if self.playing and not (self.torn or self.unsettled) else ():
                 self._plan.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
             self.changed.notify()
 
@@ -115,7 +115,7 @@ class Player:
         made anew. What is due by ``until`` stays meanwhile, up to the first event for a key, or the pedal, that the human moves.
         """
         with self._lock:
-            if actions and self._open:
+            if actions and self.playing:
                 self._shorten(actions, until)
                 self.unsettled = True
             return self._told([released for one in actions for released in self.ledger.human(one)])
@@ -195,7 +195,7 @@ class Player:
                 log.warning("the output port does not take notes (%s)", error)
             sent = False
         self._unheard = not sent
-        self.sounded, self._last = event.position, event.time
+        self.sounded, self._last = event.position, max(self._last, event.time)
         self.passed += 1
         if sent:
             self.played += 1

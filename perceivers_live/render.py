@@ -9,7 +9,7 @@ from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
 from perceivers_live.ledger import Ledger
-from perceivers_live.performer import Performer, State
+from perceivers_live.performer import LONGEST_REPLY, Performer, State
 from perceivers_live.player import Player
 
 
@@ -26,7 +26,7 @@ def render(
     """Plays ``call`` at the performer and returns what it played back, in seconds of the call's own time.
 
     The machine answers once the call is over (and not in its pauses, unless ``replies`` is more than 1), and the rendering ends
-    with that many replies.
+    with that many replies. A solo, which has no end of its own, is ended after a minute.
     """
     played: list[Timed] = []
 
@@ -38,8 +38,14 @@ def render(
     performer = Performer(engine, player, controls, phrase, seed=seed)
     waiting = list(reversed(call))
     now, done = (call[0].time if call else 0.0), 0
+    solo = controls.get("mode") == "solo"
+    begun = now
     while done < replies:
         was = performer.state
+        if was is State.LISTENING:
+            begun = now
+        elif solo and now - begun > LONGEST_REPLY:
+            performer.give_way(now)
         more = None if replies == 1 and waiting else performer.work(now)
         if was is State.PLAYING and performer.state is State.LISTENING:
             done += 1

@@ -99,13 +99,12 @@ class Session:
             if self._stopping.is_set():
                 return
             heard = self._hearing.feed(now, message)
-            played = self.performer.react(heard.actions) if heard.actions else Played()
+            if heard.actions:
+                self._happened(lambda: self.performer.react(heard.actions))
             if heard.thru:
                 self._pass_on(message, releases_only=not self._controls.get("thru"))
-            if heard.actions:
-                self._inbox.put(played)
-                for one in heard.actions:
-                    self._on_human(one)
+            for one in heard.actions:
+                self._on_human(one)
             if heard.takeover:
                 self._later(self.performer.takeover)
             if heard.transport is not None:
@@ -116,8 +115,7 @@ class Session:
     def input_lost(self, now: float) -> None:
         """The input has gone away: the keys that were held on it are up."""
         actions = self._hearing.close(now)
-        if actions:
-            self._inbox.put(self.performer.react(actions))
+        self._happened(lambda: self.performer.react(actions))
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
@@ -125,8 +123,18 @@ class Session:
 
     def _moved(self, change: Transport) -> None:
         if change is Transport.STOPPED:  # stop means silence, now
-            self._inbox.put(self.performer.hush(time.perf_counter()))
+            self._hush()
         self._later(lambda now: self.performer.transport(change, now))
+
+    def _hush(self) -> None:
+        self._happened(lambda: self.performer.hush(time.perf_counter()))
+
+    def _happened(self, react: Callable[[], Played]) -> None:
+        """What is done at once, and what the performer hears of it. It hears everything in the order in which it happened."""
+        with self.player.changed:
+            played = react()
+            if any(played[:3]):
+                self._inbox.put(played)
 
     def _pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
         try:
@@ -157,7 +165,7 @@ class Session:
         """The commands without arguments."""
 
         def panic() -> None:
-            self._inbox.put(self.performer.hush(time.perf_counter()))
+            self._hush()
             self._later(self.performer.give_way)  # a solo would begin again at once
             self.ledger.reset()
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.config import CheckpointError
+from engine.realtime import unhurry
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.plancache import PlanCache, plan_specs
 
@@ -58,6 +59,7 @@ class Compilation:
 
 
 if __name__ == "__main__":
+    unhurry()
     if hasattr(os, "nice"):
         os.nice(10)  # whoever plays goes first
     try:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import CheckpointError, ModelConfig
-from engine.realtime import MODEL, Budget
+from engine.realtime import MODEL, Budget, unhurry
 from engine.runtimes import Odds, RuntimeUnavailable, open_runtime
 
 AHEAD = 4  # calls without an answer yet
@@ -145,7 +145,7 @@ class _Forward(logging.Handler):
 
 def serve(connection: Connection, name: str, checkpoint: Path, threads: int, level: int) -> None:
     """The process: answers with (kind of fault or "", result or message), until the other end is closed."""
-    budget = Budget(MODEL)
+    unhurry()  # opening takes long, and may begin other work
     logging.basicConfig(handlers=[_Forward(connection)])
     logging.getLogger("engine").setLevel(level)
     for number in ("SIGINT", "SIGHUP"):  # Ctrl-C is for the one who asked
@@ -157,6 +157,7 @@ def serve(connection: Connection, name: str, checkpoint: Path, threads: int, lev
         except Exception as error:
             connection.send((type(error).__name__, str(error)))
             return
+        budget = Budget(MODEL)
         connection.send(("", (runtime.name, runtime.config, runtime.step_bytes, runtime.warm_for)))
         try:
             while True:

@@ -115,7 +115,8 @@ def restless(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
     _, for_action, for_velocity = np.split(odds.noise, (WAITS, WAITS + ACTIONS))
     waits, logits = possible(odds.wait), odds.action + for_action
     logits[NOTE_OFF:SUSTAIN_DOWN] += 2
-    logits[REST] = MASKED if len(possible(odds.action)) > 1 else 0
+    if len(possible(odds.action)) > 1:
+        logits[REST] = MASKED
     action = int(np.argmax(logits))
     wait = MAX_WAIT if action == REST else int(waits[min(4, len(waits) - 1)])
     return wait, action, int(np.argmax(odds.velocity + for_velocity))
@@ -294,14 +295,14 @@ class Stage:
             on_state=self.states.append,
         )
         self._untold: list[Played] = []
-        self._missed: list[Timed] = []  # what sounded that the performer does not know of
+        self._missed: list[list[Timed]] = []  # for each of these, what sounded that the performer does not know of
 
     def _voicing(self) -> Voicing:
         return Voicing(int(self.controls.get("transpose")), float(self.controls.get("loudness")))
 
     def _send(self, message: Sequence[int]) -> None:
         touches = message[0] & 0xE0 == 0x80 and message[1] in self.keys
-        lifts = tuple(message[:2]) == (0xB0, SUSTAIN) and message[2] < 64 and self.pedal and self.player._open
+        lifts = tuple(message[:2]) == (0xB0, SUSTAIN) and message[2] < 64 and self.pedal and self.player.playing
         if touches or lifts:
             self.trespasses.append(tuple(message))
         self.port.send(message)
@@ -352,7 +353,7 @@ class Stage:
         self._lift(one)
         self._untold.append(self.performer.react([one]))
         self._press(one)
-        self._missed += self.sounded[known:]
+        self._missed.append(self.sounded[known:])
 
     def work_first(self, work: Callable[[], object]) -> None:
         """The performer does a piece of work, and only then hears what it missed. If it ends the turn for a reason of its own,
@@ -361,14 +362,21 @@ class Stage:
         count = len(self.sounded)
         work()
         if self._untold and self.sounded[count:]:
-            missed = {id(one) for one in self._missed}
-            self.sounded[:] = [*(one for one in self.sounded if id(one) not in missed), *self._missed]
+            missed = [one for part in self._missed for one in part]
+            known = {id(one) for one in missed}
+            self.sounded[:] = [*(one for one in self.sounded if id(one) not in known), *missed]
 
     def catch_up(self) -> None:
         """The performer hears all that it missed, together, as in a session."""
         missed, self._untold, self._missed = self._untold, [], []
         if missed:
             self.performer.hear(missed)
+
+    def catch_up_with_one(self) -> None:
+        """The performer hears the first thing that it missed, as if a command separated it from the others."""
+        if self._untold:
+            first, _ = self._untold.pop(0), self._missed.pop(0)
+            self.performer.hear([first])
 
     def _lift(self, one: Timed) -> None:
         if NOTE_OFF <= one.action < SUSTAIN_DOWN:

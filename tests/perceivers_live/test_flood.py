@@ -19,7 +19,7 @@ from engine.engine import Engine
 from engine.states import StateError
 from perceivers_live.config import OscSettings, Settings
 from perceivers_live.controls import Controls
-from perceivers_live.inbox import MOST_ACTIONS
+from perceivers_live.inbox import MOST_ACTIONS, MOST_COMMANDS
 from perceivers_live.memories import MOST_STATES, Memories
 from perceivers_live.performer import Memory, State
 from perceivers_live.session import MOST_SAVING, Session
@@ -92,6 +92,18 @@ def test_the_machine_goes_on_playing_in_a_flood() -> None:
         stage._turn()
     assert flood < 1000
     assert runtime.decisions > decisions
+
+
+def test_a_thousand_panics_while_the_machine_plays_are_one_silence() -> None:
+    stage = session(None)
+    stage.performer.takeover(time.perf_counter())
+    assert stage.player.playing
+    for _ in range(1000):
+        stage.commands()["panic"]()
+    for _ in range(1 + MOST_COMMANDS):
+        stage._take(0)
+    with pytest.raises(queue.Empty):
+        stage._inbox.get_nowait()
 
 
 class StuckDisk(Memories):

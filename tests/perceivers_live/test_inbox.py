@@ -171,6 +171,18 @@ def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
     assert [one for part in rest for one in part.released] == ours[2:]
 
 
+def test_what_a_flood_leaves_keeps_its_place_among_the_machines_events() -> None:
+    inbox = Inbox()
+    for i in range(MOST_ACTIONS + 2):
+        inbox.put(played(key(i, i % 100, (i + 1) % 2), passed=i))
+    assert inbox.left_out
+    parts = inbox.get()
+    assert isinstance(parts, list)
+    assert len(parts) < 300
+    assert all(one.time == part.passed for part in parts for one in part.actions)
+    assert all(part.actions for part in parts)
+
+
 def test_the_newest_commands_survive_a_flood_of_commands() -> None:
     inbox = Inbox()
     inbox.put(played(key(1)))

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from engine.engine import RECENT
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.clock import Transport
 from perceivers_live.controls import CONTROLS, Control
@@ -52,6 +53,17 @@ class Performance(RuleBasedStateMachine):
             except RuntimeError:
                 self.recover()
 
+    def do_first(self, action: Callable[[], object]) -> None:
+        """On the performer's thread, before it has heard everything."""
+
+        def do() -> None:
+            try:
+                action()
+            except RuntimeError:
+                self.recover()
+
+        self.stage.work_first(do)
+
     def recover(self) -> None:
         while True:
             try:
@@ -85,14 +97,17 @@ class Performance(RuleBasedStateMachine):
     def work(self) -> None:
         """The performer does a piece of work that it was about to do when something was heard, and only then hears it."""
 
-        def work() -> None:
-            try:
-                self.stage.performer.work(self.stage.now)
-            except RuntimeError:
-                self.recover()
-
-        self.stage.work_first(work)
+        self.do_first(lambda: self.stage.performer.work(self.stage.now))
         self.do(self.stage.catch_up)
+
+    @precondition(lambda self: self.stage.controls.get("mode") in ("duet", "solo"))  # else what is heard ends the turn
+    @rule(seconds=st.sampled_from([0.0, 0.02, 0.2]), working=st.booleans())
+    def hear_one(self, seconds: float, working: bool) -> None:
+        """The performer hears of the first thing that the human has done, more having happened since; and then goes on."""
+        self.do_first(self.stage.catch_up_with_one)
+        if working:
+            self.do_first(lambda: self.stage.performer.work(self.stage.now))
+        self.stall(seconds)
 
     # The human plays.
 
@@ -231,7 +246,7 @@ class Performance(RuleBasedStateMachine):
             planned = [one.action for one in stage.player._plan if one.action != REST]
             history = actions(stage.history())
             assert history == (actions(stage.expected()) + planned)[-len(history) or None :]
-            assert len(history) == len(planned) + len(stage.expected()) or stage.engine.position > 1000
+            assert len(history) == len(planned) + len(stage.expected()) or stage.engine.position > RECENT
 
     def teardown(self) -> None:
         """At the end the machine is told to play once more, and does."""
@@ -241,7 +256,7 @@ class Performance(RuleBasedStateMachine):
         stage.runtime.failures = 0
         self.command(stage.performer.give_way)
         self.what_sounded_is_remembered()
-        assert np.array_equal(fresh(stage.engine._history).hidden(), stage.engine.hidden()) or stage.engine.position > 1000
+        assert np.array_equal(fresh(stage.engine._history).hidden(), stage.engine.hidden()) or stage.engine.position > RECENT
         self.let_go()
         for name, control in CONTROLS.items():
             stage.controls.set(name, control.default)

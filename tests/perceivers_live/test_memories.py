@@ -11,7 +11,7 @@ from engine.runtimes import hidden_shape, ring_shapes
 from engine.states import StateError, save_state, state_path
 from perceivers_live.memories import MOST_SILENCE, Memories
 from perceivers_live.performer import Memory
-from tests.perceivers_live.scripted import SMALL, Stage, phrase
+from tests.perceivers_live.scripted import SMALL, Stage, phrase, steady
 
 MODEL, ANOTHER = "0123456789abcdef" * 4, "f" * 64
 
@@ -82,3 +82,19 @@ def test_what_no_performer_has_saved_is_refused(tmp_path: Path, memory: Memory, 
     save_state(memory.snapshot, state_path(tmp_path, "a"), model=MODEL, **extra)
     with pytest.raises(StateError, match="its s"):
         Memories(tmp_path, SMALL, MODEL).load("a")
+
+
+def test_a_state_that_cannot_be_read_costs_nothing_of_the_music() -> None:
+    stage = Stage(steady())
+    stage.hear(*phrase())
+    stage.run(5.0, stop=lambda: stage.player.planned() > 0)
+    stage.runtime.rings = broken  # type: ignore[method-assign]
+    before = stage.history()
+    with pytest.raises(OSError, match="lost"):
+        stage.performer.memory(stage.now)
+    assert stage.history() == before
+    assert stage.player.planned() > 0
+
+
+def broken() -> list[np.ndarray]:
+    raise OSError("the rings are lost")

@@ -240,6 +240,17 @@ def test_releases_are_told_in_order_even_if_the_human_is_heard_as_of_earlier(pla
     assert times == sorted(times)
 
 
+def test_what_stays_of_the_plan_is_not_told_as_of_before_a_release(player: Player, heard: list[Timed]) -> None:
+    """With an input offset the human is heard as of later than what is still planned."""
+    player.schedule([on(1.0, 1, 60), on(2.0, 2, 62)])
+    player.play_due(1.0)
+    player.make_room([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
+    player.play_due(2.0)
+    player.interrupt(2.1)
+    assert [one.time for one in heard] == sorted(one.time for one in heard)
+    assert [one.action for one in heard] == [NOTE_ON + 60, NOTE_OFF + 60, NOTE_ON + 62, NOTE_OFF + 62]
+
+
 def test_an_interruption_survives_a_dead_port(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 1, 60)])
     player.play_due(1.0)

@@ -106,6 +106,12 @@ def test_a_musician_who_has_nothing_to_say_ends() -> None:
     assert faults(reply) == []
 
 
+def test_a_solo_ends_after_a_minute_with_nothing_held() -> None:
+    reply = reply_to(CALL, steady(), mode="solo")
+    assert 50 < reply[-1].time - reply[0].time < 70
+    assert faults(reply) == []
+
+
 def test_keys_left_down_in_the_call_are_not_the_machines() -> None:
     reply = reply_to([Timed(0.0, NOTE_ON + 72, 80), *CALL], steady(6, (72, 74)))
     assert reply
