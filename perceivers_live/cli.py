@@ -109,6 +109,8 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
     logs.begin(debug=debug, as_json=log_json)
     if ctx.invoked_subcommand is None:
         _perform(_settings(config_file, options))
+    elif config_file or any(value is not None for value in options.values()):
+        raise click.UsageError(f"only --debug and --log-json go before {ctx.invoked_subcommand}; other options follow it")
 
 
 def _perform(settings: Settings) -> None:

@@ -135,7 +135,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             Control("temperature", "float", 1.0, 0.1, 2.0, help="How adventurous; 1 is as trained, lower is safer."),
             Control("min_p", "float", 0.02, 0.0, 0.5, help="Drops choices less likely than this share of the likeliest one."),
             Control("variety", "float", 1.0, 0.0, 3.0, help="Keeps a reply from dwelling on few keys; 0 is as trained."),
-            Control("density", "float", 0.0, -1.0, 1.0, help="Positive is busier, negative sparser: a bias on waits."),
+            Control("density", "float", 0.0, -1.0, 1.0, help="Positive is busier, negative sparser, beyond what pace asks for."),
             Control("pace", "float", 0.5, 0.0, 2.0, help="How firmly a reply keeps to the pace of the call; 0: not at all."),
             Control("dynamics", "float", 0.0, -1.0, 1.0, help="Positive is louder, negative softer: a bias on velocity."),
             Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note that is played."),
@@ -155,7 +155,15 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 "start_on", "choice", "now", 0, 2, ("now", "beat", "bar"), help="When a turn begins, where there is a clock."
             ),
             Control("beats_per_bar", "int", 4, 1, 16, unit="beats", help="Length of the clock's bars."),
-            Control("lookahead_ms", "int", 400, 50, 2000, unit="ms", help="How far ahead the reply is committed."),
+            Control(
+                "lookahead_ms",
+                "int",
+                400,
+                50,
+                2000,
+                unit="ms",
+                help="How far ahead the music is decided; what you do still changes all of it.",
+            ),
             Control("input_offset_ms", "float", 0.0, -200.0, 200.0, unit="ms", help="Added to the time of what is heard."),
             Control("output_offset_ms", "float", 0.0, -200.0, 200.0, unit="ms", help="Added to the time of what is played."),
             Control("transpose", "int", 0, -24, 24, unit="semitones", help="Moves what is played, on its way out."),
@@ -163,7 +171,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             Control("listen_low", "int", 0, 0, 127, unit="MIDI note", help="Lowest key that is listened to."),
             Control("listen_high", "int", 127, 0, 127, unit="MIDI note", help="Highest key that is listened to."),
             Control("seed", "int", -1, -1, 2**31 - 1, help="Random seed that makes a reply repeatable; -1 draws a new one."),
-            Control("hold", "switch", False, help="Go on absorbing, but play nothing."),
+            Control("hold", "switch", False, help="Play nothing, and go on listening."),
             Control("thru", "switch", False, help="Copy the input to the output at once."),
         )
     }

@@ -158,7 +158,7 @@ def _accelerators() -> Iterator[Finding]:
         if importlib.util.find_spec(name):
             yield Finding("TensorRT", True, f"{name} is installed")
             return
-    yield Finding("TensorRT", None, "not installed", "pip install 'perceivers-live[tensorrt]' makes the GPU faster still")
+    yield Finding("TensorRT", None, "not installed", "pip install '.[tensorrt]' makes the GPU faster still")
 
 
 def _loopback(settings: Settings) -> Iterator[Finding]:

@@ -67,8 +67,10 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
 
     Raises ``CheckpointError``.
     """
-    model = load_model(run)
     config, extra = read_config(run)
+    if config.mask != "band":
+        raise CheckpointError("a model with a block mask was trained to compare with; it cannot stream, so it is not exported")
+    model = load_model(run)
     try:
         measured = [json.loads(path.read_text(encoding="utf-8")) for path in figures]
         text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)

@@ -153,7 +153,7 @@ def _no_cuda() -> str | None:
     driver = Path("C:/Windows/System32/nvcuda.dll") if sys.platform == "win32" else Path("/dev/nvidiactl")
     if not driver.exists():
         return "no NVIDIA driver"
-    return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install 'perceivers-live[train]')"
+    return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install '.[train]')"
 
 
 def _worth_a_try() -> str | None:

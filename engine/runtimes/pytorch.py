@@ -17,7 +17,7 @@ from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable, hidden_shape, ring
 try:
     import torch
 except ImportError as error:
-    raise RuntimeUnavailable("PyTorch is not installed (pip install 'perceivers-live[train]')") from error
+    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[train]')") from error
 
 from torch import Tensor
 

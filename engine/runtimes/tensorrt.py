@@ -17,7 +17,7 @@ from engine.runtimes import RuntimeUnavailable
 try:
     import torch
 except ImportError as error:
-    raise RuntimeUnavailable("PyTorch is not installed (pip install 'perceivers-live[tensorrt]')") from error
+    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[tensorrt]')") from error
 
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def _compiler() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
         return name
-    raise RuntimeUnavailable("torch-tensorrt is not installed (pip install 'perceivers-live[tensorrt]')")
+    raise RuntimeUnavailable("torch-tensorrt is not installed (pip install '.[tensorrt]')")
 
 
 class Binding(NamedTuple):

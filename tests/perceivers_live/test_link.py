@@ -126,7 +126,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_session(scenario: str) -> None:
-    pytest.importorskip("aalink", reason="without the extra: pip install 'perceivers-live[link]'")
+    pytest.importorskip("aalink", reason="without the extra: pip install '.[link]'")
     if not can_isolate():
         pytest.skip("this system gives us no network of our own")
     command = [*ISOLATED, sys.executable, "-W", "error", __file__, scenario]

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("symusic")
 
-from engine.checkpoint import load_model  # noqa: E402
+from engine.checkpoint import load_model, save_model  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.events import NOTE_OFF  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
@@ -150,6 +150,11 @@ def test_int8_is_kept_only_where_it_costs_next_to_nothing(
         assert open_runtime("onnx-int8", tmp_path).name == "onnx-int8"
 
 
-def test_ablations_that_cannot_stream_are_refused_by_the_engine() -> None:
+def test_ablations_that_cannot_stream_are_refused_by_the_engine_and_not_exported(tmp_path: Path) -> None:
+    model = PerceiverS(model_config("tiny", ["mask=block"]))
     with pytest.raises(ValueError, match="cannot stream"):
-        Engine(TorchRuntime(PerceiverS(model_config("tiny", ["mask=block"]))))
+        Engine(TorchRuntime(model))
+    save_model(model, tmp_path / "run")
+    with pytest.raises(ValueError, match="cannot stream"):
+        export(tmp_path / "run", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
