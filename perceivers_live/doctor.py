@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from engine.realtime import PLAYER, hurry
 from perceivers_live.bench import improvised, machine
 from perceivers_live.config import Settings
 from perceivers_live.osc_wire import OscError, listen
@@ -115,11 +118,18 @@ def _scheduling() -> Iterator[Finding]:
 def _priority() -> Iterator[Finding]:
     if sys.platform != "linux":
         return
-    import resource
+    policies: list[int] = []
 
-    limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
-    advice = "" if limit else "add your user to the group `audio` (see /etc/security/limits.d), then log in again"
-    yield Finding("real-time priority", bool(limit), f"up to {limit}" if limit else "not permitted", advice)
+    def hurried() -> None:
+        hurry(PLAYER)
+        policies.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=hurried)
+    thread.start()
+    thread.join()
+    permitted = policies == [os.SCHED_RR]
+    advice = "" if permitted else "add your user to the group `audio` (see /etc/security/limits.d), then log in again"
+    yield Finding("real-time priority", permitted, "permitted" if permitted else "not permitted", advice)
 
 
 def _engine(settings: Settings, checkpoint: Path) -> Iterator[Finding]:
