@@ -1,8 +1,8 @@
-"""Does the model disturb the player? python benchmarks/isolation.py [--seconds 10] [--runtime onnx] [--json FILE]
+"""Does the model disturb the player? python benchmarks/isolation.py [--seconds 10] [--rounds 3] [--runtime onnx]
 
-The real player sounds an event every 5 ms while the model works without a pause: not at all, in a thread of the same process (as
-in a session), or in a process of its own. Printed: how late events leave, in ms. A thread shares the interpreter with the player;
-a process shares only the machine.
+The real player sounds an event every 5 ms while the model works without a pause: not at all, in a thread of the same process,
+or in a process of its own as in a session. Printed: how late events leave, in ms. A thread shares the interpreter with the
+player, a process only the machine.
 """
 
 from __future__ import annotations

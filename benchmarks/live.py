@@ -1,4 +1,4 @@
-"""How fast the daemon is on stage: python benchmarks/live.py [--json FILE]
+"""How fast the daemon is on stage: python benchmarks/live.py [--trials 60] [--seconds 30] [--json FILE]
 
 A daemon on a JACK server of this benchmark's own (64 frames at 48 kHz), played at and listened to through real MIDI ports, idle
 and with a busy process on every core. In milliseconds:
@@ -11,7 +11,7 @@ and with a busy process on every core. In milliseconds:
     lateness, sent               from the planned time of an event until it has been handed to the driver
     lateness, in time            the same of those events that were planned before their time: what the player's thread adds
     lateness, heard              from the planned time of a note until it has arrived
-    not served                   percent of the ticks in the machine's turns, in one row
+    not served                   percent of the ticks in the machine's turns, `alone` in `respond`, or in a duet with the human
 
 The last is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026): of the ticks, those that the machine
 had decided about in time, silence included, and whose events left within their tick, count (1 - b / 32), where b is for how many

@@ -86,7 +86,7 @@ class Connections:
         """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
         if self._output is None:
             try:
-                self._output = OutputPort(self._settings.output_port)
+                self._output = OutputPort(self._settings.output_port, self._probe)
                 self._say("output", f"out: {self._output.name}")
                 if self._settings.output_port:
                     self._watchdog = Watchdog(self._output.name, self._settings.channel - 1)
@@ -95,7 +95,7 @@ class Connections:
                 self._say("output", f"{absent}; waiting for it")
         if self._input is None:
             try:
-                self._input = InputPort(self._settings.input_port, self._heard)
+                self._input = InputPort(self._settings.input_port, self._heard, self._probe)
                 self._say("input", f"in: {self._input.name}")
             except NoSuchPort as absent:
                 self._say("input", f"{absent}; waiting for it")

@@ -92,7 +92,7 @@ class Probe:
     """Looks at the ports of this machine. Raises ``PortError`` without a MIDI system."""
 
     def __init__(self) -> None:
-        rtmidi, api = _system()
+        self.system = rtmidi, api = _system()
         self._in, self._out = rtmidi.MidiIn(api, f"{NAME}-look"), rtmidi.MidiOut(api, f"{NAME}-look")
         self._watch: JackWatch | None = None
         if api == rtmidi.API_UNIX_JACK:
@@ -136,10 +136,14 @@ def _matching(names: Sequence[str], wanted: str) -> list[int]:
 
 
 class _Port:
-    def __init__(self, kind: str, wanted: str) -> None:
+    """``probe`` looks first: every port is a client of the MIDI system, and a JACK server may choke on many that come and go."""
+
+    def __init__(self, kind: str, wanted: str, probe: Probe | None = None) -> None:
         flag = kind.removesuffix("put")
         self._wanted, self._lock, self._closed = wanted, threading.Lock(), False
-        rtmidi, api = _system()
+        if wanted and probe is not None:
+            find(probe.names()[kind == "output"], wanted, kind)
+        rtmidi, api = probe.system if probe is not None else _system()
         self.port: Any = (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}")
         try:
             if wanted:
@@ -174,8 +178,8 @@ class _Port:
 class InputPort(_Port):
     """Listens to a port (``wanted``: part of its name; empty: a virtual one). ``heard`` runs in the driver's thread."""
 
-    def __init__(self, wanted: str, heard: Heard) -> None:
-        super().__init__("input", wanted)
+    def __init__(self, wanted: str, heard: Heard, probe: Probe | None = None) -> None:
+        super().__init__("input", wanted, probe)
         self._closing, self._quiet = False, threading.Event()
         hurried = False
 
@@ -208,8 +212,8 @@ class InputPort(_Port):
 class OutputPort(_Port):
     """Sends to a port (``wanted``: part of its name; empty: a virtual one)."""
 
-    def __init__(self, wanted: str) -> None:
-        super().__init__("output", wanted)
+    def __init__(self, wanted: str, probe: Probe | None = None) -> None:
+        super().__init__("output", wanted, probe)
 
     def send(self, message: Sequence[int]) -> None:
         """One raw message. Raises ``PortError`` once closed, and what the driver raises."""

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "".join(
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md", "SECURITY.md", "CHANGELOG.md")
+)
 ALLOWED = {
     "engine": {"engine"},
     "trainer": {"engine", "trainer"},
@@ -24,7 +26,9 @@ def test_every_command_shown_is_a_command() -> None:
 
 
 def test_every_path_shown_exists() -> None:
-    for path in re.findall(r"`((?:benchmarks|engine|perceivers_live|tests|trainer)/[\w/.]*)`", README):
+    shown = re.findall(r"`(?:python )?((?:benchmarks|engine|fuzz|layouts|perceivers_live|tests|trainer)/[\w/.-]*)[ `]", README)
+    assert len(shown) > 20
+    for path in shown:
         assert (ROOT / path).exists(), path
 
 
