@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import signal
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +17,9 @@ from patience import PATIENCE
 from peer import Peer
 from remote import free_port
 
+from perceivers_live.connections import INTERVAL
+
+REGISTRATION = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)
 DAEMON = ("--in", "stage-keys", "--out", "stage-synth", "--seed", "3")
 
 
@@ -58,6 +64,34 @@ def test_ports_that_are_not_there_yet_are_waited_for(stage: Callable[[], Peer], 
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
     peer.until(lambda: not peer.sounding)
+
+
+def test_a_server_is_left_alone_while_ports_are_waited_for(
+    server: JackServer, start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client that comes or goes has a JACK server rearrange its graph, at which one under load may choke for good."""
+    for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER"):
+        monkeypatch.setenv(name, server.env[name])
+    seen: list[str] = []
+    with watching(seen):
+        start()
+        assert [name for name in seen if name.startswith("perceivers-live")]
+        seen.clear()
+        time.sleep(4 * INTERVAL)
+        assert seen == []
+
+
+@contextmanager
+def watching(seen: list[str]) -> Iterator[None]:
+    """A client that notes the names of all that come or go."""
+    library = ctypes.CDLL(ctypes.util.find_library("jack") or "libjack.so.0")
+    library.jack_client_open.restype = ctypes.c_void_p
+    watcher = ctypes.c_void_p(library.jack_client_open(b"watcher", 1, None))
+    told = REGISTRATION(lambda name, *_: seen.append(name.decode()))
+    library.jack_set_client_registration_callback(watcher, told, None)
+    library.jack_activate(watcher)
+    yield
+    library.jack_client_close(watcher)
 
 
 def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
