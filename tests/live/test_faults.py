@@ -90,8 +90,10 @@ def watching(seen: list[str]) -> Iterator[None]:
     told = REGISTRATION(lambda name, *_: seen.append(name.decode()))
     library.jack_set_client_registration_callback(watcher, told, None)
     library.jack_activate(watcher)
-    yield
-    library.jack_client_close(watcher)
+    try:
+        yield
+    finally:
+        library.jack_client_close(watcher)
 
 
 def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
