@@ -18,6 +18,7 @@ from perceivers_live.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two looks
+SYSTEM = 0xF0  # messages from here on have no channel
 ATTEMPTS = 3  # at finding a MIDI system
 PATIENCE = 0.5  # seconds that closing a port may take before it is left to itself
 
@@ -26,8 +27,8 @@ class Connections:
     """Opened by entering it; a watchdog stands by the output. ``heard``: the input's callback; ``lost``: told that the input went
     away; ``back``: that the output can be sent to again. Both run on the watching thread.
 
-    Entering raises ``PortError`` if there is no MIDI system, or if a name fits several ports; a port that is not there is waited
-    for.
+    Entering raises ``PortError`` if there can be no MIDI system, or if a name fits several ports; a port that is not there is
+    waited for, and so is a MIDI system that does not run.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Connections:
         self._input: InputPort | None = None
         self._output: OutputPort | None = None
         self._watchdog: Watchdog | None = None
+        self._watched: set[int] = set()  # channels that it knows of
         self._closing: list[threading.Thread] = []
         self._said: dict[str, str] = {}  # what was last said of each port: once is enough
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
 
     def __enter__(self) -> Connections:
-        self._probe = _patient_probe()
         try:
+            self._probe = _patient_probe()
             self._open()
         except Hopeless:
             self._close_all()
@@ -80,7 +82,15 @@ class Connections:
         output = self._output
         if output is None:
             raise PortError("the output port is away")
+        if message[0] < SYSTEM and message[0] & 0x0F not in self._watched:
+            self._watch_channel(message[0] & 0x0F)
         output.send(message)
+
+    def _watch_channel(self, channel: int) -> None:
+        watchdog = self._watchdog
+        if watchdog is not None:
+            self._watched.add(channel)
+            watchdog.watch(channel)
 
     def _open(self) -> None:
         """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
@@ -89,7 +99,8 @@ class Connections:
                 self._output = OutputPort(self._settings.output_port, self._probe)
                 self._say("output", f"out: {self._output.name}")
                 if self._settings.output_port:
-                    self._watchdog = Watchdog(self._output.name, self._settings.channel - 1)
+                    self._watched.clear()
+                    self._watchdog = Watchdog(self._output.address)
                 self._back()
             except NoSuchPort as absent:
                 self._say("output", f"{absent}; waiting for it")
@@ -107,7 +118,7 @@ class Connections:
             except Hopeless as error:
                 self._say("input", str(error))
             except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
-                self._say("system", f"MIDI: {error}")
+                self._say("system", f"{error}; trying again")
 
     def _look(self) -> None:
         if self._probe is None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from perceivers_live.osc_wire import OscError, listen
 
 TICKS = 300  # of the scheduling check, 5 ms apart
 STEPS = 60  # of the engine check
+PULSE = 0xBF  # controllers on channel 16, which no synthesizer minds
 PULSES = 100  # of the loopback, LOOP_GAP seconds apart
 LOOP_GAP = 0.02
 LOOP_PATIENCE = 1.0  # seconds for a message to come back
@@ -112,7 +114,7 @@ def _scheduling() -> Iterator[Finding]:
         late.append((time.perf_counter() - deadline) * 1000)
     p50, p95, p99 = np.percentile(late, [50, 95, 99])
     advice = "close other programs; on Linux use a low-latency kernel and the performance governor" if p95 > 2 else ""
-    yield Finding("scheduling", p95 <= 2, f"late by p50 {p50:.3f}, p95 {p95:.3f}, p99 {p99:.3f} ms", advice)
+    yield Finding("scheduling", bool(p95 <= 2), f"late by p50 {p50:.3f}, p95 {p95:.3f}, p99 {p99:.3f} ms", advice)
 
 
 def _priority() -> Iterator[Finding]:
@@ -176,19 +178,19 @@ def _loopback(settings: Settings) -> Iterator[Finding]:
     from perceivers_live.ports import InputPort, OutputPort
 
     came: dict[int, float] = {}
-    output = OutputPort(settings.midi.output_port)
 
     def heard(now: float, message: Sequence[int]) -> None:
-        came.setdefault(message[1], now)
+        if len(message) == 3 and message[0] == PULSE:
+            came.setdefault(message[1], now)
 
-    source = InputPort(settings.midi.input_port, heard)
     taken = []
-    try:
+    wanted = settings.midi
+    with closing(OutputPort(wanted.output_port)) as output, closing(InputPort(wanted.input_port, heard)) as source:
         time.sleep(0.2)
         for i in range(PULSES):
             came.clear()
             sent = time.perf_counter()
-            output.send((0xBF, i % 100, 0))  # a controller that no synthesizer minds, on channel 16
+            output.send((PULSE, i % 100, 0))
             end = sent + LOOP_PATIENCE
             while i % 100 not in came and time.perf_counter() < end:
                 time.sleep(0.0002)
@@ -197,9 +199,6 @@ def _loopback(settings: Settings) -> Iterator[Finding]:
             time.sleep(LOOP_GAP)
             if i == 2 and not taken:
                 break
-    finally:
-        source.close()
-        output.close()
     if not taken:
         text = f"nothing that {output.name} sent came back at {source.name}"
         yield Finding("loopback", False, text, "connect the output to the input, by cable or in the MIDI system, and try again")

@@ -3,7 +3,8 @@
 A model that takes milliseconds an event falls behind a stuck or hostile sender, or behind anybody while it recovers from a fault.
 What the human plays meanwhile is kept as it is up to ``MOST_ACTIONS``. Beyond that it is replaced by what it comes to (``net``):
 the last release of every key that was down, the last strike of every key that is down now, and the pedal as it is. Of more than
-``MOST_COMMANDS`` the oldest go. What the player did in answer is never left out: that is what sounded.
+``MOST_COMMANDS`` the oldest go, and the newest take their places: they may overtake what was played before them. What the player
+did in answer is never left out: that is what sounded.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Inbox:
         self._growing = False  # whether the newest music may be added to: no command has come since
         self._actions = 0  # in all of the music
         self._flooded = self._woken = False
-        self.left_out = 0  # actions, so far
+        self.left_out = 0  # actions and commands, so far
 
     def put(self, item: Played | Command | None) -> None:
         """What happened, a command for the performer's thread, or None to end it."""
@@ -55,11 +56,12 @@ class Inbox:
             if isinstance(item, Played):
                 self._add(item)
             else:
-                self._growing = False
                 if len(self._commands) < MOST_COMMANDS:
                     self._order.put(_Next.COMMAND)
+                    self._growing = False
                 else:
                     self._commands.popleft()
+                    self.left_out += 1
                 self._commands.append(item)
 
     def wake(self) -> None:

@@ -10,8 +10,12 @@ NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
+class Refused(OSError):
+    """The server takes no client, now."""
+
+
 class JackWatch:
-    """``dead`` is true once the server has shut this client out. Raises ``OSError`` without JACK's library or server."""
+    """``dead`` is true once the server has shut this client out. Raises ``OSError`` without JACK's library, ``Refused``."""
 
     def __init__(self, name: str) -> None:
         self._library = ctypes.CDLL(ctypes.util.find_library("jack") or "libjack.so.0")
@@ -22,7 +26,7 @@ class JackWatch:
             function.argtypes = (ctypes.c_void_p,)
         self._client: int | None = self._library.jack_client_open(name.encode(), NO_START_SERVER, None)
         if not self._client:
-            raise OSError("no JACK server answers")
+            raise Refused("no JACK server answers")
         self._dead = threading.Event()
         self._callback = _Shutdown(lambda _: self._dead.set())  # kept: C does not hold on to it
         self._library.jack_on_shutdown(self._client, self._callback, None)

@@ -172,6 +172,15 @@ class Ledger:
                 if all(done):
                     self._thru_pedals.discard(channel)
 
+    def sweep(self, send: Send) -> None:
+        """The same, and releases every note there is on our channel, since some receivers know no other way. Raises what ``send``
+        does: who waits for echoes of what is sent need not wait for these.
+        """
+        with self._lock:
+            self.reset()
+            for message in releases(self._channel):
+                send(message)
+
     @staticmethod
     def _try(send: Callable[..., object], *what: object) -> bool:
         """Whether sending worked. One message that fails must not keep the others from going out."""
@@ -181,3 +190,9 @@ class Ledger:
             log.warning("the output port does not take a release (%s)", error)
             return False
         return True
+
+
+def releases(channel: int) -> list[Sequence[int]]:
+    """What silences a channel (0..15) whatever sounds on it: raw messages."""
+    controllers = [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
+    return [controllers[0], *(message_of(NOTE_OFF + pitch, 0, channel) for pitch in range(PITCHES)), *controllers[1:]]

@@ -25,6 +25,7 @@ MOVED = 4  # steps that a controller must go to be learnt: a noisy fader tremble
 PRESSED = 64  # of 127, the value at which switches turn and commands run
 _PEDALS = range(64, 70)  # sustain, portamento, sostenuto, soft, legato, hold: a pianist's feet are not to be learnt by accident
 NOT_LEARNT = frozenset({0, 32, *_PEDALS, *NEVER})  # nor is bank select
+FOR_COMMANDS = frozenset({66, 67})  # but a command may have the sostenuto or the soft pedal: a foot can hand over
 _LSB = 32  # CC 32..63 may be the fine half of CC 0..31
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ class MidiMap:
         """Binds the next controller that moves to a control, over its whole range, or to a command.
 
         Whatever that controller did before ends; other controllers of `target` stay. Another call takes the place of this
-        one, and after `PATIENCE` seconds it is given up. Pedals, bank select and channel mode messages are not learnt.
+        one, and after `PATIENCE` seconds it is given up. Bank select and channel mode messages are not learnt, pedals neither,
+        but for the sostenuto and the soft pedal by a command.
 
         Raises:
             MidiMapError: there is no such control or command.
@@ -160,7 +162,7 @@ class MidiMap:
             if waiting is None or now >= waiting.deadline:
                 self._learning = None
                 return False
-            if number in NOT_LEARNT:
+            if number in NOT_LEARNT and not (number in FOR_COMMANDS and waiting.target in self._commands):
                 return False
             start = waiting.start.setdefault(key, value if before is None else before)
             fine = number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start  # it moves most, and says least

@@ -89,6 +89,7 @@ class OscServer:
         self._subscribers: dict[Address, Address] = {}  # where to send -> who subscribed it, oldest first
         self._changes: dict[str, tuple[Value, object]] = {}  # control -> latest value and who set it, yet to be echoed
         self._backlog, self._backlog_bytes = deque[tuple[bytes, Address]](), 0
+        self.left_out = 0  # packets, so far
         self._stats_interval, self._next_stats = stats_interval, 0.0
         self._next_echo, self._quiet_until, self._withheld = 0.0, 0.0, 0
         self._replies_left, self._replied = float(MAX_REPLIES), time.monotonic()
@@ -163,6 +164,7 @@ class OscServer:
         self._backlog_bytes += len(datagram)
         while len(self._backlog) > MAX_BACKLOG or self._backlog_bytes > MAX_BACKLOG_BYTES:
             self._oldest()
+            self.left_out += 1
 
     def _oldest(self) -> tuple[bytes, Address]:
         datagram, sender = self._backlog.popleft()

@@ -306,6 +306,7 @@ class Performer:
         start_at = self._start_at(controls, now)
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.rate, start_at)
         self.timeline.begin(now)
+        self.timeline.floor = self._engine.position  # all of it has sounded, the last turn's end as well
         if controls["mode"] == "respond":
             self._detector.reset()
         self._player.begin(self._engine.position)

@@ -22,6 +22,7 @@ from perceivers_live.ledger import Ledger
 log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
 LATE = 0.010  # seconds after which an event counts as late
+PAUSE = 0.01  # seconds after a fault
 STALE = 0.5  # seconds after which nobody wants to hear it any more: the machine has slept, or choked
 
 
@@ -65,7 +66,7 @@ class Player:
         self._unheard = False  # whether the last event found no open port
         self.torn = False  # whether the plan does not fit what sounds any more, and was dropped: it has to be made anew
         self.unsettled = False  # whether the human has done something that the plan does not know of
-        self.played = self.late = 0
+        self.played = self.late = self.unheard = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     def begin(self, position: int) -> None:
@@ -176,6 +177,11 @@ class Player:
             if self._plan and now - self._plan[0].time > STALE:
                 self._tear()
 
+    def drop(self) -> None:
+        """Drops the plan, so that it is made anew."""
+        with self._lock:
+            self._tear()
+
     def deadline(self) -> float | None:
         """When the next event is due, None if the plan is empty."""
         with self._lock:
@@ -194,6 +200,7 @@ class Player:
             if not self._unheard:
                 log.warning("the output port does not take notes (%s)", error)
             sent = False
+            self.unheard += 1
         self._unheard = not sent
         self.sounded, self._last = event.position, max(self._last, event.time)
         self.passed += 1
@@ -221,8 +228,9 @@ class Player:
 class PlayerThread:
     """Runs a player on absolute deadlines of the monotonic clock: sleeps, and spins over the last millisecond."""
 
-    def __init__(self, player: Player) -> None:
-        self._player = player
+    def __init__(self, player: Player, failed: Callable[[], None] = lambda: None) -> None:
+        """``failed`` is told of a fault, after which the plan has been dropped, but not what sounds."""
+        self._player, self._failed = player, failed
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="player", daemon=True)
 
@@ -240,14 +248,24 @@ class PlayerThread:
     def _run(self) -> None:
         hurry(PLAYER)
         while not self._stop:
-            now = time.perf_counter()
-            self._player.drop_overdue(now)
-            self._player.play_due(now)
-            with self._player.changed:
-                deadline = self._player.deadline()  # looked up under the lock: nothing can be planned before the sleep
-                wait = None if deadline is None else deadline - time.perf_counter() - SPIN
-                if not self._stop and (wait is None or wait > 0):
-                    self._player.changed.wait(wait)
-                    continue
-            while deadline is not None and time.perf_counter() < deadline and not self._stop:
-                time.sleep(0)
+            try:
+                self._round()
+            except Exception:
+                log.exception("the player failed; its plan is dropped")
+                self._player.drop()
+                self._failed()
+                time.sleep(PAUSE)
+
+    def _round(self) -> None:
+        """Plays what is due, and waits for what is next."""
+        now = time.perf_counter()
+        self._player.drop_overdue(now)
+        self._player.play_due(now)
+        with self._player.changed:
+            deadline = self._player.deadline()  # looked up under the lock: nothing can be planned before the sleep
+            wait = None if deadline is None else deadline - time.perf_counter() - SPIN
+            if not self._stop and (wait is None or wait > 0):
+                self._player.changed.wait(wait)
+                return
+        while deadline is not None and time.perf_counter() < deadline and not self._stop:
+            time.sleep(0)

@@ -5,7 +5,6 @@ python-rtmidi is imported only when a port is asked for, so that everything else
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.realtime import DRIVER, hurry
-from perceivers_live.jack_watch import JackWatch
+from perceivers_live.jack_watch import JackWatch, Refused
 
 NAME = "perceivers-live"
 SETTLE = 0.05  # seconds; without a message for so long an input is quiet
@@ -31,7 +30,7 @@ class NoSuchPort(PortError):
 
 
 class Hopeless(PortError):
-    """Waiting will not mend it: more than one port has that name, or such ports do not exist here."""
+    """Waiting will not mend it: more than one port has that name, or such ports do not exist here, or no MIDI at all."""
 
 
 def _system() -> tuple[Any, int]:
@@ -39,7 +38,7 @@ def _system() -> tuple[Any, int]:
     try:
         import rtmidi
     except ImportError as error:
-        raise PortError(f"no MIDI system: {_advice(str(error))}") from error
+        raise Hopeless(f"no MIDI system: {_advice(str(error))}") from error
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
     for api in rtmidi.get_compiled_api():
         if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
@@ -96,8 +95,13 @@ class Probe:
         self._in, self._out = rtmidi.MidiIn(api, f"{NAME}-look"), rtmidi.MidiOut(api, f"{NAME}-look")
         self._watch: JackWatch | None = None
         if api == rtmidi.API_UNIX_JACK:
-            with contextlib.suppress(OSError):
+            try:
                 self._watch = JackWatch(f"{NAME}-watch")
+            except Refused as error:  # without it nobody would notice that the server has died
+                self.close()
+                raise PortError(str(error)) from error
+            except OSError:
+                pass  # the library is rtmidi's own
 
     def names(self) -> tuple[list[str], list[str]]:
         """Of the inputs and the outputs."""
@@ -141,6 +145,8 @@ class _Port:
     def __init__(self, kind: str, wanted: str, probe: Probe | None = None) -> None:
         flag = kind.removesuffix("put")
         self._wanted, self._lock, self._closed = wanted, threading.Lock(), False
+        self._alike = 1  # ports of this name
+        self.address = wanted  # by which it can be found again
         if wanted and probe is not None:
             find(probe.names()[kind == "output"], wanted, kind)
         rtmidi, api = probe.system if probe is not None else _system()
@@ -150,6 +156,8 @@ class _Port:
                 names = self.port.get_ports()
                 index = find(names, wanted, kind)
                 self.name = names[index]
+                self._alike = names.count(self.name)
+                self.address = self.name if self._alike == 1 else wanted
                 self.port.open_port(index, "midi")
             elif sys.platform == "win32":
                 raise Hopeless(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
@@ -164,8 +172,11 @@ class _Port:
             raise PortError(f"{kind} port {wanted or 'virtual'!r} cannot be opened ({error})") from error
 
     def is_gone(self, names: Sequence[str]) -> bool:
-        """Whether what this is connected to is not among the names of the ports that there are now. Virtual ports stay."""
-        return self._wanted != "" and self.name not in names
+        """Whether what this is connected to, or a port of the same name, is not among the names of the ports that there are now.
+        Virtual ports stay.
+        """
+        alike, self._alike = self._alike, max(self._alike, names.count(self.name))
+        return self._wanted != "" and names.count(self.name) < alike
 
     def close(self) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from engine.engine import Engine
 from engine.events import Timed
@@ -43,6 +43,7 @@ RETRY = 0.2  # seconds between two attempts to revive the engine
 TELLING = 0.25  # seconds between two reports of how it goes
 PATIENCE = 2.0  # seconds that the performer's thread has to end
 MOST_SAVING = 2  # states, which are large, on their way to the disk
+NOTICED = 0.01  # a change of tempo by more than this is worth a line
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
 Told = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
@@ -78,14 +79,16 @@ class Session:
         self._inbox = Inbox()
         self._saving: list[threading.Thread] = []
         self._recalled: deque[Memory] = deque(maxlen=1)  # states are large: only the one asked for last waits
-        self._stopping = threading.Event()
-        self._relapse_until, self._faults = 0.0, 0
+        self._stopping = False
+        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
+        self._relapse_until, self._faults, self._recoveries = 0.0, 0, 0
         self.echo = EchoGuard()
         self._send = send
         self.ledger = Ledger(self._sent, channel=settings.midi.channel - 1, voicing=self._voicing)
         self.player = Player(self.ledger, on_machine)
         clock = MidiClock() if settings.clock.source == "midi" else None
-        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=beats or clock, on_state=self._entered)
+        self._beats, self._bpm = beats or clock, 0.0
+        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
         self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
         self._serve_osc = osc and settings.osc.enabled
@@ -96,7 +99,7 @@ class Session:
     def hear(self, now: float, message: Sequence[int]) -> None:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
         try:
-            if self._stopping.is_set():
+            if self._stopping:
                 return
             heard = self._hearing.feed(now, message)
             if heard.actions:
@@ -119,7 +122,10 @@ class Session:
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
-        self._quietly(self.ledger.reset)
+        self._quietly(self._sweep)
+
+    def _sweep(self) -> None:
+        self.ledger.sweep(self._send)
 
     def _moved(self, change: Transport) -> None:
         if change is Transport.STOPPED:  # stop means silence, now
@@ -239,38 +245,58 @@ class Session:
             if self._serve_osc:
                 self._open_osc(closing)
             closing.callback(self._controls.on_change(lambda *_: self._inbox.wake()))  # a turned control wakes us
-            player = PlayerThread(self.player)
+            player = PlayerThread(self.player, failed=lambda: self._later(self.performer.recover))
             closing.callback(self._silence)
-            self._quietly(self.ledger.reset)  # whatever an earlier, killed session left hanging
+            self._quietly(self._sweep)  # whatever an earlier, killed session left hanging
             player.start()
             closing.callback(player.stop)
             log.info("listening; play, and pause to hear the answer")
             performing = threading.Thread(target=self._perform, name="performer", daemon=True)
             performing.start()
             self._on_listening()
-            while not self._stopping.wait(TELLING):
+            while self._goes_on():
+                self._tell_tempo()
                 if self._osc is not None:
                     self._osc.send_stats(self.stats())
             performing.join(PATIENCE)
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start: events played, late ones and the latest lateness (ms), faults of the engine, echoes ignored,
-        actions left out in a flood; and how much waits to be dealt with, and the length of the history in events.
+        """Counters since the start: events played, late ones and the latest lateness (ms), events that no output took; faults of
+        the engine and recoveries from them; echoes ignored; actions, commands and OSC packets left out in a flood. And how it
+        stands: actions and commands that wait, events planned, the length of the history, beats a minute (0: no tempo).
         """
         player, lateness = self.player, self.player.lateness
         return {
             "played": player.played,
             "late": player.late,
             "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
+            "unheard": player.unheard,
             "faults": self._faults,
+            "recoveries": self._recoveries,
             "echoes": self.echo.echoes,
-            "left_out": self._inbox.left_out,
+            "left_out": self._inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
             "waiting": self._inbox.qsize(),
+            "planned": player.planned(),
             "history": self._engine.position,
+            "bpm": round(self._bpm, 1),
         }
 
+    def _tell_tempo(self) -> None:
+        bpm = (self._beats.bpm if self._beats is not None else None) or 0.0
+        if abs(bpm - self._bpm) > NOTICED * self._bpm:
+            log.info("tempo: %s", f"{bpm:.1f} beats a minute" if bpm else "none")
+            self._bpm = bpm
+
+    def _goes_on(self) -> bool:
+        """Whether it does, after a while."""
+        with suppress(queue.Empty):
+            self._over.get(timeout=TELLING)
+        return not self._stopping
+
     def stop(self) -> None:
-        self._stopping.set()
+        """From any thread or signal handler."""
+        self._stopping = True
+        self._over.put(None)
         self._inbox.put(None)
 
     def _open_osc(self, closing: ExitStack) -> None:
@@ -289,7 +315,7 @@ class Session:
                 log.info("OSCQuery on http://%s:%d", query.host, query.port)
 
     def _perform(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             self._turn()
 
     def _turn(self) -> None:
@@ -331,14 +357,17 @@ class Session:
     def _recover(self) -> None:
         """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
         forget = time.perf_counter() < self._relapse_until
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 (self.performer.forget if forget else self.performer.recover)(time.perf_counter())
                 self._relapse_until = time.perf_counter() + RELAPSE
+                self._recoveries += 1
+                if forget:
+                    time.sleep(RETRY)  # a model that is broken for good would fail again at once
                 return
             except Exception:
                 log.exception("the engine has not recovered yet")
-                self._stopping.wait(RETRY)
+                time.sleep(RETRY)
 
     def _entered(self, state: State) -> None:
         self._on_state(state)

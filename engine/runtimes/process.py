@@ -11,6 +11,7 @@ import contextlib
 import logging
 import multiprocessing
 import signal
+import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -64,7 +65,13 @@ class ProcessRuntime:
         return rings
 
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
-        self._ask("restore", list(rings), first)
+        stuck = threading.Timer(self._hang, self._process.kill)  # so much is not sent before the process takes it
+        stuck.start()
+        try:
+            self._tell("restore", list(rings), first)
+        finally:
+            stuck.cancel()
+        self._settle()
 
     def keep_warm(self) -> None:
         self._tell("keep_warm")
@@ -87,6 +94,10 @@ class ProcessRuntime:
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         self._tell(method, *arguments)
+        return self._settle()
+
+    def _settle(self) -> Any:
+        """Waits for all that is still to be answered, and returns the last answer."""
         answer = None
         while self._unanswered:
             answer = self._answer(self._hang)

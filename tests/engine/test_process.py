@@ -95,6 +95,16 @@ def test_a_process_lost_between_absorbing_and_deciding(runtime: ProcessRuntime) 
     assert next_event(engine) == expected
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a signal")
+def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: ProcessRuntime) -> None:
+    rings = [np.zeros((64, 1 << 16), np.float32)]  # more than a pipe takes
+    os.kill(runtime._process.pid, signal.SIGSTOP)
+    with pytest.raises(RuntimeLost):
+        runtime.restore(rings)
+    runtime.reset()
+    assert Engine(runtime).hidden().shape == (runtime.config.width,)
+
+
 def test_what_cannot_be_opened_is_said_as_here(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         ProcessRuntime("onnx", tmp_path)

@@ -46,8 +46,8 @@ def stage(server: JackServer) -> Iterator[Callable[[], Peer]]:
 def start(server: JackServer, home: Home) -> Iterator[Callable[[], Any]]:
     with ExitStack() as closing:
 
-        def begin() -> Any:
-            daemon = Daemon((*DAEMON, "--osc-port", str(free_port())), server.env, home)
+        def begin(*arguments: str) -> Any:
+            daemon = Daemon((*DAEMON, *arguments, "--osc-port", str(free_port())), server.env, home)
             closing.callback(daemon.end)
             daemon.wait_for_line("listening;", PATIENCE)
             return daemon
@@ -125,6 +125,33 @@ def test_a_server_that_is_killed_and_started_again(
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
     again.until(lambda: not again.sounding)
+
+
+def test_a_midi_system_that_is_not_there_yet_is_waited_for(home: Home) -> None:
+    server = JackServer()
+    daemon = Daemon((*DAEMON, "--osc-port", str(free_port())), server.env, home)
+    try:
+        daemon.wait_for_line("no MIDI system.*trying again", PATIENCE)
+        with server:
+            peer = Peer(server)
+            daemon.wait_for_line("in: stage-keys", PATIENCE)
+            peer.answered()
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait() == 0
+            peer.until(lambda: not peer.sounding)
+            peer.close()
+    finally:
+        daemon.end()
+
+
+def test_a_killed_daemon_leaves_no_note_on_another_channel(stage: Callable[[], Peer], start: Callable[..., Any]) -> None:
+    peer, daemon = stage(), start("--thru", "--mode", "listen")
+    peer.send(0x94, 50, 90)
+    peer.until(lambda: 50 in peer.sounding)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    peer.until(lambda: not peer.sounding)
+    peer.send(0x84, 50, 0)
 
 
 def test_a_killed_daemon_leaves_nothing_sounding(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:

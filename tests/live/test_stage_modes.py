@@ -133,6 +133,7 @@ def test_a_reply_begins_on_the_beat_of_a_midi_clock_and_a_stop_silences_it(stage
     conductor, off = Conductor(one.peer, bpm=100), []
     with conductor.conducting():
         one.peer.until(lambda: len(conductor.beats) >= 3)
+        one.daemon.wait_for_line("tempo: (99|100|101).* beats a minute")
         for wait in (0.13, 0.31, 0.47):  # anywhere in the beat
             before, told = one.peer.struck, len(one.remote.states)
             time.sleep(wait)

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 
 import mido
-from daemon import Home
+from daemon import Daemon, Home
 from jack_server import JackServer
 from peer import Peer
 from recording import Message
@@ -177,3 +177,23 @@ def test_an_input_can_be_closed_under_a_flood_of_messages(jack: JackServer) -> N
         peer.close()
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100
+
+
+def test_doctor_finds_what_is_there_and_measures_a_loop(jack: JackServer, home: Home) -> None:
+    report = home.working / "report.json"
+    daemon = Daemon(("doctor", "--loopback", "--json", str(report)), jack.env, home)
+    jack.connect(jack.wait_for_port("perceivers-live-out"), jack.wait_for_port("perceivers-live-in"))
+    daemon.wait(60)
+    rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
+    for name in ("settings", "MIDI inputs", "MIDI outputs", "OSC", "checkpoint", "loopback"):
+        assert rows[name]["good"], rows[name]
+    assert "round trip" in rows["loopback"]["text"]
+
+
+def test_doctor_says_what_to_do_about_a_port_that_is_not_there(jack: JackServer, home: Home) -> None:
+    report = home.working / "report.json"
+    daemon = Daemon(("doctor", "--in", "Bösendorfer", "--json", str(report)), jack.env, home)
+    assert daemon.wait(60) == 1
+    rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
+    assert not rows["input port"]["good"]
+    assert "plug it in" in rows["input port"]["advice"]

@@ -191,6 +191,20 @@ def test_the_newest_commands_survive_a_flood_of_commands() -> None:
     assert everything(inbox) == [key(1), *range(9 * MOST_COMMANDS, 10 * MOST_COMMANDS)]
 
 
+def test_a_flood_of_commands_between_what_is_played_leaves_little_to_do() -> None:
+    inbox = Inbox()
+    for i in range(20_000):
+        inbox.put(played(key(i, 62), key(i, 62, 0)))
+        inbox.put(lambda: None)
+    pieces = 0
+    while inbox.qsize():
+        inbox.get_nowait()
+        pieces += 1
+    assert pieces <= 2 * MOST_COMMANDS + 1
+    with pytest.raises(queue.Empty):
+        inbox.get_nowait()
+
+
 def test_a_flood_across_commands_keeps_both(caplog: pytest.LogCaptureFixture) -> None:
     inbox, reader, piano = Inbox(), MessageReader(), Piano()
     for i in range(20 * MOST_ACTIONS):

@@ -245,6 +245,15 @@ def test_pedals_bank_select_and_channel_mode_are_not_learnt(bound: Callable[...,
     assert midi_map.learning(0.0) == "density"
 
 
+def test_a_foot_can_hand_over_but_not_with_the_pedal_that_sustains(bound: Callable[..., MidiMap], calls: list[str]) -> None:
+    midi_map = bound()
+    midi_map.learn("takeover", 0.0)
+    assert steer(midi_map, cc(64, 0), cc(64, 127), cc(67, 0), cc(67, 127)) == [False, False, False, True]
+    assert midi_map.bindings == (Binding("takeover", 67, 1),)
+    steer(midi_map, cc(67, 0), cc(67, 127))
+    assert calls == ["takeover"]
+
+
 def test_the_fine_half_of_a_fader_does_not_win(bound: Callable[..., MidiMap]) -> None:
     """A 14-bit fader sends its fine half, 32 numbers above, with every message; that half races through all values."""
     midi_map = bound()

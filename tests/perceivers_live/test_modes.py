@@ -915,3 +915,22 @@ def test_a_wild_voicing_never_strikes_a_key_twice() -> None:
     ledger.close()
     assert unbalanced(messages) == []
     assert all(0 <= byte < 128 for message in messages for byte in message[1:])
+
+
+def test_what_the_last_turn_played_is_not_forgotten_when_the_next_begins() -> None:
+    """A strike that the performer learns of late ends a turn that had nothing sounding any more."""
+    stage = Stage(steady(12, (72, 74, 76)))
+    stage.hear(*phrase(0.0, 4))
+    stage.now += 0.1
+    stage.strike(Timed(stage.now, NOTE_ON + 50, 80))
+    stage.strike(Timed(stage.now, NOTE_OFF + 50))
+    stage.command(stage.performer.takeover)
+    stage.run(stage.now + 5, stop=lambda: len(stage.machine) >= 4 and not stage.player.ledger.notes)
+    stage.catch_up()
+    assert not stage.replying
+    before = stage.history()
+    stage.command(stage.performer.takeover)
+    for _ in range(2):
+        stage.performer.work(stage.now)
+    stage.hear(Timed(stage.now, SUSTAIN_DOWN))
+    assert stage.history()[: len(before)] == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceivers_live.ports import Hopeless, NoSuchPort, find
+from perceivers_live.ports import Hopeless, NoSuchPort, OutputPort, find
 
 NAMES = ["Piano", "Piano 2", "Pad", "Pad", "Synth #1", "Synth #2"]
 
@@ -27,3 +27,20 @@ def test_what_fits_several_is_refused_and_they_are_named(wanted: str) -> None:
 def test_what_is_not_there_is_missed_and_all_are_named(wanted: str) -> None:
     with pytest.raises(NoSuchPort, match=r"matches none of the ports; there are: 'Piano', 'Piano 2', 'Pad'"):
         find(NAMES, wanted, "output")
+
+
+def test_one_of_two_ports_of_a_name_is_missed() -> None:
+    port = OutputPort.__new__(OutputPort)  # as if opened, without a MIDI system
+    port.name, port._wanted, port._alike = "Pad", "pad#2", 2
+    assert not port.is_gone(["Pad", "Pad", "Piano"])
+    assert not port.is_gone(["Pad", "Pad", "Pad"])
+    assert port.is_gone(["Pad", "Pad", "Piano"])
+
+
+def test_a_port_is_missed_when_its_name_is_gone_but_a_virtual_one_never_is() -> None:
+    port = OutputPort.__new__(OutputPort)
+    port.name, port._wanted, port._alike = "Pad", "Pad", 1
+    assert not port.is_gone(["Pad"])
+    assert port.is_gone(["Piano"])
+    port._wanted = ""
+    assert not port.is_gone([])
