@@ -2,15 +2,18 @@
 
 The real player sounds an event every 5 ms while the model works without a pause: not at all, in a thread of the same process,
 or in a process of its own as in a session. Printed: how late events leave, in ms. A thread shares the interpreter with the
-player, a process only the machine.
+player, a process only the machine; how long a thread may keep the interpreter is shown as well, and how long the garbage
+collector does, with all of the daemon loaded, before and after that is put out of its reach.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import multiprocessing
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +27,9 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON
 from engine.runtimes import open_runtime
 from engine.sampling import Steering, odds
-from perceivers_live.bench import improvised, machine, row
+from perceivers_live.bench import improvised, machine, row, timed
 from perceivers_live.ledger import Ledger
-from perceivers_live.player import Planned, Player, PlayerThread
+from perceivers_live.player import SWITCH, Planned, Player, PlayerThread
 
 SPACING = 0.005  # seconds between two events
 
@@ -64,8 +67,8 @@ def _work(runtime: str, stop: threading.Event, ready: threading.Event) -> None:
     generate(runtime, stop.is_set, ready.set)
 
 
-def lateness(seconds: float) -> list[float]:
-    """Milliseconds, of every event."""
+def lateness(seconds: float, switch: float) -> list[float]:
+    """Milliseconds, of every event. ``switch``: seconds that a thread may keep the interpreter."""
     player = Player(Ledger(lambda _: None))
     player.lateness = type(player.lateness)(maxlen=None)
     player.begin(0)
@@ -75,25 +78,45 @@ def lateness(seconds: float) -> list[float]:
     player.schedule(Planned(begin + i * SPACING, i + 1, action, 16) for i, action in enumerate(actions))
     thread = PlayerThread(player)
     thread.start()
+    sys.setswitchinterval(switch)
     while player.planned():
         time.sleep(0.05)
     thread.stop()
     return [1000 * late for late in player.lateness]
 
 
+def collections() -> Iterator[tuple[str, list[float]]]:
+    """Milliseconds of full collections, with and without what is there from the start."""
+    import perceivers_live.perform  # noqa: F401
+
+    def taken() -> list[float]:
+        return [timed(gc.collect) for _ in range(20)]
+
+    gc.collect()
+    yield "collecting garbage", taken()
+    gc.freeze()
+    yield "the same after freezing", taken()
+    gc.unfreeze()
+
+
 @click.command()
 @click.option("--seconds", default=10.0, show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="The three take turns so often.")
+@click.option("--rounds", default=3, show_default=True, help="They take turns so often.")
 @click.option("--runtime", default="onnx", show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(seconds: float, rounds: int, runtime: str, json_file: Path | None) -> None:
-    late: dict[str, list[float]] = {"none": [], "thread": [], "process": []}
+    cases = {
+        "no model at work": ("none", SWITCH),
+        "in a thread, which may go on for 5 ms": ("thread", 0.005),
+        f"in a thread, for {1000 * SWITCH:g} ms": ("thread", SWITCH),
+        "in a process of its own": ("process", SWITCH),
+    }
+    late: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
-        for where, taken in late.items():
+        for name, (where, switch) in cases.items():
             with at_work(where, runtime):
-                taken += lateness(seconds)
-    names = {"none": "no model at work", "thread": "in a thread of the player's process", "process": "in a process of its own"}
-    rows = [row(names[where], taken) for where, taken in late.items()]
+                late[name] += lateness(seconds, switch)
+    rows = [row(name, taken) for name, taken in [*late.items(), *collections()]]
     print(f"{machine()}; lateness in ms of an event every {SPACING * 1000:g} ms")
     print(f"{'model (' + runtime + ')':40}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'n':>8}")
     for one in rows:

@@ -2,13 +2,14 @@
 
 A real daemon on a JACK server of its own. Performances (MIDI files, or else the bundled call) are played at it in real time while
 it changes its mode, and every half a minute something goes wrong: cables are pulled, the model's process is killed or hangs, the
-machine sleeps, the JACK server or the daemon itself is killed, floods of MIDI and OSC come in. Straight after that the human
-plays eight notes that the daemon has to pass on, and has the machine take over. Then all are silent: what still sounds hangs.
+machine sleeps or is overloaded, the JACK server is killed, floods of MIDI and OSC come in; when the time is over the daemon is
+killed, and told to stop in every way there is. Straight after that the human plays eight notes that the daemon has to pass on,
+and has the machine take over. Then all are silent: what still sounds hangs.
 
 Printed at the end: for each disturbance the notes that hung, the human's that were not passed on, and the time until the machine
 was heard again; and by quarter of the time the latency from `/perceivers/takeover` to the first note (undisturbed), resident
-memory, threads and open files of the daemon and its model. The daemon itself is killed or ended in the last tenth only, so that
-these are one daemon's. Fails if a note hung, or the machine did not come back.
+memory, threads and open files of the daemon and its model: all of one daemon. Fails if a note hung, the machine did not come
+back, or memory, threads or files have grown.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -42,8 +44,15 @@ from engine.midi import message_of, read_file
 from perceivers_live.bench import machine
 from perceivers_live.demo import bundled_call
 
+MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
+SOME = 4  # more of each
 CALM = 10.0  # seconds of playing before a disturbance, and half as many after it
-ALONE = 0.9  # of the time, in which the daemon is left alive
+OVERLOAD = """
+import time
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    pass
+"""
 CHECKED = tuple(range(24, 32))  # keys below what the machine plays
 QUIET = 1.0  # seconds of silence after which what sounds hangs
 MODES = ("respond", "duet", "solo", "listen")
@@ -73,6 +82,7 @@ class Gig:
         self.remote = Remote(self.port)
         self.remote.send("register_low", CHECKED[-1] + 1)
         self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
+        self.busy: list[subprocess.Popen[bytes]] = []
 
     def _begin(self) -> Daemon:
         ports = ("--in", "stage-keys", "--out", "stage-synth", "--osc-port", str(self.port))
@@ -114,6 +124,7 @@ class Gig:
             "model's process stopped": lambda: self._signal_model(signal.SIGSTOP),
             "JACK server killed": self.kill_server,
             "machine asleep for 3 s": self.sleep,
+            "machine overloaded": self.overload,
             "MIDI flood": self.flood_midi,
             "OSC flood": self.flood_osc,
             "panic, yield, forget, modes": self.storm,
@@ -123,7 +134,9 @@ class Gig:
         """Those that a daemon does not survive."""
         return {
             "daemon killed": lambda: self.end_daemon(signal.SIGKILL),
-            "daemon told to stop": lambda: self.end_daemon(signal.SIGTERM),
+            "daemon told to stop, SIGTERM": lambda: self.end_daemon(signal.SIGTERM),
+            "daemon told to stop, SIGINT": lambda: self.end_daemon(signal.SIGINT),
+            "daemon told to stop, SIGHUP": lambda: self.end_daemon(signal.SIGHUP),
         }
 
     def unplug(self) -> None:
@@ -150,6 +163,12 @@ class Gig:
             for pid in everything:
                 os.kill(pid, number)
             time.sleep(3.0 if number == signal.SIGSTOP else 0.0)
+
+    def overload(self) -> None:
+        """Twice as many busy processes as cores, for five seconds; the machine is asked to play after the first of them."""
+        for _ in range(2 * (os.cpu_count() or 1)):
+            self.busy.append(subprocess.Popen([sys.executable, "-c", OVERLOAD]))
+        time.sleep(1.0)
 
     def end_daemon(self, number: signal.Signals) -> None:
         self.daemon.signal(number)
@@ -187,22 +206,27 @@ class Gig:
 
     # Watching.
 
-    def disturb(self, last: bool) -> None:
-        choice = self.last_disturbances() if last else self.disturbances()
-        name = self.rng.choice(
-            [one for one in choice if self.outcomes[one].times == min(self.outcomes[one].times for one in choice)]
-        )
+    def disturb(self) -> None:
+        """By one of those that have come least often."""
+        choice = self.disturbances()
+        least = min(self.outcomes[one].times for one in choice)
+        name = self.rng.choice([one for one in choice if self.outcomes[one].times == least])
+        self.suffer(name, choice[name])
+
+    def suffer(self, name: str, disturb: Callable[[], None]) -> None:
         outcome, self.hung = self.outcomes[name], 0
         outcome.times += 1
         self.remote.send("takeover")
         time.sleep(0.5)  # something sounds
-        choice[name]()
+        disturb()
         began = time.perf_counter()
         self.remote.send("mode", "listen")
         outcome.lost += self.not_passed_on()
         self.remote.send("mode", "respond")
         outcome.recovery.append(time.perf_counter() - began if self.heard(timeout=15.0, again=0.25) is not None else math.inf)
         outcome.hung += self.hung + self.hanging()
+        while self.busy:
+            self.busy.pop().wait()
 
     def not_passed_on(self) -> int:
         """Plays what the daemon has to pass on, and counts what did not arrive."""
@@ -258,6 +282,8 @@ class Gig:
         return memory, threads, files
 
     def close(self) -> None:
+        for process in self.busy:
+            process.kill()
         self.remote.close()
         self.daemon.end()
         self.peer.close()
@@ -285,20 +311,30 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
                     latency = gig.heard(timeout=2.0, again=2.0)
                     gig.remote.send("yield")
                     samples.append((share, latency, *gig.resources()))
-                gig.disturb(last=share > ALONE)
+                gig.disturb()
                 gig.play(CALM / 2)
+            for _ in range(max(1, round(minutes / 15))):
+                for name, disturb in gig.last_disturbances().items():
+                    gig.suffer(name, disturb)
+                    gig.play(CALM / 2)
         finally:
             gig.close()
-    report(gig, samples, minutes, json_file)
+    growing = report(gig, samples, minutes, json_file)
     if any(one.hung or math.inf in one.recovery for one in gig.outcomes.values()):
         raise click.ClickException("a note hung, or the machine did not come back")
+    if growing:
+        raise click.ClickException(f"from the first quarter to the last there are more: {', '.join(growing)}")
 
 
-def report(gig: Gig, samples: list[tuple[float, float | None, float, int, int]], minutes: float, json_file: Path | None) -> None:
+def report(
+    gig: Gig, samples: list[tuple[float, float | None, float, int, int]], minutes: float, json_file: Path | None
+) -> list[str]:
+    """Prints it; returns what has grown."""
     print(f"{machine()}; {minutes:g} minutes")
     print(f"{'disturbance':36}{'times':>6}{'hung notes':>12}{'lost notes':>12}{'s to recovery, p50':>20}{'max':>7}")
     for name, one in sorted((name, one) for name, one in gig.outcomes.items() if one.times):
         print(f"{name:36}{one.times:6}{one.hung:12}{one.lost:12}{np.median(one.recovery):20.2f}{max(one.recovery):7.2f}")
+    used = []  # by quarter: memory, threads, files
     print(f"\n{'quarter':8}{'takeover to note, ms: p50':>27}{'p99':>8}{'missed':>8}{'memory MB':>11}{'threads':>9}{'files':>7}")
     for quarter in range(4):
         mine = [one for one in samples if quarter / 4 <= one[0] < (quarter + 1) / 4]
@@ -306,11 +342,18 @@ def report(gig: Gig, samples: list[tuple[float, float | None, float, int, int]],
         if latencies:
             p50, p99 = np.percentile(latencies, [50, 99])
             memory, threads, files = (float(np.median([one[i] for one in mine])) for i in (2, 3, 4))
+            used.append((memory, threads, files))
             missed = len(mine) - len(latencies)
             print(f"{quarter + 1:<8}{p50:27.1f}{p99:8.1f}{missed:8}{memory:11.1f}{threads:9.0f}{files:7.0f}")
     if json_file is not None:
-        outcomes = {name: dataclasses.asdict(one) for name, one in gig.outcomes.items()}
+        outcomes = {
+            name: dataclasses.asdict(one)
+            | {"recovery": [seconds if math.isfinite(seconds) else None for seconds in one.recovery]}
+            for name, one in gig.outcomes.items()
+            if one.times
+        }
         json_file.write_text(json.dumps({"machine": machine(), "minutes": minutes, "disturbances": outcomes, "samples": samples}))
+    return [name for i, (name, most) in enumerate(MOST_GROWTH.items()) if used and used[-1][i] > used[0][i] * most + SOME]
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def copy_bandwidth(runtime: Runtime) -> float:
-    """Bytes a millisecond that can be read: half of what a large copy moves, on the device that the runtime computes on."""
+    """Bytes a millisecond that can be read: what a large copy reads and writes, on the device that the runtime computes on."""
     if runtime.name in ("cuda", "tensorrt"):
         return _gpu_copy_bandwidth()
     source = np.ones(COPY_BYTES // 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -58,6 +59,8 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
+        gc.collect()
+        gc.freeze()  # a full collection would look through all there is by now, and hold up every thread for tens of milliseconds
         with connections:
             session.run()
     if connections.stuck:

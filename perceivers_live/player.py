@@ -22,6 +22,7 @@ from perceivers_live.ledger import Ledger
 log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
 LATE = 0.010  # seconds after which an event counts as late
+SWITCH = 0.0001  # seconds for which a busy Python thread may hold this one up (``benchmarks/isolation.py``)
 PAUSE = 0.01  # seconds after a fault
 STALE = 0.5  # seconds after which nobody wants to hear it any more: the machine has slept, or choked
 
@@ -235,7 +236,7 @@ class PlayerThread:
         self._thread = threading.Thread(target=self._run, name="player", daemon=True)
 
     def start(self) -> None:
-        sys.setswitchinterval(0.0001)  # a busy Python thread must not hold this one up for long
+        sys.setswitchinterval(SWITCH)
         self._thread.start()
 
     def stop(self) -> None:
