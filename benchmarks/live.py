@@ -3,6 +3,7 @@
 A daemon on a JACK server of this benchmark's own (64 frames at 48 kHz), played at and listened to through real MIDI ports, idle
 and with a busy process on every core. In milliseconds:
 
+    start to listening           from the command until the daemon listens, its ports and OSC ready
     round trip                   a message to another process and back, by two MIDI ports each: the floor of what follows
     key -> silence               a key press in `respond`, until the last release of the machine's has arrived
     takeover -> note decided     OSC, until the first note is in the plan; then it waits for the moment that the model chose,
@@ -11,6 +12,7 @@ and with a busy process on every core. In milliseconds:
     lateness, sent               from the planned time of an event until it has been handed to the driver
     lateness, in time            the same of those events that were planned before their time: what the player's thread adds
     lateness, heard              from the planned time of a note until it has arrived
+    thru, stuck model            the human's own notes through the daemon, while its model hangs and is killed and replaced
     not served                   percent of the ticks in the machine's turns, `alone` in `respond`, or in a duet with the human
 
 The last is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026): of the ticks, those that the machine
@@ -28,6 +30,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,6 +58,10 @@ from perceivers_live.bench import Row, machine, row
 TICKS = (0.01, 0.125)  # seconds
 LOWEST = 20  # a key lower than the machine plays
 SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
+PORTS = ("--in", "human-keys:port", "--out", "human-ear:port")
+STARTS = 5
+PASSED = 60  # notes, over two seconds: the model is given one to answer
+START_BUDGET = 2000.0
 BUDGETS = {"key -> silence": 10.0, "key -> planned anew": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}
 LATENESS = {"idle": 1.0, "busy": 2.0}  # budget of what is sent, ms
 HOG = """
@@ -195,15 +202,59 @@ def round_trips(jack: JackServer, human: Human, count: int) -> list[float]:
     return taken
 
 
-def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> tuple[list[Trial], float, list[Note]]:
-    """Handovers and interruptions, then a duet from the returned moment on; and the daemon's notes."""
+def starts(jack: JackServer) -> list[float]:
+    """Seconds until a daemon listens."""
+    taken = []
+    for _ in range(STARTS):
+        with tempfile.TemporaryDirectory() as folder:
+            home = Home(Path(folder))
+            home.configure(SETTINGS)
+            began = time.perf_counter()
+            daemon = Daemon((*PORTS, "--osc-port", str(free_port())), jack.env, home)
+            try:
+                daemon.wait_for_line("listening;", PATIENCE)
+                taken.append(time.perf_counter() - began)
+            finally:
+                daemon.end()
+    return taken
+
+
+def stuck(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
+    """Seconds that the human's notes take through a daemon whose model does not answer."""
+    remote.send("mode", "listen")
+    remote.send("thru", 1)
+    remote.ask("thru")
+    for children in Path(f"/proc/{daemon.process.pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGSTOP)
+    taken = []
+    for i in range(PASSED):
+        before = len(human.strikes)
+        sent = human.send(NOTE_ON, 24 + i % 8, 64)
+        if waited(lambda seen=before: len(human.strikes) > seen, 1.0):
+            taken.append(human.strikes[before].time - sent)
+        human.send(NOTE_OFF, 24 + i % 8, 64)
+        time.sleep(0.03)
+    return taken
+
+
+class Performance(NamedTuple):
+    """Handovers and interruptions, then a duet from a moment on; the daemon's notes; and what ``stuck`` measured."""
+
+    trials: list[Trial]
+    duet: float
+    notes: list[Note]
+    stuck: list[float]
+
+
+def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> Performance:
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         path, home, port = Path(folder, "notes"), Home(Path(folder)), free_port()
         home.configure(SETTINGS)
         program = (sys.executable, str(Path(__file__).with_name("live_daemon.py")), str(path))
-        ports = ("--in", "human-keys:port", "--out", "human-ear:port", "--osc-port", str(port), "--seed", "1")
-        daemon = Daemon(ports, jack.env, home, program)
+        daemon = Daemon((*PORTS, "--osc-port", str(port), "--seed", "1"), jack.env, home, program)
         try:
             daemon.wait_for_line("listening;", PATIENCE)
             human.begin()
@@ -216,9 +267,11 @@ def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> tu
                 remote.send("mode", "duet")
                 duet = time.perf_counter()
                 human.play(seconds, rng)
+                end = time.perf_counter()
+                through = stuck(human, remote, daemon)
         finally:
             daemon.end()
-        return done, duet, read(path)
+        return Performance(done, duet, [one for one in read(path) if one.when < end], through)
 
 
 def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: float) -> Iterator[Row]:
@@ -231,8 +284,9 @@ def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: fl
         budget = BUDGETS.get(name.split(",")[0]) if budget is None else budget
         return dataclasses.replace(row(f"{name}, {under}", list(taken), floor=floor), budget=budget)
 
+    yield made("start to listening", ms(starts(jack)), budget=START_BUDGET)
     yield made("round trip", trips)
-    done, duet, notes = performed(jack, human, trials, seconds)
+    done, duet, notes, through = performed(jack, human, trials, seconds)
     asked = [one.asked for one in done if one.asked is not None]
     yield made("key -> silence", ms([one.silenced for one in done if one.silenced is not None]), floor)
     planned = [one.when for one in notes if one.what == PLANNED and one.action < NOTES]
@@ -243,6 +297,7 @@ def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: fl
     yield made("lateness, sent", ms([one.when - one.meant for one in sounded]), budget=LATENESS[under])
     yield made("lateness, in time", ms([one.when - one.meant for one in in_time(notes)]), budget=LATENESS[under])
     yield made("lateness, heard", ms(heard_late(notes, [(one.time, one.data1) for one in human.strikes])), floor / 2)
+    yield made("thru, stuck model", ms(through), floor)
     for name, part in (
         ("alone", [one for one in notes if one.when < duet]),
         ("duet", [one for one in notes if one.when >= duet]),

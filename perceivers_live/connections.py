@@ -130,13 +130,14 @@ class Connections:
             self._said.clear()
             self._lost()
             return
+        went = self._probe.gone()
         inputs, outputs = self._probe.names()
-        if self._input is not None and self._input.is_gone(inputs):
+        if self._input is not None and self._input.is_gone(inputs, went):
             self._say("input", f"the input {self._input.name} is gone; waiting for it")
             self._close(self._input)
             self._input = None
             self._lost()
-        if self._output is not None and self._output.is_gone(outputs):
+        if self._output is not None and self._output.is_gone(outputs, went):
             self._say("output", f"the output {self._output.name} is gone; waiting for it")
             gone, self._output = self._output, None
             self._close(gone)

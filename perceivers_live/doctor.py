@@ -22,6 +22,8 @@ import numpy as np
 from engine.realtime import PLAYER, hurry
 from perceivers_live.bench import improvised, machine
 from perceivers_live.config import Settings
+from perceivers_live.layouts import COMMANDS
+from perceivers_live.midi_map_file import MidiMapError, default_path, read
 from perceivers_live.osc_wire import OscError, listen
 
 TICKS = 300  # of the scheduling check, 5 ms apart
@@ -51,6 +53,7 @@ def checks(settings: Settings, checkpoint: Path, *, loopback: bool) -> Iterator[
             Finding("settings", True, str(settings.path or "defaults; no file was found")),
         ],
         lambda: _ports(settings),
+        lambda: _steering(settings),
         lambda: _osc(settings),
         _scheduling,
         _priority,
@@ -67,13 +70,14 @@ def checks(settings: Settings, checkpoint: Path, *, loopback: bool) -> Iterator[
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
-    from perceivers_live.ports import PortError, find, list_ports
+    from perceivers_live.ports import PortError, find, list_ports, system_name
 
     try:
-        found = list_ports()
+        name, found = system_name(), list_ports()
     except PortError as error:
         yield Finding("MIDI", False, str(error), "`perceivers-live render` and `demo` work without a MIDI system")
         return
+    yield Finding("MIDI system", True, name)
     for kind, names in zip(("inputs", "outputs"), found, strict=True):
         yield Finding(f"MIDI {kind}", True, ", ".join(names) or "none")
     wanted = (("input", settings.midi.input_port, found[0]), ("output", settings.midi.output_port, found[1]))
@@ -86,6 +90,17 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     if settings.midi.input_port and settings.midi.input_port == settings.midi.output_port:
         advice = "two buses are cleaner; echoes of what is sent are ignored"
         yield Finding("loop", False, "input and output have the same name", advice)
+
+
+def _steering(settings: Settings) -> Iterator[Finding]:
+    """What the daemon reads or needs besides its settings file."""
+    try:
+        bindings = read(default_path(), COMMANDS)
+        yield Finding("MIDI controllers", True, f"{len(bindings)} bound")
+    except MidiMapError as error:
+        yield Finding("MIDI controllers", False, str(error), "mend the file, or let the daemon set it aside and learn again")
+    if settings.clock.source == "link" and importlib.util.find_spec("aalink") is None:
+        yield Finding("Ableton Link", False, "not installed", "pip install '.[link]', or another clock.source")
 
 
 def _osc(settings: Settings) -> Iterator[Finding]:
@@ -166,11 +181,15 @@ def _accelerators() -> Iterator[Finding]:
         yield Finding("GPU", None, f"no CUDA device for PyTorch {torch.__version__}")
         return
     yield Finding("GPU", True, f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    for name in ("tensorrt", "tensorrt_rtx", "torch_tensorrt"):
-        if importlib.util.find_spec(name):
-            yield Finding("TensorRT", True, f"{name} is installed")
-            return
-    yield Finding("TensorRT", None, "not installed", "pip install '.[tensorrt]' makes the GPU faster still")
+    from engine.runtimes import RuntimeUnavailable
+    from engine.runtimes.tensorrt import environment, load_tensorrt
+
+    try:
+        here = environment(load_tensorrt())
+    except RuntimeUnavailable as error:
+        yield Finding("TensorRT", None, str(error), "pip install '.[tensorrt]' makes the GPU faster still")
+    else:
+        yield Finding("TensorRT", True, f"{here.backend} {here.tensorrt}")
 
 
 def _loopback(settings: Settings) -> Iterator[Finding]:

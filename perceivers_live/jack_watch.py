@@ -1,4 +1,6 @@
-"""Learns of a JACK server's death, which rtmidi does not tell: a client of our own that does nothing but listen for it."""
+"""Learns what rtmidi does not tell of a JACK server: its death, and ports that go, be it for a moment. A client of our own that
+does nothing but listen for it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import threading
 
 NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_Registered = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 
 
 class Refused(OSError):
@@ -18,25 +21,43 @@ class JackWatch:
     """``dead`` is true once the server has shut this client out. Raises ``OSError`` without JACK's library, ``Refused``."""
 
     def __init__(self, name: str) -> None:
-        self._library = ctypes.CDLL(ctypes.util.find_library("jack") or "libjack.so.0")
-        self._library.jack_client_open.restype = ctypes.c_void_p
-        self._library.jack_client_open.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)
-        self._library.jack_on_shutdown.argtypes = (ctypes.c_void_p, _Shutdown, ctypes.c_void_p)
-        for function in (self._library.jack_activate, self._library.jack_client_close):
-            function.argtypes = (ctypes.c_void_p,)
-        self._client: int | None = self._library.jack_client_open(name.encode(), NO_START_SERVER, None)
+        library = self._library = ctypes.CDLL(ctypes.util.find_library("jack") or "libjack.so.0")
+        pointer = ctypes.c_void_p
+        library.jack_client_open.restype, library.jack_port_by_id.restype = pointer, pointer
+        library.jack_port_name.restype = ctypes.c_char_p
+        library.jack_client_open.argtypes = (ctypes.c_char_p, ctypes.c_int, pointer)
+        library.jack_on_shutdown.argtypes = (pointer, _Shutdown, pointer)
+        library.jack_set_port_registration_callback.argtypes = (pointer, _Registered, pointer)
+        library.jack_port_by_id.argtypes = (pointer, ctypes.c_uint32)
+        for function in (library.jack_activate, library.jack_client_close, library.jack_port_name):
+            function.argtypes = (pointer,)
+        self._client: int | None = library.jack_client_open(name.encode(), NO_START_SERVER, None)
         if not self._client:
             raise Refused("no JACK server answers")
         self._dead = threading.Event()
-        self._callback = _Shutdown(lambda _: self._dead.set())  # kept: C does not hold on to it
-        self._library.jack_on_shutdown(self._client, self._callback, None)
-        self._library.jack_activate(self._client)
+        self._gone: set[str] = set()
+        self._callbacks = _Shutdown(lambda _: self._dead.set()), _Registered(self._registered)  # kept: C does not hold on to them
+        library.jack_on_shutdown(self._client, self._callbacks[0], None)
+        library.jack_set_port_registration_callback(self._client, self._callbacks[1], None)
+        library.jack_activate(self._client)
 
     @property
     def dead(self) -> bool:
         return self._dead.is_set()
 
+    def gone(self) -> set[str]:
+        """The names of the ports that have gone since the last call; some may be back."""
+        gone, self._gone = self._gone, set()
+        return gone
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client:
             self._library.jack_client_close(client)
+
+    def _registered(self, number: int, comes: int, _: object) -> None:
+        """On JACK's thread."""
+        port = None if comes or not self._client else self._library.jack_port_by_id(self._client, number)
+        name = self._library.jack_port_name(port) if port else None
+        if name:
+            self._gone.add(name.decode(errors="replace"))

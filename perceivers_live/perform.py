@@ -10,8 +10,6 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import click
-
 from engine.engine import Engine
 from engine.realtime import DAEMON, hurry
 from engine.states import fingerprint
@@ -21,11 +19,11 @@ from perceivers_live.connections import Connections
 from perceivers_live.controls import Controls
 from perceivers_live.memories import Memories
 from perceivers_live.midi_map import Learnt, MidiMap
+from perceivers_live.midi_map_file import default_path
 from perceivers_live.recording import Recorder, data_folder, recover
 from perceivers_live.session import Session, Triggers
 
 log = logging.getLogger(__name__)
-MAP_FILE = "midi_map.toml"
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -97,7 +95,7 @@ def _link(settings: Settings, closing: ExitStack) -> Beats | None:
 
 
 def _map(controls: Controls, commands: Triggers, learnt: Learnt) -> MidiMap:
-    made = MidiMap(controls, commands, Path(click.get_app_dir("perceivers-live"), MAP_FILE), on_learnt=learnt)
+    made = MidiMap(controls, commands, default_path(), on_learnt=learnt)
     if made.error:
         log.warning("%s", made.error)
     return made

@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from engine.realtime import DRIVER, hurry
@@ -53,6 +53,12 @@ def _system() -> tuple[Any, int]:
             continue
         return rtmidi, api
     raise PortError(f"no MIDI system: {_advice('neither ALSA nor JACK answers' if sys.platform == 'linux' else 'none answers')}")
+
+
+def system_name() -> str:
+    """What the MIDI system is called. Raises ``PortError`` without one."""
+    rtmidi, api = _system()
+    return str(rtmidi.get_api_display_name(api))
 
 
 def _jack_runs(rtmidi: Any) -> bool:
@@ -106,6 +112,10 @@ class Probe:
     def names(self) -> tuple[list[str], list[str]]:
         """Of the inputs and the outputs."""
         return self._in.get_ports(), self._out.get_ports()
+
+    def gone(self) -> set[str]:
+        """The names of ports that have gone since the last call, though they may be back. Only JACK tells."""
+        return self._watch.gone() if self._watch is not None else set()
 
     def alive(self) -> bool:
         """Whether the MIDI system still runs. Only JACK can die under us."""
@@ -171,12 +181,12 @@ class _Port:
             self.port.delete()
             raise PortError(f"{kind} port {wanted or 'virtual'!r} cannot be opened ({error})") from error
 
-    def is_gone(self, names: Sequence[str]) -> bool:
-        """Whether what this is connected to, or a port of the same name, is not among the names of the ports that there are now.
-        Virtual ports stay.
+    def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool:
+        """Whether what this is connected to, or a port of the same name, is not among the names of the ports that there are now,
+        or has been ``gone`` meanwhile. Virtual ports stay.
         """
         alike, self._alike = self._alike, max(self._alike, names.count(self.name))
-        return self._wanted != "" and names.count(self.name) < alike
+        return self._wanted != "" and (names.count(self.name) < alike or self.name in gone)
 
     def close(self) -> None:
         with self._lock:

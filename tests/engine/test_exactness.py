@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,18 @@ from engine.config import PRESETS  # noqa: E402
 from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import Runtime, open_runtime  # noqa: E402
+from engine.runtimes import CHUNKS, Runtime, open_runtime  # noqa: E402
+from engine.runtimes.compilation import compile_missing  # noqa: E402
+from engine.runtimes.compiled import TensorRTRuntime  # noqa: E402
+from engine.runtimes.plancache import PlanCache  # noqa: E402
 from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
 DEVICES = [n for n, on in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if on]
+COMPILERS = [name for name in ("torch_tensorrt", "tensorrt", "tensorrt_rtx") if find_spec(name)]
+TENSORRT = ["tensorrt"] if "cuda" in DEVICES and "torch_tensorrt" in COMPILERS and len(COMPILERS) > 1 else []
 LENGTH = 400  # the longest ring of the tiny preset has 72 rows
 
 
@@ -65,8 +71,20 @@ def full_forward(checkpoint: Path, music: list[Event]) -> np.ndarray:
     return hidden[0].numpy()
 
 
-@pytest.fixture(params=["eager", "onnx", *DEVICES])
+@pytest.fixture(scope="module")
+def plans(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> PlanCache:
+    """TensorRT's, of the checkpoint."""
+    cache = PlanCache(tmp_path_factory.mktemp("plans"))
+    compile_missing(checkpoint, "fp32", CHUNKS, cache)
+    return cache
+
+
+@pytest.fixture(params=["eager", "onnx", *DEVICES, *TENSORRT])
 def runtime(request: pytest.FixtureRequest, checkpoint: Path) -> Runtime:
+    if request.param == "tensorrt":
+        made = TensorRTRuntime(checkpoint, precision="fp32", cache=request.getfixturevalue("plans"))
+        assert made.serving == "tensorrt"
+        return made
     if request.param in DEVICES:
         return TorchRuntime(checkpoint, request.param, precision=torch.float32)
     return open_runtime(request.param, checkpoint)

@@ -111,6 +111,22 @@ def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], P
     again.until(lambda: not again.sounding)
 
 
+def test_a_keyboard_that_is_away_for_a_moment_only(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    """For less time than passes between two looks at the ports, most times."""
+    peer, daemon = stage(), start()
+    for _ in range(4):
+        lines = len(daemon.lines)
+        peer.send(0x90, 40, 90)
+        peer.close()
+        peer = stage()
+        daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)
+        daemon.wait_for_line("out: stage-synth", PATIENCE, start=lines)
+        peer.answered()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0
+    peer.until(lambda: not peer.sounding)
+
+
 def test_a_server_that_is_killed_and_started_again(
     server: JackServer, stage: Callable[[], Peer], start: Callable[[], Any]
 ) -> None:
