@@ -126,6 +126,17 @@ def passed(peer: Peer, *message: int) -> list[Message]:
     return [one for one in peer.received if one[1:] == message]
 
 
+def test_system_messages_between_the_notes_change_nothing(stage: Start) -> None:
+    one = stage("--mode", "listen", "--thru")
+    for velocity, message in enumerate(((0xF0, *range(100), 0xF7), (0xFE,), (0xF8,), (0xF1, 5), (0xF2, 1, 2), (0xFF,)), 80):
+        one.peer.send(*message)
+        one.peer.send(0x90, 60, velocity)
+        one.peer.send(*message)
+        one.peer.send(0x80, 60, 64)
+    one.peer.until(lambda: one.peer.struck == 6 and not one.peer.sounding)
+    assert {message.status for message in one.peer.received} <= {0x90, 0x80, 0xB0}
+
+
 def test_two_daemons_play_side_by_side(stage: Start, home: Home) -> None:
     left, right = stage("--mode", "solo"), stage()
     left.remote.send("temperature", 0.5)

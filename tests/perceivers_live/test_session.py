@@ -313,6 +313,14 @@ def test_no_bytes_that_are_heard_raise(messages: list[list[int]], thru: bool) ->
         logging.disable(logging.NOTSET)
 
 
+def test_a_huge_system_exclusive_message_is_ignored_whole_or_cut() -> None:
+    stage = Stage(thru=True)
+    exclusive = (0xF0, *(i % 128 for i in range(65_536)), 0xF7)
+    stage.hear((0x90, 60, 80), exclusive, exclusive[:-1], exclusive[1:], (0x80, 60, 64))
+    assert stage.port.messages == [(0x90, 60, 80), (0x80, 60, 64)]
+    assert [one.action for one in stage.human] == [NOTE_ON + 60, NOTE_OFF + 60]
+
+
 def test_a_stream_of_random_bytes_does_not_end_a_session(quiet_log: None) -> None:
     chance = np.random.default_rng(1)
     with running(thru=True) as stage:
