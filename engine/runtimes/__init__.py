@@ -156,6 +156,11 @@ def _no_cuda() -> str | None:
     return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install '.[train]')"
 
 
+def _not_unasked() -> str | None:
+    """An Apple GPU: one operation after the other, which is likely to take longer than a small model does on the CPU."""
+    return "only on request"
+
+
 def _worth_a_try() -> str | None:
     return None
 
@@ -163,6 +168,7 @@ def _worth_a_try() -> str | None:
 AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
     ("tensorrt", _no_cuda),
     ("cuda", _no_cuda),
+    *((("mps", _not_unasked),) if sys.platform == "darwin" else ()),
     ("onnx", _worth_a_try),
     ("eager", _worth_a_try),
 )
