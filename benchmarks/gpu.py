@@ -81,12 +81,12 @@ def measure(checkpoint: Path, history: int, count: int) -> Iterator[Row]:
     for name, way in WAYS.items():
         try:
             engine = Engine(way(checkpoint))
-        except RuntimeUnavailable as reason:
-            click.echo(f"{name:16}not here: {reason}")
+            engine.absorb(improvised(history, np.random.default_rng(0)))
+            for seed in range(WARM_UP):
+                event(engine, seed)
+        except Exception as reason:  # compilers raise all kinds
+            click.echo(f"{name:16}not here: {str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)}")
             continue
-        engine.absorb(improvised(history, np.random.default_rng(0)))
-        for seed in range(WARM_UP):
-            event(engine, seed)
         one = row(name, [timed(lambda engine=engine, seed=seed: event(engine, seed)) for seed in range(WARM_UP, WARM_UP + count)])
         click.echo(f"{one.name:16}{one.p50:9.3f}{one.p95:9.3f}{one.p99:9.3f}{one.max:9.3f}{one.n:7}")
         yield one

@@ -61,6 +61,7 @@ SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
 PORTS = ("--in", "human-keys:port", "--out", "human-ear:port")
 STARTS = 5
 PASSED = 60  # notes, over two seconds: the model is given one to answer
+LOST = 1.0  # second after which a note counts as lost, and as late as that
 START_BUDGET = 2000.0
 BUDGETS = {"key -> silence": 10.0, "key -> planned anew": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}
 LATENESS = {"idle": 1.0, "busy": 2.0}  # budget of what is sent, ms
@@ -230,11 +231,15 @@ def stuck(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
                 os.kill(int(child), signal.SIGSTOP)
     taken = []
     for i in range(PASSED):
-        before = len(human.strikes)
-        sent = human.send(NOTE_ON, 24 + i % 8, 64)
-        if waited(lambda seen=before: len(human.strikes) > seen, 1.0):
-            taken.append(human.strikes[before].time - sent)
-        human.send(NOTE_OFF, 24 + i % 8, 64)
+        pitch, before = 24 + i % 8, len(human.strikes)
+        sent = human.send(NOTE_ON, pitch, 64)
+
+        def passed(pitch: int = pitch, before: int = before) -> list[float]:
+            return [one.time for one in human.strikes[before:] if one.data1 == pitch]
+
+        waited(passed, LOST)
+        taken.append(passed()[0] - sent if passed() else LOST)
+        human.send(NOTE_OFF, pitch, 64)
         time.sleep(0.03)
     return taken
 

@@ -96,11 +96,12 @@ class Connections:
         """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
         if self._output is None:
             try:
-                self._output = OutputPort(self._settings.output_port, self._probe)
-                self._say("output", f"out: {self._output.name}")
+                output = OutputPort(self._settings.output_port, self._probe)
+                self._say("output", f"out: {output.name}")
                 if self._settings.output_port:
                     self._watched.clear()
-                    self._watchdog = Watchdog(self._output.address)
+                    self._watchdog = Watchdog(output.address)
+                self._output = output  # from here on others send: what they send is watched
                 self._back()
             except NoSuchPort as absent:
                 self._say("output", f"{absent}; waiting for it")
@@ -130,8 +131,8 @@ class Connections:
             self._said.clear()
             self._lost()
             return
+        inputs, outputs = self._probe.names()  # raises if a port goes just now
         went = self._probe.gone()
-        inputs, outputs = self._probe.names()
         if self._input is not None and self._input.is_gone(inputs, went):
             self._say("input", f"the input {self._input.name} is gone; waiting for it")
             self._close(self._input)

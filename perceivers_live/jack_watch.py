@@ -57,7 +57,8 @@ class JackWatch:
 
     def _registered(self, number: int, comes: int, _: object) -> None:
         """On JACK's thread."""
-        port = None if comes or not self._client else self._library.jack_port_by_id(self._client, number)
+        client = self._client
+        port = self._library.jack_port_by_id(client, number) if client and not comes else None
         name = self._library.jack_port_name(port) if port else None
         if name:
             self._gone.add(name.decode(errors="replace"))

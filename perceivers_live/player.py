@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
 LATE = 0.010  # seconds after which an event counts as late
 SWITCH = 0.0001  # seconds for which a busy Python thread may hold this one up (``benchmarks/isolation.py``)
-PAUSE = 0.01  # seconds after a fault
+PAUSE = 0.2  # seconds after a fault
 STALE = 0.5  # seconds after which nobody wants to hear it any more: the machine has slept, or choked
 
 
@@ -255,7 +255,7 @@ class PlayerThread:
                 log.exception("the player failed; its plan is dropped")
                 self._player.drop()
                 self._failed()
-                time.sleep(PAUSE)
+                time.sleep(PAUSE)  # should it fail again
 
     def _round(self) -> None:
         """Plays what is due, and waits for what is next."""

@@ -110,8 +110,11 @@ class Probe:
                 pass  # the library is rtmidi's own
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Of the inputs and the outputs."""
-        return self._in.get_ports(), self._out.get_ports()
+        """Of the inputs and the outputs. Raises ``PortError`` if they change meanwhile."""
+        try:
+            return [name or "" for name in self._in.get_ports()], [name or "" for name in self._out.get_ports()]
+        except Exception as error:  # rtmidi counts them and then asks for each
+            raise PortError(f"the ports cannot be listed ({error})") from error
 
     def gone(self) -> set[str]:
         """The names of ports that have gone since the last call, though they may be back. Only JACK tells."""

@@ -52,7 +52,7 @@ def main() -> None:
         if hasattr(signal, number):
             signal.signal(getattr(signal, number), signal.SIG_IGN)
     channels = sys.stdin.buffer.read()
-    if channels.endswith(FAREWELL):
+    if FAREWELL in channels:
         return
     from perceivers_live.ports import OutputPort
 

@@ -65,6 +65,7 @@ class ProcessRuntime:
         return rings
 
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._settle()
         stuck = threading.Timer(self._hang, self._process.kill)  # so much is not sent before the process takes it
         stuck.start()
         try:

@@ -434,7 +434,7 @@ def test_a_state_that_is_not_finite_is_forgotten() -> None:
 
 
 @pytest.mark.usefixtures("quiet_log")
-def test_a_fault_in_the_players_thread_is_survived(quiet_log: None) -> None:
+def test_a_fault_in_the_players_thread_is_survived() -> None:
     with running(steady()) as stage:
         stage.play()
         stage.until_playing()
@@ -455,6 +455,7 @@ def test_a_fault_in_the_players_thread_is_survived(quiet_log: None) -> None:
     assert stage.port.silent
 
 
+@pytest.mark.usefixtures("quiet_log")
 def test_a_port_that_fails_does_not_end_a_session() -> None:
     with running(steady(5, (60, 64, 67), chord=2)) as stage:
         stage.port.fails = lambda _: True
