@@ -1,0 +1,104 @@
+"""What each choice of the bundled model's shape costs on a CPU: python benchmarks/choices.py [--count 300] [--rounds 3]
+
+The time of absorbing one event with full rings, for the model as it is and with one thing changed, all in turns: key/value heads,
+the latents' window, the scales, threads, the precision of the weights. Random weights: a step takes as long whatever they are.
+Last, what the rings' precision would do: one product of a query with the keys of the long scale, kept in float32, or kept in half
+precision and widened for it, as a CPU without half-precision arithmetic has to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+
+from engine.checkpoint import save_model
+from engine.config import PRESETS, ModelConfig
+from engine.engine import Engine
+from engine.model import PerceiverS
+from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
+from perceivers_live.bench import improvised, machine, timed
+from trainer.export import write_onnx
+from trainer.int8 import quantise
+
+SMALL = PRESETS["small"]
+CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # the model, threads, int8
+    "as it is": (SMALL, 0, False),
+    "4 key/value heads, one for each head": (dataclasses.replace(SMALL, kv_heads=4), 0, False),
+    "1 key/value head": (dataclasses.replace(SMALL, kv_heads=1), 0, False),
+    "a window of 256": (dataclasses.replace(SMALL, window=256), 0, False),
+    "a window of 1024": (dataclasses.replace(SMALL, window=1024), 0, False),
+    "the short scale alone": (dataclasses.replace(SMALL, scales=SMALL.scales[:1]), 0, False),
+    "a long scale of 32768": (dataclasses.replace(SMALL, scales=(SMALL.scales[0], 32768)), 0, False),
+    "two threads": (SMALL, 2, False),
+    "int8 weights": (SMALL, 0, True),
+}
+
+
+def opened(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Callable[[int], float]:
+    """A function that absorbs its number'th event and returns the milliseconds."""
+    torch.manual_seed(0)
+    model = PerceiverS(config).eval()
+    save_model(model, folder)
+    write_onnx(model, folder)
+    if int8:
+        quantise(folder / STEP_FILE, folder / STEP_INT8_FILE)
+    engine = Engine(OnnxRuntime(folder, threads=threads, int8=int8))
+    rng = np.random.default_rng(0)
+    engine.absorb(improvised(config.reach + config.slack, rng))
+    events = improvised(10_000, rng)
+    return lambda number: timed(lambda: engine.absorb([events[number]]))
+
+
+def product(half: bool) -> Callable[[int], float]:
+    """The same of one query meeting the long scale's keys."""
+    rows, width = SMALL.scales[-1], SMALL.head_dim
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    keys = helper.make_tensor_value_info("keys", kind, [rows, width])
+    query = helper.make_tensor_value_info("query", TensorProto.FLOAT, [width, 1])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [rows, 1])
+    nodes = [helper.make_node("Cast", ["keys"], ["wide"], to=TensorProto.FLOAT)] if half else []
+    nodes.append(helper.make_node("MatMul", ["wide" if half else "keys", "query"], ["scores"]))
+    graph = helper.make_graph(nodes, "product", [keys, query], [scores])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {"keys": np.ones((rows, width), np.float16 if half else np.float32), "query": np.ones((width, 1), np.float32)}
+    return lambda _: timed(lambda: session.run(None, inputs))
+
+
+@click.command()
+@click.option("--count", default=300, show_default=True, help="Events of a turn.")
+@click.option("--rounds", default=3, show_default=True, help="Turns.")
+def main(count: int, rounds: int) -> None:
+    warnings.simplefilter("ignore")
+    with ExitStack() as closing:
+        rows = {
+            name: opened(*change, Path(closing.enter_context(tempfile.TemporaryDirectory()))) for name, change in CHANGES.items()
+        }
+        rows |= {"keys of the long scale, float32": product(False), "the same, kept in half precision": product(True)}
+        taken: dict[str, list[float]] = {name: [] for name in rows}
+        for turn in range(rounds):
+            for name, absorb in rows.items():
+                taken[name] += [absorb(number) for number in range(turn * count, (turn + 1) * count)]
+    print(f"{machine()}; ms, n = {rounds * count}")
+    print(f"{'':40}{'p50':>8}{'p95':>8}{'p99':>8}")
+    for name, times in taken.items():
+        p50, p95, p99 = np.percentile(times, [50, 95, 99])
+        print(f"{name:40}{p50:8.3f}{p95:8.3f}{p99:8.3f}")
+
+
+if __name__ == "__main__":
+    main()
