@@ -45,6 +45,7 @@ from perceivers_live.bench import machine
 from perceivers_live.demo import bundled_call
 
 MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
+ASKED = 20  # times, a second each
 SOME = 4  # more of each
 CALM = 10.0  # seconds of playing before a disturbance, and half as many after it
 OVERLOAD = """
@@ -220,9 +221,9 @@ class Gig:
         time.sleep(0.5)  # something sounds
         disturb()
         began = time.perf_counter()
-        self.remote.send("mode", "listen")
+        self.turn("mode", "listen")
         outcome.lost += self.not_passed_on()
-        self.remote.send("mode", "respond")
+        self.turn("mode", "respond")
         outcome.recovery.append(time.perf_counter() - began if self.heard(timeout=15.0, again=0.25) is not None else math.inf)
         outcome.hung += self.hung + self.hanging()
         while self.busy:
@@ -230,8 +231,7 @@ class Gig:
 
     def not_passed_on(self) -> int:
         """Plays what the daemon has to pass on, and counts what did not arrive."""
-        self.remote.send("thru", 1)
-        self.remote.ask("thru")  # it has arrived: OSC and MIDI are not in order
+        self.turn("thru", 1)
         before = len(self.peer.received)
         for pitch in CHECKED:
             self.peer.send(0x90, pitch, 64)
@@ -239,8 +239,23 @@ class Gig:
             self.peer.send(0x80, pitch, 0)
             time.sleep(0.01)
         time.sleep(0.05)
-        self.remote.send("thru", 0)
+        self.turn("thru", 0)
         return len(set(CHECKED) - {message.data1 for message in notes_on(self.peer.received[before:])})
+
+    def turn(self, name: str, value: float | str) -> None:
+        """Sets a control and sees that it has arrived: OSC and MIDI are not in order, and after a flood datagrams are lost, and
+        replies are fewer than questions.
+        """
+        for _ in range(ASKED):
+            known = len(self.remote.told(name))
+            self.remote.send(name, value)
+            self.remote.send(name)
+            end = time.monotonic() + 1.0
+            while time.monotonic() < end:
+                if any(told.values[0] == value for told in self.remote.told(name)[known:]):
+                    return
+                time.sleep(0.01)
+        raise RuntimeError(f"the daemon does not answer when it is asked for {name}")
 
     def heard(self, timeout: float, again: float) -> float | None:
         """Seconds from asking the machine to take over (``again`` and again) to its first note."""
@@ -256,11 +271,11 @@ class Gig:
 
     def hanging(self) -> int:
         """What sounds although everyone is silent."""
-        self.remote.send("mode", "listen")
+        self.turn("mode", "listen")
         time.sleep(QUIET)
         hanging = len(self.peer.sounding)
         self.remote.send("panic")
-        self.remote.send("mode", "respond")
+        self.turn("mode", "respond")
         return hanging
 
     def processes(self) -> list[int]:
@@ -298,7 +313,7 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
     files = sorted([*performances.rglob("*.mid"), *performances.rglob("*.midi")]) if performances else [bundled_call()]
     samples: list[tuple[float, float | None, float, int, int]] = []  # share of the time, latency, resources
     with tempfile.TemporaryDirectory() as folder, JackServer() as jack:
-        gig = Gig(jack, Path(folder), files, seed)
+        gig, failed = Gig(jack, Path(folder), files, seed), None
         try:
             began = time.monotonic()
             while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
@@ -317,9 +332,13 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
                 for name, disturb in gig.last_disturbances().items():
                     gig.suffer(name, disturb)
                     gig.play(CALM / 2)
+        except Exception as error:  # the rest is worth knowing all the same
+            failed = error
         finally:
             gig.close()
     growing = report(gig, samples, minutes, json_file)
+    if failed is not None:
+        raise failed
     if any(one.hung or math.inf in one.recovery for one in gig.outcomes.values()):
         raise click.ClickException("a note hung, or the machine did not come back")
     if growing:
