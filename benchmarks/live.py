@@ -139,6 +139,8 @@ class Human:
 
     def close(self) -> None:
         """Once nobody sends any more."""
+        self._in.cancel_callback()
+        time.sleep(0.1)  # one that is running ends
         self._out.delete()
         self._in.delete()
 
