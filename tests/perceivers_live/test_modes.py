@@ -4,8 +4,7 @@ memory is what sounded.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -13,76 +12,29 @@ import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import Odds
-from perceivers_live.clock import CONTINUE, START, STOP, TICK, MidiClock, Transport
-from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.performer import DUET_NOTES, LINGERING, SHORTEST_REPLY, State
-from perceivers_live.ticks import PPQ
+from tests.perceivers_live.playing import (
+    CLOSING,
+    MODES,
+    PLAYING,
+    check,
+    check_at_rest,
+    go_on,
+    musicians,
+    notes,
+    onsets,
+    playing,
+)
 from tests.perceivers_live.scripted import (
     Hidden,
     Musician,
     Stage,
-    fresh,
-    improviser,
     note,
     phrase,
     possible,
     restless,
     steady,
-    unbalanced,
 )
-
-MODES = ["respond", "duet", "solo", "listen"]
-PLAYING = ["respond", "duet", "solo"]
-MUSICIANS = [improviser, steady(9, (64, 65, 67, 69), chord=3), steady(7, (72, 74), pedal=True)]
-NAMES = ["improviser", "chords", "pedal"]
-CLOSING = 2.0  # seconds that the last notes may take to be released
-musicians = pytest.mark.parametrize("musician", MUSICIANS, ids=NAMES)
-
-
-def notes(stage: Stage) -> list[tuple[int, ...]]:
-    return [message for message in stage.port.messages if message[0] < 0xB0]
-
-
-def check(stage: Stage) -> None:
-    """What must hold at any time."""
-    assert [fault for fault in unbalanced(notes(stage)) if "never" not in fault] == []
-    assert stage.trespasses == []
-    assert {pitch for _, pitch in stage.port.sounding} == set(stage.player.ledger._notes.values())
-    assert stage.replying or stage.port.silent
-    times = [one.time for one in stage.machine]
-    assert times == sorted(times)
-    assert all(at >= one.time for at, one in stage.sent_at)
-
-
-def check_at_rest(stage: Stage) -> None:
-    """What must hold once the machine has been silenced: nothing sounds, and the memory is exactly what sounded."""
-    stage.command(stage.performer.give_way)
-    check(stage)
-    assert unbalanced(notes(stage)) == []
-    assert stage.history() == stage.expected()
-    assert np.array_equal(fresh(stage.engine._history).hidden(), stage.engine.hidden())
-    assert set(stage.engine.sounding.held().tolist()) == stage.keys
-    assert stage.engine.sounding.pedal == stage.pedal
-
-
-def playing(mode: str, musician: Musician = improviser, seconds: float = 0.7, seed: int = 1, **controls: object) -> Stage:
-    """A stage on which the machine has been playing for so long, the human having played a phrase."""
-    stage = Stage(musician, {"mode": mode, **controls}, seed=seed)
-    stage.hear(*phrase(0.03, 12, 0.2))
-    stage.run(60.0, stop=lambda: stage.replying)
-    stage.run(stage.now + seconds)
-    assert stage.replying
-    return stage
-
-
-def go_on(stage: Stage, count: int = 4, gap: float = 0.25, pitch: int = 48) -> None:
-    """The human plays on, from now."""
-    stage.hear(*phrase(stage.now, count, gap, pitch))
-
-
-def onsets(stage: Stage) -> list[Timed]:
-    return [one for one in stage.machine if one.action < NOTE_OFF]
-
 
 # --- every mode, and every way to another --------------------------------------------------------------------------
 
@@ -221,6 +173,25 @@ def test_after_a_takeover_a_key_press_silences_as_ever() -> None:
     stage.hear(Timed(stage.now, NOTE_ON + 40, 80))
     assert stage.port.silent
     check_at_rest(stage)
+
+
+def test_what_the_last_turn_played_is_not_forgotten_when_the_next_begins() -> None:
+    """A strike that the performer learns of late ends a turn that had nothing sounding any more."""
+    stage = Stage(steady(12, (72, 74, 76)))
+    stage.hear(*phrase(0.0, 4))
+    stage.now += 0.1
+    stage.strike(Timed(stage.now, NOTE_ON + 50, 80))
+    stage.strike(Timed(stage.now, NOTE_OFF + 50))
+    stage.command(stage.performer.takeover)
+    stage.run(stage.now + 5, stop=lambda: len(stage.machine) >= 4 and not stage.player.ledger.notes)
+    stage.catch_up()
+    assert not stage.replying
+    before = stage.history()
+    stage.command(stage.performer.takeover)
+    for _ in range(2):
+        stage.performer.work(stage.now)
+    stage.hear(Timed(stage.now, SUSTAIN_DOWN))
+    assert stage.history()[: len(before)] == before
 
 
 # --- duet ----------------------------------------------------------------------------------------------------------
@@ -561,376 +532,3 @@ def test_who_listens_is_told_when_the_human_lifts_the_machines_pedal() -> None:
     stage.hear(Timed(stage.now, SUSTAIN_DOWN), Timed(stage.now + 0.01, SUSTAIN_UP))
     pedal = [one.action for one in stage.machine if one.action in (SUSTAIN_DOWN, SUSTAIN_UP)]
     assert pedal[-1] == SUSTAIN_UP
-
-
-# --- on the beat ---------------------------------------------------------------------------------------------------
-
-
-class Drummer:
-    """A MIDI clock at so many beats a minute, fed while the stage runs; the song's first beat is at ``song``."""
-
-    def __init__(self, bpm: float, musician: Musician = improviser, **controls: object) -> None:
-        self.clock = MidiClock(lambda: self.stage.now)
-        self.stage = Stage(musician, controls, beats=self.clock)
-        self.period = 60 / bpm
-        self.song = self.due = 0.1234
-
-    def send(self, status: int) -> None:
-        change = self.clock.feed(self.stage.now, [status])
-        if change is not None:
-            self.stage.performer.transport(change, self.stage.now)
-
-    def run(self, until: float, *, stop: Callable[[], bool] = lambda: False) -> None:
-        while self.due <= until and not stop():
-            self.stage.run(self.due)
-            if self.due == self.song:
-                self.send(START)
-            self.send(TICK)
-            self.due += self.period / PPQ
-        if not stop():
-            self.stage.run(until)
-
-    def hear(self, actions: Sequence[Timed]) -> None:
-        for one in actions:
-            self.run(one.time)
-            self.stage.hear(one)
-
-    def off(self, time: float, beats: int = 1) -> float:
-        """Seconds between ``time`` and the nearest beat, or bar of so many."""
-        length = beats * self.period
-        return abs((time - self.song + length / 2) % length - length / 2)
-
-
-@pytest.mark.parametrize("mode", PLAYING)
-@pytest.mark.parametrize(("start_on", "beats"), [("beat", 1), ("bar", 4), ("bar", 3)])
-@pytest.mark.parametrize("bpm", [57.0, 120.0, 171.0])
-def test_a_turn_begins_on_the_beat(mode: str, start_on: str, beats: int, bpm: float) -> None:
-    drummer = Drummer(bpm, mode="listen", start_on=start_on, beats_per_bar=beats)
-    drummer.run(4.0)
-    drummer.stage.controls.set("mode", mode)
-    began = drummer.stage.now
-    drummer.hear(phrase(4.3, 3 if mode == "duet" else 10, 0.25))
-    if mode == "duet":
-        assert drummer.stage.replying
-    drummer.run(began + 15.0, stop=lambda: bool(onsets(drummer.stage)))
-    assert drummer.off(onsets(drummer.stage)[0].time, beats) < 0.010
-    drummer.run(drummer.stage.now + 1.0)
-    check_at_rest(drummer.stage)
-
-
-def test_a_duet_waits_for_the_beat_while_the_human_plays() -> None:
-    drummer = Drummer(40.0, mode="duet", start_on="bar")
-    drummer.hear(phrase(1.0, 45, 0.15))
-    assert drummer.off(onsets(drummer.stage)[0].time, 4) < 0.010
-    check_at_rest(drummer.stage)
-
-
-def test_a_reply_that_has_waited_long_for_its_bar_is_no_shorter_for_it() -> None:
-    drummer = Drummer(32.0, steady(30), start_on="bar", response_length=0.1)
-    drummer.hear(phrase(0.6, 8, 0.2))
-    drummer.run(60.0, stop=lambda: len(drummer.stage.states) == 2)
-    played = onsets(drummer.stage)
-    assert drummer.off(played[0].time, 4) < 0.010
-    assert played[-1].time - played[0].time > SHORTEST_REPLY - 1.0
-
-
-@pytest.mark.parametrize("mode", PLAYING)
-@pytest.mark.parametrize("start_on", ["beat", "bar"])
-def test_without_a_clock_a_turn_begins_at_once(mode: str, start_on: str) -> None:
-    plain, asked = playing(mode), playing(mode, start_on=start_on)
-    assert asked.machine == plain.machine
-    silent_clock = Stage(controls={"mode": mode, "start_on": start_on}, beats=MidiClock(lambda: 0.0))
-    silent_clock.hear(*phrase(0.03, 12, 0.2))
-    silent_clock.run(plain.now)
-    assert silent_clock.machine == plain.machine
-
-
-@musicians
-@pytest.mark.parametrize("mode", PLAYING)
-@pytest.mark.parametrize("again", [START, CONTINUE])
-def test_a_stopped_transport_means_silence_until_it_goes_on(mode: str, again: int, musician: Musician) -> None:
-    drummer = Drummer(100.0, musician, mode=mode)
-    stage = drummer.stage
-    drummer.hear(phrase(0.3, 8, 0.2))
-    drummer.run(20.0, stop=lambda: bool(stage.port.sounding))
-    drummer.send(STOP)
-    assert stage.port.silent
-    check(stage)
-    count = len(stage.machine)
-    go_on(stage, 8)
-    stage.command(stage.performer.takeover)
-    stage.run(stage.now + 5.0)
-    assert len(stage.machine) == count
-    drummer.send(again)
-    go_on(stage, 8)
-    stage.run(stage.now + 4.0)
-    assert len(stage.machine) > count
-    check_at_rest(stage)
-
-
-def test_stopping_the_transport_cancels_the_answer_that_is_due() -> None:
-    drummer = Drummer(100.0)
-    drummer.hear(phrase(0.3, 8, 0.2))
-    drummer.send(STOP)
-    drummer.stage.run(drummer.stage.now + 5)
-    drummer.send(START)
-    drummer.stage.run(drummer.stage.now + 5)
-    assert drummer.stage.machine == []
-
-
-def test_moving_the_songs_position_changes_nothing() -> None:
-    stage = playing("solo")
-    stage.performer.transport(Transport.MOVED, stage.now)
-    assert stage.replying
-
-
-# --- saving and recalling ------------------------------------------------------------------------------------------
-
-
-def since(stage: Stage, count: int, now: float) -> list[tuple[float, int, int]]:
-    """What the machine played after its first ``count`` actions, counted from ``now``."""
-    return [(round(one.time - now, 6), one.action, one.velocity) for one in stage.machine[count:]]
-
-
-@musicians
-@pytest.mark.parametrize("pause", [0.0, 0.3, 1.7])
-def test_what_is_recalled_goes_on_exactly_as_it_went_on_when_it_was_saved(pause: float, musician: Musician) -> None:
-    stage = playing("respond", musician)
-    stage.command(stage.performer.give_way)
-    stage.run(stage.now + pause + 0.0123)
-    memory, takes = stage.performer.memory(stage.now), []
-    for _ in range(2):
-        count, began = len(stage.machine), stage.now
-        stage.command(stage.performer.takeover)
-        stage.run(stage.now + 1.5)
-        takes.append(since(stage, count, began))
-        stage.command(stage.performer.give_way)
-        go_on(stage, 5)
-        stage.run(stage.now + 0.77)
-        stage.performer.recall(memory, stage.now)
-        assert stage.engine.position == memory.snapshot.position
-    assert len(takes[0]) > 5
-    assert takes[0] == takes[1]
-
-
-@musicians
-@pytest.mark.parametrize("mode", PLAYING)
-def test_saving_does_not_disturb_the_music(mode: str, musician: Musician) -> None:
-    left, saved = playing(mode, musician), playing(mode, musician)
-    for _ in range(60):
-        saved.performer.memory(saved.now)
-        saved.run(saved.now + 0.0371)
-    left.run(saved.now)
-    assert saved.machine == left.machine
-    assert saved.history() == left.history()
-    check_at_rest(saved)
-
-
-@musicians
-@pytest.mark.parametrize("mode", PLAYING)
-def test_what_is_saved_while_the_machine_plays_is_what_sounded(mode: str, musician: Musician) -> None:
-    stage = playing(mode, musician, 0.1, seed=2, lookahead_ms=1500)
-    memory, sounded = stage.performer.memory(stage.now), stage.expected()
-    assert stage.player.planned()
-    other = Stage()
-    other.performer.recall(memory, 50.0)
-    history = other.history()
-    assert history[: len(sounded)] == sounded
-    assert all(action >= NOTE_OFF for _, action, _ in history[len(sounded) :])  # only releases of what sounded then
-
-
-@musicians
-@pytest.mark.parametrize("mode", MODES)
-def test_a_recall_while_it_plays_leaves_nothing_hanging(mode: str, musician: Musician) -> None:
-    stage = Stage(musician, {"mode": "solo"})
-    stage.hear(*phrase(0.03, 12, 0.2))
-    stage.run(stage.now + 20, stop=lambda: bool(stage.port.sounding))
-    stage.hear(Timed(stage.now, NOTE_ON + 30, 70), Timed(stage.now, SUSTAIN_DOWN))
-    memory = stage.performer.memory(stage.now)
-    stage.run(stage.now + 1.0)
-    stage.hear(Timed(stage.now, NOTE_OFF + 30), Timed(stage.now, NOTE_ON + 33, 70), Timed(stage.now, SUSTAIN_UP))
-    stage.controls.set("mode", mode)
-    stage.run(stage.now + 0.5)
-    stage.performer.recall(memory, stage.now)
-    check(stage)
-    assert stage.port.silent
-    assert stage.engine.sounding.held().tolist() == []
-    assert not stage.engine.sounding.pedal
-    go_on(stage, 4)
-    stage.hear(Timed(stage.now, NOTE_OFF + 33))
-    stage.run(stage.now + 3.0)
-    check(stage)
-    assert mode != "solo" or stage.replying
-    stage.command(stage.performer.give_way)
-    assert unbalanced(notes(stage)) == []
-    assert stage.engine.sounding.held().tolist() == []
-    assert legal(stage)
-
-
-def legal(stage: Stage) -> bool:
-    """Whether the memory is music as the model was trained on: struck when up, released when down."""
-    down: set[int] = set()
-    for _, action, _ in stage.history():
-        subject = action % PITCHES if action < SUSTAIN_DOWN else PITCHES
-        presses = action < NOTE_OFF or action == SUSTAIN_DOWN
-        if presses == (subject in down):
-            return False
-        down ^= {subject}
-    return True
-
-
-def test_the_humans_pedal_is_down_after_a_recall_as_before() -> None:
-    stage = Stage(controls={"mode": "listen"})
-    stage.hear(*phrase(0.03, 4, 0.2), Timed(1.0, SUSTAIN_DOWN))
-    memory = stage.performer.memory(stage.now)
-    stage.run(3.0)
-    stage.performer.recall(memory, stage.now)
-    assert stage.engine.sounding.pedal
-    stage.hear(Timed(stage.now, SUSTAIN_UP))
-    assert not stage.engine.sounding.pedal
-
-
-def test_a_release_of_what_was_struck_before_everything_was_forgotten_is_no_part_of_the_memory() -> None:
-    stage = Stage(controls={"mode": "listen"})
-    stage.hear(Timed(0.1, NOTE_ON + 60, 80), Timed(0.2, SUSTAIN_DOWN))
-    stage.command(stage.performer.forget)
-    stage.hear(Timed(0.5, NOTE_OFF + 60), Timed(0.6, SUSTAIN_UP), *note(1.0, 0.5, 62))
-    assert [action for _, action, _ in stage.history()] == [NOTE_ON + 62, NOTE_OFF + 62]
-
-
-def test_a_memory_of_nothing_can_be_recalled() -> None:
-    stage = Stage(controls={"mode": "listen"})
-    stage.now = 100.0
-    memory = stage.performer.memory(stage.now)
-    stage.hear(*phrase(101.0, 4, 0.2))
-    stage.performer.recall(memory, stage.now)
-    assert stage.history() == []
-    stage.hear(*note(stage.now + 0.1, 0.2, 60))
-    assert stage.history()[0][0] <= 10
-
-
-def test_a_recalled_state_brings_its_seed() -> None:
-    one, other = Stage(seed=1), Stage(seed=2)
-    one.hear(*phrase(0.03, 8, 0.2))
-    other.performer.recall(one.performer.memory(one.now), other.now)
-    for stage in (one, other):
-        stage.command(stage.performer.give_way)
-    takes = []
-    for stage in (one, other):
-        now = stage.now
-        stage.command(stage.performer.takeover)
-        stage.run(now + 1.0)
-        takes.append(since(stage, 0, now))
-    assert takes[0] == takes[1] != []
-
-
-# --- transposed and louder -----------------------------------------------------------------------------------------
-
-
-@musicians
-@pytest.mark.parametrize("mode", ["duet", "solo"])
-def test_every_note_is_released_as_it_was_struck_however_it_is_transposed(mode: str, musician: Musician) -> None:
-    stage = playing(mode, musician)
-    for shift in (12, -12, 1, 0, 24, -24, 2, 0, 7, -1) * 3:
-        stage.controls.set("transpose", shift)
-        stage.run(stage.now + 0.13)
-        check(stage)
-        go_on(stage, 1, pitch=60 + shift)
-        check(stage)
-    assert legal(stage)
-    check_at_rest(stage)
-
-
-def test_two_pitches_that_would_sound_as_one_do_not_hang_in_the_memory() -> None:
-    """The first is held at one transposition; the second would be struck at another."""
-    stage = playing("solo", steady(4, (60, 62), chord=2))
-    stage.run(stage.now + 5, stop=lambda: stage.player.ledger.notes == {62})
-    stage.controls.set("transpose", 2)
-    stage.run(stage.now + 1.0)
-    check_at_rest(stage)
-
-
-@pytest.mark.parametrize("shift", [24, -24])
-@pytest.mark.parametrize("register", [(0, 127), (110, 127), (0, 15)])
-def test_no_note_leaves_the_range_of_midi_nor_the_register(shift: int, register: tuple[int, int]) -> None:
-    low, high = register
-    stage = Stage(
-        steady(3, range(128)), {"mode": "solo", "transpose": shift, "register_low": low, "register_high": high, "loudness": 1.0}
-    )
-    stage.run(6.0)
-    struck = [message[1] for message in stage.port.messages if message[0] == 0x90]
-    possible = [pitch + shift for pitch in range(low, high + 1) if 0 <= pitch + shift < PITCHES]
-    assert set(struck) <= set(possible)
-    assert bool(struck) == bool(possible)
-    assert [one.action - NOTE_ON + shift for one in onsets(stage)] == struck
-    check_at_rest(stage)
-
-
-@pytest.mark.parametrize("shift", [5, -5])
-def test_transposed_the_machine_still_keeps_off_the_humans_keys(shift: int) -> None:
-    stage = Stage(restless, {"mode": "duet", "transpose": shift, "register_low": 55, "register_high": 80})
-    stage.hear(*(Timed(0.1 + 0.1 * i, NOTE_ON + pitch, 80) for i, pitch in enumerate((60, 64, 67, 72))))
-    for _ in range(10):
-        go_on(stage, 2, pitch=40)
-    assert len(onsets(stage)) > 8
-    assert legal(stage)
-    check_at_rest(stage)
-
-
-def test_a_key_is_given_up_by_what_it_is_in_the_music_and_by_what_it_sounds_as() -> None:
-    stage = playing("solo", steady(60, (70, 72), chord=2), transpose=2)
-    stage.run(stage.now + 9, stop=lambda: stage.player.ledger.notes == {70, 72})
-    stage.hear(Timed(stage.now, NOTE_ON + 72, 80))  # 70 sounds as 72, and 72 is 72
-    assert stage.player.ledger.notes == frozenset()
-    assert legal(stage)
-    check_at_rest(stage)
-
-
-@pytest.mark.parametrize("loudness", [-1.0, -0.3, 0.0, 0.7, 1.0])
-def test_louder_or_softer_velocities_stay_in_order_and_in_range(loudness: float) -> None:
-    voicing = Voicing(0, loudness)
-    velocities = [voicing.velocity(velocity) for velocity in range(1, 128)]
-    assert velocities == sorted(velocities)
-    assert velocities[0] >= 1
-    assert velocities[-1] == 127
-    assert math.copysign(1, velocities[63] - 64) == math.copysign(1, loudness) or not loudness
-    assert loudness or velocities == list(range(1, 128))
-
-
-def test_loudness_moves_what_is_heard_and_not_what_is_remembered() -> None:
-    plain, loud = playing("solo"), playing("solo", loudness=0.8)
-    assert plain.history() == loud.history()
-    assert sum(m[2] for m in notes(loud) if m[0] == 0x90) > sum(m[2] for m in notes(plain) if m[0] == 0x90)
-
-
-def test_a_wild_voicing_never_strikes_a_key_twice() -> None:
-    messages: list[tuple[int, ...]] = []
-    voicing = [Voicing()]
-    ledger = Ledger(lambda message: messages.append(tuple(message)), voicing=lambda: voicing[0])
-    chance = np.random.default_rng(3)
-    for _ in range(3000):
-        voicing[0] = Voicing(int(chance.integers(-24, 25)), float(chance.uniform(-1, 1)))
-        pitch = int(chance.integers(0, 128))
-        ledger.play((NOTE_ON if chance.random() < 0.6 else NOTE_OFF) + pitch, int(chance.integers(1, 128)))
-    ledger.close()
-    assert unbalanced(messages) == []
-    assert all(0 <= byte < 128 for message in messages for byte in message[1:])
-
-
-def test_what_the_last_turn_played_is_not_forgotten_when_the_next_begins() -> None:
-    """A strike that the performer learns of late ends a turn that had nothing sounding any more."""
-    stage = Stage(steady(12, (72, 74, 76)))
-    stage.hear(*phrase(0.0, 4))
-    stage.now += 0.1
-    stage.strike(Timed(stage.now, NOTE_ON + 50, 80))
-    stage.strike(Timed(stage.now, NOTE_OFF + 50))
-    stage.command(stage.performer.takeover)
-    stage.run(stage.now + 5, stop=lambda: len(stage.machine) >= 4 and not stage.player.ledger.notes)
-    stage.catch_up()
-    assert not stage.replying
-    before = stage.history()
-    stage.command(stage.performer.takeover)
-    for _ in range(2):
-        stage.performer.work(stage.now)
-    stage.hear(Timed(stage.now, SUSTAIN_DOWN))
-    assert stage.history()[: len(before)] == before
