@@ -477,7 +477,7 @@ def test_the_machines_events_are_coded_like_the_humans() -> None:
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 5])
 def test_a_runtime_that_fails_for_a_while_is_recovered_from(failures: int) -> None:
-    """``forget`` is what the session does after any failure, as often as it must."""
+    """``forget`` is what the session does if a fault comes again soon, as often as it must."""
     stage = replying()
     stage.runtime.failures = failures
     for _ in range(20):
@@ -485,10 +485,10 @@ def test_a_runtime_that_fails_for_a_while_is_recovered_from(failures: int) -> No
             stage.run(stage.now + 1.0)
             stage.hear(*note(stage.now + 0.1, 0.1, 60))
             break
-        except Exception:
+        except RuntimeError:
             try:
                 stage.performer.forget(stage.now)
-            except Exception:
+            except RuntimeError:
                 stage.now += 1.0
     stage.hear(*phrase(stage.now + 1.0, 8, 0.2))
     count = len(stage.machine)
