@@ -53,6 +53,7 @@ class Stage:
         self.states: list[State] = []
         self.human: list[Timed] = []
         self.machine: list[Timed] = []
+        self.listening = threading.Event()
         self.session = Session(
             self.engine,
             settings,
@@ -61,6 +62,7 @@ class Stage:
             on_human=self.human.append,
             on_machine=self.machine.append,
             on_state=self.states.append,
+            on_listening=self.listening.set,
         )
         self.thread = threading.Thread(target=self.session.run)
 
@@ -268,7 +270,7 @@ def test_the_input_offset_is_added_to_the_time_of_what_is_heard() -> None:
 def test_thru_copies_the_input_and_leaves_nothing_sounding() -> None:
     settings = dataclasses.replace(SETTINGS, midi=MidiSettings(channel=2))
     with running(settings=settings, thru=True, mode="listen") as stage:
-        stage.until(lambda: len(stage.port.messages) >= 3)  # the reset at the start
+        stage.until(stage.listening.is_set)  # what it sends at the start has been sent
         stage.port.messages.clear()
         stage.hear((0x90, 60, 80), (0xB0, 64, 127), (0xB0, 1, 5), (0x90, 64, 80))
         assert stage.port.messages == [(0x90, 60, 80), (0xB0, 64, 127), (0xB0, 1, 5), (0x90, 64, 80)]
@@ -380,7 +382,7 @@ def test_beyond_loopback_it_does_not_begin_before_somebody_is_allowed() -> None:
     assert threading.active_count() == before
     allowed = dataclasses.replace(SETTINGS, osc=dataclasses.replace(opened, allow="192.0.2.7"))
     with running(settings=allowed) as stage, SimpleUDPClient("127.0.0.1", port) as client:
-        stage.until(lambda: len(stage.port.messages) >= 3)
+        stage.until(stage.listening.is_set)
         client.send_message("/perceivers/temperature", 0.5)
         stage.until(lambda: stage.controls.get("temperature") == 0.5)
 
@@ -391,7 +393,7 @@ def test_osc_steers_a_session() -> None:
         port = probe.getsockname()[1]
     settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=port))
     with running(steady(40), settings) as stage, SimpleUDPClient("127.0.0.1", port) as client:
-        stage.until(lambda: len(stage.port.messages) >= 3)
+        stage.until(stage.listening.is_set)
         client.send_message("/perceivers/temperature", 0.5)
         stage.until(lambda: stage.controls.get("temperature") == 0.5)
         client.send_message("/perceivers/takeover", [])
