@@ -5,7 +5,7 @@ from the CUDA graphs of the ``cuda`` runtime, which it is otherwise: the same ri
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # isort: split -- the modules above say in one line if PyTorch is missing
@@ -35,41 +35,53 @@ class TensorRTRuntime(TorchRuntime):
         self._cache = cache or PlanCache(cache_folder())
         self._keys = {spec: spec.key(here) for spec in plan_specs(checkpoint, precision, CHUNKS)}
         self._compilation: Compilation | None = None
+        self._change: Iterator[None] = iter(())
         if all(self._cache.get(key) is not None for key in self._keys.values()):
-            self._take_plans()
+            for _ in self._take_plans():
+                pass
         else:
             log.info("TensorRT plans are being compiled; CUDA graphs serve meanwhile")
             self._compilation = Compilation(checkpoint, precision, CHUNKS, self._cache)
 
     def keep_warm(self) -> None:
-        """Idle: also the moment to take the plans, once they are there."""
+        """Idle: also the moment to take the plans, once they are there. One at a time: whoever plays on must not wait for all."""
         super().keep_warm()
         if self._compilation is not None and (outcome := self._compilation.outcome()) is not None:
             self._compilation = None
             if outcome:
                 log.warning("no TensorRT plans: %s; CUDA graphs go on", outcome)
             else:
-                self._take_plans()
+                self._change = self._take_plans()
+        next(self._change, None)
 
     def close(self) -> None:
         if self._compilation is not None:
             self._compilation.stop()
 
+    def _take_plans(self) -> Iterator[None]:
+        """Makes one plan ready at each step, and serves from them with the last; if they do not run here, nothing has changed."""
+        functions: dict[PlanSpec, Absorption | Decision] = {}
+        for spec, key in self._keys.items():
+            if functions:
+                yield
+            try:
+                functions[spec] = self._ready(spec, key)
+            except (PlanError, RuntimeError) as error:
+                log.warning("TensorRT's plans do not run here (%s); CUDA graphs go on", error)
+                for dropped in self._keys.values():
+                    self._cache.drop(dropped)
+                return
+        self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, Absorption)}
+        self._decision = next(one for one in functions.values() if isinstance(one, Decision))
+        self.serving = "tensorrt"
+        log.info("TensorRT serves")
+
     @torch.inference_mode()
-    def _take_plans(self) -> None:
-        """Serves from the plans from now on; if they do not run here, nothing has changed."""
+    def _ready(self, spec: PlanSpec, key: str) -> Absorption | Decision:
+        """What runs a plan, captured, with the rings as they were. Raises ``PlanError``, ``RuntimeError``."""
         saved = [ring.clone() for ring in self._rings]  # capturing runs everything a few times
         try:
-            functions = {spec: self._function(spec, key) for spec, key in self._keys.items()}
-        except (PlanError, RuntimeError) as error:
-            log.warning("TensorRT's plans do not run here (%s); CUDA graphs go on", error)
-            for key in self._keys.values():
-                self._cache.drop(key)
-        else:
-            self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, Absorption)}
-            self._decision = next(one for one in functions.values() if isinstance(one, Decision))
-            self.serving = "tensorrt"
-            log.info("TensorRT serves")
+            return self._function(spec, key)
         finally:
             for ring, old in zip(self._rings, saved, strict=True):
                 ring.copy_(old)

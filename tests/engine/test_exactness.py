@@ -15,12 +15,13 @@ from engine.checkpoint import save_model  # noqa: E402
 from engine.config import PRESETS  # noqa: E402
 from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
+from engine.graphs import Decide, Step  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import CHUNKS, Runtime, open_runtime  # noqa: E402
 from engine.runtimes.compilation import compile_missing  # noqa: E402
 from engine.runtimes.compiled import TensorRTRuntime  # noqa: E402
-from engine.runtimes.plancache import PlanCache  # noqa: E402
-from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
+from engine.runtimes.plancache import PlanCache, PlanSpec, plan_specs  # noqa: E402
+from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
@@ -207,6 +208,42 @@ def test_half_precision_is_close(checkpoint: Path, music: list[Event], full_forw
     engine.absorb(music[1:])
     difference = np.linalg.norm(engine.hidden() - full_forward[-1]) / np.linalg.norm(full_forward[-1])
     assert 0 < difference < 0.05
+
+
+def test_plans_taken_while_playing_change_nothing(checkpoint: Path, music: list[Event], full_forward: np.ndarray) -> None:
+    """PyTorch's own functions stand in for the plans, which only a GPU can run; making them ready writes into rings."""
+
+    class Taking(TensorRTRuntime):
+        def __init__(self) -> None:
+            TorchRuntime.__init__(self, checkpoint)
+            self.serving, self._compilation = "cuda", None
+            self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", CHUNKS), "")
+            self._change = self._take_plans()
+
+        def _function(self, spec: PlanSpec, key: str) -> Absorption | Decision:
+            if spec.part == "decide":
+                return Decision(Decide(self._model), self._rings[-1])
+            step = Step(self._model)
+
+            def rows(*inputs: torch.Tensor) -> list[torch.Tensor]:
+                hidden, *new = step(*inputs, *self._rings[:-1])
+                return [*new, hidden]
+
+            function = Absorption(self.config, spec.count, rows, self._rings)
+            function.again()
+            return function
+
+    runtime, served = Taking(), []
+    engine, graphs = Engine(runtime), runtime._steps
+    for i, event in enumerate(music[1:], 1):
+        engine.absorb([event])
+        assert close(engine.hidden(), full_forward[i]), f"differs at position {i}"
+        if i % 50 == 0:
+            runtime.keep_warm()
+            served.append(runtime.serving)
+            assert close(engine.hidden(), full_forward[i])
+    assert served[:4] == ["cuda", "cuda", "cuda", "tensorrt"]  # one plan at a time
+    assert runtime._steps is not graphs
 
 
 def test_rewinding_again_and_again_ends_in_a_clear_error(checkpoint: Path, music: list[Event]) -> None:
