@@ -173,7 +173,11 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
 @_engine_options
 @_control_options
 def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, config_file: Path | None, **options: Any) -> None:
-    """Answer a MIDI file offline; the same seed gives the same answer."""
+    """Answer a MIDI file offline; the same seed gives the same answer.
+
+    `--mode respond` answers the whole of it, about as long as it is but for a minute at most; `--mode duet` plays along; `--mode
+    solo` goes on from it for a minute.
+    """
     from engine.midi import MidiFileError, read_file, write_file
     from perceivers_live.controls import Controls
     from perceivers_live.render import recent, render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 from engine.engine import Engine
@@ -12,6 +13,8 @@ from perceivers_live.ledger import Ledger
 from perceivers_live.performer import LONGEST_REPLY, Performer, State
 from perceivers_live.player import Player
 
+FOREVER = 1_000_000_000  # milliseconds: no pause of a file ends a phrase
+
 
 def render(
     engine: Engine,
@@ -20,13 +23,12 @@ def render(
     phrase: PhraseSettings,
     *,
     seed: int,
-    replies: int = 1,
     on_event: Callable[[Timed], None] = lambda _: None,
 ) -> list[Timed]:
-    """Plays ``call`` at the performer and returns what it played back, in seconds of the call's own time.
+    """Plays ``call`` at the performer and returns what it played, in seconds of the call's own time.
 
-    The machine answers once the call is over (and not in its pauses, unless ``replies`` is more than 1), and the rendering ends
-    with that many replies. A solo, which has no end of its own, is ended after a minute.
+    A duet plays along. In the other modes the call is one phrase, whatever its pauses, and the machine begins when it is over; a
+    solo, which has no end of its own, is ended after a minute.
     """
     played: list[Timed] = []
 
@@ -34,36 +36,29 @@ def render(
         played.append(timed)
         on_event(timed)
 
+    mode = controls.get("mode")
+    if mode != "duet":
+        phrase = dataclasses.replace(phrase, min_silence_ms=FOREVER, max_silence_ms=FOREVER)
     player = Player(Ledger(lambda _: None), heard)
     performer = Performer(engine, player, controls, phrase, seed=seed)
     waiting = list(reversed(call))
-    now, done = (call[0].time if call else 0.0), 0
-    solo = controls.get("mode") == "solo"
-    begun = now
-    while done < replies:
-        was = performer.state
-        if was is State.LISTENING:
-            begun = now
-        elif solo and now - begun > LONGEST_REPLY:
+    now, end = (call[0].time, call[-1].time) if call else (0.0, 0.0)
+    begun = False
+    while True:
+        if mode == "solo" and now > end + LONGEST_REPLY:
             performer.give_way(now)
-        more = None if replies == 1 and waiting else performer.work(now)
-        if was is State.PLAYING and performer.state is State.LISTENING:
-            done += 1
-        if more is not None and more <= now:
-            continue
-        if not waiting and performer.state is State.LISTENING and done == 0 and replies == 1:
-            performer.takeover(now)
-            if performer.state is State.LISTENING:
-                break  # it is to hold, or only to listen
-            continue
-        times = [t for t in (waiting[-1].time if waiting else None, player.play_due(now), more) if t is not None]
-        if not times:
-            break
-        now = max(now, min(times))
-        player.play_due(now)
-        if waiting and waiting[-1].time <= now:
-            performer.hear([performer.react([waiting.pop()])])
-    return played
+        more = performer.work(now) if mode == "duet" or not waiting else None
+        begun = begun or performer.state is State.PLAYING
+        if not waiting and performer.state is State.LISTENING:
+            if mode != "duet" and not begun:
+                performer.takeover(now)
+            if performer.state is State.LISTENING:  # it has played, or is not to play
+                return played
+        elif more is None or more > now:
+            now = max(now, min(t for t in (waiting[-1].time if waiting else None, player.play_due(now), more) if t is not None))
+            player.play_due(now)
+            if waiting and waiting[-1].time <= now:
+                performer.hear([performer.react([waiting.pop()])])
 
 
 def recent(timed: Sequence[Timed], seconds: float | None) -> list[Timed]:

@@ -24,13 +24,12 @@ def reply_to(
     musician: Musician = improviser,
     *,
     session: int = 1,
-    replies: int = 1,
     min_notes: int = 1,
     **controls: object,
 ) -> list[Timed]:
     engine = Engine(ToyRuntime(musician))
     settings = PhraseSettings(min_notes=min_notes)
-    return render(engine, call, Controls(controls), settings, seed=session, replies=replies)
+    return render(engine, call, Controls(controls), settings, seed=session)
 
 
 def faults(reply: list[Timed]) -> list[str]:
@@ -69,14 +68,19 @@ def test_it_answers_the_whole_call_and_not_its_pauses() -> None:
     assert reply_to(call)[0].time > call[-1].time
 
 
-def test_several_replies_are_several_turns() -> None:
+def test_the_reply_is_as_long_as_the_whole_call_and_not_as_its_last_phrase() -> None:
     call = [*CALL, *phrase(30.0, 8, 0.2)]
-    reply = reply_to(call, replies=2)
-    first = [one for one in reply if one.time < 30.0]
-    assert first
-    assert first != reply
-    assert min(one.time for one in reply if one.time > 30.0) > call[-1].time
-    assert faults(first) == faults(reply) == []
+    reply = reply_to(call)
+    assert 28 < reply[-1].time - reply[0].time < 40
+
+
+def test_a_duet_plays_along_and_ends_after_the_call() -> None:
+    call = [*phrase(0.0, 60, 0.2), *phrase(30.0, 60, 0.2)]
+    duet = reply_to(call, mode="duet")
+    assert {int(one.time / 2) for one in duet} >= {1, 2, 3, 4, 16, 17, 18, 19}  # throughout both phrases
+    assert not [one for one in duet if 20 < one.time < 30]  # in the pause it comes to an end, as on stage
+    assert call[-1].time < duet[-1].time < call[-1].time + 10
+    assert faults(duet) == []
 
 
 def test_an_hour_long_call_takes_no_hour() -> None:
