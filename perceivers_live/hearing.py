@@ -85,7 +85,7 @@ class Hearing:
     def _is_listened_to(self, one: Timed) -> bool:
         if one.action < NOTE_OFF:
             pitch = one.action - NOTE_ON
-            low, high = int(self._controls.get("listen_low")), int(self._controls.get("listen_high"))
+            low, high = sorted((int(self._controls.get("listen_low")), int(self._controls.get("listen_high"))))
             if low <= pitch <= high:
                 self._heard.add(pitch)
             return low <= pitch <= high

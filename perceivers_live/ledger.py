@@ -150,6 +150,16 @@ class Ledger:
             elif lift:
                 self._thru_pedals.discard(channel)
 
+    def end_thru(self) -> None:
+        """The human's hands are gone: releases what was passed through. Never raises: what could not be released stays in the
+        account, for the next time.
+        """
+        with self._lock:
+            ends = [(0x80 | channel, pitch, 64) for channel, pitch in sorted(self._thru)]
+            ends += [(0xB0 | channel, SUSTAIN, 0) for channel in sorted(self._thru_pedals)]
+            for message in ends:
+                self._try(self.thru, message)
+
     def close(self, now: float = 0.0) -> list[Timed]:
         """Releases every note and the pedal; returns what was sent, as actions at ``now``. Never raises: what could not be
         released stays in the account, for the next time.
@@ -164,13 +174,11 @@ class Ledger:
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
         with self._lock:
+            channels = sorted({self._channel, *self._thru_pedals})
             self.close()
-            self._thru = {key for key in sorted(self._thru) if not self._try(self._send, (0x80 | key[0], key[1], 64))}
-            for channel in sorted({self._channel, *self._thru_pedals}):
-                controllers = [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
-                done = [self._try(self._send, message) for message in controllers]
-                if all(done):
-                    self._thru_pedals.discard(channel)
+            self.end_thru()
+            for message in [message for channel in channels for message in _controllers(channel)]:
+                self._try(self._send, message)
 
     def sweep(self, send: Send) -> None:
         """The same, and releases every note there is on our channel, since some receivers know no other way. Raises what ``send``
@@ -194,5 +202,9 @@ class Ledger:
 
 def releases(channel: int) -> list[Sequence[int]]:
     """What silences a channel (0..15) whatever sounds on it: raw messages."""
-    controllers = [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
-    return [controllers[0], *(message_of(NOTE_OFF + pitch, 0, channel) for pitch in range(PITCHES)), *controllers[1:]]
+    lift, *others = _controllers(channel)
+    return [lift, *(message_of(NOTE_OFF + pitch, 0, channel) for pitch in range(PITCHES)), *others]
+
+
+def _controllers(channel: int) -> list[Sequence[int]]:
+    return [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]

@@ -297,11 +297,10 @@ class Performer:
 
     def _begin(self, now: float) -> None:
         self._seen = controls = self._controls.snapshot()
-        start = self._detector.start
-        if controls["mode"] == "duet" and start is not None:
+        if controls["mode"] == "duet" and self._detector.start is not None:
             length = LINGERING
         else:
-            call = now - start if start is not None else SHORTEST_REPLY
+            call = self._detector.length(now) or 0.0
             length = min(max(call * float(controls["response_length"]), SHORTEST_REPLY), LONGEST_REPLY)
         start_at = self._start_at(controls, now)
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.rate, start_at)

@@ -15,6 +15,7 @@ from perceivers_live.config import PhraseSettings
 
 CHORD = 0.05  # onsets closer than this, in seconds, belong together
 LONG_ENOUGH = 1.0  # seconds of a phrase that have a rate
+PAUSE = 2.5  # seconds between two onsets, above which they are no part of the rate
 BASE = 0.6  # seconds of silence that end a phrase, however fast the music,
 FACTOR = 1.5  # and this many times the pace on top
 HELD = 0.75  # what a second with keys held counts, beside a second without
@@ -37,6 +38,7 @@ class PhraseDetector:
         """A new phrase; the pace of the last one and the keys that are still held are remembered."""
         self.start: float | None = None
         self._notes = 0
+        self._paused = 0.0  # seconds of it
 
     @property
     def held(self) -> frozenset[int]:
@@ -49,16 +51,21 @@ class PhraseDetector:
 
     @property
     def rate(self) -> float | None:
-        """Notes a second of the phrase, None before there is enough of it to tell."""
-        if self.start is None or self._onset - self.start < LONG_ENOUGH:
-            return None
-        return (self._notes - 1) / (self._onset - self.start)
+        """Notes a second of the phrase, pauses left out; None before there is enough of it to tell."""
+        played = self._onset - self.start - self._paused if self.start is not None else 0.0
+        return (self._notes - 1) / played if played >= LONG_ENOUGH else None
+
+    def length(self, now: float) -> float | None:
+        """Seconds from the first note to the last action, or to ``now`` while keys are held; None before there is a phrase."""
+        return None if self.start is None else (now if self._held else self._last) - self.start
 
     def feed(self, timed: Timed) -> None:
         self._last = max(self._last, timed.time)
         if timed.action < NOTE_OFF:
             if self.start is None:
                 self.start = timed.time
+            elif timed.time - self._onset > PAUSE:
+                self._paused += timed.time - self._onset
             if timed.time - self._chord > CHORD:  # from the chord's first note: a fast run is no endless chord
                 self._learn(timed.time - self._chord)
                 self._chord = timed.time

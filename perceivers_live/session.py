@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
 TELLING = 0.25  # seconds between two reports of how it goes
 PATIENCE = 2.0  # seconds that the performer's thread has to end
+SAVING = 10.0  # seconds that a state has to reach the disk at the end
 MOST_SAVING = 2  # states, which are large, on their way to the disk
 NOTICED = 0.01  # a change of tempo by more than this is worth a line
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
@@ -119,6 +120,9 @@ class Session:
         """The input has gone away: the keys that were held on it are up."""
         actions = self._hearing.close(now)
         self._happened(lambda: self.performer.react(actions))
+        self.ledger.end_thru()
+        for one in actions:
+            self._on_human(one)
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
@@ -173,7 +177,7 @@ class Session:
         def panic() -> None:
             self._hush()
             self._later(self.performer.give_way)  # a solo would begin again at once
-            self.ledger.reset()
+            self._quietly(self._sweep)
 
         return {
             "takeover": lambda: self._later(self.performer.takeover),
@@ -201,6 +205,10 @@ class Session:
             self._saving[-1].start()
 
         self._later(save)
+
+    def _end_saving(self) -> None:
+        for thread in self._saving:
+            thread.join(SAVING)
 
     def _recall(self, name: str) -> None:
         assert self._memories is not None
@@ -242,6 +250,7 @@ class Session:
     def run(self) -> None:
         """Performs until ``stop`` is called, from any thread or signal handler; leaves nothing sounding. Raises ``OscError``."""
         with ExitStack() as closing:
+            closing.callback(self._end_saving)  # last of all
             if self._serve_osc:
                 self._open_osc(closing)
             closing.callback(self._controls.on_change(lambda *_: self._inbox.wake()))  # a turned control wakes us

@@ -194,6 +194,17 @@ def test_what_the_last_turn_played_is_not_forgotten_when_the_next_begins() -> No
     assert stage.history()[: len(before)] == before
 
 
+def test_a_reply_is_as_long_as_the_phrase_and_not_as_the_time_since() -> None:
+    stage = Stage(controls={"hold": True}, seed=1)
+    stage.hear(*phrase(0.03, 12, 0.2))
+    stage.run(120.0)
+    stage.controls.set("hold", False)
+    stage.run(300.0, stop=lambda: stage.replying)
+    stage.run(300.0, stop=lambda: not stage.replying)
+    assert stage.machine[0].time > 120
+    assert stage.machine[-1].time - stage.machine[0].time < 10
+
+
 # --- duet ----------------------------------------------------------------------------------------------------------
 
 

@@ -240,3 +240,18 @@ def test_actions_out_of_order_are_survived(actions: list[tuple[float, int]], res
         detector.feed(Timed(time, action, 60))
         end = detector.end()
         assert end is None or end > max(time for time, _ in actions[: i + 1])
+
+
+# --- how long and how fast it was ----------------------------------------------------------------------------------
+
+
+def test_a_phrase_lasts_until_its_keys_are_up() -> None:
+    assert detector_after([]).length(5.0) is None
+    assert detector_after(phrase(10.0, 8, 0.2)).length(100.0) == pytest.approx(1.56)
+    assert detector_after([*phrase(10.0, 8, 0.2), Timed(12.0, NOTE_ON + 40, 80)]).length(15.0) == pytest.approx(5.0)
+
+
+def test_a_phrases_rate_is_that_of_the_playing_and_not_of_its_pauses() -> None:
+    assert detector_after(phrase(0.0, 3, 0.2)).rate is None
+    assert detector_after(phrase(0.0, 21, 0.2)).rate == pytest.approx(5.0)
+    assert detector_after([*phrase(0.0, 21, 0.2), *phrase(40.0, 21, 0.2)]).rate == pytest.approx(5.0, rel=0.05)

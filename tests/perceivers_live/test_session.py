@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pythonosc.udp_client import SimpleUDPClient
 
 from engine.engine import Engine
-from engine.events import NOTE_OFF, NOTE_ON, Timed
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.config import MidiSettings, OscSettings, PhraseSettings, Settings
 from perceivers_live.controls import Controls
 from perceivers_live.osc_wire import OscError
@@ -169,7 +169,13 @@ def test_a_release_does_not_silence() -> None:
 def check_memory(stage: Stage) -> None:
     """What the engine remembers is what sounded: the human's actions, the machine's, and nothing that was only planned."""
     stage.until_absorbed()
-    offs = [NOTE_OFF + m[1] for m in notes_only(stage.port.messages) if m[0] == 0x80]
+    offs, sounding = list[int](), set[int]()
+    for status, pitch, _ in notes_only(stage.port.messages):
+        if status == 0x90:
+            sounding.add(pitch)
+        elif pitch in sounding:  # a panic also releases what does not sound
+            sounding.remove(pitch)
+            offs.append(NOTE_OFF + pitch)
     ons = [one.action for one in stage.machine if one.action < NOTE_OFF]
     history = [action for _, action, _ in absolute(stage.engine._history)]
     assert sorted(a for a in history if a < 256) == sorted([*offs, *ons, *(one.action for one in stage.human)])
@@ -294,6 +300,28 @@ def test_a_key_passed_through_is_not_cut_off_by_the_machines_own_release() -> No
         stage.hear((0x90, 72, 99))
         assert stage.port.sounding == {(0, 72)}
         assert unbalanced([*notes_only(stage.port.messages), (0x80, 72, 0)]) == []
+
+
+def test_what_was_passed_through_ends_when_the_keyboard_is_unplugged() -> None:
+    settings = dataclasses.replace(SETTINGS, midi=MidiSettings(channel=2))
+    stage = Stage(settings=settings, thru=True, listen_low=61)
+    stage.hear((0x90, 60, 80), (0x90, 64, 80), (0xB0, 64, 127))  # one of them outside what is listened to
+    stage.session.input_lost(time.perf_counter())
+    assert stage.port.silent
+    assert [one.action for one in stage.human] == [NOTE_ON + 64, SUSTAIN_DOWN, NOTE_OFF + 64, SUSTAIN_UP]
+
+
+def test_a_panic_releases_what_it_knows_nothing_of() -> None:
+    stage = Stage()
+    stage.port.send((0x90, 50, 80))
+    stage.session.commands()["panic"]()
+    assert stage.port.silent
+
+
+def test_a_range_that_is_turned_round_is_still_a_range() -> None:
+    stage = Stage(listen_low=72, listen_high=48)
+    stage.hear((0x90, 40, 80), (0x90, 60, 80), (0x90, 80, 80))
+    assert [one.action for one in stage.human] == [NOTE_ON + 60]
 
 
 def test_only_midi_messages_are_passed_through(quiet_log: None) -> None:
