@@ -18,7 +18,6 @@ from pathlib import Path
 import click
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
@@ -30,6 +29,8 @@ from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
 from perceivers_live.bench import improvised, machine, timed
 from trainer.export import write_onnx
 from trainer.int8 import quantise
+
+import onnxruntime  # isort: skip -- after `engine`, which has told it to report nothing
 
 SMALL = PRESETS["small"]
 CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # the model, threads, int8
