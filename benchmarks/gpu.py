@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def measure(checkpoint: Path, history: int, count: int) -> Iterator[Row]:
             for seed in range(WARM_UP):
                 event(engine, seed)
         except Exception as reason:  # compilers raise all kinds
+            if not isinstance(reason, RuntimeUnavailable):
+                traceback.print_exc()
             click.echo(f"{name:16}not here: {str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)}")
             continue
         one = row(name, [timed(lambda engine=engine, seed=seed: event(engine, seed)) for seed in range(WARM_UP, WARM_UP + count)])

@@ -36,6 +36,8 @@ def blockwise_attention(
 ) -> Tensor:
     """``past_attention`` by PyTorch's own kernels, a block of queries at a time over the keys that it can reach."""
     n, total = q.shape[2], k.shape[2]
+    if q.is_cuda:  # its kernels that take a mask want as many heads of keys as of queries
+        k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
     out = []
     for i in range(0, n, QUERY_BLOCK):
         stop = min(i + QUERY_BLOCK, n)

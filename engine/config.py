@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from engine.errors import UserError
+
 MAX_RING_BYTES = 1 << 30
 CHOICES = {"combine": ("cascade", "sum"), "rotary": ("index", "half-time"), "mask": ("band", "block")}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used; the message is one line for the user."""
 
 

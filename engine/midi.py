@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from engine.errors import UserError
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 
 SUSTAIN = 64
@@ -19,7 +20,7 @@ MAX_FILE_BYTES = 4 << 20  # ten times MAESTRO's longest piece; the reader takes 
 LONGEST = 24 * 3600.0  # seconds
 
 
-class MidiFileError(ValueError):
+class MidiFileError(UserError, ValueError):
     """A MIDI file that cannot be read; the message is one line for the user."""
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig
 from engine.engine import Moment, Snapshot
+from engine.errors import UserError
 from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, START, VELOCITY_BINS, Event
 from engine.runtimes import hidden_shape, ring_shapes
 from engine.sounding import AGES, Sounding
@@ -45,7 +46,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9]) *(?:\..*)?", re.IGNORECASE)  # to Windows, whatever follows the dot
 
 
-class StateError(ValueError):
+class StateError(UserError, ValueError):
     """A state that cannot be saved or loaded; the message is one line for the user."""
 
 

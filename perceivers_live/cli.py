@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live import logs, training
 from perceivers_live.config import TABLES, Settings, default_toml, load
@@ -27,31 +28,13 @@ class _Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if ctx.params.get("debug") or not _is_expected(error):
+            if ctx.params.get("debug"):
                 raise
-            raise click.ClickException(str(error)) from None
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether the error's message was written for the user."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(
-        kinds
-        & {
-            "CheckpointError",
-            "ConfigError",
-            "ControlError",
-            "DataError",
-            "MidiFileError",
-            "OscError",
-            "PortError",
-            "RuntimeUnavailable",
-            "StateError",
-            "LinkError",
-            "MidiMapError",
-            "TrainingError",
-        }
-    )
+            if isinstance(error, UserError):
+                raise click.ClickException(str(error)) from None
+            if isinstance(error, OSError) and error.filename is not None:
+                raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+            raise
 
 
 def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:

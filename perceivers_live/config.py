@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.controls import CONTROLS, Control, ControlError, Kind, Value, nearest, printable, shown
 
@@ -31,7 +32,7 @@ MAX_DOTS = 256  # in a line: the TOML reader's time grows with the square of a k
 _KINDS: dict[type, Kind] = {bool: "switch", int: "int", float: "float", str: "text"}
 
 
-class ConfigError(Exception):
+class ConfigError(UserError):
     """The settings cannot be used; the message is one line."""
 
 
@@ -105,7 +106,7 @@ class PhraseSettings:
 
 @dataclass(frozen=True)
 class ClockSettings:
-    """Musical time from outside. `start_on` among the controls says what it is used for; a stopped clock means silence."""
+    """Musical time from outside. `start_on` among the controls says what it is used for; a stopped MIDI clock means silence."""
 
     source: str = _setting(
         "none", "none; midi: the input's MIDI clock; link: Ableton Link, on the local network.", choices=("none", "midi", "link")

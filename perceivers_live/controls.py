@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeGuard
 
+from engine.errors import UserError
+
 Value = float | int | str | bool
 Kind = Literal["float", "int", "choice", "switch", "text"]
 Listener = Callable[[str, Value, object], None]
@@ -25,7 +27,7 @@ _short.maxstring = _short.maxother = 60
 _SWITCH_WORDS = {"true": True, "false": False, "on": True, "off": False}
 
 
-class ControlError(Exception):
+class ControlError(UserError):
     """A control was given an unknown name or an impossible value; the message is one line."""
 
 

@@ -4,13 +4,30 @@ does nothing but listen for it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import threading
+from pathlib import Path
 
+MAPS = Path("/proc/self/maps")
 NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _Registered = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+
+
+def silence_libraries() -> None:
+    """Has JACK's library, rtmidi's own copy and the system's, keep to itself what it writes to stderr at every attempt to reach a
+    server that does not run. For Linux.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        loaded = {line.split()[-1] for line in MAPS.read_text().splitlines() if "/libjack" in line}
+        harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)  # takes a text and does nothing, and is no Python:
+        for name in sorted({*loaded, "libjack.so.0"}):
+            library = ctypes.CDLL(name)
+            for tell in (library.jack_set_error_function, library.jack_set_info_function):  # threads of JACK's call it
+                tell.argtypes = (ctypes.c_void_p,)
+                tell(harmless)
 
 
 class Refused(OSError):

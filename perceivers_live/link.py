@@ -13,13 +13,14 @@ import threading
 from time import perf_counter
 from typing import Any
 
+from engine.errors import UserError
 from perceivers_live.clock import Grid
 
 ATTEMPTS = 5  # readings of the beat, of which the quickest is the truest
 QUICK = 20e-6  # seconds: a reading that needs no other
 
 
-class LinkError(RuntimeError):
+class LinkError(UserError):
     """Link cannot be had; the message is one line for the user."""
 
 

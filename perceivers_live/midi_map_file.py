@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 
+from engine.errors import UserError
 from engine.midi import SUSTAIN
 from perceivers_live.config import ConfigError, parse_toml, read_text
 from perceivers_live.controls import CONTROLS, Control, ControlError, Value, nearest, printable, shown
@@ -33,7 +34,7 @@ _HEAD = "# MIDI controllers and what they steer. Read at the start and rewritten
 _KEYS = ("target", "cc", "channel", "low", "high")
 
 
-class MidiMapError(Exception):
+class MidiMapError(UserError):
     """The MIDI bindings cannot be used or kept, or not in this way; the message is one line."""
 
 

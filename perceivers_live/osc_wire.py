@@ -10,6 +10,7 @@ from typing import Any
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
+from engine.errors import UserError
 from perceivers_live.controls import Value, printable, shown
 
 MAX_DATAGRAM = 4096  # bytes; the longest useful message is a tenth of it
@@ -20,7 +21,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Address = tuple[Any, ...]  # as the socket gives it: (host, port) or (host, port, flow, scope)
 
 
-class OscError(Exception):
+class OscError(UserError):
     """OSC cannot be served; the message is one line."""
 
 

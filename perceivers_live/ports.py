@@ -5,6 +5,7 @@ python-rtmidi is imported only when a port is asked for, so that everything else
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -13,15 +14,17 @@ import time
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+from engine.errors import UserError
 from engine.realtime import DRIVER, hurry
-from perceivers_live.jack_watch import JackWatch, Refused
+from perceivers_live.jack_watch import JackWatch, Refused, silence_libraries
 
+log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 SETTLE = 0.05  # seconds; without a message for so long an input is quiet
 Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
-class PortError(RuntimeError):
+class PortError(UserError):
     """A port that cannot be had; the message is one line for the user."""
 
 
@@ -38,8 +41,10 @@ def _system() -> tuple[Any, int]:
     try:
         import rtmidi
     except ImportError as error:
-        raise Hopeless(f"no MIDI system: {_advice(str(error))}") from error
+        raise Hopeless(f"no MIDI system, {_advice(str(error))}") from error
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
+    if not log.isEnabledFor(logging.DEBUG):
+        silence_libraries()
     for api in rtmidi.get_compiled_api():
         if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
             continue
@@ -52,7 +57,7 @@ def _system() -> tuple[Any, int]:
         if api == rtmidi.API_UNIX_JACK and not ports and not _jack_runs(rtmidi):
             continue
         return rtmidi, api
-    raise PortError(f"no MIDI system: {_advice('neither ALSA nor JACK answers' if sys.platform == 'linux' else 'none answers')}")
+    raise PortError(f"no MIDI system, {_advice('neither ALSA nor JACK answers' if sys.platform == 'linux' else 'none answers')}")
 
 
 def system_name() -> str:
@@ -77,9 +82,10 @@ def _jack_runs(rtmidi: Any) -> bool:
 
 def _advice(reason: str) -> str:
     if sys.platform == "linux":
-        return f"{reason}. Install it with: sudo apt-get install -y libasound2 libjack-jackd2-0 jackd2"
+        start = "start JACK, or load ALSA's sequencer (sudo modprobe snd-seq)"
+        return f"{reason}: {start}; what is missing comes with: sudo apt-get install -y libasound2 libjack-jackd2-0 jackd2"
     if sys.platform == "win32":
-        return f"{reason}. Install loopMIDI, or Windows MIDI Services"
+        return f"{reason}: install loopMIDI, or Windows MIDI Services"
     return reason
 
 
@@ -112,7 +118,7 @@ class Probe:
     def names(self) -> tuple[list[str], list[str]]:
         """Of the inputs and the outputs. Raises ``PortError`` if they change meanwhile."""
         try:
-            return [name or "" for name in self._in.get_ports()], [name or "" for name in self._out.get_ports()]
+            return _names(self._in), _names(self._out)
         except Exception as error:  # rtmidi counts them and then asks for each
             raise PortError(f"the ports cannot be listed ({error})") from error
 
@@ -129,6 +135,14 @@ class Probe:
         self._out.delete()
         if self._watch is not None:
             self._watch.close()
+
+
+def _names(port: Any) -> list[str]:
+    """Of all ports there are for a client of rtmidi's. On Windows it puts their numbers after the names, which change as ports
+    come and go.
+    """
+    names = [name or "" for name in port.get_ports()]
+    return [re.sub(r" \d+$", "", name) for name in names] if sys.platform == "win32" else names
 
 
 def find(names: Sequence[str], wanted: str, kind: str) -> int:
@@ -166,7 +180,7 @@ class _Port:
         self.port: Any = (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}")
         try:
             if wanted:
-                names = self.port.get_ports()
+                names = _names(self.port)
                 index = find(names, wanted, kind)
                 self.name = names[index]
                 self._alike = names.count(self.name)

@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine.codec import extend_pedal
+from engine.errors import UserError
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import LONGEST, MAX_FILE_BYTES, MidiFileError, read_file
 
@@ -32,10 +33,11 @@ log = logging.getLogger(__name__)
 UNITS_PER_SECOND = 10_000
 FORMAT = 4
 PEDALS = ("events", "extend")
+EVERY = 20  # files, of which one is held out
 SPLITS = ("train", "validation", "test")
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Training data that cannot be used; the message is one line for the user."""
 
 
@@ -123,8 +125,8 @@ def _parse_or_reason(path: Path, pedal: str) -> Actions | str:
 
 
 def find_files(folder: Path) -> list[tuple[Path, str]]:
-    """MIDI files below a folder with their split: MAESTRO's own where its csv lies beside them, else ``train`` for all but
-    every 20th file by name, which is held out for validation where no official split exists anywhere.
+    """MIDI files below a folder with their split: MAESTRO's own where its csv lies beside them, and ``train`` for what that does
+    not name. Where there is none, every 20th file by name, or the last one of fewer, is held out for validation.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mid", ".midi") and path.is_file())
     official: dict[Path, str] = {}
@@ -139,7 +141,8 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
         official |= {table.parent / row["midi_filename"]: row["split"] for row in rows}
     if official:
         return [(path, official.get(path, "train")) for path in files]
-    return [(path, "validation" if i % 20 == 19 else "train") for i, path in enumerate(files)]
+    held_out = min(EVERY, len(files)) - 1
+    return [(path, "validation" if i % EVERY == held_out else "train") for i, path in enumerate(files)]
 
 
 def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | None = None) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+PREPARING = timedelta(hours=6)  # that the first process may take for the data, while the others wait
 KINDS = ("ddp", "fsdp")
 T = TypeVar("T")
 
@@ -39,8 +41,9 @@ class World(NamedTuple):
         """``work`` done by the first process, and then, with its results on disk, by the others."""
         if self.size == 1:
             return work()
+        group = dist.new_group(backend="gloo", timeout=PREPARING)
         result = work() if self.first else None
-        dist.barrier()
+        dist.barrier(group)
         return result if result is not None else work()
 
 

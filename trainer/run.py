@@ -22,6 +22,7 @@ from torch import Tensor
 
 from engine.checkpoint import read_config, save_weights
 from engine.config import CheckpointError, ModelConfig
+from engine.errors import UserError
 from engine.model import PerceiverS
 from trainer import optimizer as optim
 from trainer.initialise import initialise
@@ -30,7 +31,7 @@ from trainer.parallel import World, like, whole
 STATE = "state.safetensors"
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training that cannot go on; the message is one line for the user."""
 
 

@@ -15,14 +15,15 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from engine.config import ModelConfig
+from engine.config import ModelConfig, one_line
+from engine.errors import UserError
 
 log = logging.getLogger(__name__)
 NAMES = ("auto", "tensorrt", "cuda", "mps", "onnx", "onnx-int8", "eager")
 CHUNKS = (1, 8, 64)  # events absorbed at once; fixed sizes suit compiled runtimes
 
 
-class RuntimeUnavailable(RuntimeError):
+class RuntimeUnavailable(UserError, RuntimeError):
     """This runtime cannot work here; the message says why, in one line."""
 
 
@@ -115,9 +116,10 @@ def rotary_angles(positions: np.ndarray, times: np.ndarray, config: ModelConfig)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
-    """The runtime ``name`` on a checkpoint; ``auto`` takes the best that works here and logs why not the ones before it. Raises
-    ``RuntimeUnavailable`` with the reasons, ``CheckpointError`` if the checkpoint itself is at fault.
+def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool = False) -> Runtime:
+    """The runtime ``name`` on a checkpoint; ``auto`` takes the best that works here and logs why not the ones before it; if it is
+    to be ``steady``, none that computes differently once it has compiled itself. Raises ``RuntimeUnavailable`` with the reasons,
+    ``CheckpointError`` if the checkpoint itself is at fault.
     """
     if name in ("eager", "cuda", "mps"):
         from engine.runtimes.pytorch import TorchRuntime
@@ -135,12 +137,12 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0) -> Runtime:
         raise RuntimeUnavailable(f"no runtime {name!r}; there are {', '.join(NAMES)}")
     reasons: list[str] = []
     for candidate, absent in AUTO:
-        reason = absent()
+        reason = "only live" if steady and candidate == "tensorrt" else absent()
         if reason is None:
             try:
                 runtime = open_runtime(candidate, checkpoint, threads=threads)
-            except RuntimeUnavailable as error:
-                reason = str(error)
+            except RuntimeError as error:  # of a GPU that is there and does not work, too
+                reason = one_line(error)
             else:
                 log.info("runtime %s%s", candidate, f" (not {'; '.join(reasons)})" if reasons else "")
                 return runtime

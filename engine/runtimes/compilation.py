@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,12 +36,14 @@ def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cac
 
 
 class Compilation:
-    """``compile_missing`` in a process of its own. What it has finished stays in the cache, whatever becomes of it."""
+    """``compile_missing`` in a process of its own, which ends with this one. What it has finished stays in the cache, whatever
+    becomes of it.
+    """
 
     def __init__(self, checkpoint: Path, precision: str, counts: Sequence[int], cache: PlanCache) -> None:
         command = [sys.executable, "-m", __name__, str(checkpoint), precision, str(cache.folder), *map(str, counts)]
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- read once the process has ended
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said)
 
     def outcome(self) -> str | None:
         """None while it is at work, an empty string once every plan is in the cache, otherwise why not, in one line."""
@@ -54,12 +57,18 @@ class Compilation:
     def stop(self) -> None:
         """Ends it, whatever it has reached."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
         self._said.close()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()  # which ends when the other end is closed, by whatever means
+    os._exit(1)
 
 
 if __name__ == "__main__":
     unhurry()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(10)  # whoever plays goes first
     try:

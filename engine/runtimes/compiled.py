@@ -8,17 +8,21 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-# isort: split -- the modules above say in one line if PyTorch is missing
-import torch
+from engine.runtimes import CHUNKS, RuntimeUnavailable
+
+try:
+    import torch
+except ImportError as error:
+    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[tensorrt]')") from error
+
 from torch import Tensor
 
 from engine.graphs import decide_inputs, ring_names, step_inputs
-from engine.runtimes import CHUNKS
 from engine.runtimes.compilation import Compilation
 from engine.runtimes.plancache import PlanCache, PlanSpec, cache_folder, plan_specs
 from engine.runtimes.plans import DTYPES, PlanError
 from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime
-from engine.runtimes.tensorrt import Plan, environment, load_tensorrt
+from engine.runtimes.tensorrt import Plan, Unreadable, environment, load_tensorrt
 
 log = logging.getLogger(__name__)
 PRECISION = "fp16"  # what the bundled weights are stored in; nearer to float32 than bf16
@@ -68,8 +72,8 @@ class TensorRTRuntime(TorchRuntime):
                 functions[spec] = self._ready(spec, key)
             except (PlanError, RuntimeError) as error:
                 log.warning("TensorRT's plans do not run here (%s); CUDA graphs go on", error)
-                for dropped in self._keys.values():
-                    self._cache.drop(dropped)
+                if isinstance(error, Unreadable):  # all else may be better another time
+                    self._cache.drop(key)
                 return
         self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, Absorption)}
         self._decision = next(one for one in functions.values() if isinstance(one, Decision))

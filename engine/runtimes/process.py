@@ -20,16 +20,18 @@ from typing import Any
 import numpy as np
 
 from engine.config import CheckpointError, ModelConfig
+from engine.errors import UserError
 from engine.realtime import MODEL, Budget, unhurry
 from engine.runtimes import Odds, RuntimeUnavailable, open_runtime
 
+log = logging.getLogger(__name__)
 AHEAD = 4  # calls without an answer yet
 HANG = 1.0  # seconds that an answer may take; the longest good ones take tens of milliseconds
 LOG = "log"  # in place of a fault: a line for the log, and no answer yet
 START = 60.0  # seconds that opening the checkpoint may take
 
 
-class RuntimeLost(RuntimeError):
+class RuntimeLost(UserError, RuntimeError):
     """The process does not answer, or has died; ``reset`` begins another."""
 
 
@@ -39,11 +41,22 @@ class ProcessRuntime:
     def __init__(self, name: str, checkpoint: Path, *, threads: int = 0, hang: float = HANG) -> None:
         self._how = (name, checkpoint, threads, logging.getLogger("engine").getEffectiveLevel())
         self._hang = hang
-        self.name, self.config, self.step_bytes, self.warm_for = self._start()
+        self._start()
 
     def reset(self, first: int = 0) -> None:
-        if not self._process.is_alive():
-            self._start()
+        """Begins another process if this one has died or cannot do it: a GPU's fault may stay with the process that met it."""
+        while self._unanswered:
+            with contextlib.suppress(RuntimeError):  # what went wrong before is over
+                self._answer(self._hang)
+        if self._process.is_alive():
+            try:
+                self._ask("reset", first)
+            except RuntimeError as error:
+                log.warning("another process takes the model's place (%s)", error)
+                self._kill()
+            else:
+                return
+        self._start()
         self._ask("reset", first)
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -82,7 +95,7 @@ class ProcessRuntime:
         self._process.join(self._hang)
         self._kill()
 
-    def _start(self) -> tuple[str, ModelConfig, int, float | None]:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
         self._connection, theirs = context.Pipe()
         self._unanswered = 0
@@ -91,7 +104,7 @@ class ProcessRuntime:
         theirs.close()
         self._unanswered = 1
         about: tuple[str, ModelConfig, int, float | None] = self._answer(START)
-        return about
+        self.name, self.config, self.step_bytes, self.warm_for = about
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         self._tell(method, *arguments)

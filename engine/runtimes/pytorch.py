@@ -141,7 +141,7 @@ class Staging:
         for name, array in arrays.items():
             self.host[name][...] = array
         if self._device is not self._host:
-            self._device.copy_(self._host, non_blocking=True)
+            self._device.copy_(self._host, non_blocking=self._sent is not None)
         if self._sent is not None:
             self._sent.record()
 

@@ -74,6 +74,10 @@ def _compiler() -> str:
     raise RuntimeUnavailable("torch-tensorrt is not installed (pip install '.[tensorrt]')")
 
 
+class Unreadable(PlanError):
+    """TensorRT does not take the plan itself."""
+
+
 class Binding(NamedTuple):
     """An engine's input or output."""
 
@@ -145,9 +149,13 @@ class Plan:
         """
         self._log = _logger(trt)
         self._runtime = trt.Runtime(self._log)
-        self._engine = self._refused_if_none(self._runtime.deserialize_cuda_engine(plan), "plan")
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise Unreadable(f"TensorRT refuses the plan{self._log.why()}")
         self._tied = tie(bindings_of(self._engine), names, bound, torch.device("cuda"))  # TensorRT holds bare addresses
-        self._context = self._refused_if_none(self._engine.create_execution_context(), "plan's working memory")
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise PlanError(f"TensorRT refuses the plan's working memory{self._log.why()}")
         for name, tensor in self._tied.tensors.items():
             if not self._context.set_tensor_address(name, tensor.data_ptr()):
                 raise PlanError(f"TensorRT refuses the address of {name}{self._log.why()}")
@@ -186,11 +194,6 @@ class Plan:
         for i, tensor in enumerate(self._tied.outputs):
             if bool((tensor.isnan() if tensor.is_floating_point() else tensor == -1).any()):
                 raise RuntimeError(f"TensorRT's output{i} was not written, or is no number")
-
-    def _refused_if_none(self, made: Any, what: str) -> Any:
-        if made is None:
-            raise PlanError(f"TensorRT refuses the {what}{self._log.why()}")
-        return made
 
 
 def _logger(trt: ModuleType) -> Any:

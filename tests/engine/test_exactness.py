@@ -17,18 +17,28 @@ from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.graphs import Decide, Step  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import CHUNKS, Runtime, open_runtime  # noqa: E402
+from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, open_runtime  # noqa: E402
 from engine.runtimes.compilation import compile_missing  # noqa: E402
 from engine.runtimes.compiled import TensorRTRuntime  # noqa: E402
 from engine.runtimes.plancache import PlanCache, PlanSpec, plan_specs  # noqa: E402
 from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime  # noqa: E402
+from engine.runtimes.tensorrt import environment, load_tensorrt  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
 DEVICES = [n for n, on in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())) if on]
-COMPILERS = [name for name in ("torch_tensorrt", "tensorrt", "tensorrt_rtx") if find_spec(name)]
-TENSORRT = ["tensorrt"] if "cuda" in DEVICES and "torch_tensorrt" in COMPILERS and len(COMPILERS) > 1 else []
+
+
+def tensorrt_runs() -> bool:
+    try:
+        environment(load_tensorrt())
+    except RuntimeUnavailable:
+        return False
+    return find_spec("torch_tensorrt") is not None
+
+
+TENSORRT = ["tensorrt"] if tensorrt_runs() else []
 LENGTH = 400  # the longest ring of the tiny preset has 72 rows
 
 

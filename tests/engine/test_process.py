@@ -24,7 +24,7 @@ from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
 MUSIC = improvise(120, seed=3)
-HANG = 0.5
+HANG = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,16 @@ def test_what_cannot_be_opened_is_said_as_here(tmp_path: Path, checkpoint: Path)
         ProcessRuntime("onnx", tmp_path)
     with pytest.raises(RuntimeUnavailable, match="no runtime 'abacus'"):
         ProcessRuntime("abacus", checkpoint)
+
+
+def test_a_process_that_cannot_even_begin_anew_is_replaced(runtime: ProcessRuntime, checkpoint: Path) -> None:
+    """As after a GPU's fault, which stays with the process that met it. Here it runs on rings that cannot be emptied."""
+    engine = Engine(runtime)
+    engine.absorb(MUSIC[1:40])
+    before, hidden = runtime._process.pid, engine.hidden()
+    runtime._tell("__setattr__", "_rings", None)
+    engine.distrust()
+    engine.absorb(MUSIC[40:41])
+    assert runtime._process.pid != before
+    engine.rewind(39)
+    assert np.array_equal(engine.hidden(), hidden)
