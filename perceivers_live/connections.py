@@ -1,7 +1,8 @@
 """Both MIDI ports, found by name, waited for while they are away, and opened again when they come back.
 
-No MIDI system tells rtmidi of a cable that is pulled, so the names are looked at once a second. A JACK server that dies takes
-every client with it; all of them are then made anew once a server answers again.
+No MIDI system tells rtmidi of a cable that is pulled, so the names are looked at twice a second, always by the same thread:
+CoreMIDI tells of changes only where it was first asked. A JACK server that dies takes every client with it; all of them are then
+made anew once a server answers again.
 """
 
 from __future__ import annotations
@@ -47,19 +48,17 @@ class Connections:
         self._watched: set[int] = set()  # channels that it knows of
         self._closing: list[threading.Thread] = []
         self._said: dict[str, str] = {}  # what was last said of each port: once is enough
+        self._looked = threading.Event()  # for the first time
+        self._failure: Exception | None = None  # what came of it, if there is no going on
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
 
     def __enter__(self) -> Connections:
-        try:
-            self._probe = _patient_probe()
-            self._open()
-        except Hopeless:
-            self._close_all()
-            raise
-        except PortError as error:
-            self._say("system", f"{error}; trying again")
         self._thread.start()
+        self._looked.wait()
+        if self._failure is not None:
+            self._close_all()
+            raise self._failure
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -94,25 +93,42 @@ class Connections:
 
     def _open(self) -> None:
         """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
-        if self._output is None:
+        faults = []
+        for which, opened, open_it in (("output", self._output, self._open_output), ("input", self._input, self._open_input)):
             try:
-                output = OutputPort(self._settings.output_port, self._probe)
-                self._say("output", f"out: {output.name}")
-                if self._settings.output_port:
-                    self._watched.clear()
-                    self._watchdog = Watchdog(output.address)
-                self._output = output  # from here on others send: what they send is watched
-                self._back()
+                if opened is None:
+                    open_it()
             except NoSuchPort as absent:
-                self._say("output", f"{absent}; waiting for it")
-        if self._input is None:
-            try:
-                self._input = InputPort(self._settings.input_port, self._heard, self._probe)
-                self._say("input", f"in: {self._input.name}")
-            except NoSuchPort as absent:
-                self._say("input", f"{absent}; waiting for it")
+                self._say(which, f"{absent}; waiting for it")
+            except PortError as error:  # of the one, which must not keep the other shut
+                faults.append(error)
+        if faults:
+            raise next((one for one in faults if isinstance(one, Hopeless)), faults[0])
+
+    def _open_output(self) -> None:
+        output = OutputPort(self._settings.output_port, self._probe)
+        self._say("output", f"out: {output.name}")
+        if self._settings.output_port:
+            self._watched.clear()
+            self._watchdog = Watchdog(output.address)
+        self._output = output  # from here on others send: what they send is watched
+        self._back()
+
+    def _open_input(self) -> None:
+        self._input = InputPort(self._settings.input_port, self._heard, self._probe)
+        self._say("input", f"in: {self._input.name}")
 
     def _watch(self) -> None:
+        try:
+            self._probe = _patient_probe()
+            self._open()
+        except Exception as error:
+            if isinstance(error, Hopeless) or not isinstance(error, PortError):
+                self._failure = error
+                return
+            self._say("system", f"{error}; trying again")
+        finally:
+            self._looked.set()
         while not self._stop.wait(INTERVAL):
             try:
                 self._look()

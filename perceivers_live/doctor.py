@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from engine.errors import UserError
 from engine.realtime import PLAYER, hurry
 from perceivers_live.bench import improvised, machine
 from perceivers_live.config import Settings
@@ -28,7 +29,8 @@ from perceivers_live.osc_wire import OscError, listen
 
 TICKS = 300  # of the scheduling check, 5 ms apart
 STEPS = 60  # of the engine check
-PULSE = 0xBF  # controllers on channel 16, which no synthesizer minds
+PULSE = 0xBF  # controllers on channel 16,
+NUMBERS = range(102, 120)  # of those that mean nothing
 PULSES = 100  # of the loopback, LOOP_GAP seconds apart
 LOOP_GAP = 0.02
 LOOP_PATIENCE = 1.0  # seconds for a message to come back
@@ -66,7 +68,7 @@ def checks(settings: Settings, checkpoint: Path, *, loopback: bool) -> Iterator[
         try:
             yield from check()
         except Exception as error:
-            yield Finding("check", False, f"{type(error).__name__}: {error}")
+            yield Finding("check", False, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
@@ -75,7 +77,8 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     try:
         name, found = system_name(), list_ports()
     except PortError as error:
-        yield Finding("MIDI", False, str(error), "`perceivers-live render` and `demo` work without a MIDI system")
+        what, _, advice = str(error).partition(": ")
+        yield Finding("MIDI", False, what, f"{advice}; `perceivers-live render` and `demo` work without")
         return
     yield Finding("MIDI system", True, name)
     for kind, names in zip(("inputs", "outputs"), found, strict=True):
@@ -207,14 +210,15 @@ def _loopback(settings: Settings) -> Iterator[Finding]:
     with closing(OutputPort(wanted.output_port)) as output, closing(InputPort(wanted.input_port, heard)) as source:
         time.sleep(0.2)
         for i in range(PULSES):
+            number = NUMBERS[i % len(NUMBERS)]
             came.clear()
             sent = time.perf_counter()
-            output.send((PULSE, i % 100, 0))
+            output.send((PULSE, number, 0))
             end = sent + LOOP_PATIENCE
-            while i % 100 not in came and time.perf_counter() < end:
+            while number not in came and time.perf_counter() < end:
                 time.sleep(0.0002)
-            if i % 100 in came:
-                taken.append((came[i % 100] - sent) * 1000)
+            if number in came:
+                taken.append((came[number] - sent) * 1000)
             time.sleep(LOOP_GAP)
             if i == 2 and not taken:
                 break

@@ -178,7 +178,10 @@ class Ledger:
             self.close()
             self.end_thru()
             for message in [message for channel in channels for message in _controllers(channel)]:
-                self._try(self._send, message)
+                try:
+                    self._send(message)
+                except Exception as error:  # nothing is known to need it
+                    log.debug("the output port does not take a controller (%s)", error)
 
     def sweep(self, send: Send) -> None:
         """The same, and releases every note there is on our channel, since some receivers know no other way. Raises what ``send``

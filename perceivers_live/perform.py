@@ -24,7 +24,7 @@ from perceivers_live.recording import Recorder, data_folder, recover
 from perceivers_live.session import Session, Triggers
 
 log = logging.getLogger(__name__)
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last on Windows, when its console is closed
 
 
 def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
@@ -53,6 +53,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
             on_human=recorder.human if recorder else lambda _: None,
             on_machine=recorder.machine if recorder else lambda _: None,
             on_state=lambda state: log.info("%s", state.value),
+            on_listening=lambda: log.info("listening; %s", _what_next(connections)),
         )
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
@@ -66,11 +67,15 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
         os._exit(0)  # everything is closed and saved but for a driver that does not return
 
 
+def _what_next(connections: Connections) -> str:
+    return "play, and pause to hear the answer" if all(connections.names) else "the ports are waited for"
+
+
 def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
     """Records the session, after making files of what killed sessions left."""
     if not settings.recording.record:
         return None
-    folder = Path(settings.recording.folder) if settings.recording.folder else data_folder() / "sessions"
+    folder = Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
     for path in recover(folder):
         log.info("an earlier session is now %s", path)
     recorder = Recorder(folder)

@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity, subject
-from engine.realtime import PLAYER, hurry
+from engine.realtime import PLAYER, fine_timing, hurry
 from perceivers_live.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -237,6 +237,7 @@ class PlayerThread:
 
     def start(self) -> None:
         sys.setswitchinterval(SWITCH)
+        fine_timing()
         self._thread.start()
 
     def stop(self) -> None:

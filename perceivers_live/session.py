@@ -259,7 +259,6 @@ class Session:
             self._quietly(self._sweep)  # whatever an earlier, killed session left hanging
             player.start()
             closing.callback(player.stop)
-            log.info("listening; play, and pause to hear the answer")
             performing = threading.Thread(target=self._perform, name="performer", daemon=True)
             performing.start()
             self._on_listening()
@@ -390,7 +389,8 @@ class Session:
 
     @staticmethod
     def _quietly(action: Callable[[], None]) -> None:
+        """For what clears an output that is likely to be silent: one that is away is nothing to warn of."""
         try:
             action()
         except Exception as error:
-            log.warning("the output port does not answer (%s)", error)
+            log.debug("the output port does not answer (%s)", error)

@@ -65,7 +65,8 @@ def train(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    config, how = model_config(preset, model), changed(Segmentation(), segmentation)
+    config = model_config(preset, model)
+    how = changed(Segmentation.for_model(config), segmentation)
     with world(device) as here:
         corpus = here.first_then_others(lambda: _corpus(data, cache, pedal))
         run(corpus, out, Training(preset=preset, segmentation=how, **options), stop, config=config, init=init, here=here)
@@ -83,12 +84,11 @@ def train(
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
 def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | None, **options: Any) -> None:
     """How well a checkpoint knows held-out music, and how like music it plays."""
-    from engine.checkpoint import bundled, read_config
+    from engine.checkpoint import bundled
     from trainer.evaluate import report
 
     folder = checkpoint or bundled()
-    _, about = read_config(folder)
-    report(_corpus(data, cache, str(about.get("pedal", "events"))), folder, json_file=json_file, **options)
+    report(_corpus(data, cache, _pedal(folder)), folder, json_file=json_file, **options)
 
 
 @click.command()
@@ -109,8 +109,15 @@ def export(
     if int8_data is not None:
         from trainer.int8 import add_int8
 
-        click.echo(add_int8(folder, _corpus(int8_data, cache, "events")))
+        click.echo(add_int8(folder, _corpus(int8_data, cache, _pedal(folder))))
     click.echo(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB")
+
+
+def _pedal(checkpoint: Path) -> str:
+    """How the sustain was coded in what a checkpoint learned from."""
+    from engine.checkpoint import read_config
+
+    return str(read_config(checkpoint)[1].get("pedal", "events"))
 
 
 def _corpus(data: str, cache: Path, pedal: str) -> Any:

@@ -2,8 +2,7 @@
 
 The daemon holds the other end of our standard input, and writes a byte there for each channel that it sends on. When that closes
 without a farewell it has died, and no handler of its own can have run: every key of these channels is released on the same output
-port. A virtual port dies with its owner, and so cannot be
-reached again; whoever listened there is told by the MIDI system that it is gone.
+port. A virtual port dies with its owner and cannot be reached again; whoever listened there is told by the MIDI system.
 """
 
 from __future__ import annotations
@@ -28,7 +27,12 @@ class Watchdog:
         """``port`` is the output's whole name, or what else finds it."""
         command = [sys.executable, "-m", "perceivers_live.watchdog", port]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # not to be ended with the terminal,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # which on Windows is the console
         )
 
     def watch(self, channel: int) -> None:

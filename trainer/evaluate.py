@@ -45,7 +45,7 @@ def report(
     if not chosen:
         raise DataError(f"the data has no {split} pieces")
     model = load_model(checkpoint)
-    engine = Engine(open_runtime("auto", checkpoint))
+    engine = Engine(open_runtime("auto", checkpoint, steady=True))
     figures = _likelihoods(corpus, chosen, {"split": split}, model, engine)
     if not quick:
         rng = np.random.default_rng(seed)

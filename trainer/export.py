@@ -15,7 +15,7 @@ from engine.checkpoint import load_model, read_config, save_model
 from engine.config import CheckpointError
 from engine.graphs import Decide, Remember, decide_inputs, ring_names
 from engine.model import PerceiverS
-from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE
+from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, STEP_INT8_FILE
 from trainer.card import card
 from trainer.onnx_step import OnnxStep, onnx_step_inputs
 
@@ -76,6 +76,8 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
         text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the figures cannot be used ({type(error).__name__}: {error})") from error
+    for name in (STEP_INT8_FILE, REMEMBER_FILE):  # of another model that was here before
+        (folder / name).unlink(missing_ok=True)
     save_model(model.half(), folder, **extra)  # half the size; everything below is made from what was rounded
     model = load_model(folder)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")

@@ -16,6 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from engine.codec import encode_arrays
+from engine.config import ModelConfig
 from engine.events import ACTIONS, MAX_WAIT, NOTE_OFF, REST, START_EVENT, SUSTAIN_DOWN
 from engine.sounding import ages_of, legal_actions
 from trainer.data import Actions, Corpus
@@ -38,6 +39,14 @@ class Segmentation:
     transpose: int = 4  # semitones up or down, at most
     stretch: float = 0.06  # at most, up or down
     loudness: int = 6  # MIDI velocities up or down, at most
+
+    @classmethod
+    def for_model(cls, config: ModelConfig) -> Segmentation:
+        """Examples as long as the model reaches, with twice as many targets as its window has events: half of the targets see
+        all that they will see when it streams.
+        """
+        context = config.reach if config.scales else cls.context
+        return cls(latents=2 * config.window, context=context, near=min(cls.near, context))
 
 
 class Example(NamedTuple):

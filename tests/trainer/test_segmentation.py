@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.codec import encode_arrays
+from engine.config import PRESETS
 from engine.events import ACTIONS, END, MAX_WAIT, NOTE_OFF, NOTE_ON, REST, START, START_EVENT, SUSTAIN_DOWN, SUSTAIN_UP
 from engine.sounding import ages_of, legal_actions
 from tests.music import improvise_timed
@@ -225,3 +226,11 @@ def test_traditional_examples_have_a_whole_context_and_leave_the_beginning_out(p
     short = piece_of(40, seed=1)  # shorter than a context: its last latents
     (first,) = {int(example.positions[-PLAIN.latents]) for example in draws(short, TRADITIONAL, 50)}
     assert first == len(encode_arrays(*short, end=True)) - 1 - PLAIN.latents
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_examples_reach_as_far_as_the_model_and_have_targets_that_see_as_much_as_live(preset: str) -> None:
+    config = PRESETS[preset]
+    how = Segmentation.for_model(config)
+    assert how.context == config.reach
+    assert how.latents >= 2 * config.window
