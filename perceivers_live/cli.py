@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import click
 from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live import logs, training
-from perceivers_live.config import TABLES, Settings, default_toml, load
+from perceivers_live.config import MidiSettings, Settings, default_toml, in_force, load
 from perceivers_live.controls import CONTROLS
+from perceivers_live.options import OUTPUT
 
 log = logging.getLogger("perceivers_live")
+UNNAMED = "one has to be named" if sys.platform == "win32" else "if none is named, a virtual port is made"
 
 
 class _Group(click.Group):
@@ -41,12 +45,13 @@ def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for every control of the registry."""
     for control in reversed(list(CONTROLS.values())):
         flag = "--" + control.name.replace("_", "-")
-        text = f"{control.help} [{control.allowed}; default {control.default}]"
         if control.kind == "switch":
-            option = click.option(f"{flag}/--no-{flag[2:]}", control.name, default=None, help=text)
+            option = click.option(f"{flag}/--no-{flag[2:]}", control.name, default=None, help=control.help)
         elif control.kind == "choice":
+            text = f"{control.help} [default: {control.default}]"
             option = click.option(flag, control.name, type=click.Choice(control.choices), help=text)
         else:
+            text = f"{control.help} [{control.allowed}; default: {control.default}]"
             option = click.option(flag, control.name, type=int if control.kind == "int" else float, help=text)
         command = option(command)
     return command
@@ -72,9 +77,13 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     return load(config_file, {key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
 
 
-@click.group(cls=_Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name; default: a virtual port.")
-@click.option("--out", metavar="NAME", help="Output port, or a part of its name; default: a virtual port.")
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+@click.option("--in", "in_", metavar="NAME", help=f"Input port, or a part of its name; {UNNAMED}.")
+@click.option("--out", metavar="NAME", help=f"Output port, or a part of its name; {UNNAMED}.")
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
 @click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
@@ -87,7 +96,8 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json: bool, **options: Any) -> None:
     """A duet partner for pianists: listens to a MIDI port, and plays on when your phrase ends.
 
-    Without a command it performs, on the bundled checkpoint, until Ctrl-C.
+    Without a command it performs, on the bundled checkpoint, until Ctrl-C. What has no option here is in the settings file:
+    `config --default` prints one.
     """
     logs.begin(debug=debug, as_json=log_json)
     if ctx.invoked_subcommand is None:
@@ -99,26 +109,37 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
 def _perform(settings: Settings) -> None:
     from perceivers_live.perform import perform
 
-    perform(settings, _engine(settings, apart=True), _checkpoint(settings))
+    perform(settings, _engine(settings), _checkpoint(settings))
 
 
 def _checkpoint(settings: Settings) -> Path:
     from engine.checkpoint import bundled
 
-    return Path(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
+    return Path(settings.engine.checkpoint).expanduser() if settings.engine.checkpoint else bundled()
 
 
-def _engine(settings: Settings, *, apart: bool = False) -> Any:
-    """The engine of the settings, ``apart`` in a process of its own. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
+def _engine(settings: Settings) -> Any:
+    """The engine of the settings, in a process of its own. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
     from engine.engine import Engine
-    from engine.runtimes import open_runtime
     from engine.runtimes.process import ProcessRuntime
 
     checkpoint = _checkpoint(settings)
-    open_it = ProcessRuntime if apart else open_runtime
-    runtime = open_it(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    runtime = ProcessRuntime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
+
+
+@contextmanager
+def _engine_here(settings: Settings) -> Iterator[Any]:
+    """The same in this process, where nothing has to be on time, and the same at every run."""
+    from engine.engine import Engine
+    from engine.runtimes import open_runtime
+
+    runtime = open_runtime(settings.engine.runtime, _checkpoint(settings), threads=settings.engine.threads, steady=True)
+    try:
+        yield Engine(runtime)
+    finally:
+        runtime.close()
 
 
 @main.command()
@@ -128,14 +149,14 @@ def ports() -> None:
 
     for kind, names in zip(("inputs", "outputs"), list_ports(), strict=True):
         click.echo(f"{kind}:")
-        click.echo("\n".join(f"  {name}" for name in names) or "  none (a virtual port is made when none is named)")
+        click.echo("\n".join(f"  {name}" for name in names) or f"  none ({UNNAMED})")
 
 
 @main.command()
 @click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name.")
 @click.option("--out", metavar="NAME", help="Output port, or a part of its name.")
 @click.option("--loopback", is_flag=True, help="Measure the way from the output back to the input, which are connected.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the findings here as well.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the findings here as well.")
 @_engine_options
 def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **options: Any) -> None:
     """Check ports, timing, model, GPU and settings, and say what to do."""
@@ -148,11 +169,9 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
 
 @main.command()
 @click.argument("midi_file", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="MIDI file to write: the call and the reply."
-)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="MIDI file to write: the call and the reply.")
 @click.option("--reply-only", is_flag=True, help="Write the reply without the call.")
-@click.option("--last", type=float, help="Use only the last so many seconds of the file.")
+@click.option("--last", type=click.FloatRange(0, min_open=True), help="Use only the last so many seconds of the file.")
 @_engine_options
 @_control_options
 def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, config_file: Path | None, **options: Any) -> None:
@@ -165,45 +184,59 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     from perceivers_live.controls import Controls
     from perceivers_live.render import recent, render
 
-    settings = _settings(config_file, options)
+    settings = _with_seed(_settings(config_file, options))
     call = recent(read_file(midi_file), last)
     if not call:
-        raise click.ClickException(f"{midi_file}: no notes in it")
+        raise click.ClickException(f"{midi_file}: no notes in it but drums, if any")
+    _keep(midi_file, output)
     controls = Controls(settings.controls)
-    seed = int(str(controls.get("seed")))
-    reply = render(_engine(settings), call, controls, settings.phrase, seed=max(seed, 0) if seed >= 0 else _fresh_seed())
+    if controls.get("mode") == "listen" or controls.get("hold"):
+        raise click.ClickException("nothing would be played in mode listen, or on hold")
+    with _engine_here(settings) as engine:
+        reply = render(engine, call, controls, settings.phrase)
     try:
         write_file(output, [("machine", reply)] if reply_only else [("you", call), ("machine", reply)])
     except OSError as error:
         raise MidiFileError(f"{output}: cannot be written ({error.strerror})") from error
     notes = sum(one.action < 128 for one in reply)
     length = reply[-1].time - reply[0].time if reply else 0.0
-    click.echo(f"{output}: {notes} notes in {length:.1f} s in answer to {call[-1].time - call[0].time:.1f} s")
+    seconds = call[-1].time - call[0].time
+    click.echo(f"{output}: {notes} notes in {length:.1f} s in answer to {seconds:.1f} s (--seed {controls.get('seed')})")
 
 
-def _fresh_seed() -> int:
+def _with_seed(settings: Settings) -> Settings:
+    """The settings with a seed, drawn if none is asked for: it is told, so that what came out can be had again."""
     import secrets
 
-    return secrets.randbelow(1 << 31)
+    if int(str(settings.controls["seed"])) >= 0:
+        return settings
+    return dataclasses.replace(settings, controls={**settings.controls, "seed": secrets.randbelow(1 << 31)})
+
+
+def _keep(call: Path, output: Path) -> None:
+    """Refuses to write over what is read."""
+    if output.exists() and call.exists() and output.samefile(call):
+        raise click.ClickException(f"{output}: that is the call itself; name another file to write")
 
 
 @main.command()
 @click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to answer; default: a bundled one.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("demo.mid"), show_default=True, help="MIDI file to write."
-)
+@click.option("-o", "--output", type=OUTPUT, default=Path("demo.mid"), show_default=True, help="MIDI file to write.")
 @click.option("--fast", is_flag=True, help="Do not wait for real time.")
 @_engine_options
 @_control_options
 def demo(call_file: Path | None, output: Path, fast: bool, config_file: Path | None, **options: Any) -> None:
-    """Hear it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
-    from perceivers_live.demo import run
+    """Try it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
+    from perceivers_live.demo import bundled_call, run
 
-    settings = _settings(config_file, options)
-    run(_engine(settings), settings, call_file, output, fast=fast)
+    settings = dataclasses.replace(_with_seed(_settings(config_file, options)), midi=MidiSettings())  # there is no MIDI here
+    call_file = call_file or bundled_call()
+    _keep(call_file, output)
+    with _engine_here(settings) as engine:
+        run(engine, settings, call_file, output, fast=fast)
 
 
-@main.command("compile")
+@main.command("compile", short_help="Compile a checkpoint's TensorRT plans ahead of time.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
 def compile_(config_file: Path | None, **options: Any) -> None:
@@ -223,10 +256,15 @@ def _compile(settings: Settings) -> Path:
     return cache.folder
 
 
-@main.command()
-@click.option("--history", type=int, multiple=True, help="Events of history to measure at; default: 1024, 8192 and 32768.")
+@main.command(short_help="Measure this machine: latency, start-up and memory, against budgets.")
+@click.option(
+    "--history",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Events of history to measure at; default: 1024, 8192 and 32768.",
+)
 @click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="How often a step is measured.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
+@click.option("--json", "json_file", type=OUTPUT, help="Write the figures here as well.")
 @click.option("--probe", is_flag=True, hidden=True)
 @_engine_options
 def bench(
@@ -240,7 +278,7 @@ def bench(
     settings = _settings(config_file, options)
     if settings.engine.runtime == "tensorrt":
         _compile(settings)
-    engine = _engine(settings, apart=True)
+    engine = _engine(settings)
     if probe:
         bench.probe(engine, settings)
         return
@@ -250,7 +288,7 @@ def bench(
     bench.report(rows, engine.runtime, json_file)
 
 
-@main.command()
+@main.command(short_help="Print the settings in force, checked; or a settings file to begin from.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file to check.")
 @click.option("--default", is_flag=True, help="Print a settings file with every default.")
 def config(config_file: Path | None, default: bool) -> None:
@@ -258,13 +296,12 @@ def config(config_file: Path | None, default: bool) -> None:
     if default:
         click.echo(default_toml(), nl=False)
         return
+    from perceivers_live.osc_wire import listen
+
     settings = load(config_file)
-    click.echo(f"# {settings.path or 'defaults: no settings file was found'}")
-    for name in TABLES:
-        for key, value in vars(getattr(settings, name)).items():
-            click.echo(f"{name}.{key} = {value!r}")
-    for key, value in settings.controls.items():
-        click.echo(f"controls.{key} = {value!r}")
+    if settings.osc.enabled:
+        listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # at any port, to see whether it would
+    click.echo(in_force(settings), nl=False)
 
 
 for command in (training.train, training.evaluate, training.export):

@@ -1,9 +1,8 @@
 """The settings: their schema, the strict reading of `perceivers_live.toml`, and that file's own text.
 
-Each dataclass below is one table of the file. Defaults, validation and the commented file all come from these fields and
-from the registry of
-live controls, so that nothing is said twice. Whatever is wrong in a file is refused in one line: where, what was found, what
-is allowed.
+Each dataclass below is one table of the file. Defaults, validation and the commented file all come from these fields and from the
+registry of live controls, so that nothing is said twice. Whatever is wrong in a file is refused in one line: where, what was
+found, what is allowed.
 """
 
 import json
@@ -174,9 +173,8 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
             not given.
 
     Raises:
-        ConfigError: a file that is missing, unreadable, over 1 MB, not UTF-8 or not TOML; an unknown table or key; a value
-            of the wrong type or
-            out of range (nothing is clamped); a lower limit above its upper one.
+        ConfigError: a file that is missing, unreadable, over 1 MB, not UTF-8 or not TOML; an unknown table or key; a value of the
+            wrong type or out of range (nothing is clamped); a lower limit above its upper one.
     """
     source = Path(path) if path is not None else find_file()
     text = "" if source is None else read_text(source)
@@ -225,6 +223,16 @@ def default_toml() -> str:
         lines += ["", f"# {about[table]}", f"[{table}]"]
         for key, spec in specs.items():
             lines += [f"# {spec.help} ({spec.allowed})", f"{key} = {json.dumps(spec.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def in_force(settings: Settings) -> str:
+    """Settings as a file says them."""
+    lines = [f"# {settings.path or 'defaults: no settings file was found'}"]
+    for table, specs in SCHEMA.items():
+        held = getattr(settings, table)
+        values = held if table == "controls" else {_spec(item).name: getattr(held, item.name) for item in fields(held)}
+        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(values[key])}" for key in specs)]
     return "\n".join(lines) + "\n"
 
 

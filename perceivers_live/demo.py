@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,15 +14,16 @@ import click
 from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
 from engine.midi import message_of, read_file, write_file
-from perceivers_live.config import Settings
+from perceivers_live.config import PhraseSettings, Settings
 from perceivers_live.controls import Controls
 from perceivers_live.liveroll import LiveRoll
-from perceivers_live.performer import State
+from perceivers_live.performer import LONGEST_REPLY, State
 from perceivers_live.pianoroll import Part, draw, notes_of
 from perceivers_live.render import render
 from perceivers_live.session import Session
 
 FRAME = 0.05  # seconds between two looks at what has sounded
+PATIENCE = 1.0  # seconds for which an answer may be late
 NEXT = """
 Now with your own keyboard:
   perceivers-live ports                        lists the MIDI ports
@@ -35,17 +37,14 @@ def bundled_call() -> Path:
     return Path(__file__).with_name("music") / "call.mid"
 
 
-def run(engine: Engine, settings: Settings, call_file: Path | None, output: Path, *, fast: bool = False) -> None:
+def run(engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False) -> None:
     """Plays the call and its answer, draws both, writes ``output``. Raises ``MidiFileError`` for a call that is no MIDI file."""
-    call = read_file(call_file or bundled_call())
+    call = read_file(call_file)
     if not any(one.action < NOTE_OFF for one in call):
         raise click.ClickException(f"{call_file}: no notes in it")
     call = [one._replace(time=one.time - call[0].time) for one in call]
-    if fast:
-        seed = int(str(settings.controls["seed"]))
-        reply = render(engine, call, Controls(settings.controls), settings.phrase, seed=max(seed, 0))
-    else:
-        reply = _perform(engine, settings, call)
+    play = render if fast else _perform
+    reply = play(engine, call, Controls(settings.controls), settings.phrase)
     width = min(shutil.get_terminal_size((100, 30)).columns, 160)
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     parts = [Part(name, *notes_of(timed)) for name, timed in (("you", call), ("machine", reply))]
@@ -55,41 +54,44 @@ def run(engine: Engine, settings: Settings, call_file: Path | None, output: Path
     except OSError as error:
         raise click.ClickException(f"{output}: cannot be written ({error.strerror})") from error
     notes = sum(one.action < NOTE_OFF for one in reply)
-    click.echo(f"\n{notes} notes in answer; both parts are in {output}.{NEXT}")
+    click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{NEXT}")
 
 
-def _perform(engine: Engine, settings: Settings, call: list[Timed]) -> list[Timed]:
-    """The call, played in real time at a live session; returns the answer, in the call's time."""
-    started, over = time.perf_counter() + 0.5, threading.Event()
+def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings) -> list[Timed]:
+    """The call, played in real time at a live session; returns the answer, in the call's time. It ends with the machine's turn
+    after the call, a solo after a minute, and soon if nothing comes.
+    """
+    started = time.perf_counter() + 0.5
+    end = started + call[-1].time
     sounded: list[tuple[int, Timed]] = []
-
-    def entered(state: State) -> None:
-        if state is State.LISTENING:
-            over.set()
-
     session = Session(
         engine,
-        settings,
-        Controls(settings.controls),
+        Settings(phrase=phrase),
+        controls,
         lambda message: None,
         on_human=lambda timed: sounded.append((0, timed)),
         on_machine=lambda timed: sounded.append((1, timed)),
-        on_state=entered,
         osc=False,
     )
     worker = threading.Thread(target=session.run, name="performer")
     worker.start()
     roll = _roll()
-    shown, waiting = 0, list(reversed(call))
+    shown, waiting, answered = 0, list(reversed(call)), False
     try:
-        while not over.is_set():
+        while True:
             now = time.perf_counter()
             while waiting and started + waiting[-1].time <= now:
                 one = waiting.pop()
                 session.hear(started + one.time, message_of(one.action, one.velocity))
             shown = _show(roll, sounded, shown, started)
             roll.advance(max(0.0, now - started))
-            over.wait(FRAME if not waiting else min(FRAME, max(0.0, started + waiting[-1].time - time.perf_counter())))
+            playing = session.performer.state is State.PLAYING
+            answered = answered or (playing and not waiting)
+            if not waiting and not playing and (answered or now > end + phrase.max_silence_ms / 1000 + PATIENCE):
+                break
+            if playing and controls.get("mode") == "solo" and now > end + LONGEST_REPLY:
+                session.commands()["yield"]()
+            time.sleep(FRAME if not waiting else min(FRAME, max(0.0, started + waiting[-1].time - time.perf_counter())))
         _show(roll, sounded, shown, started)
     finally:
         session.stop()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import ALL_NOTES_OFF, RESET_CONTROLLERS, SUSTAIN, message_of
+from perceivers_live.controls import Snapshot as Values
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
@@ -19,6 +20,11 @@ class Voicing(NamedTuple):
 
     transpose: int = 0
     loudness: float = 0.0
+
+    @classmethod
+    def of(cls, controls: Values) -> Voicing:
+        """As the controls stand."""
+        return cls(int(controls["transpose"]), float(controls["loudness"]))
 
     def pitch(self, pitch: int) -> int:
         """What it sounds as; what would leave the range of MIDI stays at its end."""
@@ -41,6 +47,7 @@ class Ledger:
         self._send, self._channel, self._voicing = send, channel, voicing
         self._lock = threading.RLock()
         self._notes: dict[int, int] = {}  # pitches that sound by our doing -> as what they were sent
+        self._left: dict[int, tuple[int, int]] = {}  # pitches that ever did -> as what, and how loud, the last time
         self._pedal = False
         self._keys: set[int] = set()  # that the human holds
         self.humans_pedal = False
@@ -100,7 +107,8 @@ class Ledger:
                 if sounds or not self._keys.isdisjoint((action, sent)) or (self._channel, sent) in self._thru:
                     return False
                 self._notes[action] = sent  # before it is sent: if sending fails half-way it is closed, at worst once too often
-                self._send(message_of(sent, voicing.velocity(velocity), self._channel))
+                self._left[action] = sent, voicing.velocity(velocity)
+                self._send(message_of(*self._left[action], self._channel))
             elif action < NOTE_OFF + PITCHES:
                 pitch = action - NOTE_OFF
                 if pitch not in self._notes:
@@ -116,6 +124,16 @@ class Ledger:
             else:
                 return False
             return True
+
+    def as_sent(self, one: Timed) -> Timed:
+        """An action that was just played, or closed, as it left."""
+        with self._lock:
+            if one.action < NOTE_OFF and one.action in self._left:
+                pitch, velocity = self._left[one.action]
+                return one._replace(action=pitch, velocity=velocity)
+            if NOTE_OFF <= one.action < NOTE_OFF + PITCHES and one.action - NOTE_OFF in self._left:
+                return one._replace(action=NOTE_OFF + self._left[one.action - NOTE_OFF][0])
+            return one
 
     def _lift(self) -> None:
         if self._channel not in self._thru_pedals:  # that one is not ours to lift

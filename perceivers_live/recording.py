@@ -1,5 +1,5 @@
-"""Every session on disk: a MIDI file of two tracks, what the human played and what the machine did, at the times they sounded.
-A session of more than ``TURN_OVER`` goes on in another file.
+"""Every session on disk: a MIDI file of two tracks, what the human played and what the machine sent, at these times. A session of
+more than ``TURN_OVER`` goes on in another file.
 
 The threads that play only queue; a thread of the recorder's own writes a journal (see ``journal``), from which the MIDI file is
 made at the end, or by ``recover`` at the next start if there was no end. ``perceivers-live train`` takes the folder as it is.

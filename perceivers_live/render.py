@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import Controls
-from perceivers_live.ledger import Ledger
+from perceivers_live.ledger import Ledger, Voicing
 from perceivers_live.performer import LONGEST_REPLY, Performer, State
 from perceivers_live.player import Player
 
@@ -22,24 +22,19 @@ def render(
     controls: Controls,
     phrase: PhraseSettings,
     *,
-    seed: int,
-    on_event: Callable[[Timed], None] = lambda _: None,
+    seed: int | None = None,
 ) -> list[Timed]:
-    """Plays ``call`` at the performer and returns what it played, in seconds of the call's own time.
+    """Plays ``call`` at the performer and returns what it sent, in seconds of the call's own time. ``seed``: where the controls
+    have none.
 
     A duet plays along. In the other modes the call is one phrase, whatever its pauses, and the machine begins when it is over; a
     solo, which has no end of its own, is ended after a minute.
     """
     played: list[Timed] = []
-
-    def heard(timed: Timed) -> None:
-        played.append(timed)
-        on_event(timed)
-
     mode = controls.get("mode")
     if mode != "duet":
         phrase = dataclasses.replace(phrase, min_silence_ms=FOREVER, max_silence_ms=FOREVER)
-    player = Player(Ledger(lambda _: None), heard)
+    player = Player(Ledger(lambda _: None, voicing=lambda: Voicing.of(controls.snapshot())), played.append)
     performer = Performer(engine, player, controls, phrase, seed=seed)
     waiting = list(reversed(call))
     now, end = (call[0].time, call[-1].time) if call else (0.0, 0.0)

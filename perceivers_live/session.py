@@ -85,7 +85,8 @@ class Session:
         self._relapse_until, self._faults, self._recoveries = 0.0, 0, 0
         self.echo = EchoGuard()
         self._send = send
-        self.ledger = Ledger(self._sent, channel=settings.midi.channel - 1, voicing=self._voicing)
+        channel = settings.midi.channel - 1
+        self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
         self.player = Player(self.ledger, on_machine)
         clock = MidiClock() if settings.clock.source == "midi" else None
         self._beats, self._bpm = beats or clock, 0.0
@@ -155,10 +156,6 @@ class Session:
     def _sent(self, message: Sequence[int]) -> None:
         self.echo.sent(time.perf_counter(), message)
         self._send(message)
-
-    def _voicing(self) -> Voicing:
-        controls = self._controls.snapshot()
-        return Voicing(int(controls["transpose"]), float(controls["loudness"]))
 
     # What can be commanded, from any thread.
 

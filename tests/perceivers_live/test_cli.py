@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from engine.events import NOTE_OFF
-from engine.midi import read_file
+from engine.events import NOTE_OFF, Timed
+from engine.midi import read_file, write_file
 from perceivers_live.config import default_toml
 from perceivers_live.controls import CONTROLS
 from perceivers_live.demo import bundled_call
@@ -72,6 +73,44 @@ def test_demo_writes_both_parts_and_says_what_to_do_next(tmp_path: Path) -> None
     assert len(read_file(tmp_path / "demo.mid")) > len(read_file(bundled_call()))
 
 
+@pytest.mark.parametrize("options", [("--mode", "listen"), ("--mode", "duet"), ()])
+def test_a_demo_in_real_time_ends_after_the_call_whatever_the_mode(tmp_path: Path, options: tuple[str, ...]) -> None:
+    call = [Timed(2.0 * phrase + 0.1 * i, action) for phrase in (0, 2) for i, action in enumerate((60, 188, 64, 192, 67, 195))]
+    write_file(tmp_path / "call.mid", [("you", [one._replace(velocity=80 * (one.action < 128)) for one in call])])
+    done = run("demo", "--call", "call.mid", "--response-length", "0.1", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    played = read_file(tmp_path / "demo.mid")
+    assert sum(one.action < 128 for one in played) >= 6
+    assert played[-1].time > 4.4
+    assert ("\n0 notes in answer" in done.stdout) == ("listen" in options)
+
+
+@pytest.mark.parametrize("command", [("render", "call.mid"), ("demo", "--fast", "--call", "call.mid")])
+def test_the_call_is_not_written_over(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "call.mid").write_bytes(bundled_call().read_bytes())
+    done = run(*command, "-o", "../" + tmp_path.name + "/call.mid", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "the call itself" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "call.mid").read_bytes() == bundled_call().read_bytes()
+
+
+def test_a_seed_that_was_drawn_is_told_and_gives_the_same_again(tmp_path: Path) -> None:
+    first = run("render", bundled_call(), "-o", tmp_path / "first.mid", "--response-length", "0.3")
+    drawn = re.search(r"--seed (\d+)", first.stdout)
+    assert drawn is not None
+    run("render", bundled_call(), "-o", tmp_path / "again.mid", "--response-length", "0.3", "--seed", drawn[1])
+    assert (tmp_path / "first.mid").read_bytes() == (tmp_path / "again.mid").read_bytes()
+
+
+def test_config_prints_what_is_in_force_as_a_file_that_says_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[midi]\nin = "Piano \\"A\\""\n[controls]\ntemperature = 0.9\nhold = true\n')
+    first = run("config", "--config", "mine.toml", cwd=tmp_path)
+    assert 'in = "Piano \\"A\\""' in first.stdout
+    (tmp_path / "again.toml").write_text(first.stdout)
+    again = run("config", "--config", "again.toml", cwd=tmp_path)
+    assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+
+
 def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
     done = run("config", "--default")
     assert done.stdout == default_toml()
@@ -91,11 +130,16 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("--in", "Piano", "ports"), ["--debug", "ports"]),
         (("--temperature", "0.5", "demo", "--fast"), ["--debug", "demo"]),
         (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),
+        (("config", "--config", "{tmp}/open.toml"), ["beyond loopback", "allow"]),
+        (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
+        (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["nothing would be played"]),
+        (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["no checkpoint"]),
     ],
 )
 def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:
     (tmp_path / "text.mid").write_text("this is no MIDI file")
     (tmp_path / "bad.toml").write_text("[controls]\ntempreature = 1.0\n")
+    (tmp_path / "open.toml").write_text('[osc]\nhost = "0.0.0.0"\n')
     done = run(*(one.format(tmp=tmp_path, call=bundled_call()) for one in arguments), cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

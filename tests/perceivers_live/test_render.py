@@ -122,10 +122,12 @@ def test_keys_left_down_in_the_call_are_not_the_machines() -> None:
     assert not {NOTE_ON + 72, NOTE_OFF + 72} & {one.action for one in reply}
 
 
-def test_every_event_is_told_as_it_sounds() -> None:
-    told: list[Timed] = []
-    engine = Engine(ToyRuntime())
-    assert render(engine, CALL, Controls(), PhraseSettings(), seed=1, on_event=told.append) == told
+def test_a_reply_is_written_as_it_would_leave() -> None:
+    plain, moved = reply_to(CALL), reply_to(CALL, transpose=12, loudness=0.5)
+    assert [one.action + 12 for one in plain if one.action < SUSTAIN_DOWN] == [
+        one.action for one in moved if one.action < SUSTAIN_DOWN
+    ]
+    assert all(one.velocity < other.velocity for one, other in zip(plain, moved, strict=True) if one.action < NOTE_OFF)
 
 
 @given(
