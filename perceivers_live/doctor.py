@@ -34,6 +34,7 @@ NUMBERS = range(102, 120)  # of those that mean nothing
 PULSES = 100  # of the loopback, LOOP_GAP seconds apart
 LOOP_GAP = 0.02
 LOOP_PATIENCE = 1.0  # seconds for a message to come back
+FIRST = 5  # attempts at the first one
 SIGNS = {True: "ok", False: "!!", None: "--"}
 
 
@@ -205,29 +206,30 @@ def _loopback(settings: Settings) -> Iterator[Finding]:
         if len(message) == 3 and message[0] == PULSE:
             came.setdefault(message[1], now)
 
-    taken = []
+    taken: list[float | None] = []  # milliseconds
     wanted = settings.midi
     with closing(OutputPort(wanted.output_port)) as output, closing(InputPort(wanted.input_port, heard)) as source:
-        time.sleep(0.2)
-        for i in range(PULSES):
+
+        def lap(i: int) -> float | None:
             number = NUMBERS[i % len(NUMBERS)]
             came.clear()
             sent = time.perf_counter()
             output.send((PULSE, number, 0))
-            end = sent + LOOP_PATIENCE
-            while number not in came and time.perf_counter() < end:
+            while number not in came and time.perf_counter() < sent + LOOP_PATIENCE:
                 time.sleep(0.0002)
-            if number in came:
-                taken.append((came[number] - sent) * 1000)
-            time.sleep(LOOP_GAP)
-            if i == 2 and not taken:
-                break
-    if not taken:
+            return (came[number] - sent) * 1000 if number in came else None
+
+        if any(lap(i) is not None for i in range(FIRST)):  # it may be connected only now
+            for i in range(PULSES):
+                time.sleep(LOOP_GAP)
+                taken.append(lap(i))
+    back = [one for one in taken if one is not None]
+    if not back:
         text = f"nothing that {output.name} sent came back at {source.name}"
         yield Finding("loopback", False, text, "connect the output to the input, by cable or in the MIDI system, and try again")
         return
-    p50, p95, p99 = np.percentile(taken, [50, 95, 99])
-    lost = 100 * (1 - len(taken) / PULSES)
+    p50, p95, p99 = np.percentile(back, [50, 95, 99])
+    lost = 100 * (1 - len(back) / PULSES)
     text = f"round trip p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms, {lost:.0f} % lost"
     half = p50 / 2
     advice = f"half of it lies on each side: input_offset_ms = {-half:.1f}, output_offset_ms = {-half:.1f}"

@@ -19,7 +19,7 @@ from engine.checkpoint import save_model  # noqa: E402
 from engine.config import CheckpointError, ModelConfig  # noqa: E402
 from engine.events import ACTIONS, VELOCITY_BINS, WAITS  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import RuntimeUnavailable  # noqa: E402
+from engine.runtimes import Odds, RuntimeUnavailable  # noqa: E402
 from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, OnnxRuntime  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
@@ -69,7 +69,9 @@ def decides(event: object) -> onnx.ModelProto:
 
 def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None:
     put(folder, DECIDE_FILE, decides([3, 60, 7]).SerializeToString())
-    OnnxRuntime(folder)
+    noise = np.zeros(WAITS + ACTIONS + VELOCITY_BINS, np.float32)
+    odds = Odds(np.zeros(WAITS, np.float32), np.zeros(ACTIONS, np.float32), np.zeros(VELOCITY_BINS, np.float32), 1.0, 0.0, noise)
+    assert OnnxRuntime(folder).decide(0, odds) == (3, 60, 7)
 
 
 @pytest.mark.parametrize(

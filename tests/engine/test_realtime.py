@@ -66,10 +66,11 @@ def test_it_is_given_up_under_steady_load_by_all_threads_and_taken_again_after_i
 threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
 budget, found = Budget(MODEL), [policies()]
 for busy in (True, False):
-    end = time.monotonic() + 3 * WINDOW
-    while time.monotonic() < end:
-        budget.check()
-        time.sleep(0 if busy else 0.01)
+    time.process_time = time.monotonic if busy else lambda: 0.0  # what others leave us of the machine is no part of the test
+    time.sleep(1.1 * WINDOW)
+    budget.check()
+    time.sleep(1.1 * WINDOW)
+    budget.check()
     found.append(policies())
 print(json.dumps(found), flush=True)
 os._exit(0)

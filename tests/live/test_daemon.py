@@ -73,7 +73,7 @@ def test_playing_silences_the_reply(duet: Any, pure_data: PureData) -> None:
     pure_data.wait_for(lambda: not hanging_notes(pure_data.received()), PATIENCE)
     after = pure_data.now() + 1.0
     pure_data.wait_for(lambda: pure_data.now() > after, PATIENCE)
-    late = [message for message in notes_on(pure_data.received()) if message.time > struck + 0.1]
+    late = [message for message in notes_on(pure_data.received()) if message.time > struck + 0.5]  # Pure Data's clock and ours
     assert not late, f"still playing after the key press at {struck}: {late}"
     assert not hanging_notes(pure_data.received())
     assert not pedal_down(pure_data.received())

@@ -134,13 +134,14 @@ def test_a_reply_begins_on_the_beat_of_a_midi_clock_and_a_stop_silences_it(stage
     with conductor.conducting():
         one.peer.until(lambda: len(conductor.beats) >= 3)
         one.daemon.wait_for_line("tempo: (99|100|101).* beats a minute")
-        for wait in (0.13, 0.31, 0.47):  # anywhere in the beat
+        for wait in (0.13, 0.31, 0.47, 0.05, 0.22):  # anywhere in the beat
             before, told = one.peer.struck, len(one.remote.states)
             time.sleep(wait)
             one.remote.send("takeover")
             one.plays(1)
-            time.sleep(0.3)  # the beat may be yet to come
-            off.append(conductor.off(one.peer.notes[before].time))
+            note = one.peer.notes[before].time
+            one.peer.until(lambda note=note: conductor.beats[-1] > note)  # it may be nearer to the beat that is yet to come
+            off.append(conductor.off(note))
             one.remote.send("yield")
             one.enters("listening", since=told)
         one.remote.send("takeover")
@@ -156,10 +157,15 @@ def test_a_reply_begins_on_the_beat_of_a_midi_clock_and_a_stop_silences_it(stage
 def test_a_stopped_clock_that_goes_on_lets_the_machine_play_again(stage: Start) -> None:
     one = stage(settings=CLOCK)
     with Conductor(one.peer, bpm=120).conducting():
-        pass
+        one.remote.send("takeover")
+        one.plays(1)
+        told = len(one.remote.states)
+    one.enters("listening", since=told)  # so the stop has arrived
+    one.falls_silent()
+    before = one.peer.struck
     one.remote.send("takeover")
     one.falls_silent()
-    assert one.peer.struck == 0
+    assert one.peer.struck == before
     again = Conductor(one.peer, bpm=120)
     with again.conducting(CONTINUE):
         one.peer.until(lambda: len(again.beats) >= 2)

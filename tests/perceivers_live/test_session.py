@@ -76,10 +76,10 @@ class Stage:
 
     def play(self, *pitches: int) -> None:
         """A quick, detached phrase."""
-        for pitch in pitches or (60, 64, 67):
-            self.hear((0x90, pitch, 80))
-            time.sleep(0.005)
-            self.hear((0x80, pitch, 64))
+        now = time.perf_counter()
+        for i, pitch in enumerate(pitches or (60, 64, 67)):
+            self.session.hear(now + 0.005 * i, (0x90, pitch, 80))
+            self.session.hear(now + 0.005 * (i + 1), (0x80, pitch, 64))
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -139,14 +139,17 @@ def test_a_reply_ends_and_the_next_phrase_is_answered() -> None:
     with running(steady(5, (72, 74)), response_length=0.1) as stage:
         for turn in (1, 2):
             stage.play()
-            stage.until(lambda turn=turn: len(stage.states) == 2 * turn)
+            stage.until(lambda turn=turn: len(stage.states) >= 2 * turn)
             assert stage.port.silent
     assert stage.states == [State.PLAYING, State.LISTENING] * 2
 
 
 def test_a_key_press_silences_at_once() -> None:
-    with running(steady(40)) as stage:
+    with running(
+        steady(40), dataclasses.replace(SETTINGS, phrase=PhraseSettings(min_silence_ms=5000, max_silence_ms=5000))
+    ) as stage:
         stage.play()
+        stage.session.commands()["takeover"]()
         stage.until_playing()
         stage.hear((0x90, 30, 80))
         assert stage.port.silent
@@ -167,7 +170,11 @@ def test_a_release_does_not_silence() -> None:
 
 
 def check_memory(stage: Stage) -> None:
-    """What the engine remembers is what sounded: the human's actions, the machine's, and nothing that was only planned."""
+    """What the engine remembers is what sounded: the human's actions, the machine's, and nothing that was only planned. It plays
+    nothing meanwhile.
+    """
+    stage.controls.set("hold", True)
+    stage.until(lambda: not stage.replying)
     stage.until_absorbed()
     offs, sounding = list[int](), set[int]()
     for status, pitch, _ in notes_only(stage.port.messages):
@@ -181,6 +188,7 @@ def check_memory(stage: Stage) -> None:
     assert sorted(a for a in history if a < 256) == sorted([*offs, *ons, *(one.action for one in stage.human)])
     again = fresh(stage.engine._history)
     assert np.array_equal(again.hidden(), stage.engine.hidden())
+    stage.controls.set("hold", False)
 
 
 def test_the_memory_is_what_sounded_after_an_interruption() -> None:
@@ -469,17 +477,21 @@ def test_a_fault_in_the_players_thread_is_survived() -> None:
         stage.play()
         stage.until_playing()
         player, play_due = stage.session.player, stage.session.player.play_due
-        faults = 2
+        faults, over = 2, threading.Event()
 
         def fail(now: float) -> float | None:
             nonlocal faults
             if faults:
                 faults -= 1
                 raise RuntimeError("nobody has thought of this")
+            over.set()
             return play_due(now)
 
         player.play_due = fail  # type: ignore[method-assign]
-        stage.until(lambda: not faults and stage.port.silent and not stage.replying)
+        stage.until(over.is_set)
+        stage.until_absorbed()
+        assert stage.port.silent
+        assert not stage.replying
         stage.session.commands()["takeover"]()
         stage.until_playing()
     assert stage.port.silent
