@@ -209,7 +209,8 @@ def main(data: Path, cache: Path, split: str, pieces: int, seed: int, file: Path
     print(f"{'':22}{'misfires':>9}{'after onset':>17}{'after release':>17}{'in time':>9}{'fixed silences':>19}")
     print(f"{'':22}{'/minute':>9}{'p50':>10}{'p95':>7}{'p50':>10}{'p95':>7}{'':9}{'onset':>10}{'release':>9}")
     makers: dict[str, Callable[[], Detector]] = {
-        f"patience {patience:g}": partial(PhraseDetector, PhraseSettings(patience=patience)) for patience in PATIENCE
+        f"patience {patience:g}": partial(PhraseDetector, PhraseSettings(), lambda patience=patience: patience)
+        for patience in PATIENCE
     }
     makers |= {f"fixed {seconds:g} s": partial(FixedSilence, seconds) for seconds in FIXED}
     makers |= {f"fixed {seconds:g} s, keys up": partial(FixedSilence, seconds, keys_up=True) for seconds in (0.5, *FIXED)}

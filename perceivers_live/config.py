@@ -90,16 +90,10 @@ class OscSettings:
 
 @dataclass(frozen=True)
 class PhraseSettings:
-    """When a phrase counts as ended, and the reply begins."""
+    """When a phrase counts as ended, and the reply begins: the pace of the playing decides, and `patience` among the controls."""
 
     min_silence_ms: int = _setting(500, "Never reply sooner than this after the last note.", 50, 10_000, unit="ms")
     max_silence_ms: int = _setting(2500, "Always reply once it has been silent for this long.", 50, 30_000, unit="ms")
-    patience: float = _setting(
-        1.0,
-        "In between, the pace of the playing decides. Higher waits longer and cuts in less often; 0.5 is eager, 2 patient.",
-        0.25,
-        4.0,
-    )
     min_notes: int = _setting(1, "Fewest notes that are worth a reply.", 1, 100, unit="notes")
 
 

@@ -55,8 +55,7 @@ class Control:
     """What one control, or one setting of the configuration file, may be.
 
     `low`..`high` (inclusive) bounds a number, in `unit`; a choice's index; a switch (0..1); or the length in characters of a
-    text. Texts occur
-    in the configuration file only, never among the live controls.
+    text. Texts occur in the configuration file only, never among the live controls.
     """
 
     name: str
@@ -152,7 +151,23 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 ("respond", "duet", "solo", "listen"),
                 help="respond: call and response; duet: plays around you; solo: plays on by itself; listen: only remembers.",
             ),
-            Control("response_length", "float", 1.0, 0.1, 4.0, unit="times the call", help="How long a reply lasts."),
+            Control(
+                "patience",
+                "float",
+                1.0,
+                0.25,
+                4.0,
+                help="How long a pause has to be, for the pace of your playing, to end your phrase; 0.5 is eager, 2 patient.",
+            ),
+            Control(
+                "response_length",
+                "float",
+                1.0,
+                0.1,
+                4.0,
+                unit="times the call",
+                help="How long a reply lasts; from 2 s to a minute.",
+            ),
             Control(
                 "start_on", "choice", "now", 0, 2, ("now", "beat", "bar"), help="When a turn begins, where there is a clock."
             ),

@@ -78,8 +78,8 @@ class Performer:
     ) -> None:
         self._engine, self._player, self._controls, self._beats = engine, player, controls, beats
         self.timeline = Timeline(engine)
-        self._detector = PhraseDetector(phrase)
-        self._session = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        self._detector = PhraseDetector(phrase, lambda: float(controls.snapshot()["patience"]))
+        self._own_seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._on_state = on_state
         self.state = State.LISTENING
         self._turn = Turn(0.0, SHORTEST_REPLY)
@@ -230,7 +230,7 @@ class Performer:
         self._detector.reset()
         self._turn.rewind(0)
         self._engine.restore(memory.snapshot)
-        self._session = memory.seed
+        self._own_seed = memory.seed
         self.timeline.resume(now - memory.silence)
         still, ledger = self._engine.sounding, self._player.ledger
         hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in ledger.humans_keys]
@@ -417,7 +417,7 @@ class Performer:
 
     def _seed(self, controls: Values) -> int:
         seed = int(controls["seed"])
-        return seed if seed >= 0 else self._session
+        return seed if seed >= 0 else self._own_seed
 
     def _enter(self, state: State) -> None:
         if state is not self.state:

@@ -9,6 +9,7 @@ were fitted to MAESTRO's training and validation pieces; ``benchmarks/phrases.py
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.config import PhraseSettings
@@ -27,8 +28,8 @@ FIRST_GAP = 0.75  # seconds: the gap taken to have gone before the first note
 class PhraseDetector:
     """Follows the human's actions; ``end`` says when the phrase is over if nothing more comes."""
 
-    def __init__(self, settings: PhraseSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: PhraseSettings, patience: Callable[[], float] = lambda: 1.0) -> None:
+        self._settings, self._patience = settings, patience
         self._held: set[int] = set()
         self._gaps, self._squares = 1.0, FIRST_GAP**2  # the gaps' number and the sum of their squares, both fading
         self._chord = self._onset = self._up = self._last = -math.inf  # the last chord, onset, time the keys came up, action
@@ -86,7 +87,7 @@ class PhraseDetector:
             return None
         least, most = self._settings.min_silence_ms / 1000, self._settings.max_silence_ms / 1000
         pace = math.sqrt(self._squares / self._gaps)
-        silence = min(max(self._settings.patience * (BASE + FACTOR * pace), least), most)
+        silence = min(max(self._patience() * (BASE + FACTOR * pace), least), most)
         if self._held:
             return max(self._onset + silence / HELD, self._last + SETTLE)
         return max(self._up + silence - HELD * (self._up - self._onset), self._last + SETTLE)

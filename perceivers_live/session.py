@@ -321,9 +321,9 @@ class Session:
 
     def _perform(self) -> None:
         while not self._stopping:
-            self._turn()
+            self._round()
 
-    def _turn(self) -> None:
+    def _round(self) -> None:
         """One round of the performer: work if there is any, else wait for something to happen."""
         try:
             began = time.perf_counter()

@@ -83,13 +83,13 @@ def test_the_machine_goes_on_playing_in_a_flood() -> None:
         if flood < 1000:
             stage.hear(time.perf_counter(), (0x90, flood % 128, 64))
 
-    stage._turn()
+    stage._round()
     assert stage.performer.state is State.PLAYING
     runtime.more = more  # type: ignore[method-assign]
     stage.hear(time.perf_counter(), (0x90, 60, 64))
     decisions, turns = runtime.decisions, 20
     for _ in range(turns):
-        stage._turn()
+        stage._round()
     assert flood < 1000
     assert runtime.decisions > decisions
 

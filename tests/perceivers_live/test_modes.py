@@ -12,7 +12,9 @@ import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import Odds
+from perceivers_live.config import PhraseSettings
 from perceivers_live.performer import DUET_NOTES, LINGERING, SHORTEST_REPLY, State
+from perceivers_live.phrases import BASE, FACTOR
 from tests.perceivers_live.playing import (
     CLOSING,
     MODES,
@@ -192,6 +194,16 @@ def test_what_the_last_turn_played_is_not_forgotten_when_the_next_begins() -> No
         stage.performer.work(stage.now)
     stage.hear(Timed(stage.now, SUSTAIN_DOWN))
     assert stage.history()[: len(before)] == before
+
+
+@pytest.mark.parametrize("patience", [0.5, 1.0, 2.0])
+def test_patience_can_be_turned_while_the_machine_waits(patience: float) -> None:
+    stage = Stage(controls={"patience": 4.0}, phrase=PhraseSettings(max_silence_ms=30_000), seed=1)
+    stage.hear(*phrase(0.03, 12, 0.2))
+    stage.run(stage.now + 0.3)
+    stage.controls.set("patience", patience)
+    stage.run(60.0, stop=lambda: stage.replying)
+    assert stage.now - 2.3 == pytest.approx(patience * (BASE + FACTOR * 0.2), rel=0.35)
 
 
 def test_a_reply_is_as_long_as_the_phrase_and_not_as_the_time_since() -> None:

@@ -17,8 +17,8 @@ SETTINGS = PhraseSettings()
 SHORTEST, LONGEST = SETTINGS.min_silence_ms / 1000, SETTINGS.max_silence_ms / 1000
 
 
-def detector_after(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS) -> PhraseDetector:
-    detector = PhraseDetector(settings)
+def detector_after(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS, patience: float = 1.0) -> PhraseDetector:
+    detector = PhraseDetector(settings, lambda: patience)
     for one in timed:
         detector.feed(one)
     return detector
@@ -43,10 +43,10 @@ def fires(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS) -> list[f
     return fired
 
 
-def silence_after(gap: float, count: int = 8, settings: PhraseSettings = SETTINGS) -> float:
+def silence_after(gap: float, count: int = 8, patience: float = 1.0) -> float:
     """How long after the last onset of an even, detached run the phrase ends."""
     run = (one for i in range(count) for one in note(i * gap, 0.04, 60 + i % 20))
-    return end_of(detector_after(run, settings)) - (count - 1) * gap
+    return end_of(detector_after(run, patience=patience)) - (count - 1) * gap
 
 
 def chords(onsets: Iterable[float], length: float, pitches: tuple[int, ...] = (48, 60, 64, 67)) -> list[Timed]:
@@ -86,13 +86,13 @@ def test_a_chord_is_one_onset() -> None:
 
 
 def test_patience_waits_longer() -> None:
-    silences = [silence_after(0.4, settings=PhraseSettings(patience=patience)) for patience in (0.5, 1.0, 2.0)]
+    silences = [silence_after(0.4, patience=patience) for patience in (0.5, 1.0, 2.0)]
     assert silences[0] < silences[1] < silences[2]
 
 
 @given(st.floats(0.06, 3.0), st.integers(2, 30), st.floats(0.25, 4.0))
 def test_the_silence_stays_within_its_limits(gap: float, count: int, patience: float) -> None:
-    silence = silence_after(gap, count, PhraseSettings(patience=patience))
+    silence = silence_after(gap, count, patience)
     assert SHORTEST - 1e-9 <= silence <= LONGEST + 0.04
 
 
@@ -218,7 +218,7 @@ PLAYING = st.lists(st.tuples(st.floats(0.0, 4.0), ACTIONS), max_size=60)
 @given(PLAYING, st.floats(0.25, 4.0))
 def test_the_end_always_lies_ahead_of_what_was_played_and_within_reach(playing: list[tuple[float, int]], patience: float) -> None:
     """Releases of keys that are up, keys struck twice, a pedal that is lifted twice: anything a keyboard could send."""
-    detector, now, onset = PhraseDetector(PhraseSettings(patience=patience)), 0.0, None
+    detector, now, onset = PhraseDetector(SETTINGS, lambda: patience), 0.0, None
     for wait, action in playing:
         now += wait
         detector.feed(Timed(now, action, 60 if action < NOTE_OFF else 0))
