@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -223,17 +223,23 @@ def _keep(call: Path, output: Path) -> None:
 @click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to answer; default: a bundled one.")
 @click.option("-o", "--output", type=OUTPUT, default=Path("demo.mid"), show_default=True, help="MIDI file to write.")
 @click.option("--fast", is_flag=True, help="Do not wait for real time.")
+@click.option("--out", metavar="NAME", help="Output port to hear it at, or a part of its name; default: none.")
 @_engine_options
 @_control_options
-def demo(call_file: Path | None, output: Path, fast: bool, config_file: Path | None, **options: Any) -> None:
+def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, config_file: Path | None, **options: Any) -> None:
     """Try it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
     from perceivers_live.demo import bundled_call, run
 
     settings = dataclasses.replace(_with_seed(_settings(config_file, options)), midi=MidiSettings())  # there is no MIDI here
     call_file = call_file or bundled_call()
     _keep(call_file, output)
-    with _engine_here(settings) as engine:
-        run(engine, settings, call_file, output, fast=fast)
+    with _engine_here(settings) as engine, ExitStack() as opened:
+        port = None
+        if out and not fast:
+            from perceivers_live.ports import OutputPort
+
+            port = opened.enter_context(closing(OutputPort(out)))
+        run(engine, settings, call_file, output, fast=fast, send=port.send if port is not None else None)
 
 
 @main.command("compile", short_help="Compile a checkpoint's TensorRT plans ahead of time.")

@@ -16,6 +16,7 @@ from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
 from engine.midi import message_of, read_file, write_file
 from perceivers_live.config import PhraseSettings, Settings
 from perceivers_live.controls import Controls
+from perceivers_live.ledger import Send
 from perceivers_live.liveroll import LiveRoll
 from perceivers_live.performer import LONGEST_REPLY, State
 from perceivers_live.pianoroll import Part, draw, notes_of
@@ -37,14 +38,21 @@ def bundled_call() -> Path:
     return Path(__file__).with_name("music") / "call.mid"
 
 
-def run(engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False) -> None:
-    """Plays the call and its answer, draws both, writes ``output``. Raises ``MidiFileError`` for a call that is no MIDI file."""
+def run(
+    engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False, send: Send | None = None
+) -> None:
+    """Plays the call and its answer, draws both, writes ``output``. ``fast``: not in real time; ``send``: takes both, as raw
+    messages. Raises ``MidiFileError`` for a call that is no MIDI file.
+    """
     call = read_file(call_file)
     if not any(one.action < NOTE_OFF for one in call):
         raise click.ClickException(f"{call_file}: no notes in it")
     call = [one._replace(time=one.time - call[0].time) for one in call]
-    play = render if fast else _perform
-    reply = play(engine, call, Controls(settings.controls), settings.phrase)
+    controls = Controls({**settings.controls, "thru": send is not None})
+    if fast:
+        reply = render(engine, call, controls, settings.phrase)
+    else:
+        reply = _perform(engine, call, controls, settings.phrase, send or (lambda message: None))
     width = min(shutil.get_terminal_size((100, 30)).columns, 160)
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     parts = [Part(name, *notes_of(timed)) for name, timed in (("you", call), ("machine", reply))]
@@ -57,7 +65,7 @@ def run(engine: Engine, settings: Settings, call_file: Path, output: Path, *, fa
     click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{NEXT}")
 
 
-def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings) -> list[Timed]:
+def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings, send: Send) -> list[Timed]:
     """The call, played in real time at a live session; returns the answer, in the call's time. It ends with the machine's turn
     after the call, a solo after a minute, and soon if nothing comes.
     """
@@ -68,7 +76,7 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
         engine,
         Settings(phrase=phrase),
         controls,
-        lambda message: None,
+        send,
         on_human=lambda timed: sounded.append((0, timed)),
         on_machine=lambda timed: sounded.append((1, timed)),
         osc=False,

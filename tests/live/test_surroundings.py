@@ -141,6 +141,19 @@ def test_system_messages_between_the_notes_change_nothing(stage: Start) -> None:
     assert {message.status for message in one.peer.received} <= {0x90, 0x80, 0xB0}
 
 
+def test_a_demo_can_be_heard_at_a_port(jack: JackServer, home: Home) -> None:
+    peer = Peer(jack, "audience")
+    try:
+        demo = Daemon(("demo", "--out", peer.synth, "--seed", "2", "--response-length", "0.3"), jack.env, home)
+        assert demo.wait(60) == 0
+        tracks = {track.name: track for track in mido.MidiFile(home.working / "demo.mid").tracks}
+        written = struck(tracks["you"]) + struck(tracks["machine"])
+        peer.until(lambda: peer.struck == len(written))
+        peer.until(lambda: not peer.sounding)
+    finally:
+        peer.close()
+
+
 def test_two_daemons_play_side_by_side(stage: Start, home: Home) -> None:
     left, right = stage("--mode", "solo"), stage()
     left.remote.send("temperature", 0.5)
