@@ -75,14 +75,3 @@ def velocity_bin(velocity: int) -> int:
 def bin_velocity(bin_: int) -> int:
     """Bin 0..31 -> the MIDI velocity in its middle, 2..126."""
     return bin_ * 4 + 2
-
-
-def describe(event: Event) -> str:
-    """A short name for logs, such as ``+12 on C4 v17``."""
-    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-    if event.action < SUSTAIN_DOWN:
-        pitch = f"{names[event.pitch % 12]}{event.pitch // 12 - 1}"
-        what = f"on {pitch} v{event.velocity}" if event.is_note_on else f"off {pitch}"
-    else:
-        what = {SUSTAIN_DOWN: "pedal down", SUSTAIN_UP: "pedal up", REST: "rest", START: "start", END: "end"}[event.action]
-    return f"+{event.wait} {what}"

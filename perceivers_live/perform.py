@@ -62,6 +62,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
         gc.freeze()  # a full collection would look through all there is by now, and hold up every thread for tens of milliseconds
         with connections:
             session.run()
+        log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in session.stats().items()))
     if connections.stuck:
         logging.shutdown()
         os._exit(0)  # everything is closed and saved but for a driver that does not return

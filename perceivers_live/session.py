@@ -5,6 +5,7 @@ performer's thread    absorbs, detects phrase ends, generates
 player's thread       sends on time
 osc's thread          sets controls, queues commands
 the caller's          tells how it goes, until someone stops it
+
 The model should be in a process of its own (`engine.runtimes.process`): only the performer's thread waits for it then.
 """
 
@@ -382,7 +383,6 @@ class Session:
     def _silence(self) -> None:
         self.player.end()
         self._quietly(self.ledger.reset)
-        log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in self.stats().items()))
 
     @staticmethod
     def _quietly(action: Callable[[], None]) -> None:

@@ -38,7 +38,13 @@ CACHE = click.option(
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make examples.")
 @click.option("--validate-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between validations.")
 @click.option("--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps that a kill loses at most.")
-@click.option("--patience", type=click.IntRange(0), default=0, show_default=True, help="Vain validations that end it.")
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Validations in vain that end it; 0: none.",
+)
 @click.option("--samples/--no-samples", default=True, show_default=True, help="Write what it plays at every validation.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

@@ -1,8 +1,9 @@
 """Our layout in the real Open Stage Control: its server under node, its client in a headless Chromium, our OSC server.
 
-Open Stage Control is on no package registry: it is looked for as `open-stage-control` on the path, or in the folder named by
-PERCEIVERS_LIVE_OPEN_STAGE_CONTROL (its node release, unpacked). The client is steered through Open Stage Control's own remote
-control: `/SET` does to a widget what a finger does, `/GET/#` reports its value in the message that the widget would send.
+Open Stage Control has to be installed by hand, since npm does not have it: it is looked for as `open-stage-control` on the
+path, or in the folder named by PERCEIVERS_LIVE_OPEN_STAGE_CONTROL (its node release, unpacked). The client is steered through
+Open Stage Control's own remote control: `/SET` does to a widget what a finger does, `/GET/#` reports its value in the message
+that the widget would send.
 """
 
 from __future__ import annotations
