@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jack_server import end
+from patience import PATIENCE
 
 PROGRAM = (str(Path(sys.executable).with_name("perceivers-live")),)
 
@@ -60,7 +61,7 @@ class Daemon:
         with self._changed:
             return list(self._lines)
 
-    def wait_for_line(self, regex: str, timeout: float = 30.0, start: int = 0) -> re.Match[str]:
+    def wait_for_line(self, regex: str, timeout: float = PATIENCE, start: int = 0) -> re.Match[str]:
         """Waits for a line that matches somewhere, from line number `start` on, and returns the match."""
         found: list[re.Match[str]] = []
 
@@ -79,7 +80,7 @@ class Daemon:
         """Sends a signal to the daemon."""
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 10.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Waits for the daemon to end, and returns its exit status."""
         status = self.process.wait(timeout)
         self._reader.join(timeout)

@@ -11,6 +11,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from patience import PATIENCE
+
 PROGRAMS = ("jackd", "jack_wait", "jack_lsp", "jack_connect", "pd")
 _server_numbers = itertools.count(1)
 
@@ -70,7 +72,7 @@ class JackServer:
         """Connects an output port to an input port, both by full name."""
         self._tool("jack_connect", source, destination)
 
-    def wait_for_port(self, text: str, timeout: float = 10.0) -> str:
+    def wait_for_port(self, text: str, timeout: float = PATIENCE) -> str:
         """Waits for a port whose name contains the text, and returns its full name."""
         deadline = time.monotonic() + timeout
         while not (found := [port for port in self.ports() if text in port]):

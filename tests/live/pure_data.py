@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jack_server import end
+from patience import PATIENCE
 from recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class PureData:
         self.wait_for(lambda: len(self._pongs) > count)
         return self._pongs[-1]
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = PATIENCE) -> None:
         """Waits until the predicate holds; it is asked after every report from Pd."""
         with self._changed:
             if not self._changed.wait_for(predicate, timeout):

@@ -36,7 +36,8 @@ def player(synthesizer: Synthesizer, heard: list[Timed]) -> Player:
 
 
 @pytest.fixture
-def thread(player: Player) -> Iterator[PlayerThread]:
+def thread(player: Player, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayerThread]:
+    monkeypatch.setattr("perceivers_live.player.STALE", 60.0)  # a busy machine may be half a second late
     thread = PlayerThread(player)
     thread.start()
     yield thread
@@ -354,7 +355,7 @@ def test_an_event_planned_just_as_the_thread_goes_to_sleep_is_played(player: Pla
     player.play_due = interleaved  # type: ignore[method-assign]
     thread = PlayerThread(player)
     thread.start()
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 20.0
     while not synthesizer.messages and time.monotonic() < deadline:
         time.sleep(0.002)
     thread.stop()

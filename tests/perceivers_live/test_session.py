@@ -22,8 +22,9 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.config import MidiSettings, OscSettings, PhraseSettings, Settings
 from perceivers_live.controls import Controls
+from perceivers_live.memories import Memories
 from perceivers_live.osc_wire import OscError
-from perceivers_live.performer import State
+from perceivers_live.performer import Memory, State
 from perceivers_live.session import Session
 from tests.perceivers_live.scripted import (
     Message,
@@ -437,6 +438,26 @@ def test_osc_steers_a_session() -> None:
         client.send_message("/perceivers/panic", [])
         stage.until(lambda: not stage.replying)
         assert stage.port.silent
+
+
+class SlowDisk(Memories):
+    def __init__(self) -> None:
+        self.saved: list[str] = []
+
+    def check(self, name: object) -> None: ...
+
+    def save(self, name: str, memory: Memory) -> None:
+        time.sleep(0.3)
+        self.saved.append(name)
+
+
+def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
+    disk = SlowDisk()
+    with running() as stage:
+        stage.session._memories = disk
+        stage.session.commands()["save"]("evening")
+        stage.until_absorbed()
+    assert disk.saved == ["evening"]
 
 
 # --- faults --------------------------------------------------------------------------------------------------------
