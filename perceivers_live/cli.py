@@ -219,7 +219,7 @@ def _keep(call: Path, output: Path) -> None:
         raise click.ClickException(f"{output}: that is the call itself; name another file to write")
 
 
-@main.command()
+@main.command(short_help="Try it without a keyboard or a DAW: a bundled call and its answer.")
 @click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to answer; default: a bundled one.")
 @click.option("-o", "--output", type=OUTPUT, default=Path("demo.mid"), show_default=True, help="MIDI file to write.")
 @click.option("--fast", is_flag=True, help="Do not wait for real time.")
