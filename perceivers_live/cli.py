@@ -15,7 +15,7 @@ import click
 from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live import logs, training
-from perceivers_live.config import MidiSettings, Settings, default_toml, in_force, load
+from perceivers_live.config import Settings, default_toml, in_force, load
 from perceivers_live.controls import CONTROLS
 from perceivers_live.options import OUTPUT
 
@@ -135,6 +135,8 @@ def _engine_here(settings: Settings) -> Iterator[Any]:
     from engine.engine import Engine
     from engine.runtimes import open_runtime
 
+    if settings.engine.runtime == "tensorrt":
+        _compile(settings)  # or CUDA graphs would serve until it is done
     runtime = open_runtime(settings.engine.runtime, _checkpoint(settings), threads=settings.engine.threads, steady=True)
     try:
         yield Engine(runtime)
@@ -230,12 +232,14 @@ def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, conf
     """Try it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
     from perceivers_live.demo import bundled_call, run
 
-    settings = dataclasses.replace(_with_seed(_settings(config_file, options)), midi=MidiSettings())  # there is no MIDI here
+    if fast and out:
+        raise click.UsageError("--fast is not in real time: nothing can be heard at --out")
+    settings = _with_seed(_settings(config_file, options))
     call_file = call_file or bundled_call()
     _keep(call_file, output)
     with _engine_here(settings) as engine, ExitStack() as opened:
         port = None
-        if out and not fast:
+        if out:
             from perceivers_live.ports import OutputPort
 
             port = opened.enter_context(closing(OutputPort(out)))

@@ -216,7 +216,7 @@ def default_toml() -> str:
     for table, specs in SCHEMA.items():
         lines += ["", f"# {about[table]}", f"[{table}]"]
         for key, spec in specs.items():
-            lines += [f"# {spec.help} ({spec.allowed})", f"{key} = {json.dumps(spec.default)}"]
+            lines += [f"# {spec.help} ({spec.allowed})", f"{key} = {json.dumps(spec.default, ensure_ascii=False)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -226,7 +226,7 @@ def in_force(settings: Settings) -> str:
     for table, specs in SCHEMA.items():
         held = getattr(settings, table)
         values = held if table == "controls" else {_spec(item).name: getattr(held, item.name) for item in fields(held)}
-        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(values[key])}" for key in specs)]
+        lines += ["", f"[{table}]", *(f"{key} = {json.dumps(values[key], ensure_ascii=False)}" for key in specs)]
     return "\n".join(lines) + "\n"
 
 

@@ -74,7 +74,8 @@ class Connections:
     @property
     def names(self) -> tuple[str | None, str | None]:
         """Of the input and the output as they are now, None while one is away."""
-        return (self._input.name if self._input else None), (self._output.name if self._output else None)
+        source, output = self._input, self._output  # the watching thread may take them away
+        return (source.name if source else None), (output.name if output else None)
 
     def send(self, message: Sequence[int]) -> None:
         """Sends one raw message. Raises ``PortError`` while the output is away."""

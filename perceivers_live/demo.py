@@ -16,7 +16,7 @@ from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
 from engine.midi import message_of, read_file, write_file
 from perceivers_live.config import PhraseSettings, Settings
 from perceivers_live.controls import Controls
-from perceivers_live.ledger import Send
+from perceivers_live.ledger import Send, releases
 from perceivers_live.liveroll import LiveRoll
 from perceivers_live.performer import LONGEST_REPLY, State
 from perceivers_live.pianoroll import Part, draw, notes_of
@@ -48,7 +48,7 @@ def run(
     if not any(one.action < NOTE_OFF for one in call):
         raise click.ClickException(f"{call_file}: no notes in it")
     call = [one._replace(time=one.time - call[0].time) for one in call]
-    controls = Controls({**settings.controls, "thru": send is not None})
+    controls = Controls(settings.controls)
     if fast:
         reply = render(engine, call, controls, settings.phrase)
     else:
@@ -90,7 +90,9 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
             now = time.perf_counter()
             while waiting and started + waiting[-1].time <= now:
                 one = waiting.pop()
-                session.hear(started + one.time, message_of(one.action, one.velocity))
+                message = message_of(one.action, one.velocity)
+                session.hear(started + one.time, message)
+                send(message)
             shown = _show(roll, sounded, shown, started)
             roll.advance(max(0.0, now - started))
             playing = session.performer.state is State.PLAYING
@@ -104,6 +106,8 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
     finally:
         session.stop()
         worker.join()
+        for release in releases(0):  # of the call's too, if it was cut short
+            send(release)
     return [one._replace(time=one.time - started) for part, one in sounded if part == 1]
 
 

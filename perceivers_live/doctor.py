@@ -78,8 +78,8 @@ def _ports(settings: Settings) -> Iterator[Finding]:
     try:
         name, found = system_name(), list_ports()
     except PortError as error:
-        what, _, advice = str(error).partition(": ")
-        yield Finding("MIDI", False, what, f"{advice}; `perceivers-live render` and `demo` work without")
+        advice = f"{error.advice}; " if error.advice else ""
+        yield Finding("MIDI", False, error.what, f"{advice}`perceivers-live render` and `demo` work without")
         return
     yield Finding("MIDI system", True, name)
     for kind, names in zip(("inputs", "outputs"), found, strict=True):

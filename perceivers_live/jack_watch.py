@@ -20,10 +20,12 @@ def silence_libraries() -> None:
     """Has JACK's library, rtmidi's own copy and the system's, keep to itself what it writes to stderr at every attempt to reach a
     server that does not run. For Linux.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        loaded = {line.split()[-1] for line in MAPS.read_text().splitlines() if "/libjack" in line}
-        harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)  # takes a text and does nothing, and is no Python:
-        for name in sorted({*loaded, "libjack.so.0"}):
+    if not MAPS.exists():
+        return
+    loaded = {line.split(maxsplit=5)[-1] for line in MAPS.read_text().splitlines() if "/libjack" in line}
+    harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)  # takes a text and does nothing, and is no Python:
+    for name in sorted({*loaded, "libjack.so.0"}):
+        with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(name)
             for tell in (library.jack_set_error_function, library.jack_set_info_function):  # threads of JACK's call it
                 tell.argtypes = (ctypes.c_void_p,)

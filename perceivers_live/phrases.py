@@ -16,7 +16,7 @@ from perceivers_live.config import PhraseSettings
 
 CHORD = 0.05  # onsets closer than this, in seconds, belong together
 LONG_ENOUGH = 1.0  # seconds of a phrase that have a rate
-PAUSE = 2.5  # seconds between two onsets, above which they are no part of the rate
+PAUSE = 2.5  # seconds: of a longer gap between two onsets the rest is no part of the rate
 BASE = 0.6  # seconds of silence that end a phrase, however fast the music,
 FACTOR = 1.5  # and this many times the pace on top
 HELD = 0.75  # what a second with keys held counts, beside a second without
@@ -39,7 +39,7 @@ class PhraseDetector:
         """A new phrase; the pace of the last one and the keys that are still held are remembered."""
         self.start: float | None = None
         self._notes = 0
-        self._paused = 0.0  # seconds of it
+        self._paused = 0.0  # seconds of it that do not count in its rate
 
     @property
     def held(self) -> frozenset[int]:
@@ -52,7 +52,7 @@ class PhraseDetector:
 
     @property
     def rate(self) -> float | None:
-        """Notes a second of the phrase, pauses left out; None before there is enough of it to tell."""
+        """Notes a second of the phrase, long pauses left out; None before there is enough of it to tell."""
         played = self._onset - self.start - self._paused if self.start is not None else 0.0
         return (self._notes - 1) / played if played >= LONG_ENOUGH else None
 
@@ -66,7 +66,7 @@ class PhraseDetector:
             if self.start is None:
                 self.start = timed.time
             elif timed.time - self._onset > PAUSE:
-                self._paused += timed.time - self._onset
+                self._paused += timed.time - self._onset - PAUSE
             if timed.time - self._chord > CHORD:  # from the chord's first note: a fast run is no endless chord
                 self._learn(timed.time - self._chord)
                 self._chord = timed.time

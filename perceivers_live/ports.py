@@ -25,7 +25,11 @@ Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw mes
 
 
 class PortError(UserError):
-    """A port that cannot be had; the message is one line for the user."""
+    """A port that cannot be had; the message is one line for the user, ``what`` is wrong and what to do (``advice``)."""
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}: {advice}" if advice else what)
+        self.what, self.advice = what, advice
 
 
 class NoSuchPort(PortError):
@@ -41,7 +45,7 @@ def _system() -> tuple[Any, int]:
     try:
         import rtmidi
     except ImportError as error:
-        raise Hopeless(f"no MIDI system, {_advice(str(error))}") from error
+        raise Hopeless(f"no MIDI system ({error})", _advice()) from error
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
@@ -57,7 +61,8 @@ def _system() -> tuple[Any, int]:
         if api == rtmidi.API_UNIX_JACK and not ports and not _jack_runs(rtmidi):
             continue
         return rtmidi, api
-    raise PortError(f"no MIDI system, {_advice('neither ALSA nor JACK answers' if sys.platform == 'linux' else 'none answers')}")
+    tried = "neither ALSA nor JACK answers" if sys.platform == "linux" else "none answers"
+    raise PortError(f"no MIDI system ({tried})", _advice())
 
 
 def system_name() -> str:
@@ -80,13 +85,11 @@ def _jack_runs(rtmidi: Any) -> bool:
         other.delete()
 
 
-def _advice(reason: str) -> str:
+def _advice() -> str:
     if sys.platform == "linux":
-        start = "start JACK, or load ALSA's sequencer (sudo modprobe snd-seq)"
-        return f"{reason}: {start}; what is missing comes with: sudo apt-get install -y libasound2 libjack-jackd2-0 jackd2"
-    if sys.platform == "win32":
-        return f"{reason}: install loopMIDI, or Windows MIDI Services"
-    return reason
+        packages = "libasound2 libjack-jackd2-0 jackd2"
+        return f"start JACK, or load ALSA's sequencer (modprobe snd-seq); what is missing: sudo apt-get install -y {packages}"
+    return "install loopMIDI, or Windows MIDI Services" if sys.platform == "win32" else ""
 
 
 def list_ports() -> tuple[list[str], list[str]]:

@@ -56,7 +56,7 @@ class Session:
 
     ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
     they can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
-    that sounds, on the driver's and the player's thread.
+    that sounds, on whatever thread it was done.
     """
 
     def __init__(
@@ -199,8 +199,9 @@ class Session:
                 self._fault("state", StateError(f"{name}: not saved, others are still being written"))
                 return
             memory = self.performer.memory(now)
-            self._saving.append(threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True))
-            self._saving[-1].start()
+            thread = threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True)
+            thread.start()
+            self._saving.append(thread)
 
         self._later(save)
 

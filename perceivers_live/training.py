@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from perceivers_live.options import OUTPUT
+
 DATA = "DATA is a folder or an archive of MIDI files, or the word `maestro`: the dataset, fetched from its publisher."
 CACHE = click.option(
     "--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Downloads and packed data."
@@ -64,6 +66,7 @@ def train(
     import threading
 
     from trainer.parallel import world
+    from trainer.run import resumed
     from trainer.segmentation import Segmentation
     from trainer.settings import Training, changed, model_config
     from trainer.train import train as run
@@ -71,8 +74,9 @@ def train(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    config = model_config(preset, model)
-    how = changed(Segmentation.for_model(config), segmentation)
+    config, how = resumed(out)
+    config = config or model_config(preset, model)
+    how = changed(how or Segmentation.for_model(config), segmentation)
     with world(device) as here:
         corpus = here.first_then_others(lambda: _corpus(data, cache, pedal))
         run(corpus, out, Training(preset=preset, segmentation=how, **options), stop, config=config, init=init, here=here)
@@ -87,7 +91,7 @@ def train(
 @click.option("--quick", is_flag=True, help="Likelihoods only: no cut states, no clips, no search for copies.")
 @click.option("--clips", type=click.IntRange(3), default=40, show_default=True, help="Continuations to compare.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@click.option("--json", "json_file", type=OUTPUT, help="Also write the figures here.")
 def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | None, **options: Any) -> None:
     """How well a checkpoint knows held-out music, and how like music it plays."""
     from engine.checkpoint import bundled

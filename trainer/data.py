@@ -124,9 +124,9 @@ def _parse_or_reason(path: Path, pedal: str) -> Actions | str:
     return actions if np.count_nonzero(actions.actions < NOTE_OFF) >= 16 else "fewer than 16 notes"
 
 
-def find_files(folder: Path) -> list[tuple[Path, str]]:
+def find_files(folder: Path) -> list[tuple[Path, str | None]]:
     """MIDI files below a folder with their split: MAESTRO's own where its csv lies beside them, and ``train`` for what that does
-    not name. Where there is none, every 20th file by name, or the last one of fewer, is held out for validation.
+    not name; None where there is no csv.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mid", ".midi") and path.is_file())
     official: dict[Path, str] = {}
@@ -141,15 +141,15 @@ def find_files(folder: Path) -> list[tuple[Path, str]]:
         official |= {table.parent / row["midi_filename"]: row["split"] for row in rows}
     if official:
         return [(path, official.get(path, "train")) for path in files]
-    held_out = min(EVERY, len(files)) - 1
-    return [(path, "validation" if i % EVERY == held_out else "train") for i, path in enumerate(files)]
+    return [(path, None) for path in files]
 
 
 def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | None = None) -> Path:
     """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and settings is used again.
 
     ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used are counted
-    and named in the log and in the index, never fatal. Raises ``DataError`` if nothing is left.
+    and named in the log and in the index, never fatal. Where no split is official, every 20th of the others by name, or the last
+    one of fewer, is held out for validation. Raises ``DataError`` if nothing is left.
     """
     files = find_files(folder)
     if not files:
@@ -171,6 +171,9 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
             where = {"start": offset, "stop": offset + len(result.times)}
             pieces.append({"name": str(path.relative_to(folder)), "split": split, **where})
             parts.append(result)
+    held_out = min(EVERY, len(pieces)) - 1
+    for i, piece in enumerate(pieces):
+        piece["split"] = piece["split"] or ("validation" if i % EVERY == held_out else "train")
     for reason in skipped:
         log.warning("skipped %s", reason)
     log.info("%d of %d files used, %d skipped", len(parts), len(files), len(skipped))
@@ -202,7 +205,7 @@ def _follow(pieces: list[dict[str, Any]], *lengths: int) -> bool:
     return set(lengths) == {stop}
 
 
-def _key(folder: Path, files: list[tuple[Path, str]], pedal: str) -> str:
+def _key(folder: Path, files: list[tuple[Path, str | None]], pedal: str) -> str:
     key = hashlib.sha256(json.dumps([FORMAT, pedal]).encode())
     for path, split in files:
         content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -43,10 +43,12 @@ class Segmentation:
     @classmethod
     def for_model(cls, config: ModelConfig) -> Segmentation:
         """Examples as long as the model reaches, with twice as many targets as its window has events: half of the targets see
-        all that they will see when it streams.
+        all that they will see when it streams. Of a block mask's targets none may lie beyond what the newest one sees.
         """
         context = config.reach if config.scales else cls.context
-        return cls(latents=2 * config.window, context=context, near=min(cls.near, context))
+        latents = min(2 * config.window, *config.scales) if config.mask == "block" and config.scales else 2 * config.window
+        near = min(cls.near, context)
+        return cls(latents=latents, context=context, near=near, sampled=min(cls.sampled, context - near))
 
 
 class Example(NamedTuple):

@@ -61,14 +61,16 @@ class Compilation:
         self._said.close()
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # which ends when the other end is closed, by whatever means
+def end_with_parent() -> None:
+    """Ends this process when the other end of its standard input is closed, by whatever means. For a thread of its own."""
+    while os.read(0, 4096):  # unlike a read through sys.stdin, it holds no lock that Python wants at its end
+        pass
     os._exit(1)
 
 
 if __name__ == "__main__":
     unhurry()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(10)  # whoever plays goes first
     try:

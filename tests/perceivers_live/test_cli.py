@@ -80,8 +80,7 @@ def test_a_demo_in_real_time_ends_after_the_call_whatever_the_mode(tmp_path: Pat
     done = run("demo", "--call", "call.mid", "--response-length", "0.1", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     played = read_file(tmp_path / "demo.mid")
-    assert sum(one.action < 128 for one in played) >= 6
-    assert played[-1].time > 4.4
+    assert sum(one.action < 128 for one in played) >= (6 if "listen" in options else 7)  # those of the call are six
     assert ("\n0 notes in answer" in done.stdout) == ("listen" in options)
 
 
@@ -103,10 +102,11 @@ def test_a_seed_that_was_drawn_is_told_and_gives_the_same_again(tmp_path: Path) 
 
 
 def test_config_prints_what_is_in_force_as_a_file_that_says_the_same(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('[midi]\nin = "Piano \\"A\\""\n[controls]\ntemperature = 0.9\nhold = true\n')
+    text = '[midi]\nin = "Piano 🎹 \\"A\\""\n[controls]\ntemperature = 0.9\nhold = true\n'
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     first = run("config", "--config", "mine.toml", cwd=tmp_path)
-    assert 'in = "Piano \\"A\\""' in first.stdout
-    (tmp_path / "again.toml").write_text(first.stdout)
+    assert 'in = "Piano 🎹 \\"A\\""' in first.stdout
+    (tmp_path / "again.toml").write_text(first.stdout, encoding="utf-8")
     again = run("config", "--config", "again.toml", cwd=tmp_path)
     assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
 

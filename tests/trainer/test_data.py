@@ -142,15 +142,19 @@ def test_releases_come_before_strikes_of_the_same_moment(tmp_path: Path) -> None
 # --- find_files ------------------------------------------------------------------------------------------------------
 
 
-def test_every_twentieth_file_is_held_out_where_there_is_no_official_split(tmp_path: Path) -> None:
-    for i in range(45):
-        (tmp_path / "sub").mkdir(exist_ok=True)
-        (tmp_path / "sub" / f"{i:02}.{'mid' if i % 2 else 'MIDI'}").touch()
-    (tmp_path / "notes.txt").touch()
-    found = find_files(tmp_path)
-    assert len(found) == 45
-    assert [path.name for path, split in found if split == "validation"] == ["19.mid", "39.mid"]
-    assert {split for _, split in found} == {"train", "validation"}
+@pytest.mark.parametrize(("count", "held_out"), [(45, ["19.mid", "39.mid"]), (5, ["04.MIDI"]), (2, ["01.mid"])])
+def test_every_twentieth_or_else_the_last_is_held_out_where_there_is_no_official_split(
+    tmp_path: Path, count: int, held_out: list[str]
+) -> None:
+    folder = tmp_path / "data" / "sub"
+    folder.mkdir(parents=True)
+    for i in range(count):
+        write_file(folder / f"{i:02}.{'mid' if i % 2 else 'MIDI'}", [("piano", music(80, seed=i))])
+    write_file(folder / "99.mid", [("piano", music(10, seed=0))])  # too short to be used, and so no validation
+    (folder / "notes.txt").touch()
+    corpus = Corpus(prepare(tmp_path / "data", tmp_path / "cache", workers=1))
+    assert [Path(corpus.pieces[i]["name"]).name for i in corpus.split("validation")] == held_out
+    assert len(corpus.split("train")) == count - len(held_out)
 
 
 def write_table(folder: Path, rows: dict[str, str]) -> None:

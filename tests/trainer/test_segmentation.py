@@ -234,3 +234,6 @@ def test_examples_reach_as_far_as_the_model_and_have_targets_that_see_as_much_as
     how = Segmentation.for_model(config)
     assert how.context == config.reach
     assert how.latents >= 2 * config.window
+    assert how.near + how.sampled <= how.context
+    block = dataclasses.replace(config, mask="block")
+    assert Segmentation.for_model(block).latents <= min(config.scales)
