@@ -56,7 +56,7 @@ class Player:
 
     def __init__(self, ledger: Ledger, heard: Callable[[Timed], None] = lambda _: None) -> None:
         self.ledger = ledger
-        self._on_sound = heard  # told of everything that sounds, as it was sent, with its planned time
+        self._on_sound = heard  # told of everything that sounds, with its planned time
         self._plan: deque[Planned] = deque()
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
@@ -220,7 +220,7 @@ class Player:
         for one in sounded:
             self._last = max(self._last, one.time)
             try:
-                self._on_sound(self.ledger.as_sent(one)._replace(time=self._last))
+                self._on_sound(one._replace(time=self._last))
             except Exception:  # whoever watches must not stop the music
                 log.exception("a listener failed")
         return sounded

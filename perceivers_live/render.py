@@ -34,7 +34,8 @@ def render(
     mode = controls.get("mode")
     if mode != "duet":
         phrase = dataclasses.replace(phrase, min_silence_ms=FOREVER, max_silence_ms=FOREVER)
-    player = Player(Ledger(lambda _: None, voicing=lambda: Voicing.of(controls.snapshot())), played.append)
+    ledger = Ledger(lambda _: None, voicing=lambda: Voicing.of(controls.snapshot()))
+    player = Player(ledger, lambda one: played.append(ledger.as_sent(one)))
     performer = Performer(engine, player, controls, phrase, seed=seed)
     waiting = list(reversed(call))
     now, end = (call[0].time, call[-1].time) if call else (0.0, 0.0)

@@ -56,7 +56,7 @@ class Session:
 
     ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
     they can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
-    that sounds, on whatever thread it was done.
+    that sounds, as it was sent, on whatever thread that was done.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Session:
         self._send = send
         channel = settings.midi.channel - 1
         self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
-        self.player = Player(self.ledger, on_machine)
+        self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)))
         clock = MidiClock() if settings.clock.source == "midi" else None
         self._beats, self._bpm = beats or clock, 0.0
         self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)

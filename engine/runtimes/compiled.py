@@ -51,6 +51,7 @@ class TensorRTRuntime(TorchRuntime):
         """Idle: also the moment to take the plans, once they are there. One at a time: whoever plays on must not wait for all."""
         super().keep_warm()
         if self._compilation is not None and (outcome := self._compilation.outcome()) is not None:
+            self._compilation.stop()
             self._compilation = None
             if outcome:
                 log.warning("no TensorRT plans: %s; CUDA graphs go on", outcome)

@@ -112,7 +112,7 @@ def test_a_signal_in_mid_reply_leaves_nothing_sounding(duet: Any, pure_data: Pur
     wait_for_notes(pure_data, 3)
     duet.signal(number)
     assert duet.wait(PATIENCE) == 0
-    pure_data.now()
+    pure_data.wait_for(lambda: pure_data.received()[-1][1:] == (0xB0, 121, 0))  # the very last, on its way through JACK
     assert not hanging_notes(pure_data.received())
     assert not pedal_down(pure_data.received())
     controllers = {message.data1 for message in pure_data.received() if message.status & 0xF0 == 0xB0}
