@@ -190,7 +190,7 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     call = recent(read_file(midi_file), last)
     if not call:
         raise click.ClickException(f"{midi_file}: no notes in it but drums, if any")
-    _keep(midi_file, output)
+    _keep_call(midi_file, output)
     controls = Controls(settings.controls)
     if controls.get("mode") == "listen" or controls.get("hold"):
         raise click.ClickException("nothing would be played in mode listen, or on hold")
@@ -215,7 +215,7 @@ def _with_seed(settings: Settings) -> Settings:
     return dataclasses.replace(settings, controls={**settings.controls, "seed": secrets.randbelow(1 << 31)})
 
 
-def _keep(call: Path, output: Path) -> None:
+def _keep_call(call: Path, output: Path) -> None:
     """Refuses to write over what is read."""
     if output.exists() and call.exists() and output.samefile(call):
         raise click.ClickException(f"{output}: that is the call itself; name another file to write")
@@ -236,7 +236,7 @@ def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, conf
         raise click.UsageError("--fast is not in real time: nothing can be heard at --out")
     settings = _with_seed(_settings(config_file, options))
     call_file = call_file or bundled_call()
-    _keep(call_file, output)
+    _keep_call(call_file, output)
     with _engine_here(settings) as engine, ExitStack() as opened:
         port = None
         if out:

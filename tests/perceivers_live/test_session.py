@@ -1,4 +1,4 @@
-"""A whole session with its real threads and an output port in memory. Timeouts only end a wait for what never comes."""
+"""A session from its first phrase to its end."""
 
 from __future__ import annotations
 
@@ -7,121 +7,26 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import dropwhile
 
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pythonosc.udp_client import SimpleUDPClient
 
-from engine.engine import Engine
-from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from perceivers_live.config import MidiSettings, OscSettings, PhraseSettings, Settings
-from perceivers_live.controls import Controls
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+from perceivers_live.config import MidiSettings, OscSettings, PhraseSettings
 from perceivers_live.memories import Memories
 from perceivers_live.osc_wire import OscError
 from perceivers_live.performer import Memory, State
-from perceivers_live.session import Session
 from tests.perceivers_live.scripted import (
-    Message,
     Musician,
-    Synthesizer,
-    ToyRuntime,
     absolute,
     fresh,
-    improviser,
     steady,
     unbalanced,
 )
-
-PATIENCE = 20.0  # seconds
-QUICK = PhraseSettings(min_silence_ms=60, max_silence_ms=120)
-SETTINGS = Settings(osc=OscSettings(enabled=False), phrase=QUICK)
-
-
-class Stage:
-    """A session in its own thread, and who plays at it."""
-
-    def __init__(self, musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> None:
-        self.runtime = ToyRuntime(musician)
-        self.engine = Engine(self.runtime)
-        self.port = Synthesizer()
-        self.controls = Controls(controls)
-        self.states: list[State] = []
-        self.human: list[Timed] = []
-        self.machine: list[Timed] = []
-        self.listening = threading.Event()
-        self.session = Session(
-            self.engine,
-            settings,
-            self.controls,
-            self.port.send,
-            on_human=self.human.append,
-            on_machine=self.machine.append,
-            on_state=self.states.append,
-            on_listening=self.listening.set,
-        )
-        self.thread = threading.Thread(target=self.session.run)
-
-    @property
-    def replying(self) -> bool:
-        return self.session.performer.state is State.PLAYING
-
-    def hear(self, *messages: Message) -> None:
-        for message in messages:
-            self.session.hear(time.perf_counter(), message)
-
-    def play(self, *pitches: int) -> None:
-        """A quick, detached phrase."""
-        now = time.perf_counter()
-        for i, pitch in enumerate(pitches or (60, 64, 67)):
-            self.session.hear(now + 0.005 * i, (0x90, pitch, 80))
-            self.session.hear(now + 0.005 * (i + 1), (0x80, pitch, 64))
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, "it never came"
-            assert self.thread.is_alive(), "the session has ended"
-            time.sleep(0.002)
-
-    def until_playing(self) -> None:
-        """Until notes of the machine's sound."""
-        self.until(lambda: self.replying and bool(self.session.ledger.notes) and bool(self.machine))
-
-    def until_absorbed(self) -> None:
-        """Until the performer has dealt with everything heard and commanded so far."""
-        done = threading.Event()
-        self.session._inbox.put(done.set)
-        self.until(done.is_set)
-
-
-@contextmanager
-def running(musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> Iterator[Stage]:
-    stage = Stage(musician, settings, **controls)
-    stage.thread.start()
-    try:
-        yield stage
-    finally:
-        stage.session.stop()
-        stage.thread.join(PATIENCE)
-    assert not stage.thread.is_alive()
-
-
-@pytest.fixture
-def quiet_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Faults are provoked on purpose."""
-    caplog.set_level(logging.CRITICAL)
-
-
-def notes_only(messages: list[Message]) -> list[Message]:
-    """Note-ons and note-offs, but not those that sweep the receiver before anything is played."""
-    return list(dropwhile(lambda message: message[0] & 0xF0 == 0x80, [m for m in messages if m[0] < 0xB0]))
-
+from tests.perceivers_live.sessions import SETTINGS, Stage, notes_only, running
 
 # --- call and response ---------------------------------------------------------------------------------------------
 
@@ -458,148 +363,3 @@ def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
         stage.session.commands()["save"]("evening")
         stage.until_absorbed()
     assert disk.saved == ["evening"]
-
-
-# --- faults --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("quiet_log")
-@pytest.mark.parametrize("failures", [1, 2, 4])
-def test_an_engine_that_fails_for_a_while_is_silent_and_then_plays_again(failures: int) -> None:
-    with running(steady(10)) as stage:
-        stage.play()
-        stage.until_playing()
-        stage.runtime.failures = failures
-        stage.until(lambda: not stage.replying)
-        assert stage.port.silent
-        stage.until(lambda: stage.runtime.failures == 0)  # it tries again by itself
-        stage.until_absorbed()
-        stage.play()
-        stage.until_playing()
-    assert stage.port.silent
-
-
-@pytest.mark.usefixtures("quiet_log")
-def test_a_state_that_is_not_finite_is_forgotten() -> None:
-    with running(steady(10)) as stage:
-        stage.play()
-        stage.until_playing()
-        stage.runtime.broken = True
-        stage.until(lambda: not stage.replying)
-        assert stage.port.silent
-        stage.runtime.broken = False
-        stage.play()
-        stage.until_playing()
-
-
-@pytest.mark.usefixtures("quiet_log")
-def test_a_fault_in_the_players_thread_is_survived() -> None:
-    with running(steady()) as stage:
-        stage.play()
-        stage.until_playing()
-        player, play_due = stage.session.player, stage.session.player.play_due
-        faults, over = 2, threading.Event()
-
-        def fail(now: float) -> float | None:
-            nonlocal faults
-            if faults:
-                faults -= 1
-                raise RuntimeError("nobody has thought of this")
-            over.set()
-            return play_due(now)
-
-        player.play_due = fail  # type: ignore[method-assign]
-        stage.until(over.is_set)
-        stage.until_absorbed()
-        assert stage.port.silent
-        assert not stage.replying
-        stage.session.commands()["takeover"]()
-        stage.until_playing()
-    assert stage.port.silent
-
-
-@pytest.mark.usefixtures("quiet_log")
-def test_a_port_that_fails_does_not_end_a_session() -> None:
-    with running(steady(5, (60, 64, 67), chord=2)) as stage:
-        stage.port.fails = lambda _: True
-        stage.play()
-        stage.until(lambda: stage.replying)
-        time.sleep(0.1)
-        stage.hear((0x90, 30, 80), (0x80, 30, 0))
-        stage.session.commands()["panic"]()
-        stage.port.fails = lambda _: False
-        stage.until_absorbed()
-        stage.play()
-        stage.until_playing()
-    assert stage.port.silent
-
-
-@pytest.mark.usefixtures("quiet_log")
-def test_a_model_that_is_broken_for_good_is_not_tried_without_a_pause() -> None:
-    with running(mode="solo") as stage:
-        stage.until_playing()
-        stage.runtime.broken = True
-        stage.until(lambda: stage.session.stats()["faults"] >= 2)
-        before = stage.session.stats()["faults"]
-        time.sleep(1.0)
-        assert stage.session.stats()["faults"] - before < 20
-        assert stage.port.silent
-
-
-@pytest.mark.usefixtures("quiet_log")
-def test_a_storm_of_commands_notes_and_faults_never_ends_a_session() -> None:
-    chance = np.random.default_rng(5)
-    with running(improviser, lookahead_ms=50) as stage, ExitStack() as storm:
-        commands = list(stage.session.commands().values())
-        over = threading.Event()
-
-        def often(action: Callable[[np.random.Generator], object], seed: int) -> None:
-            own = np.random.default_rng(seed)
-
-            def run() -> None:
-                while not over.wait(0.001):
-                    action(own)
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            storm.callback(thread.join)
-
-        def command(own: np.random.Generator) -> None:
-            commands[own.integers(len(commands))]()
-
-        def control(own: np.random.Generator) -> None:
-            name, values = [("temperature", (0.5, 1.5)), ("hold", (0, 1)), ("mode", (0, 1)), ("thru", (0, 1))][own.integers(4)]
-            stage.controls.set(name, values[own.integers(2)])
-
-        def key(own: np.random.Generator) -> None:
-            stage.hear((0x90, int(own.integers(40, 60)), int(own.integers(0, 2)) * 80))
-
-        def fault(own: np.random.Generator) -> None:
-            stage.runtime.failures = int(own.random() < 0.05)
-            fails = bool(own.random() < 0.1)
-            stage.port.fails = lambda _: fails
-
-        for seed, action in enumerate((command, control, key, fault)):
-            often(action, seed)
-        time.sleep(1.5)
-        over.set()
-        storm.close()
-        stage.runtime.failures, stage.port.fails = 0, lambda _: False
-        for name, value in (("hold", False), ("mode", "respond"), ("thru", False)):
-            stage.controls.set(name, value)
-        stage.hear(*((0x80, pitch, 0) for pitch in range(40, 60)))
-        stage.until_absorbed()
-        stage.play(*chance.integers(60, 80, 3).tolist())
-        stage.until_playing()
-    assert stage.port.sounding == stage.port.pedals == set()
-
-
-@given(st.lists(st.tuples(st.sampled_from(range(50, 56)), st.booleans()), max_size=25))
-@hypothesis_settings(max_examples=8, deadline=None)
-def test_whatever_is_played_nothing_sounds_afterwards(keys: list[tuple[int, bool]]) -> None:
-    with running(steady(3), thru=True) as stage:
-        stage.session.commands()["takeover"]()
-        for pitch, down in keys:
-            stage.hear((0x90, pitch, 80 if down else 0))
-            time.sleep(0.002)
-    assert stage.port.silent

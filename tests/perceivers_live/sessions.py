@@ -1,0 +1,101 @@
+"""A whole session with its real threads and an output port in memory. Timeouts only end a wait for what never comes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import dropwhile
+
+from engine.engine import Engine
+from engine.events import Timed
+from perceivers_live.config import OscSettings, PhraseSettings, Settings
+from perceivers_live.controls import Controls
+from perceivers_live.performer import State
+from perceivers_live.session import Session
+from tests.perceivers_live.scripted import (
+    Message,
+    Musician,
+    Synthesizer,
+    ToyRuntime,
+    improviser,
+)
+
+PATIENCE = 20.0  # seconds
+QUICK = PhraseSettings(min_silence_ms=60, max_silence_ms=120)
+SETTINGS = Settings(osc=OscSettings(enabled=False), phrase=QUICK)
+
+
+class Stage:
+    """A session in its own thread, and who plays at it."""
+
+    def __init__(self, musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> None:
+        self.runtime = ToyRuntime(musician)
+        self.engine = Engine(self.runtime)
+        self.port = Synthesizer()
+        self.controls = Controls(controls)
+        self.states: list[State] = []
+        self.human: list[Timed] = []
+        self.machine: list[Timed] = []
+        self.listening = threading.Event()
+        self.session = Session(
+            self.engine,
+            settings,
+            self.controls,
+            self.port.send,
+            on_human=self.human.append,
+            on_machine=self.machine.append,
+            on_state=self.states.append,
+            on_listening=self.listening.set,
+        )
+        self.thread = threading.Thread(target=self.session.run)
+
+    @property
+    def replying(self) -> bool:
+        return self.session.performer.state is State.PLAYING
+
+    def hear(self, *messages: Message) -> None:
+        for message in messages:
+            self.session.hear(time.perf_counter(), message)
+
+    def play(self, *pitches: int) -> None:
+        """A quick, detached phrase."""
+        now = time.perf_counter()
+        for i, pitch in enumerate(pitches or (60, 64, 67)):
+            self.session.hear(now + 0.005 * i, (0x90, pitch, 80))
+            self.session.hear(now + 0.005 * (i + 1), (0x80, pitch, 64))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it never came"
+            assert self.thread.is_alive(), "the session has ended"
+            time.sleep(0.002)
+
+    def until_playing(self) -> None:
+        """Until notes of the machine's sound."""
+        self.until(lambda: self.replying and bool(self.session.ledger.notes) and bool(self.machine))
+
+    def until_absorbed(self) -> None:
+        """Until the performer has dealt with everything heard and commanded so far."""
+        done = threading.Event()
+        self.session._inbox.put(done.set)
+        self.until(done.is_set)
+
+
+@contextmanager
+def running(musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> Iterator[Stage]:
+    stage = Stage(musician, settings, **controls)
+    stage.thread.start()
+    try:
+        yield stage
+    finally:
+        stage.session.stop()
+        stage.thread.join(PATIENCE)
+    assert not stage.thread.is_alive()
+
+
+def notes_only(messages: list[Message]) -> list[Message]:
+    """Note-ons and note-offs, but not those that sweep the receiver before anything is played."""
+    return list(dropwhile(lambda message: message[0] & 0xF0 == 0x80, [m for m in messages if m[0] < 0xB0]))

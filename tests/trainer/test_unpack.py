@@ -1,0 +1,211 @@
+"""Archives of music, unpacked: what is in them and no more, never beyond their folder, whoever made them."""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("httpx")
+pytest.importorskip("tqdm")
+
+from tests.trainer.archives import MUSIC, names, pack, sha256, tree
+from trainer import fetch
+from trainer.data import DataError
+from trainer.fetch import unpack
+
+KINDS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
+
+
+def reject(archive: Path, cache: Path, **how: int) -> str:
+    """The one line that the user is told; nothing is left behind."""
+    with pytest.raises(DataError) as caught:
+        unpack(archive, cache, **how)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert "DataError" not in str(caught.value)
+    assert not cache.exists() or names(cache) == []
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_music_and_tables_are_unpacked_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    wanted = {"a.mid": b"a", "set/b.MIDI": b"b" * 500_000, "./set/deep/c d.midi": b"", "maestro-v3.0.0.csv": b"split"}
+    other = {"README": b"read", "set/sound.wav": bytes(9999), "run.py": b"exit()", "__MACOSX/._a.mid": b"icon", "mid": b"name"}
+    archive = pack(tmp_path / f"a.{kind}", wanted | other)
+    folder = unpack(archive, tmp_path / "cache")
+    assert tree(folder) == {name.removeprefix("./"): data for name, data in wanted.items()}
+    assert folder == tmp_path / "cache" / sha256(archive.read_bytes())[:16]
+    assert names(tmp_path / "cache") == [folder.name]
+
+
+def test_the_kind_is_told_from_the_content(tmp_path: Path) -> None:
+    for kind in KINDS:
+        archive = pack(tmp_path / f"a.{kind}", MUSIC).rename(tmp_path / "download")
+        assert tree(unpack(archive, tmp_path / "cache" / kind)) == MUSIC
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    folder = unpack(archive, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, "_extract", lambda *_: pytest.fail("it is there already"))
+        assert unpack(archive, tmp_path / "cache") == folder
+    changed = unpack(pack(archive, {"other.mid": b"other"}), tmp_path / "cache")
+    assert tree(changed) == {"other.mid": b"other"}
+    assert tree(folder) == MUSIC
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_leads_out_of_the_folder(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    escapes = ["../up.mid", "set/../../../up.mid", "..\\up.mid", ".. /up.mid", f"{tmp_path}/root.mid"]
+    escapes += ["C:\\root.mid", "C:root.mid", "\\\\host\\share\\root.mid"]
+    archive = pack(tmp_path / f"a.{kind}", {"first.mid": b"1"} | dict.fromkeys(escapes, b"out") | {"last.mid": b"2"})
+    folder = unpack(archive, tmp_path / "deep" / "er" / "cache")
+    assert tree(folder) == {"first.mid": b"1", "last.mid": b"2"}
+    assert len(tree(tmp_path)) == 3, "the archive and these two"
+    assert len(caplog.records) == len(escapes)
+
+
+def test_slashes_of_either_kind_make_folders(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar", {"set\\one.mid": b"1", "set/two.mid": b"2"})
+    assert tree(unpack(archive, tmp_path / "cache")) == {"set/one.mid": b"1", "set/two.mid": b"2"}
+
+
+def test_links_and_devices_are_left_out_of_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "secret.mid").write_bytes(b"secret")
+    (tmp_path / "outside").mkdir()
+    links = {
+        "soft.mid": (tarfile.SYMTYPE, str(tmp_path / "secret.mid")),
+        "hard.mid": (tarfile.LNKTYPE, "../../secret.mid"),
+        "inner.mid": (tarfile.LNKTYPE, "real.mid"),
+        "pipe.mid": (tarfile.FIFOTYPE, ""),
+        "device.mid": (tarfile.CHRTYPE, ""),
+        "folder": (tarfile.SYMTYPE, str(tmp_path / "outside")),
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, (kind, goal) in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, goal
+            archive.addfile(info)
+        for name in ("real.mid", "folder/through.mid", "soft.mid"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"real"))
+    folder = unpack(tmp_path / "a.tar", tmp_path / "cache")
+    assert tree(folder) == {"real.mid": b"real", "folder/through.mid": b"real", "soft.mid": b"real"}
+    assert all(path.is_dir() or stat.S_ISREG(path.lstat().st_mode) for path in folder.rglob("*"))
+    assert (tmp_path / "secret.mid").read_bytes() == b"secret"
+    assert names(tmp_path / "outside") == []
+
+
+def test_links_are_left_out_of_a_zip(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.mid")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("real.mid", b"real")
+    assert tree(unpack(tmp_path / "a.zip", tmp_path / "cache")) == {"real.mid": b"real"}
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_archive_leaves_nothing(tmp_path: Path, kind: str, share: float) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * share)])
+    assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kept", range(0, 4 * 3584, 512))  # a header and six blocks of data a file: wherever a block ends
+def test_a_truncated_tar_is_noticed_at_any_block(tmp_path: Path, kept: int) -> None:
+    archive = pack(tmp_path / "a.tar", MUSIC)
+    archive.write_bytes(archive.read_bytes()[:kept])
+    reject(archive, tmp_path / "cache")
+
+
+def test_a_damaged_header_is_not_taken_for_the_end_of_a_tar(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.tar", MUSIC)
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"set/10.mid")] ^= 1
+    archive.write_bytes(data)
+    reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "tar"])  # a plain tar has no checksum of its data
+def test_a_changed_byte_is_noticed(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 1
+    archive.write_bytes(data)
+    assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_that_grows_too_large_is_left(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", {"a.mid": bytes(600_000), "b.mid": bytes(400_000), "c.wav": bytes(9_000_000)})
+    assert "999,999" in reject(archive, tmp_path / "cache", limit=999_999)
+    reject(archive, tmp_path / "cache", limit=0)
+    assert len(tree(unpack(archive, tmp_path / "cache", limit=1_000_000))) == 2
+
+
+def test_holes_in_a_tar_count_as_bytes(tmp_path: Path) -> None:
+    header = bytearray(tarfile.TarInfo("a.mid").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:398] = header[398:410] = b"%011o\0" % 0  # no data
+    header[483:495] = b"%011o\0" % (1 << 30)  # and a gigabyte of nothing
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * ord(" "))
+    (tmp_path / "a.tar").write_bytes(header + bytes(10_240))
+    assert "1,000,000" in reject(tmp_path / "a.tar", tmp_path / "cache", limit=1_000_000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_without_music_is_refused(tmp_path: Path, kind: str) -> None:
+    for entries in ({}, {"a.wav": b"sound"}, {"maestro-v3.0.0.csv": b"split"}):
+        assert "no .mid or .midi files" in reject(pack(tmp_path / f"a.{kind}", entries), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("data", [b"", b"P", b"PK", b"no archive at all", b"MThd" + bytes(2000), b"\x1f\x8b", bytes(20_000)])
+def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(data)
+    reject(tmp_path / "a.zip", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", {"a.mid": b"file", "a.mid/b.mid": b"below it"})
+    reject(archive, tmp_path / "cache")
+
+
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a.mid": b"a"})
+    data = bytearray(archive.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(data)
+    assert "encrypted" in reject(archive, tmp_path / "cache")
+
+
+def test_a_zip_of_a_rare_method_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.mid", bytes(1_000_000))
+    assert "compression method" in reject(tmp_path / "a.zip", tmp_path / "cache")
+
+
+def test_two_at_once_share_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = pack(tmp_path / "a.zip", MUSIC)
+    extract = fetch._extract
+
+    def slowly(archive: Path, folder: Path, limit: int) -> int:
+        monkeypatch.setattr(fetch, "_extract", extract)
+        unpack(archive, tmp_path / "cache")  # another process is faster
+        return extract(archive, folder, limit)
+
+    monkeypatch.setattr(fetch, "_extract", slowly)
+    folder = unpack(archive, tmp_path / "cache")
+    assert tree(folder) == MUSIC
+    assert names(tmp_path / "cache") == [folder.name]
