@@ -29,8 +29,8 @@ from engine.config import PRESETS
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, pytorch
-from engine.runtimes.compilation import compile_missing
-from engine.runtimes.plancache import PlanCache
+from engine.runtimes.tensorrt.cache import PlanCache
+from engine.runtimes.tensorrt.compile_process import compile_missing
 from engine.sampling import Steering, odds
 from perceivers_live.bench import Row, improvised, machine, row, timed
 
@@ -52,7 +52,7 @@ def cuda(checkpoint: Path) -> Runtime:
 
 
 def tensorrt(checkpoint: Path) -> Runtime:
-    from engine.runtimes.compiled import PRECISION, TensorRTRuntime
+    from engine.runtimes.tensorrt.runtime import PRECISION, TensorRTRuntime
 
     cache = PlanCache(checkpoint / "plans")
     compile_missing(checkpoint, PRECISION, CHUNKS, cache)

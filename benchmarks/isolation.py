@@ -25,7 +25,7 @@ import numpy as np
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON
-from engine.runtimes import open_runtime
+from engine.runtimes.choose import open_runtime
 from engine.sampling import Steering, odds
 from perceivers_live.bench import improvised, machine, row, timed
 from perceivers_live.ledger import Ledger

@@ -37,7 +37,8 @@ from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.events import NOTE_OFF, Event
 from engine.model import PerceiverS
-from engine.runtimes import Runtime, RuntimeUnavailable, open_runtime
+from engine.runtimes import Runtime, RuntimeUnavailable
+from engine.runtimes.choose import open_runtime
 from engine.sampling import Steering, odds
 from trainer.export import write_onnx
 

@@ -18,7 +18,7 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader, message_of, write_file
-from engine.runtimes import open_runtime
+from engine.runtimes.choose import open_runtime
 from perceivers_live.config import PhraseSettings
 from perceivers_live.controls import CONTROLS, Controls
 from perceivers_live.render import recent, render

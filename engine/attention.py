@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUERY_BLOCK = 256  # queries that are scored together; memory is linear in the context
-MASKED = -1e9
 
 
 def past_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor, window: int, *, block: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.config import ModelConfig
 from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.model import PerceiverS, Rotary, decide
-from engine.runtimes import ring_shapes
+from engine.rings import ring_shapes
 from engine.sounding import AGES
 
 

@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.attention import MASKED, past_attention, ring_attention
+from engine.attention import past_attention, ring_attention
 from engine.config import ModelConfig
 from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, VELOCITIES, VELOCITY_BINS, WAITS
+from engine.rings import MASKED, rotary_frequencies
 from engine.sounding import AGES, MAX_AGE
 
 
@@ -33,20 +34,18 @@ class Rotary(NamedTuple):
     cos: Tensor
     sin: Tensor
 
+    @staticmethod
+    def at(positions: Tensor, times: Tensor, config: ModelConfig) -> Rotary:
+        """``engine.rings.rotary_angles`` on any device. positions, times [..., T] int64."""
+        by_head = positions[..., None, :]
+        if config.rotary == "half-time":
+            by_head = torch.stack((positions, times), dim=-2).repeat_interleave(config.kv_heads // 2, dim=-2)
+        angle = by_head[..., None].double() * torch.as_tensor(rotary_frequencies(config), device=positions.device)
+        return Rotary(angle.cos().float(), angle.sin().float())
+
     def last(self, count: int) -> Rotary:
         """Of the last ``count`` positions."""
         return Rotary(self.cos[..., -count:, :], self.sin[..., -count:, :])
-
-
-def rotary_angles(positions: Tensor, times: Tensor, config: ModelConfig) -> Rotary:
-    """Angles in float64, so that a position in the millions is as precise as the first. positions, times [..., T] int64."""
-    half = config.head_dim // 2
-    frequency = config.rotary_base ** (-torch.arange(half, dtype=torch.float64, device=positions.device) / half)
-    by_head = positions[..., None, :]
-    if config.rotary == "half-time":
-        by_head = torch.stack((positions, times), dim=-2).repeat_interleave(config.kv_heads // 2, dim=-2)
-    angle = by_head[..., None].double() * frequency
-    return Rotary(angle.cos().float(), angle.sin().float())
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
@@ -197,7 +196,7 @@ class PerceiverS(nn.Module):
         events [B, T, 3], ages [B, T, AGES], positions and times [B, T] (rising; position -1 = padding, only at the front; gaps
         where context was dropped). The last ``latents`` positions are queries. Returns [B, latents, D].
         """
-        rotary = rotary_angles(positions, times, self.config)
+        rotary = Rotary.at(positions, times, self.config)
         e = self.embedding(events, ages)
         here, q_pos = rotary.last(latents), positions[:, -latents:]
 

@@ -18,10 +18,10 @@ from engine.events import (
     VELOCITY_BINS,
     WAITS,
 )
+from engine.rings import MASKED
 from engine.runtimes import Odds
 from engine.sounding import Sounding, legal_actions
 
-MASKED = np.float32(-1e9)
 MEMORY, DECAY, FREE, WEIGHT = 100, 0.97, 4.0, 0.35  # of ``weariness``
 SOON = 50  # steps: an opening note comes at most this long after it could
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
@@ -97,7 +97,7 @@ def odds(
     if opening and legal[:PITCHES].any():
         wait[min(elapsed, MAX_WAIT) + (1 if at_once else SOON) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
-    action = np.where(legal, np.float32(0), MASKED)
+    action = np.where(legal, np.float32(0), np.float32(MASKED))
     action[:PITCHES] -= steering.variety * weariness(strikes)
     velocity = (steering.dynamics * 0.2) * (np.arange(VELOCITY_BINS, dtype=np.float32) - VELOCITY_BINS / 2)
     noise = rng.gumbel(size=NOISES).astype(np.float32)

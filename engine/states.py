@@ -32,7 +32,7 @@ from engine.config import CheckpointError, ModelConfig
 from engine.engine import Moment, Snapshot
 from engine.errors import UserError
 from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, START, VELOCITY_BINS, Event
-from engine.runtimes import hidden_shape, ring_shapes
+from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import AGES, Sounding
 
 MAGIC = b"perceivers-state"

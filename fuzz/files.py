@@ -199,7 +199,7 @@ def _graph(scratch: Path, name: str) -> Target:
 
     from engine.checkpoint import save_model
     from engine.model import PerceiverS
-    from engine.runtimes import open_runtime
+    from engine.runtimes.choose import open_runtime
     from engine.sampling import Steering, odds
     from trainer.export import write_onnx
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.runtimes import hidden_shape, ring_shapes
+from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import AGES
 from tests.perceivers_live.scripted import Hidden, ToyRuntime, steady
 

@@ -133,7 +133,7 @@ def _engine(settings: Settings) -> Any:
 def _engine_here(settings: Settings) -> Iterator[Any]:
     """The same in this process, where nothing has to be on time, and the same at every run."""
     from engine.engine import Engine
-    from engine.runtimes import open_runtime
+    from engine.runtimes.choose import open_runtime
 
     if settings.engine.runtime == "tensorrt":
         _compile(settings)  # or CUDA graphs would serve until it is done
@@ -257,9 +257,9 @@ def compile_(config_file: Path | None, **options: Any) -> None:
 def _compile(settings: Settings) -> Path:
     """Compiles what TensorRT plans are missing; returns the folder that they are in. Raises ``RuntimeUnavailable``."""
     from engine.runtimes import CHUNKS
-    from engine.runtimes.compilation import compile_missing
-    from engine.runtimes.compiled import PRECISION
-    from engine.runtimes.plancache import PlanCache, cache_folder
+    from engine.runtimes.tensorrt.cache import PlanCache, cache_folder
+    from engine.runtimes.tensorrt.compile_process import compile_missing
+    from engine.runtimes.tensorrt.runtime import PRECISION
 
     cache = PlanCache(cache_folder())
     compile_missing(_checkpoint(settings), PRECISION, CHUNKS, cache)

@@ -155,7 +155,7 @@ def _priority() -> Iterator[Finding]:
 
 def _engine(settings: Settings, checkpoint: Path) -> Iterator[Finding]:
     from engine.engine import Engine
-    from engine.runtimes import open_runtime
+    from engine.runtimes.choose import open_runtime
 
     began = time.perf_counter()
     runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
@@ -186,7 +186,7 @@ def _accelerators() -> Iterator[Finding]:
         return
     yield Finding("GPU", True, f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
     from engine.runtimes import RuntimeUnavailable
-    from engine.runtimes.tensorrt import environment, load_tensorrt
+    from engine.runtimes.tensorrt.execute import environment, load_tensorrt
 
     try:
         here = environment(load_tensorrt())

@@ -17,7 +17,8 @@ from tqdm import tqdm
 from engine.checkpoint import load_model
 from engine.engine import Engine
 from engine.model import PerceiverS
-from engine.runtimes import Runtime, open_runtime
+from engine.runtimes import Runtime
+from engine.runtimes.choose import open_runtime
 from engine.runtimes.pytorch import TorchRuntime
 from trainer import likelihood, overlap
 from trainer.baselines import baseline

@@ -6,19 +6,15 @@ engine's business.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
-
-from engine.config import ModelConfig, one_line
+from engine.config import ModelConfig
 from engine.errors import UserError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # the command line lists the names, and answers sooner without numpy
+    import numpy as np
+
 NAMES = ("auto", "tensorrt", "cuda", "mps", "onnx", "onnx-int8", "eager")
 CHUNKS = (1, 8, 64)  # events absorbed at once; fixed sizes suit compiled runtimes
 
@@ -71,7 +67,7 @@ class Runtime(Protocol):
         """The hidden state at a position, at most the slack behind the newest: float32 [D]."""
 
     def rings(self) -> list[np.ndarray]:
-        """Copies of the rings, float32, in the order and of the shapes of ``ring_shapes``, the hidden states' last."""
+        """Copies of the rings, float32, ordered and shaped as ``engine.rings.ring_shapes``, the hidden states' last."""
 
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
         """Puts such copies back, of a history that begins at ``first``."""
@@ -81,96 +77,3 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Ends what runs in the background. Nothing else may be called afterwards."""
-
-
-def ring_shapes(config: ModelConfig) -> list[tuple[int, ...]]:
-    """Shapes of the keys' and values' rings [G, R, C] of every attention in the order of ``config.windows``: k, v, k, v ..."""
-    return [(config.kv_heads, config.ring(window), config.head_dim) for window in config.windows for _ in "kv"]
-
-
-def hidden_shape(config: ModelConfig) -> tuple[int, int]:
-    """Shape of the hidden states' ring: as many as a rewind can go back to."""
-    return config.slack + 1, config.width
-
-
-def slot_positions(last: int, rows: int, first: int = 0) -> np.ndarray:
-    """The position that each row of a ring holds once ``last`` is absorbed, -1 = none, of a history that begins at ``first``:
-    [rows] int64.
-
-    It follows from ``last`` alone, so a rewind moves one number: rows of forgotten positions then count as positions a whole
-    ring older, and those lie outside every window as long as the slack is not exceeded.
-    """
-    row = np.arange(rows, dtype=np.int64)
-    position = last - (last - row) % rows
-    return np.where(position >= first, position, -1)
-
-
-def rotary_angles(positions: np.ndarray, times: np.ndarray, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin for positions [T] and times [T], each [1 or G, T, C/2] float32, computed in float64."""
-    half = config.head_dim // 2
-    frequency = config.rotary_base ** (-np.arange(half, dtype=np.float64) / half)
-    by_head = positions[None]
-    if config.rotary == "half-time":
-        by_head = np.repeat(np.stack((positions, times)), config.kv_heads // 2, axis=0)
-    angle = by_head[..., None].astype(np.float64) * frequency
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-
-
-def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool = False) -> Runtime:
-    """The runtime ``name`` on a checkpoint; ``auto`` takes the best that works here and logs why not the ones before it; if it is
-    to be ``steady``, none that computes differently once it has compiled itself. Raises ``RuntimeUnavailable`` with the reasons,
-    ``CheckpointError`` if the checkpoint itself is at fault.
-    """
-    if name in ("eager", "cuda", "mps"):
-        from engine.runtimes.pytorch import TorchRuntime
-
-        return TorchRuntime(checkpoint, name, threads=threads)
-    if name == "tensorrt":
-        from engine.runtimes.compiled import TensorRTRuntime
-
-        return TensorRTRuntime(checkpoint, threads=threads)
-    if name in ("onnx", "onnx-int8"):
-        from engine.runtimes.onnx import OnnxRuntime
-
-        return OnnxRuntime(checkpoint, threads=threads, int8=name == "onnx-int8")
-    if name != "auto":
-        raise RuntimeUnavailable(f"no runtime {name!r}; there are {', '.join(NAMES)}")
-    reasons: list[str] = []
-    for candidate, absent in AUTO:
-        reason = "only live" if steady and candidate == "tensorrt" else absent()
-        if reason is None:
-            try:
-                runtime = open_runtime(candidate, checkpoint, threads=threads)
-            except RuntimeError as error:  # of a GPU that is there and does not work, too
-                reason = one_line(error)
-            else:
-                log.info("runtime %s%s", candidate, f" (not {'; '.join(reasons)})" if reasons else "")
-                return runtime
-        reasons.append(f"{candidate}: {reason}")
-    raise RuntimeUnavailable("; ".join(reasons))
-
-
-def _no_cuda() -> str | None:
-    """Why a CUDA runtime need not even be tried: PyTorch takes a second to import, and most machines that play have none."""
-    driver = Path("C:/Windows/System32/nvcuda.dll") if sys.platform == "win32" else Path("/dev/nvidiactl")
-    if not driver.exists():
-        return "no NVIDIA driver"
-    return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install '.[train]')"
-
-
-def _not_unasked() -> str | None:
-    """An Apple GPU: one operation after the other, which is likely to take longer than a small model does on the CPU."""
-    return "only on request"
-
-
-def _worth_a_try() -> str | None:
-    return None
-
-
-AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
-    ("tensorrt", _no_cuda),
-    ("cuda", _no_cuda),
-    *((("mps", _not_unasked),) if sys.platform == "darwin" else ()),
-    ("onnx", _worth_a_try),
-    ("eager", _worth_a_try),
-)

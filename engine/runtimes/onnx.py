@@ -17,7 +17,8 @@ import numpy as np
 from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig, one_line
 from engine.events import ACTIONS, START_EVENT, VELOCITY_BINS, WAITS
-from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable, hidden_shape, rotary_angles
+from engine.rings import MASKED, hidden_shape, rotary_angles
+from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable
 from engine.sounding import AGES
 
 try:
@@ -26,7 +27,6 @@ except ImportError as error:
     raise RuntimeUnavailable(f"onnxruntime cannot be imported ({error})") from error
 
 STEP_FILE, STEP_INT8_FILE, REMEMBER_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "remember.onnx", "decide.onnx"
-MASKED = np.float32(-1e9)
 
 
 class OnnxRuntime:

@@ -22,7 +22,8 @@ import numpy as np
 from engine.config import CheckpointError, ModelConfig
 from engine.errors import UserError
 from engine.realtime import MODEL, Budget, unhurry
-from engine.runtimes import Odds, RuntimeUnavailable, open_runtime
+from engine.runtimes import Odds, RuntimeUnavailable
+from engine.runtimes.choose import open_runtime
 
 log = logging.getLogger(__name__)
 AHEAD = 4  # calls without an answer yet

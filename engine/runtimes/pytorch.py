@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable, hidden_shape, ring_shapes, rotary_angles
+from engine.rings import hidden_shape, ring_shapes, rotary_angles
+from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable
 
 try:
     import torch
@@ -245,7 +246,13 @@ def captured(run: Callable[[], None], device: torch.device, capturable: Check) -
 
 
 def _held(last: Tensor, rows: Tensor, begin: Tensor) -> Tensor:
-    """``slot_positions`` on the device. last [1], rows [R], begin [1] -> [R] int64."""
+    """The position that each row of a ring holds once ``last`` is absorbed, -1 = none, of a history that begins at ``begin``.
+
+    It follows from ``last`` alone, so a rewind moves one number: rows of forgotten positions then count as positions a whole
+    ring older, and those lie outside every window as long as the slack is not exceeded.
+
+    last [1], rows [R], begin [1] -> [R] int64.
+    """
     position = last - (last - rows) % len(rows)
     return torch.where(position >= begin, position, -1)
 

@@ -17,12 +17,13 @@ from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.graphs import Decide, Step  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, open_runtime  # noqa: E402
-from engine.runtimes.compilation import compile_missing  # noqa: E402
-from engine.runtimes.compiled import TensorRTRuntime  # noqa: E402
-from engine.runtimes.plancache import PlanCache, PlanSpec, plan_specs  # noqa: E402
+from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable  # noqa: E402
+from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime  # noqa: E402
-from engine.runtimes.tensorrt import environment, load_tensorrt  # noqa: E402
+from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs  # noqa: E402
+from engine.runtimes.tensorrt.compile_process import compile_missing  # noqa: E402
+from engine.runtimes.tensorrt.execute import environment, load_tensorrt  # noqa: E402
+from engine.runtimes.tensorrt.runtime import TensorRTRuntime  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402

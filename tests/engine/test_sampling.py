@@ -25,7 +25,8 @@ from engine.events import (  # noqa: E402
     Event,
 )
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import Runtime, open_runtime  # noqa: E402
+from engine.runtimes import Runtime  # noqa: E402
+from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.sampling import Steering, odds, weariness  # noqa: E402
 from engine.sounding import Sounding  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402

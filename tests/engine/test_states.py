@@ -23,7 +23,8 @@ from engine.checkpoint import bundled
 from engine.config import PRESETS, CheckpointError, ModelConfig
 from engine.engine import Engine, Moment, Snapshot
 from engine.events import MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, Event
-from engine.runtimes import hidden_shape, open_runtime, ring_shapes
+from engine.rings import hidden_shape, ring_shapes
+from engine.runtimes.choose import open_runtime
 from engine.sampling import Steering, odds
 from engine.sounding import Sounding
 from engine.states import MAGIC, MAX_HEADER_BYTES, MAX_POSITION, StateError, fingerprint, load_state, save_state, state_path

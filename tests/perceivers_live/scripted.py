@@ -32,8 +32,8 @@ from engine.events import (
     velocity_bin,
 )
 from engine.midi import SUSTAIN
+from engine.rings import MASKED
 from engine.runtimes import Odds
-from engine.sampling import MASKED
 from engine.sounding import AGES, PEDAL
 from perceivers_live.clock import Beats
 from perceivers_live.config import PhraseSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.runtimes import hidden_shape, ring_shapes
+from engine.rings import hidden_shape, ring_shapes
 from engine.states import StateError, save_state, state_path
 from perceivers_live.memories import MOST_SILENCE, Memories
 from perceivers_live.performer import Memory

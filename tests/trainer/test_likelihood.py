@@ -15,7 +15,7 @@ from engine.checkpoint import load_model, save_model  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.events import NOTE_OFF  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import open_runtime  # noqa: E402
+from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
 from tests.trainer.test_train import music_of  # noqa: E402
 from trainer import likelihood  # noqa: E402

@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 
 from engine.config import PRESETS, ModelConfig  # noqa: E402
 from engine.model import PerceiverS, Rotary  # noqa: E402
-from engine.runtimes import rotary_angles, slot_positions  # noqa: E402
+from engine.rings import rotary_angles  # noqa: E402
 from engine.runtimes.onnx import fill_mask  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
+from tests.engine.slots import slot_positions  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer import onnx_step  # noqa: E402
 from trainer.onnx_step import OnnxStep, onnx_step_inputs  # noqa: E402

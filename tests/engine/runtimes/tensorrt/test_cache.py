@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from engine.checkpoint import bundled
 from engine.config import CheckpointError, ModelConfig
-from engine.runtimes import RuntimeUnavailable, plancache
-from engine.runtimes.plancache import HEADER, KEPT, Environment, PlanCache, PlanSpec, cache_folder, plan_specs
+from engine.runtimes import RuntimeUnavailable
+from engine.runtimes.tensorrt import cache as plancache
+from engine.runtimes.tensorrt.cache import HEADER, KEPT, Environment, PlanCache, PlanSpec, cache_folder, plan_specs
 
 HERE = Environment("tensorrt", "11.0.0", "torch-tensorrt 2.13.0", "2.13.0+cu130", "NVIDIA RTX 4090", (8, 9), "13000")
 SPEC = PlanSpec("step", 8, "fp16", "ab" * 32, ModelConfig())
@@ -166,7 +167,7 @@ def test_another_version_of_the_graph_is_another_key(tmp_path: Path, monkeypatch
     before = SPEC.key(HERE)
     original = Path(plancache.engine.__file__).parent
     for name in plancache.GRAPH_SOURCES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(original / name, tmp_path / name)
     monkeypatch.setattr(plancache.engine, "__file__", str(tmp_path / "__init__.py"))
     assert SPEC.key(HERE) == before

@@ -2,9 +2,9 @@
 
 ``rtx`` compiles them with TensorRT-RTX, in a process of its own, because it has to feign a GPU and torch-tensorrt changes
 the process that it is imported into. So its packages may lie in the development environment; installed without what they
-claim to need (``pip install --no-deps -r tests/engine/rtx.txt``), they touch nothing else there. ``./run test`` installs them if
-PERCEIVERS_LIVE_REQUIRE_TENSORRT=1; without them the proof is skipped. What is not proven here is the running: opening an
-engine takes a driver, so ``Plan`` is tested up to the point where TensorRT says so.
+claim to need (``pip install --no-deps -r tests/engine/runtimes/tensorrt/rtx.txt``), they touch nothing else there.
+``./run test`` installs them if PERCEIVERS_LIVE_REQUIRE_TENSORRT=1; without them the proof is skipped. What is not
+proven here is the running: opening an engine takes a driver, so ``Plan`` is tested up to the point where TensorRT says so.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from engine.config import PRESETS  # noqa: E402
 from engine.graphs import ring_names  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import RuntimeUnavailable  # noqa: E402
-from engine.runtimes.compilation import Compilation  # noqa: E402
-from engine.runtimes.plancache import PlanCache, PlanSpec  # noqa: E402
-from engine.runtimes.plans import DTYPES, PlanError, export, graph_of, load_compiler  # noqa: E402
-from engine.runtimes.tensorrt import Binding, Plan, environment, tie  # noqa: E402
+from engine.runtimes.tensorrt.build import DTYPES, PlanError, export, graph_of, load_compiler  # noqa: E402
+from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec  # noqa: E402
+from engine.runtimes.tensorrt.compile_process import Compilation  # noqa: E402
+from engine.runtimes.tensorrt.execute import Binding, Plan, environment, tie  # noqa: E402
 
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_TENSORRT") == "1"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 GRAPHS = ("step-1-fp16", "step-8-fp16", "step-8-fp32", "decide-0-fp16", "decide-0-fp32")
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2}  # of an output's largest value
 TYPES = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16, "INT64": torch.int64}
@@ -46,10 +46,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where ``rtx`` has left its report and the plans."""
     missing = [name for name in ("torch_tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name) is None]
     if missing:
-        reason = f"{' and '.join(missing)} missing (pip install --no-deps -r tests/engine/rtx.txt)"
+        reason = f"{' and '.join(missing)} missing (pip install --no-deps -r tests/engine/runtimes/tensorrt/rtx.txt)"
         pytest.fail(reason) if REQUIRED else pytest.skip(reason)
     into = tmp_path_factory.mktemp("rtx")
-    command = [sys.executable, "-m", "tests.engine.rtx", str(into / "report.json"), *GRAPHS]
+    command = [sys.executable, "-m", "tests.engine.runtimes.tensorrt.rtx", str(into / "report.json"), *GRAPHS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-8000:]
     return into
@@ -293,7 +293,7 @@ def test_a_compiling_process_that_cannot_work_says_why_in_one_line(tmp_path: Pat
 @pytest.mark.parametrize(("closed", "code"), [(False, 0), (True, 1)])
 def test_a_compiling_process_ends_in_order_or_with_its_parent(closed: bool, code: int) -> None:
     program = (
-        "import sys, threading, time\nfrom engine.runtimes.compilation import end_with_parent\n"
+        "import sys, threading, time\nfrom engine.runtimes.tensorrt.compile_process import end_with_parent\n"
         "threading.Thread(target=end_with_parent, daemon=True).start()\ntime.sleep(float(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, "60" if closed else "0.2"], stdin=subprocess.PIPE)

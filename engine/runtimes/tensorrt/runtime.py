@@ -18,11 +18,11 @@ except ImportError as error:
 from torch import Tensor
 
 from engine.graphs import decide_inputs, ring_names, step_inputs
-from engine.runtimes.compilation import Compilation
-from engine.runtimes.plancache import PlanCache, PlanSpec, cache_folder, plan_specs
-from engine.runtimes.plans import DTYPES, PlanError
 from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime
-from engine.runtimes.tensorrt import Plan, Unreadable, environment, load_tensorrt
+from engine.runtimes.tensorrt.build import DTYPES, PlanError
+from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, cache_folder, plan_specs
+from engine.runtimes.tensorrt.compile_process import Compilation
+from engine.runtimes.tensorrt.execute import Plan, Unreadable, environment, load_tensorrt
 
 log = logging.getLogger(__name__)
 PRECISION = "fp16"  # what the bundled weights are stored in; nearer to float32 than bf16

@@ -1,6 +1,6 @@
 """Compiling a checkpoint's plans: here, or in a process of its own while something else plays.
 
-python -m engine.runtimes.compilation CHECKPOINT PRECISION CACHE COUNT...
+python -m engine.runtimes.tensorrt.compile_process CHECKPOINT PRECISION CACHE COUNT...
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from engine.config import CheckpointError
 from engine.realtime import unhurry
 from engine.runtimes import RuntimeUnavailable
-from engine.runtimes.plancache import PlanCache, plan_specs
+from engine.runtimes.tensorrt.cache import PlanCache, plan_specs
 
 
 def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cache: PlanCache) -> None:
@@ -26,8 +26,8 @@ def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cac
     Raises ``RuntimeUnavailable``, ``CheckpointError``.
     """
     from engine.checkpoint import load_model
-    from engine.runtimes.plans import build  # imports torch
-    from engine.runtimes.tensorrt import environment, load_tensorrt
+    from engine.runtimes.tensorrt.build import build  # imports torch
+    from engine.runtimes.tensorrt.execute import environment, load_tensorrt
 
     here = environment(load_tensorrt())
     model = load_model(checkpoint)

@@ -1,6 +1,6 @@
 """Builds real TensorRT-RTX engines from the bundled checkpoint on a machine without a GPU, and tells what it saw.
 
-    python -m tests.engine.rtx REPORT.json step-1-fp16 step-64-bf16 decide-0-fp32
+    python -m tests.engine.runtimes.tensorrt.rtx REPORT.json step-1-fp16 step-64-bf16 decide-0-fp32
 
 torch-tensorrt expects a GPU, CUDA builds of PyTorch and the standard TensorRT. TensorRT-RTX compiles ahead of time on any
 machine, so a few things are feigned before torch-tensorrt is imported: the GPU's properties, the name of the distribution
@@ -31,11 +31,11 @@ from engine.checkpoint import bundled, load_model, read_config
 from engine.events import ACTIONS, NO_VELOCITY, PITCHES, WAITS
 from engine.graphs import decide_inputs, ring_names, step_inputs
 from engine.model import PerceiverS
-from engine.runtimes import rotary_angles, slot_positions
-from engine.runtimes.plancache import PlanSpec
-from engine.runtimes.plans import DTYPES, build, graph_of, load_compiler
-from engine.sampling import MASKED
+from engine.rings import MASKED, rotary_angles
+from engine.runtimes.tensorrt.build import DTYPES, build, graph_of, load_compiler
+from engine.runtimes.tensorrt.cache import PlanSpec
 from engine.sounding import MAX_AGE
+from tests.engine.slots import slot_positions
 
 STARTS = (0, 100, 50_000)  # empty rings; partly filled ones; ones that have wrapped
 
@@ -148,8 +148,8 @@ def decide_state(model: PerceiverS, seed: int) -> dict[str, Tensor]:
     rng = np.random.default_rng(seed)
     inputs = {name: torch.from_numpy(rng.normal(size=one.shape)).to(one.dtype) for name, one in decide_inputs(model).items()}
     inputs["hidden"] *= 20
-    inputs["wait_bias"][: int(rng.integers(0, 30))] = float(MASKED)
-    inputs["action_bias"][rng.permutation(PITCHES)[: PITCHES // 2]] = float(MASKED)
+    inputs["wait_bias"][: int(rng.integers(0, 30))] = MASKED
+    inputs["action_bias"][rng.permutation(PITCHES)[: PITCHES // 2]] = MASKED
     inputs["temperature"], inputs["min_p"] = torch.tensor([0.8]), torch.tensor([0.02])
     inputs["noise"] = torch.from_numpy(rng.gumbel(size=inputs["noise"].shape).astype(np.float32))
     return inputs

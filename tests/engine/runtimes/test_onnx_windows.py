@@ -16,8 +16,10 @@ from engine.checkpoint import load_model, save_model  # noqa: E402
 from engine.config import PRESETS, CheckpointError  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import hidden_shape, open_runtime, ring_shapes, slot_positions  # noqa: E402
-from engine.runtimes.onnx import MASKED, OnnxRuntime, fill_mask  # noqa: E402
+from engine.rings import MASKED, hidden_shape, ring_shapes  # noqa: E402
+from engine.runtimes.choose import open_runtime  # noqa: E402
+from engine.runtimes.onnx import OnnxRuntime, fill_mask  # noqa: E402
+from tests.engine.slots import slot_positions  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 

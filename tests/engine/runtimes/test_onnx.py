@@ -117,7 +117,9 @@ def test_a_graph_reads_no_file_outside_its_folder(folder: Path, location: str) -
 
 def test_nothing_is_kept_for_reports_to_the_makers_of_onnx_runtime(bundle: Path, tmp_path: Path) -> None:
     """Its official builds make themselves an identifier in the user's cache, and report over the network, unless told not to."""
-    code = f"from pathlib import Path; from engine.runtimes import open_runtime; open_runtime('onnx', Path({str(bundle)!r}))"
+    code = (
+        f"from pathlib import Path; from engine.runtimes.choose import open_runtime; open_runtime('onnx', Path({str(bundle)!r}))"
+    )
     homeless = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY" and "XDG" not in name}
     subprocess.run([sys.executable, "-c", code], env={**homeless, "HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.rglob("*")) == []

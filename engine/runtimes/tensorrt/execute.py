@@ -1,6 +1,6 @@
 """Running TensorRT plans by TensorRT's own API: tensors are bound once, and a run is one call that a CUDA graph can capture.
 
-torch-tensorrt's own runtime copies every input at every call, the whole memory included; so it only compiles (``plans``).
+torch-tensorrt's own runtime copies every input at every call, the whole memory included; so it only compiles (``build``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ except ImportError as error:
 
 from torch import Tensor
 
-from engine.runtimes.plancache import Environment
-from engine.runtimes.plans import PlanError
+from engine.runtimes.tensorrt.build import PlanError
+from engine.runtimes.tensorrt.cache import Environment
 
 ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 TYPES = {

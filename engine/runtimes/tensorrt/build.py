@@ -6,7 +6,7 @@ whoever runs the plan writes them into the rings. Inputs keep their names, outpu
 The precision is the module's own, and its rings'. Scores are masked and weighted in float32 in any case, so that the -1e9 of a
 mask never meets a type that cannot hold it.
 
-Building takes tens of seconds, and torch-tensorrt changes logging and more in its process: ``compilation`` has one of its own.
+Building takes tens of seconds, and torch-tensorrt changes logging and more in its process: hence ``compile_process``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch.fx import GraphModule
 
 from engine.graphs import Decide, Step, decide_inputs, step_inputs
 from engine.model import PerceiverS
-from engine.runtimes.plancache import PlanSpec
+from engine.runtimes.tensorrt.cache import PlanSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 WRITES = ("scatter", "index_put", "index_copy")  # what a ring would be written with

@@ -17,7 +17,8 @@ from engine.checkpoint import save_model  # noqa: E402
 from engine.config import PRESETS, CheckpointError  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import RuntimeUnavailable, open_runtime  # noqa: E402
+from engine.runtimes import RuntimeUnavailable  # noqa: E402
+from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.runtimes.process import ProcessRuntime, RuntimeLost  # noqa: E402
 from engine.sampling import Steering, odds  # noqa: E402
 from tests.music import improvise  # noqa: E402

@@ -34,7 +34,13 @@ MAX_PLAN_BYTES = 1 << 33
 WEIGHTS_FILE = "model.safetensors"
 KEPT = 24  # plans; a checkpoint has four or five
 ABANDONED = 86400.0  # seconds until a file that was never finished goes
-GRAPH_SOURCES = ("attention.py", "graphs.py", "model.py", "runtimes/plans.py")  # the plan follows from these and the weights
+GRAPH_SOURCES = (
+    "attention.py",
+    "graphs.py",
+    "model.py",
+    "rings.py",
+    "runtimes/tensorrt/build.py",
+)  # the plan follows from these and the weights
 
 
 @dataclasses.dataclass(frozen=True)

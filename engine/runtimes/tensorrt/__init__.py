@@ -1,0 +1,1 @@
+"""The ``tensorrt`` runtime: what compiles plans, keeps them and runs them."""
