@@ -1,4 +1,4 @@
-"""What each part of PerceiverS is worth, at equal budgets: python benchmarks/ablations.py FOLDER_OF_MIDI [--steps 300]
+"""What each part of PerceiverS is worth, at equal budgets: python -m benchmarks.ablations FOLDER_OF_MIDI [--steps 300]
 
 Trains small models that differ in one thing each on the same number of events, two at a time on one thread each, and prints nats
 an event on the same validation music: on stretches from anywhere (`validation`), and on the first 256 events of every piece

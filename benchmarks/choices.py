@@ -1,4 +1,4 @@
-"""What each choice of the bundled model's shape costs on a CPU: python benchmarks/choices.py [--count 300] [--rounds 3]
+"""What each choice of the bundled model's shape costs on a CPU: python -m benchmarks.choices [--count 300] [--rounds 3]
 
 The time of absorbing one event with full rings, for the model as it is and with one thing changed, all in turns: key/value heads,
 the latents' window, the scales, threads, the precision of the weights. Random weights: a step takes as long whatever they are.
@@ -26,7 +26,7 @@ from engine.config import PRESETS, ModelConfig
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
-from perceivers_live.bench import improvised, machine, timed
+from perceivers_live.commands.bench import improvised, machine, timed
 from trainer.export import write_onnx
 from trainer.int8 import quantise
 

@@ -1,4 +1,4 @@
-"""What a GPU's runtimes are worth: python benchmarks/gpu.py [--preset base] [--history 32768] [--count 400] [--json FILE]
+"""What a GPU's runtimes are worth: python -m benchmarks.gpu [--preset base] [--history 32768] [--count 400] [--json FILE]
 
 Milliseconds an event, sampling included, on one model with random weights (its speed does not depend on them), four ways:
 
@@ -32,7 +32,7 @@ from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, pytorch
 from engine.runtimes.tensorrt.cache import PlanCache
 from engine.runtimes.tensorrt.compile_process import compile_missing
 from engine.sampling import Steering, odds
-from perceivers_live.bench import Row, improvised, machine, row, timed
+from perceivers_live.commands.bench import Row, improvised, machine, row, timed
 
 WARM_UP = 20  # events, before any is timed
 

@@ -1,4 +1,4 @@
-"""Does the model disturb the player? python benchmarks/isolation.py [--seconds 10] [--rounds 3] [--runtime onnx]
+"""Does the model disturb the player? python -m benchmarks.isolation [--seconds 10] [--rounds 3] [--runtime onnx]
 
 The real player sounds an event every 5 ms while the model works without a pause: not at all, in a thread of the same process,
 or in a process of its own as in a session. Printed: how late events leave, in ms. A thread shares the interpreter with the
@@ -27,9 +27,9 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON
 from engine.runtimes.choose import open_runtime
 from engine.sampling import Steering, odds
-from perceivers_live.bench import improvised, machine, row, timed
-from perceivers_live.ledger import Ledger
-from perceivers_live.player import SWITCH, Planned, Player, PlayerThread
+from perceivers_live.commands.bench import improvised, machine, row, timed
+from perceivers_live.player.ledger import Ledger
+from perceivers_live.player.player import SWITCH, Planned, Player, PlayerThread
 
 SPACING = 0.005  # seconds between two events
 
@@ -87,7 +87,7 @@ def lateness(seconds: float, switch: float) -> list[float]:
 
 def collections() -> Iterator[tuple[str, list[float]]]:
     """Milliseconds of full collections, with and without what is there from the start."""
-    import perceivers_live.perform  # noqa: F401
+    import perceivers_live.commands.perform  # noqa: F401
 
     def taken() -> list[float]:
         return [timed(gc.collect) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""How fast the daemon is on stage: python benchmarks/live.py [--trials 60] [--seconds 30] [--json FILE]
+"""How fast the daemon is on stage: python -m benchmarks.live [--trials 60] [--seconds 30] [--json FILE]
 
 A daemon on a JACK server of this benchmark's own (64 frames at 48 kHz), played at and listened to through real MIDI ports, idle
 and with a busy process on every core. In milliseconds:
@@ -43,18 +43,17 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "live"))
-from daemon import Daemon, Home
-from jack_server import JackServer
-from live_notes import PLANNED, SOUNDED, Note, after, heard_late, in_time, known, read, ticks
-from patience import PATIENCE
-from recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
-from remote import Remote, free_port
-
+from benchmarks.live_notes import PLANNED, SOUNDED, Note, after, heard_late, in_time, known, read, ticks
 from engine.events import NOTE_OFF as NOTES
 from engine.realtime import DRIVER, hurry
-from perceivers_live.bench import Row, machine, row
+from perceivers_live.commands.bench import Row, machine, row
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE
+from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
+from tests.live.remote import Remote, free_port
 
+ROOT = Path(__file__).parents[1]
 TICKS = (0.01, 0.125)  # seconds
 LOWEST = 20  # a key lower than the machine plays
 SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
@@ -260,8 +259,8 @@ def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> Pe
     with tempfile.TemporaryDirectory() as folder:
         path, home, port = Path(folder, "notes"), Home(Path(folder)), free_port()
         home.configure(SETTINGS)
-        program = (sys.executable, str(Path(__file__).with_name("live_daemon.py")), str(path))
-        daemon = Daemon((*PORTS, "--osc-port", str(port), "--seed", "1"), jack.env, home, program)
+        program = (sys.executable, "-m", "benchmarks.live_daemon", str(path))
+        daemon = Daemon((*PORTS, "--osc-port", str(port), "--seed", "1"), {**jack.env, "PYTHONPATH": str(ROOT)}, home, program)
         try:
             daemon.wait_for_line("listening;", PATIENCE)
             human.begin()

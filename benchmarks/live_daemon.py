@@ -1,4 +1,4 @@
-"""The daemon as it is, and a note of all that its player was told and did: python live_daemon.py NOTES [options of the daemon]
+"""The daemon with notes taken of what its player was told and did: python -m benchmarks.live_daemon NOTES [OPTIONS]
 
 `benchmarks/live.py` starts it. NOTES is written at the end, one JSON list a line: what, when (monotonic seconds, as every process
 of this machine counts them), the time that it was meant for, action.
@@ -12,12 +12,11 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, RESTED, SOUNDED, Note
-
+from benchmarks.live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, RESTED, SOUNDED, Note
 from engine.events import REST, Timed
-from perceivers_live import session
 from perceivers_live.cli import main
-from perceivers_live.player import Planned, Player, Standing
+from perceivers_live.player.player import Planned, Player, Standing
+from perceivers_live.session import session
 
 REST_TIME = 0.025  # seconds: the performer asks again within 20 ms
 

@@ -1,4 +1,4 @@
-"""The same work for one event, on us and on our peers: python benchmarks/peers.py [--rounds 20] [--cpu-time] [--json FILE]
+"""The same work for one event, on us and on our peers: python -m benchmarks.peers [--rounds 20] [--cpu-time] [--json FILE]
 
 An event of a performance is sampled once and fed once. Both are timed on:
 

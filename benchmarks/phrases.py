@@ -1,4 +1,4 @@
-"""Turn-taking on real performances, in figures: python benchmarks/phrases.py FOLDER_OF_MIDI [--pieces N] [--json FILE]
+"""Turn-taking on real performances, in figures: python -m benchmarks.phrases FOLDER_OF_MIDI [--pieces N] [--json FILE]
 
 What is a phrase end in a performance by one player? Here: a gap between two onsets (onsets within 50 ms are one chord) in which
 all keys come up, of at least 1 s, the longest within 5 s before and after, and at least 3 times the median gap there; any such
@@ -12,7 +12,7 @@ a minute of that playing. After each the detector begins anew, as the performer 
 
 Beside the detector: a fixed silence, counted from the last onset, or from when all keys are up. The last two columns have the
 misfires of fixed silences of the row's own median delays: after the last onset, and after the last release. The constants of
-`perceivers_live/phrases.py` were chosen on the training and validation splits (`--split validation`).
+`perceivers_live/performer/phrases.py` were chosen on the training and validation splits (`--split validation`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import click
 import numpy as np
 
 from engine.events import NOTE_OFF, PITCHES, Timed
-from perceivers_live.config import PhraseSettings
-from perceivers_live.phrases import CHORD, PhraseDetector
+from perceivers_live.controls.settings import PhraseSettings
+from perceivers_live.performer.phrases import CHORD, PhraseDetector
 from trainer.data import SPLITS, Corpus, prepare
 
 SHORTEST_END, SURE_END, NEIGHBOURHOOD, TIMES_MEDIAN = 1.0, 3.0, 5.0, 3.0  # seconds, but for the last

@@ -1,4 +1,4 @@
-"""Replies to held-out calls, in figures: python benchmarks/replies.py FOLDER_OF_MIDI [--out FOLDER]
+"""Replies to held-out calls, in figures: python -m benchmarks.replies FOLDER_OF_MIDI [--out FOLDER]
 
 Cuts calls out of the test split, has each answered offline, and prints call and reply side by side: notes a second, mean and
 spread of velocity, pitch range, notes held at once, share of time with the pedal down, share of the four most frequent
@@ -19,9 +19,9 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader, message_of, write_file
 from engine.runtimes.choose import open_runtime
-from perceivers_live.config import PhraseSettings
-from perceivers_live.controls import CONTROLS, Controls
-from perceivers_live.render import recent, render
+from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.settings import PhraseSettings
+from perceivers_live.session.offline import recent, render
 from trainer.data import Corpus, prepare
 
 HEADER = f"{'':22}{'notes':>6}{'/s':>6}{'velocity':>13}{'pitches':>9}{'held':>6}{'pedal':>7}{'top 4':>7}"

@@ -1,4 +1,4 @@
-"""How large a model can be for this machine: python benchmarks/sizes.py [--limit-ms 10]
+"""How large a model can be for this machine: python -m benchmarks.sizes [--limit-ms 10]
 
 Exports models of growing size with random weights (the time of a step does not depend on what they are), and prints p50/p95/p99
 in ms of absorbing one event with full rings, in float32 and with int8 weights; last, the largest whose p99 keeps the limit.
@@ -21,7 +21,7 @@ from engine.config import PRESETS
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
-from perceivers_live.bench import improvised
+from perceivers_live.commands.bench import improvised
 from trainer.export import write_onnx
 from trainer.int8 import quantise
 

@@ -1,4 +1,4 @@
-"""Hours on stage: python benchmarks/soak.py [--minutes 60] [--performances FOLDER] [--seed 0] [--json FILE]
+"""Hours on stage: python -m benchmarks.soak [--minutes 60] [--performances FOLDER] [--seed 0] [--json FILE]
 
 A real daemon on a JACK server of its own. Performances (MIDI files, or else the bundled call) are played at it in real time while
 it changes its mode, and every half a minute something goes wrong: cables are pulled, the model's process is killed or hangs, the
@@ -31,18 +31,16 @@ from pathlib import Path
 import click
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "live"))
-from daemon import Daemon, Home
-from jack_server import JackServer
-from patience import PATIENCE
-from peer import Peer
-from recording import notes_on
-from remote import Remote, free_port
-
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import message_of, read_file
-from perceivers_live.bench import machine
-from perceivers_live.demo import bundled_call
+from perceivers_live.commands.bench import machine
+from perceivers_live.commands.demo import bundled_call
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE
+from tests.live.peer import Peer
+from tests.live.recording import notes_on
+from tests.live.remote import Remote, free_port
 
 MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
 ASKED = 20  # times, a second each

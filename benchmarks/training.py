@@ -1,4 +1,4 @@
-"""Throughput and memory of training against the length of the context: python benchmarks/training.py [--preset small]
+"""Throughput and memory of training against the length of the context: python -m benchmarks.training [--preset small]
 
 For contexts of 1k, 8k and 32k events: target events a second of whole steps (forward, backward, optimizer) on one example of 1024
 targets with every event of its context kept, the peak memory of a process of its own, and the arithmetic done, as PyTorch counts

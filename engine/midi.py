@@ -114,6 +114,17 @@ def message_of(action: int, velocity: int, channel: int = 0) -> tuple[int, int, 
     raise ValueError(f"action {action} has no MIDI message")
 
 
+def releases(channel: int) -> list[tuple[int, int, int]]:
+    """What silences a channel (0..15), whatever sounds on it: raw messages."""
+    lift, *others = releasing_controllers(channel)
+    return [lift, *(message_of(NOTE_OFF + pitch, 0, channel) for pitch in range(PITCHES)), *others]
+
+
+def releasing_controllers(channel: int) -> list[tuple[int, int, int]]:
+    """The sustain pedal up, all notes off, all controllers reset: raw messages."""
+    return [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
+
+
 def read_file(path: str | Path, *, drums: bool = False) -> list[Timed]:
     """All tracks of a MIDI file, merged, in seconds. Raises ``MidiFileError`` for anything that is no readable MIDI file, and for
     one that is larger or longer than music is.

@@ -23,11 +23,11 @@ from engine.midi import MidiFileError, read_file, write_file
 from engine.states import StateError, load_state, save_state
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
-from perceivers_live.config import ConfigError, default_toml, load
-from perceivers_live.controls import CONTROLS
-from perceivers_live.journal import HEADER, Entry
-from perceivers_live.midi_map_file import Binding, MidiMapError, read, write
-from perceivers_live.recording import recover
+from perceivers_live.controls.midi_map_file import Binding, MidiMapError, read, write
+from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.settings import ConfigError, default_toml, load
+from perceivers_live.recording.journal import HEADER, Entry
+from perceivers_live.recording.recorder import recover
 from tests.music import improvise, improvise_timed
 
 SMALLEST = ModelConfig(width=2, heads=1, kv_heads=1, layers=1, scales=(), window=2, mlp=1, slack=1)

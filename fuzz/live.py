@@ -15,14 +15,14 @@ from pythonosc.osc_message_builder import build_msg
 from engine.engine import Engine
 from fuzz.contract import Maker, Target, promise
 from fuzz.toy import SHORT, Toy
-from perceivers_live import session as sessions
-from perceivers_live.config import ClockSettings, OscSettings, PhraseSettings, Settings
-from perceivers_live.controls import CONTROLS, ControlError, Controls
-from perceivers_live.memories import Memories
-from perceivers_live.midi_map import MidiMap
-from perceivers_live.osc import MAX_SUBSCRIBERS, OscServer
-from perceivers_live.oscquery import OscQueryServer, _Handler
-from perceivers_live.session import Session
+from perceivers_live.controls.midi_map import MidiMap
+from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
+from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
+from perceivers_live.osc.query_server import OscQueryServer, _Handler
+from perceivers_live.osc.server import MAX_SUBSCRIBERS, OscServer
+from perceivers_live.session import session as sessions
+from perceivers_live.session.saved_states import Memories
+from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import Synthesizer
 
 SENDER = ("127.0.0.1", 9)

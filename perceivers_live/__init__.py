@@ -2,14 +2,14 @@
 
 What is played goes this way, and only this way:
 
-    ports, connections     the MIDI system; ports that come and go
-    hearing, echo          each message sorted: music, clock, steering, an echo of our own
-    inbox, order           what waits for the performer, in the order in which it sounded
-    performer              what to do next: phrases (has the human ended?), turns, deciding (one event), pace, timeline
-    player, ledger         the plan, sounded on time; every note-on gets its note-off
+    midi           ports, connections, echoes
+    session.input  each message sorted: music, clock, steering, an echo of our own
+    session.inbox  what waits for the performer, in the order in which it sounded
+    performer      what to do next: phrases (has the human ended?), turns, decision (one event), pace, timeline
+    player         the plan, sounded on time; the ledger owns the output: every note-on gets its note-off
 
-``session`` puts these on their threads and ``perform`` on real ports; ``render`` and ``demo`` do without. Steering is in
-``controls`` (the one registry), reached by ``config``, ``cli``, ``osc`` (``osc_wire``, ``oscquery``) and ``midi_map``; musical
-time is in ``clock`` (MIDI), with ``ticks``, and ``link``. ``recording`` and ``memories`` keep what was played; ``watchdog``
-outlives us.
+``session`` puts these on their threads, ``commands.perform`` on real ports; ``session.offline`` and ``commands.demo`` do without.
+``controls`` is the one registry of what can be steered, reached by the settings, ``cli``, ``osc`` and bound MIDI controllers.
+``clock`` is musical time, ``recording`` and ``session.saved_states`` keep what was played. Which folder may import which is in
+``tests/test_layers.py``.
 """

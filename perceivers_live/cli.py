@@ -14,10 +14,10 @@ import click
 
 from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
-from perceivers_live import logs, training
-from perceivers_live.config import Settings, default_toml, in_force, load
-from perceivers_live.controls import CONTROLS
-from perceivers_live.options import OUTPUT
+from perceivers_live.commands import logs, train
+from perceivers_live.commands.options import OUTPUT
+from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.settings import Settings, default_toml, in_force, load
 
 log = logging.getLogger("perceivers_live")
 UNNAMED = "one has to be named" if sys.platform == "win32" else "if none is named, a virtual port is made"
@@ -107,7 +107,7 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
 
 
 def _perform(settings: Settings) -> None:
-    from perceivers_live.perform import perform
+    from perceivers_live.commands.perform import perform
 
     perform(settings, _engine(settings), _checkpoint(settings))
 
@@ -147,7 +147,7 @@ def _engine_here(settings: Settings) -> Iterator[Any]:
 @main.command()
 def ports() -> None:
     """List the MIDI inputs and outputs."""
-    from perceivers_live.ports import list_ports
+    from perceivers_live.midi.ports import list_ports
 
     for kind, names in zip(("inputs", "outputs"), list_ports(), strict=True):
         click.echo(f"{kind}:")
@@ -162,7 +162,7 @@ def ports() -> None:
 @_engine_options
 def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **options: Any) -> None:
     """Check ports, timing, model, GPU and settings, and say what to do."""
-    from perceivers_live import doctor
+    from perceivers_live.commands import doctor
 
     settings = _settings(config_file, options)
     if not doctor.report(doctor.checks(settings, _checkpoint(settings), loopback=loopback), json_file):
@@ -183,8 +183,8 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     solo` goes on from it for a minute.
     """
     from engine.midi import MidiFileError, read_file, write_file
-    from perceivers_live.controls import Controls
-    from perceivers_live.render import recent, render
+    from perceivers_live.controls.registry import Controls
+    from perceivers_live.session.offline import recent, render
 
     settings = _with_seed(_settings(config_file, options))
     call = recent(read_file(midi_file), last)
@@ -230,7 +230,7 @@ def _keep_call(call: Path, output: Path) -> None:
 @_control_options
 def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, config_file: Path | None, **options: Any) -> None:
     """Try it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
-    from perceivers_live.demo import bundled_call, run
+    from perceivers_live.commands.demo import bundled_call, run
 
     if fast and out:
         raise click.UsageError("--fast is not in real time: nothing can be heard at --out")
@@ -240,7 +240,7 @@ def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, conf
     with _engine_here(settings) as engine, ExitStack() as opened:
         port = None
         if out:
-            from perceivers_live.ports import OutputPort
+            from perceivers_live.midi.ports import OutputPort
 
             port = opened.enter_context(closing(OutputPort(out)))
         run(engine, settings, call_file, output, fast=fast, send=port.send if port is not None else None)
@@ -283,7 +283,7 @@ def bench(
     """Measure this machine: milliseconds a step, an event, a handover, start-up; against budgets and its memory's speed."""
     from itertools import chain
 
-    from perceivers_live import bench
+    from perceivers_live.commands import bench
 
     settings = _settings(config_file, options)
     if settings.engine.runtime == "tensorrt":
@@ -306,7 +306,7 @@ def config(config_file: Path | None, default: bool) -> None:
     if default:
         click.echo(default_toml(), nl=False)
         return
-    from perceivers_live.osc_wire import listen
+    from perceivers_live.osc.wire import listen
 
     settings = load(config_file)
     if settings.osc.enabled:
@@ -314,7 +314,7 @@ def config(config_file: Path | None, default: bool) -> None:
     click.echo(in_force(settings), nl=False)
 
 
-for command in (training.train, training.evaluate, training.export):
+for command in (train.train, train.evaluate, train.export):
     main.add_command(command)
 
 

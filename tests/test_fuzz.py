@@ -16,7 +16,7 @@ pytest.importorskip("symusic")
 
 from fuzz.contract import NoFaults, Target
 from fuzz.targets import TARGETS
-from perceivers_live import session
+from perceivers_live.session import session
 
 SLOW = {"graph": 15, "heads": 15, "weights": 30, "archive": 60, "midi": 60}  # examples
 ODD = (bytes(4), b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80", b"\n", b"9" * 20)

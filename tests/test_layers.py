@@ -1,33 +1,108 @@
-"""Which package may import which: ``engine`` neither of the others; ``trainer`` only ``engine``; the daemon reaches the trainer
-only by its commands, in ``perceivers_live.training``.
-"""
+"""Who may import whom, and that nothing goes round in a circle. An import inside a function counts like any other."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = [path for package in ("engine", "trainer", "perceivers_live") for path in sorted((ROOT / package).rglob("*.py"))]
-MAY = {"engine": {"engine"}, "trainer": {"engine", "trainer"}, "perceivers_live": {"engine", "perceivers_live"}}
+BELOW_SESSION = {"controls", "clock", "recording", "midi", "osc", "page", "player", "performer"}
+MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the daemon it may import
+    "controls": set(),
+    "clock": set(),
+    "recording": set(),
+    "midi": {"controls"},
+    "osc": {"controls"},
+    "page": {"controls"},
+    "player": {"controls"},
+    "performer": {"player", "clock", "controls"},
+    "session": BELOW_SESSION,
+    "folders": {"controls"},
+    "commands": {*BELOW_SESSION, "session", "folders"},
+    "cli": {*BELOW_SESSION, "session", "folders", "commands"},
+}
+PACKAGES = ("engine", "trainer", "perceivers_live")
+OTHERS = ("tests", "benchmarks", "fuzz", "tools")  # nothing that is installed may need them
+TRAINS = "perceivers_live.commands.train"  # the one module of the daemon that may import the trainer
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
 
 
 def imported(path: Path) -> set[str]:
-    """The top-level packages that a module imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {one.name.partition(".")[0] for one in node.names}
-        elif isinstance(node, ast.ImportFrom):
+    """The modules of this repository that a module imports, except for type checking alone."""
+    found: set[str] = set()
+
+    class Imports(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:
+            if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:
+            found.update(one.name for one in node.names)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
             assert node.level == 0, "imports are absolute"
-            found.add(str(node.module).partition(".")[0])
-    return found
+            assert node.module
+            whole = {f"{node.module}.{one.name}" for one in node.names}
+            found.update(one if one in MODULES else str(node.module) for one in whole)
+
+    Imports().visit(ast.parse(path.read_text(encoding="utf-8")))
+    return {name for name in found if name.partition(".")[0] in (*PACKAGES, *OTHERS)}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_module_imports_only_what_its_package_may(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    may = MAY[package] | ({"trainer"} if path.name == "training.py" else set())
-    assert imported(path) & {*MAY, "tests", "benchmarks", "fuzz"} <= may
+IMPORTS = {name: imported(path) for name, path in MODULES.items()}
+
+
+def allowed(importer: str, module: str) -> bool:
+    package, top = importer.partition(".")[0], module.partition(".")[0]
+    if top == "engine":
+        return True
+    if top == "trainer":
+        return package == "trainer" or importer == TRAINS
+    if top in OTHERS or package != "perceivers_live":
+        return False
+    here, there = (name.split(".")[1] if "." in name else "" for name in (importer, module))
+    return here == there or there in MAY[here]
+
+
+def test_a_module_imports_only_what_its_folder_may() -> None:
+    forbidden = [f"{importer} imports {module}" for importer in IMPORTS for module in IMPORTS[importer]]
+    assert forbidden, "nothing was found"
+    assert [one for one in forbidden if not allowed(*one.split(" imports "))] == []
+
+
+def test_every_folder_of_the_daemon_is_in_the_table() -> None:
+    folders = {name.split(".")[1] for name in MODULES if name.startswith("perceivers_live.")}
+    assert folders - {"music"} <= set(MAY)
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("command", ["--help", "config --default", "ports"])
+def test_what_needs_no_model_imports_nothing_heavy(command: str) -> None:
+    program = f"""
+import sys
+from perceivers_live.cli import main
+try:
+    main({command.split()!r}, prog_name="perceivers-live")
+finally:
+    print("heavy:", *sorted({{"numpy", "torch", "onnxruntime"}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines()[-1] == "heavy:", done.stdout + done.stderr

@@ -9,10 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from daemon import Daemon, Home
-from jack_server import JackServer, missing_programs
-from pure_data import PureData
-from stage import Stage
+
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer, missing_programs
+from tests.live.pure_data import PureData
+from tests.live.stage import Stage
 
 HERE = Path(__file__).parent
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_JACK") == "1"

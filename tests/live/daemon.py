@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from jack_server import end
-from patience import PATIENCE
+from tests.live.jack_server import end
+from tests.live.patience import PATIENCE
 
 PROGRAM = (str(Path(sys.executable).with_name("perceivers-live")),)
 

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from patience import PATIENCE
+from tests.live.patience import PATIENCE
 
 PROGRAMS = ("jackd", "jack_wait", "jack_lsp", "jack_connect", "pd")
 _server_numbers = itertools.count(1)

@@ -1,4 +1,4 @@
-"""A keyboard and a synthesizer in another process, and the handle to it: python peer.py NAME
+"""A keyboard and a synthesizer in another process, and the handle to it: python -m tests.live.peer NAME
 
 The process reads raw MIDI messages from standard input, one a line as hex bytes, and sends them on the JACK port NAME-keys; it
 prints every message that arrives on the port NAME-synth likewise, after the monotonic time in seconds. It ends with its standard
@@ -15,9 +15,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from jack_server import JackServer
-from patience import PATIENCE, until
-from recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message, hanging_notes, notes_on, pedal_down
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE, until
+from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message, hanging_notes, notes_on, pedal_down
+
+ROOT = Path(__file__).parents[2]
 
 
 class Peer:
@@ -26,7 +28,8 @@ class Peer:
     def __init__(self, jack: JackServer, name: str = "stage") -> None:
         self.keys, self.synth = f"{name}-keys:port", f"{name}-synth:port"
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), name],
+            [sys.executable, "-m", "tests.live.peer", name],
+            cwd=ROOT,
             env=jack.env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -16,9 +16,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jack_server import end
-from patience import PATIENCE
-from recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
+from tests.live.jack_server import end
+from tests.live.patience import PATIENCE
+from tests.live.recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
 
 if TYPE_CHECKING:
     import rtmidi

@@ -8,9 +8,10 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from patience import until
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
+
+from tests.live.patience import until
 
 PREFIX = "/perceivers/"
 

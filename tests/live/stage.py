@@ -6,11 +6,11 @@ import signal
 import time
 from contextlib import ExitStack
 
-from daemon import Daemon, Home
-from jack_server import JackServer
-from patience import PATIENCE
-from peer import Peer
-from remote import Remote, free_port
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE
+from tests.live.peer import Peer
+from tests.live.remote import Remote, free_port
 
 SETTINGS = """
 [osc]

@@ -9,11 +9,12 @@ from statistics import pstdev
 from typing import Any
 
 import pytest
-from jack_server import JackServer
-from patience import PATIENCE
-from pure_data import PureData
-from recording import Message, hanging_notes, note, notes_on, pedal, pedal_down
-from remote import free_port
+
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE
+from tests.live.pure_data import PureData
+from tests.live.recording import Message, hanging_notes, note, notes_on, pedal, pedal_down
+from tests.live.remote import free_port
 
 
 def phrase(start: float = 0.0) -> list[Message]:

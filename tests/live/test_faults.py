@@ -11,13 +11,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from daemon import Daemon, Home
-from jack_server import JackServer
-from patience import PATIENCE
-from peer import Peer
-from remote import free_port
 
-from perceivers_live.connections import INTERVAL
+from perceivers_live.midi.connections import INTERVAL
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE
+from tests.live.peer import Peer
+from tests.live.remote import free_port
 
 REGISTRATION = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)
 DAEMON = ("--in", "stage-keys", "--out", "stage-synth", "--seed", "3")

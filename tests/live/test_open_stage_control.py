@@ -23,9 +23,8 @@ import pytest
 from pythonosc.osc_message import OscMessage
 from pythonosc.udp_client import SimpleUDPClient
 
-from perceivers_live.controls import CONTROLS, Controls
-from perceivers_live.layouts import COMMANDS
-from perceivers_live.osc import OscServer
+from perceivers_live.controls.registry import COMMANDS, CONTROLS, Controls
+from perceivers_live.osc.server import OscServer
 
 PATIENCE = 60.0
 LAYOUT = Path(__file__).parents[2] / "layouts" / "open-stage-control.json"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from peer import Peer
-from stage import Stage
+from tests.live.peer import Peer
+from tests.live.stage import Stage
 
 PHRASE = (60, 64, 67, 72, 67, 64, 62, 65)
 START, CONTINUE, STOP, TICK, PPQ = 0xFA, 0xFB, 0xFC, 0xF8, 24

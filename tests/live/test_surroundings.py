@@ -11,22 +11,22 @@ import urllib.request
 from collections.abc import Callable
 
 import mido
-from daemon import Daemon, Home
-from jack_server import JackServer
-from patience import PATIENCE
-from peer import Peer
-from recording import Message
-from remote import free_port
-from stage import Stage
 
-from perceivers_live.echo import WINDOW
-from perceivers_live.midi_map_file import Binding, read
+from perceivers_live.controls.midi_map_file import Binding, read
+from perceivers_live.midi.echo import WINDOW
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE
+from tests.live.peer import Peer
+from tests.live.recording import Message
+from tests.live.remote import free_port
+from tests.live.stage import Stage
 
 Start = Callable[..., Stage]
 KNOB = 20
 FLOOD = """
 import sys, time
-from perceivers_live.ports import InputPort
+from perceivers_live.midi.ports import InputPort
 heard = []
 for _ in range(40):
     port = InputPort(sys.argv[1], lambda now, message: heard.append(message))

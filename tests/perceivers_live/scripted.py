@@ -35,13 +35,13 @@ from engine.midi import SUSTAIN
 from engine.rings import MASKED
 from engine.runtimes import Odds
 from engine.sounding import AGES, PEDAL
-from perceivers_live.clock import Beats
-from perceivers_live.config import PhraseSettings
-from perceivers_live.controls import Controls
-from perceivers_live.ledger import Ledger, Voicing
-from perceivers_live.order import Played
-from perceivers_live.performer import Performer, State
-from perceivers_live.player import Player
+from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import PhraseSettings
+from perceivers_live.performer.merge import Played
+from perceivers_live.performer.performer import Performer, State
+from perceivers_live.player.ledger import Ledger, Voicing
+from perceivers_live.player.player import Player
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), window=64, slack=256)
 Message = tuple[int, ...]

@@ -10,10 +10,10 @@ from itertools import dropwhile
 
 from engine.engine import Engine
 from engine.events import Timed
-from perceivers_live.config import OscSettings, PhraseSettings, Settings
-from perceivers_live.controls import Controls
-from perceivers_live.performer import State
-from perceivers_live.session import Session
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
+from perceivers_live.performer.performer import State
+from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import (
     Message,
     Musician,

@@ -11,9 +11,9 @@ import pytest
 
 from engine.events import NOTE_OFF, Timed
 from engine.midi import read_file, write_file
-from perceivers_live.config import default_toml
-from perceivers_live.controls import CONTROLS
-from perceivers_live.demo import bundled_call
+from perceivers_live.commands.demo import bundled_call
+from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.settings import default_toml
 
 PROGRAM = Path(sys.executable).with_name("perceivers-live")
 

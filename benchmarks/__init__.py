@@ -1,0 +1,1 @@
+"""Where the figures come from: ``python -m benchmarks.NAME``."""

@@ -1,0 +1,1 @@
+"""Musical time: from a MIDI clock, or from Ableton Link."""

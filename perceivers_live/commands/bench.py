@@ -1,0 +1,214 @@
+"""``perceivers-live bench``: how fast this machine is, event by event, and how far that is from what its memory allows.
+
+Every row is a distribution. The floor is the time that the bytes a step reads (weights and rings) take at this machine's copy
+bandwidth, measured in the same run; the budget is what a performance asks for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+
+from engine.engine import Engine
+from engine.events import Event
+from engine.runtimes import Runtime
+from engine.sampling import Steering, odds
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import Settings
+from perceivers_live.performer.performer import Performer
+from perceivers_live.player.ledger import Ledger
+from perceivers_live.player.player import Player
+
+HISTORIES = (1024, 8192, 32768)  # events
+COPY_BYTES = 256 << 20  # far more than any cache holds
+BUDGETS = {"step": 10.0, "event": 10.0, "handover": 60.0, "start-up": 2000.0}  # ms
+STARTS = 5
+READY = "ready"  # what the start-up probe says
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one thing took, n times. ``floor`` and ``budget`` in the same unit, None where there is none."""
+
+    name: str
+    unit: str
+    p50: float
+    p95: float
+    p99: float
+    max: float
+    floor: float | None
+    budget: float | None
+    n: int
+
+
+def row(name: str, taken: list[float], *, unit: str = "ms", floor: float | None = None) -> Row:
+    """``taken`` in ``unit``."""
+    p50, p95, p99 = np.percentile(taken, [50, 95, 99]).tolist()
+    return Row(name, unit, p50, p95, p99, max(taken), floor, BUDGETS.get(name.split(",")[0]), len(taken))
+
+
+def improvised(count: int, rng: np.random.Generator) -> list[Event]:
+    """Legal events: each key that is down comes up again."""
+    events: list[Event] = []
+    while len(events) < count:
+        pitch = int(rng.integers(30, 90))
+        events += [Event(int(rng.integers(0, 30)), pitch, int(rng.integers(32))), Event(int(rng.integers(1, 30)), 128 + pitch)]
+    return events[:count]
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Milliseconds."""
+    began = time.perf_counter()
+    action()
+    return (time.perf_counter() - began) * 1000
+
+
+def copy_bandwidth(runtime: Runtime) -> float:
+    """Bytes a millisecond that can be read: what a large copy reads and writes, on the device that the runtime computes on."""
+    if runtime.name in ("cuda", "tensorrt"):
+        return _gpu_copy_bandwidth()
+    source = np.ones(COPY_BYTES // 8)
+    target = np.empty_like(source)
+    return 2 * COPY_BYTES / float(np.median([timed(lambda: np.copyto(target, source)) for _ in range(9)][1:]))
+
+
+def _gpu_copy_bandwidth() -> float:
+    import torch
+
+    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        torch.cuda.synchronize()
+
+    return 2 * COPY_BYTES / float(np.median([timed(copy) for _ in range(9)][1:]))
+
+
+def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], count: int) -> Iterator[Row]:
+    """The rows one after the other. ``count``: how often a step is measured; larger things less often."""
+    floor = engine.runtime.step_bytes / copy_bandwidth(engine.runtime)
+    rng = np.random.default_rng(0)
+    for history in sorted(histories):
+        at = f", {history} events of history"
+        missing = improvised(history - engine.position - 1, rng)
+        yield row(f"prefill to {history} events", [timed(partial(_settled, engine, missing))])
+        yield row(f"step{at}", [timed(partial(_settled, engine, [event])) for event in improvised(count, rng)], floor=floor)
+        yield row(f"event{at}", [timed(partial(_event, engine, seed)) for seed in range(count)], floor=floor)
+        for size in (8, 64, 512):
+            chunks = [improvised(size, rng) for _ in range(max(count * 4 // size, 5))]
+            yield row(f"absorb {size}{at}", [timed(partial(_settled, engine, chunk)) for chunk in chunks])
+        yield row(f"handover{at}", [_handover(engine, settings, seed) for seed in range(max(count // 10, 10))])
+
+
+def _settled(engine: Engine, events: list[Event]) -> None:
+    """Absorbs, and waits until it is done: a GPU runtime returns at once."""
+    engine.absorb(events)
+    engine.hidden()
+
+
+def _event(engine: Engine, seed: int) -> None:
+    """One event as it is played: odds, draw, absorb."""
+    own = set(engine.sounding.held().tolist())
+    asked = odds(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+    engine.absorb([engine.decide(asked)])
+
+
+def _handover(engine: Engine, settings: Settings, seed: int) -> float:
+    """From the moment the phrase counts as ended to the first event in the player's plan, ms."""
+    player = Player(Ledger(lambda _: None))
+    performer = Performer(engine, player, Controls(settings.controls), settings.phrase, seed=seed)
+    position, began = engine.position, time.perf_counter()
+    performer.takeover(began)
+    while not player.planned():
+        performer.work(time.perf_counter())
+    taken = (time.perf_counter() - began) * 1000
+    player.end()
+    engine.rewind(position)
+    return taken
+
+
+def start_up(arguments: list[str]) -> list[Row]:
+    """Fresh processes: from their start to a session that listens, ms, and what they then hold in memory, MB."""
+    seconds, sizes = [], []
+    for _ in range(STARTS):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "perceivers_live.cli", "bench", "--probe", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline().split()
+            seconds.append((time.perf_counter() - began) * 1000)
+            if line[:1] != [READY]:
+                raise click.ClickException("the start-up probe failed; its own message is above")
+            sizes.append(float(line[1]))
+    return [row("start-up", seconds), row("resident memory", sizes, unit="MB")]
+
+
+def probe(engine: Engine, settings: Settings) -> None:
+    """What a process that ``start_up`` began does: a whole session but for the ports; says when it listens."""
+    from perceivers_live.session.session import Session
+
+    def ready() -> None:
+        click.echo(f"{READY} {_resident():.1f}")
+        session.stop()
+
+    session = Session(engine, settings, Controls(settings.controls), lambda _: None, on_listening=ready, osc=False)
+    session.run()
+
+
+def _resident() -> float:
+    """Resident memory in MB of this process and those it has begun (where the system tells no more: the peak of this one)."""
+    if Path("/proc/self/status").exists():
+        family = [os.getpid()]
+        for pid in family:
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                family += map(int, children.read_text().split())
+        lines = [line for pid in family for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def machine() -> str:
+    """This machine in a few words."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = f"{len(names)} x {names[0]}" if names else cpu
+    return f"{cpu}, {platform.system()}, Python {platform.python_version()}"
+
+
+def report(rows: Iterator[Row], runtime: Runtime, json_file: Path | None) -> None:
+    """Prints the rows as they come, and writes them for programs."""
+    click.echo(f"{machine()}; runtime {runtime.name}")
+    megabytes = runtime.step_bytes / 1e6
+    click.echo(f"a step reads {megabytes:.1f} MB")
+    click.echo(f"{'':40}{'unit':>5}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>8}{'p50/floor':>11}{'budget':>8}{'n':>6}")
+    done = []
+    for one in rows:
+        done.append(one)
+        floor = f"{one.floor:8.2f}{one.p50 / one.floor:11.1f}" if one.floor else f"{'':19}"
+        budget = f"{one.budget:8.0f}" if one.budget else f"{'':8}"
+        figures = f"{one.p50:9.2f}{one.p95:9.2f}{one.p99:9.2f}{one.max:9.2f}"
+        click.echo(f"{one.name:40}{one.unit:>5}{figures}{floor}{budget}{one.n:6}")
+    over = [one for one in done if one.budget and one.p99 > one.budget]
+    click.echo("all p99 within budget" if not over else f"p99 over budget: {', '.join(one.name for one in over)}")
+    if json_file is not None:
+        text = json.dumps({"machine": machine(), "runtime": runtime.name, "rows": [dataclasses.asdict(one) for one in done]})
+        json_file.write_text(text, encoding="utf-8")

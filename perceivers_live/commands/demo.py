@@ -1,0 +1,134 @@
+"""The demonstration: a bundled call through the same performer and player as on stage, without any MIDI port."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from engine.engine import Engine
+from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
+from engine.midi import message_of, read_file, releases, write_file
+from perceivers_live.commands.liveroll import LiveRoll
+from perceivers_live.commands.pianoroll import Part, draw, notes_of
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import PhraseSettings, Settings
+from perceivers_live.performer.performer import LONGEST_REPLY, State
+from perceivers_live.player.ledger import Send
+from perceivers_live.session.offline import render
+from perceivers_live.session.session import Session
+
+FRAME = 0.05  # seconds between two looks at what has sounded
+PATIENCE = 1.0  # seconds for which an answer may be late
+NEXT = """
+Now with your own keyboard:
+  perceivers-live ports                        lists the MIDI ports
+  perceivers-live --in "part of its name"      listens to it, and answers on the virtual port "perceivers-live"
+In a DAW choose that port as the input of an instrument track; OSC on 127.0.0.1:9010 steers, as in
+  /perceivers/temperature 1.1
+"""
+
+
+def bundled_call() -> Path:
+    return Path(__file__).parents[1] / "music" / "call.mid"
+
+
+def run(
+    engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False, send: Send | None = None
+) -> None:
+    """Plays the call and its answer, draws both, writes ``output``. ``fast``: not in real time; ``send``: takes both, as raw
+    messages. Raises ``MidiFileError`` for a call that is no MIDI file.
+    """
+    call = read_file(call_file)
+    if not any(one.action < NOTE_OFF for one in call):
+        raise click.ClickException(f"{call_file}: no notes in it")
+    call = [one._replace(time=one.time - call[0].time) for one in call]
+    controls = Controls(settings.controls)
+    if fast:
+        reply = render(engine, call, controls, settings.phrase)
+    else:
+        reply = _perform(engine, call, controls, settings.phrase, send or (lambda message: None))
+    width = min(shutil.get_terminal_size((100, 30)).columns, 160)
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    parts = [Part(name, *notes_of(timed)) for name, timed in (("you", call), ("machine", reply))]
+    click.echo("\n" + draw(parts, width, color=sys.stdout.isatty(), unicode=unicode))
+    try:
+        write_file(output, [("you", call), ("machine", reply)])
+    except OSError as error:
+        raise click.ClickException(f"{output}: cannot be written ({error.strerror})") from error
+    notes = sum(one.action < NOTE_OFF for one in reply)
+    click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{NEXT}")
+
+
+def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings, send: Send) -> list[Timed]:
+    """The call, played in real time at a live session; returns the answer, in the call's time. It ends with the machine's turn
+    after the call, a solo after a minute, and soon if nothing comes.
+    """
+    started = time.perf_counter() + 0.5
+    end = started + call[-1].time
+    sounded: list[tuple[int, Timed]] = []
+    session = Session(
+        engine,
+        Settings(phrase=phrase),
+        controls,
+        send,
+        on_human=lambda timed: sounded.append((0, timed)),
+        on_machine=lambda timed: sounded.append((1, timed)),
+        osc=False,
+    )
+    worker = threading.Thread(target=session.run, name="performer")
+    worker.start()
+    roll = _roll()
+    shown, waiting, answered = 0, list(reversed(call)), False
+    try:
+        while True:
+            now = time.perf_counter()
+            while waiting and started + waiting[-1].time <= now:
+                one = waiting.pop()
+                message = message_of(one.action, one.velocity)
+                session.hear(started + one.time, message)
+                send(message)
+            shown = _show(roll, sounded, shown, started)
+            roll.advance(max(0.0, now - started))
+            playing = session.performer.state is State.PLAYING
+            answered = answered or (playing and not waiting)
+            if not waiting and not playing and (answered or now > end + phrase.max_silence_ms / 1000 + PATIENCE):
+                break
+            if playing and controls.get("mode") == "solo" and now > end + LONGEST_REPLY:
+                session.commands()["yield"]()
+            time.sleep(FRAME if not waiting else min(FRAME, max(0.0, started + waiting[-1].time - time.perf_counter())))
+        _show(roll, sounded, shown, started)
+    finally:
+        session.stop()
+        worker.join()
+        for release in releases(0):  # of the call's too, if it was cut short
+            send(release)
+    return [one._replace(time=one.time - started) for part, one in sounded if part == 1]
+
+
+def _roll() -> LiveRoll:
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+
+    def write(lines: str) -> None:
+        click.echo(lines, nl=False)
+
+    return LiveRoll(write, min(shutil.get_terminal_size((100, 30)).columns, 100), sys.stdout.isatty(), unicode=unicode)
+
+
+def _show(roll: LiveRoll, sounded: list[tuple[int, Timed]], shown: int, started: float) -> int:
+    """Draws what has sounded since the last look; returns how much has been shown."""
+    for part, one in sounded[shown:]:
+        roll.advance(max(0.0, one.time - started))
+        if one.action < NOTE_OFF:
+            roll.note_on(part, one.action, one.velocity)
+        elif one.action < SUSTAIN_DOWN:
+            roll.note_off(part, one.action % PITCHES)
+        else:
+            roll.pedal(part, one.action == SUSTAIN_DOWN)
+        shown += 1
+    return shown

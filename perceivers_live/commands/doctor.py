@@ -1,0 +1,254 @@
+"""``perceivers-live doctor``: looks at everything a performance depends on, and says in plain words what to do.
+
+Every check is a function that yields findings; one that fails never keeps the others from running.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+import numpy as np
+
+from engine.errors import UserError
+from engine.realtime import PLAYER, hurry
+from perceivers_live.commands.bench import improvised, machine
+from perceivers_live.controls.midi_map_file import MidiMapError, read
+from perceivers_live.controls.registry import COMMANDS
+from perceivers_live.controls.settings import Settings
+from perceivers_live.folders import midi_map_path
+from perceivers_live.osc.wire import OscError, listen
+
+TICKS = 300  # of the scheduling check, 5 ms apart
+STEPS = 60  # of the engine check
+PULSE = 0xBF  # controllers on channel 16,
+NUMBERS = range(102, 120)  # of those that mean nothing
+PULSES = 100  # of the loopback, LOOP_GAP seconds apart
+LOOP_GAP = 0.02
+LOOP_PATIENCE = 1.0  # seconds for a message to come back
+FIRST = 5  # attempts at the first one
+SIGNS = {True: "ok", False: "!!", None: "--"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """``good``: True, False = needs attention, None = just so. ``advice`` in plain words, where there is any."""
+
+    name: str
+    good: bool | None
+    text: str
+    advice: str = ""
+
+
+def checks(settings: Settings, checkpoint: Path, *, loopback: bool) -> Iterator[Finding]:
+    """Everything, one after the other."""
+    found: list[Callable[[], Iterable[Finding]]] = [
+        lambda: [
+            Finding("machine", None, machine()),
+            Finding("settings", True, str(settings.path or "defaults; no file was found")),
+        ],
+        lambda: _ports(settings),
+        lambda: _steering(settings),
+        lambda: _osc(settings),
+        _scheduling,
+        _priority,
+        lambda: _engine(settings, checkpoint),
+        _accelerators,
+    ]
+    if loopback:
+        found.append(lambda: _loopback(settings))
+    for check in found:
+        try:
+            yield from check()
+        except Exception as error:
+            yield Finding("check", False, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    from perceivers_live.midi.ports import PortError, find, list_ports, system_name
+
+    try:
+        name, found = system_name(), list_ports()
+    except PortError as error:
+        advice = f"{error.advice}; " if error.advice else ""
+        yield Finding("MIDI", False, error.what, f"{advice}`perceivers-live render` and `demo` work without")
+        return
+    yield Finding("MIDI system", True, name)
+    for kind, names in zip(("inputs", "outputs"), found, strict=True):
+        yield Finding(f"MIDI {kind}", True, ", ".join(names) or "none")
+    wanted = (("input", settings.midi.input_port, found[0]), ("output", settings.midi.output_port, found[1]))
+    for kind, name, names in wanted:
+        if name:
+            try:
+                yield Finding(f"{kind} port", True, names[find(names, name, kind)])
+            except PortError as error:
+                yield Finding(f"{kind} port", False, str(error), "plug it in: it is waited for; or give another part of its name")
+    if settings.midi.input_port and settings.midi.input_port == settings.midi.output_port:
+        advice = "two buses are cleaner; echoes of what is sent are ignored"
+        yield Finding("loop", False, "input and output have the same name", advice)
+
+
+def _steering(settings: Settings) -> Iterator[Finding]:
+    """What the daemon reads or needs besides its settings file."""
+    try:
+        bindings = read(midi_map_path(), COMMANDS)
+        yield Finding("MIDI controllers", True, f"{len(bindings)} bound")
+    except MidiMapError as error:
+        yield Finding("MIDI controllers", False, str(error), "mend the file, or let the daemon set it aside and learn again")
+    if settings.clock.source == "link" and importlib.util.find_spec("aalink") is None:
+        yield Finding("Ableton Link", False, "not installed", "pip install '.[link]', or another clock.source")
+
+
+def _osc(settings: Settings) -> Iterator[Finding]:
+    if not settings.osc.enabled:
+        yield Finding("OSC", None, "switched off")
+        return
+    try:
+        listen(settings.osc.host, settings.osc.port, settings.osc.allow)[0].close()
+    except OscError as error:
+        yield Finding("OSC", False, str(error), "another daemon runs? Choose another --osc-port")
+        return
+    yield Finding("OSC", True, f"{settings.osc.host}:{settings.osc.port} is free")
+
+
+def _scheduling() -> Iterator[Finding]:
+    """How late a thread wakes up, sleeping and spinning as the player does."""
+    from perceivers_live.player.player import SPIN
+
+    late = []
+    deadline = time.perf_counter()
+    for _ in range(TICKS):
+        deadline += 0.005
+        time.sleep(max(deadline - time.perf_counter() - SPIN, 0))
+        while time.perf_counter() < deadline:
+            time.sleep(0)
+        late.append((time.perf_counter() - deadline) * 1000)
+    p50, p95, p99 = np.percentile(late, [50, 95, 99])
+    advice = "close other programs; on Linux use a low-latency kernel and the performance governor" if p95 > 2 else ""
+    yield Finding("scheduling", bool(p95 <= 2), f"late by p50 {p50:.3f}, p95 {p95:.3f}, p99 {p99:.3f} ms", advice)
+
+
+def _priority() -> Iterator[Finding]:
+    if sys.platform != "linux":
+        return
+    policies: list[int] = []
+
+    def hurried() -> None:
+        hurry(PLAYER)
+        policies.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=hurried)
+    thread.start()
+    thread.join()
+    permitted = policies == [os.SCHED_RR]
+    advice = "" if permitted else "add your user to the group `audio` (see /etc/security/limits.d), then log in again"
+    yield Finding("real-time priority", permitted, "permitted" if permitted else "not permitted", advice)
+
+
+def _engine(settings: Settings, checkpoint: Path) -> Iterator[Finding]:
+    from engine.engine import Engine
+    from engine.runtimes.choose import open_runtime
+
+    began = time.perf_counter()
+    runtime = open_runtime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    engine = Engine(runtime)
+    yield Finding("checkpoint", True, f"{checkpoint}, runtime {runtime.name}, open in {time.perf_counter() - began:.2f} s")
+    taken = []
+    for event in improvised(STEPS, np.random.default_rng(0)):
+        began = time.perf_counter()
+        engine.absorb([event])
+        engine.hidden()
+        taken.append((time.perf_counter() - began) * 1000)
+    p50, p99 = np.percentile(taken[STEPS // 6 :], [50, 99])
+    advice = "" if p99 <= 20 else "replies may stumble: try --runtime onnx-int8, and close other programs"
+    yield Finding("model", bool(p99 <= 20), f"an event takes p50 {p50:.1f}, p99 {p99:.1f} ms", advice)
+    runtime.close()
+
+
+def _accelerators() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        yield Finding("GPU", None, "PyTorch is not installed; the model runs on the CPU")
+        return
+    import torch
+
+    if torch.backends.mps.is_available():
+        yield Finding("GPU", None, "Apple GPU: --runtime mps uses it")
+    if not torch.cuda.is_available():
+        yield Finding("GPU", None, f"no CUDA device for PyTorch {torch.__version__}")
+        return
+    yield Finding("GPU", True, f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    from engine.runtimes import RuntimeUnavailable
+    from engine.runtimes.tensorrt.execute import environment, load_tensorrt
+
+    try:
+        here = environment(load_tensorrt())
+    except RuntimeUnavailable as error:
+        yield Finding("TensorRT", None, str(error), "pip install '.[tensorrt]' makes the GPU faster still")
+    else:
+        yield Finding("TensorRT", True, f"{here.backend} {here.tensorrt}")
+
+
+def _loopback(settings: Settings) -> Iterator[Finding]:
+    """Round trips through a cable, or a virtual loop, from our output to our input."""
+    from perceivers_live.midi.ports import InputPort, OutputPort
+
+    came: dict[int, float] = {}
+
+    def heard(now: float, message: Sequence[int]) -> None:
+        if len(message) == 3 and message[0] == PULSE:
+            came.setdefault(message[1], now)
+
+    taken: list[float | None] = []  # milliseconds
+    wanted = settings.midi
+    with closing(OutputPort(wanted.output_port)) as output, closing(InputPort(wanted.input_port, heard)) as source:
+
+        def lap(i: int) -> float | None:
+            number = NUMBERS[i % len(NUMBERS)]
+            came.clear()
+            sent = time.perf_counter()
+            output.send((PULSE, number, 0))
+            while number not in came and time.perf_counter() < sent + LOOP_PATIENCE:
+                time.sleep(0.0002)
+            return (came[number] - sent) * 1000 if number in came else None
+
+        if any(lap(i) is not None for i in range(FIRST)):  # it may be connected only now
+            for i in range(PULSES):
+                time.sleep(LOOP_GAP)
+                taken.append(lap(i))
+    back = [one for one in taken if one is not None]
+    if not back:
+        text = f"nothing that {output.name} sent came back at {source.name}"
+        yield Finding("loopback", False, text, "connect the output to the input, by cable or in the MIDI system, and try again")
+        return
+    p50, p95, p99 = np.percentile(back, [50, 95, 99])
+    lost = 100 * (1 - len(back) / PULSES)
+    text = f"round trip p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms, {lost:.0f} % lost"
+    half = p50 / 2
+    advice = f"half of it lies on each side: input_offset_ms = {-half:.1f}, output_offset_ms = {-half:.1f}"
+    yield Finding("loopback", lost == 0, text, advice if half >= 0.5 else "")
+
+
+def report(findings: Iterable[Finding], json_file: Path | None) -> bool:
+    """Prints the findings as they come, then the advice; returns whether nothing needs attention."""
+    done = []
+    for one in findings:
+        done.append(one)
+        click.echo(f"{SIGNS[one.good]:3}{one.name:20}{one.text}")
+    advice = [f"  {one.name}: {one.advice}" for one in done if one.advice]
+    good = all(one.good is not False for one in done)
+    click.echo("\n" + ("Ready to play." if good else "Not everything is as it should be."))
+    if advice:
+        click.echo("\n".join(["What you can do:", *advice]))
+    if json_file is not None:
+        rows = [dataclasses.asdict(one) for one in done]
+        json_file.write_text(json.dumps({"machine": machine(), "rows": rows}), encoding="utf-8")
+    return good

@@ -1,0 +1,107 @@
+"""The bare command: real ports, the user's own files, and a session until someone stops it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from engine.engine import Engine
+from engine.realtime import DAEMON, hurry
+from engine.states import fingerprint
+from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.controls.midi_map import Learnt, MidiMap
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import Settings
+from perceivers_live.folders import data_folder, midi_map_path
+from perceivers_live.midi.connections import Connections
+from perceivers_live.recording.recorder import Recorder, recover
+from perceivers_live.session.saved_states import Memories
+from perceivers_live.session.session import Session, Triggers
+
+log = logging.getLogger(__name__)
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last on Windows, when its console is closed
+
+
+def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
+    """Performs until a signal says stop. ``engine`` should compute in a process of its own. Raises ``PortError``, ``OscError``,
+    ``LinkError``.
+    """
+    controls = Controls(settings.controls)
+    hurry(DAEMON)
+    with ExitStack() as closing:
+        closing.callback(engine.runtime.close)
+        recorder = _recorder(settings, closing)
+        connections = Connections(
+            settings.midi,
+            lambda now, message: session.hear(now, message),
+            lost=lambda: session.input_lost(time.perf_counter()),
+            back=lambda: session.output_back(),
+        )
+        session = Session(
+            engine,
+            settings,
+            controls,
+            connections.send,
+            beats=_link(settings, closing),
+            midi_map=lambda commands, learnt: _map(controls, commands, learnt),
+            memories=Memories(data_folder() / "states", engine.config, fingerprint(checkpoint)),
+            on_human=recorder.human if recorder else lambda _: None,
+            on_machine=recorder.machine if recorder else lambda _: None,
+            on_state=lambda state: log.info("%s", state.value),
+            on_listening=lambda: log.info("listening; %s", _what_next(connections)),
+        )
+        for number in STOP_SIGNALS:
+            if hasattr(signal, number):
+                signal.signal(getattr(signal, number), lambda *_: session.stop())
+        gc.collect()
+        gc.freeze()  # a full collection would look through all there is by now, and hold up every thread for tens of milliseconds
+        with connections:
+            session.run()
+        log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in session.stats().items()))
+    if connections.stuck:
+        logging.shutdown()
+        os._exit(0)  # everything is closed and saved but for a driver that does not return
+
+
+def _what_next(connections: Connections) -> str:
+    return "play, and pause to hear the answer" if all(connections.names) else "the ports are waited for"
+
+
+def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
+    """Records the session, after making files of what killed sessions left."""
+    if not settings.recording.record:
+        return None
+    folder = Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
+    for path in recover(folder):
+        log.info("an earlier session is now %s", path)
+    recorder = Recorder(folder)
+
+    def close() -> None:
+        path = recorder.close()
+        if path is not None:
+            log.info("recorded as %s", path)
+
+    closing.callback(close)
+    return recorder
+
+
+def _link(settings: Settings, closing: ExitStack) -> Beats | None:
+    if settings.clock.source != "link":
+        return None
+    from perceivers_live.clock.link import LinkClock
+
+    link = LinkClock()
+    closing.callback(link.close)
+    return link
+
+
+def _map(controls: Controls, commands: Triggers, learnt: Learnt) -> MidiMap:
+    made = MidiMap(controls, commands, midi_map_path(), on_learnt=learnt)
+    if made.error:
+        log.warning("%s", made.error)
+    return made

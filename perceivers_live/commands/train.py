@@ -1,0 +1,137 @@
+"""The commands of the trainer: ``train``, ``evaluate``, ``export``. What they need is imported when they run."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perceivers_live.commands.options import OUTPUT
+
+DATA = "DATA is a folder or an archive of MIDI files, or the word `maestro`: the dataset, fetched from its publisher."
+CACHE = click.option(
+    "--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Downloads and packed data."
+)
+
+
+@click.command(epilog=DATA)
+@click.argument("data")
+@click.option("--preset", type=click.Choice(["tiny", "small", "base", "large"]), default="small", show_default=True)
+@click.option("--model", "model", multiple=True, metavar="NAME=VALUE", help="Change the preset: layers=12, say.")
+@click.option("--segmentation", multiple=True, metavar="NAME=VALUE", help="Change the examples: draw=traditional, say.")
+@click.option("--pedal", type=click.Choice(["events", "extend"]), default="events", show_default=True, help="Sustain's coding.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/small"), show_default=True, help="Folder of the run.")
+@CACHE
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint that a new run begins from; layers may be added.")
+@click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Optimizer steps in all.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Examples a step, over all processes.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Parts of a process's share.")
+@click.option("--learning-rate", type=click.FloatRange(0, 1), default=3e-3, show_default=True)
+@click.option("--warmup", type=click.IntRange(0), default=50, show_default=True, help="Steps up to the full learning rate.")
+@click.option(
+    "--cooldown", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share of the steps that cool down."
+)
+@click.option("--ema", type=click.FloatRange(0, 0.9999), default=0.0, show_default=True, help="Decay of averaged weights.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--compile/--no-compile", default=False, show_default=True, help="Compile with torch.compile.")
+@click.option("--parallel", type=click.Choice(["ddp", "fsdp"]), default="ddp", show_default=True, help="Under torchrun.")
+@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make examples.")
+@click.option("--validate-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between validations.")
+@click.option("--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps that a kill loses at most.")
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Validations in vain that end it; 0: none.",
+)
+@click.option("--samples/--no-samples", default=True, show_default=True, help="Write what it plays at every validation.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def train(
+    data: str,
+    preset: str,
+    model: tuple[str, ...],
+    segmentation: tuple[str, ...],
+    pedal: str,
+    out: Path,
+    cache: Path,
+    init: Path | None,
+    device: str,
+    **options: Any,
+) -> None:
+    """Train a model; a run's folder that exists is resumed. Several GPUs or machines: start it with torchrun."""
+    import threading
+
+    from trainer.parallel import world
+    from trainer.run import resumed
+    from trainer.segmentation import Segmentation
+    from trainer.settings import Training, changed, model_config
+    from trainer.train import train as run
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    config, how = resumed(out)
+    config = config or model_config(preset, model)
+    how = changed(how or Segmentation.for_model(config), segmentation)
+    with world(device) as here:
+        corpus = here.first_then_others(lambda: _corpus(data, cache, pedal))
+        run(corpus, out, Training(preset=preset, segmentation=how, **options), stop, config=config, init=init, here=here)
+
+
+@click.command(epilog=DATA)
+@click.argument("data")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@CACHE
+@click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
+@click.option("--quick", is_flag=True, help="Likelihoods only: no cut states, no clips, no search for copies.")
+@click.option("--clips", type=click.IntRange(3), default=40, show_default=True, help="Continuations to compare.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "json_file", type=OUTPUT, help="Also write the figures here.")
+def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | None, **options: Any) -> None:
+    """How well a checkpoint knows held-out music, and how like music it plays."""
+    from engine.checkpoint import bundled
+    from trainer.evaluate import report
+
+    folder = checkpoint or bundled()
+    report(_corpus(data, cache, _pedal(folder)), folder, json_file=json_file, **options)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--data", default="", help="What it was trained on, for the model card.")
+@click.option("--licence", default="", help="The terms of the weights, for the model card.")
+@click.option("--figures", multiple=True, type=click.Path(path_type=Path), help="A file of `evaluate --json`, for the card.")
+@click.option("--int8", "int8_data", metavar="DATA", help="Try int8 on DATA's validation pieces.")
+@CACHE
+def export(
+    run: Path, folder: Path, data: str, licence: str, figures: tuple[Path, ...], int8_data: str | None, cache: Path
+) -> None:
+    """Turn a run's checkpoint into a bundle that the daemon plays, with its model card."""
+    from trainer.export import export as write
+
+    write(run, folder, data=data, licence=licence, figures=figures)
+    if int8_data is not None:
+        from trainer.int8 import add_int8
+
+        click.echo(add_int8(folder, _corpus(int8_data, cache, _pedal(folder))))
+    click.echo(f"{folder}: {sum(f.stat().st_size for f in folder.iterdir()) / 1e6:.1f} MB")
+
+
+def _pedal(checkpoint: Path) -> str:
+    """How the sustain was coded in what a checkpoint learned from."""
+    from engine.checkpoint import read_config
+
+    return str(read_config(checkpoint)[1].get("pedal", "events"))
+
+
+def _corpus(data: str, cache: Path, pedal: str) -> Any:
+    from trainer.data import Corpus, prepare
+    from trainer.fetch import resolve
+
+    return Corpus(prepare(resolve(data, cache), cache, pedal=pedal))

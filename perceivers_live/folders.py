@@ -1,0 +1,33 @@
+"""Where this user's files are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from perceivers_live.controls.midi_map_file import FILE_NAME
+
+
+def data_folder() -> Path:
+    """The user's folder for what this program keeps: recordings are in ``sessions`` below it.
+
+    ``~/.local/share/perceivers-live`` (or below ``$XDG_DATA_HOME``), ``~/Library/Application Support/perceivers-live`` on
+    macOS, ``%LOCALAPPDATA%\\perceivers-live`` on Windows.
+    """
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home() raises for users without one)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        given = Path(os.environ.get("XDG_DATA_HOME", ""))
+        base = given if given.is_absolute() else home / ".local" / "share"
+    return base / "perceivers-live"
+
+
+def midi_map_path() -> Path:
+    """Where the user's bindings are kept: in the configuration folder."""
+    return Path(click.get_app_dir("perceivers-live"), FILE_NAME)

@@ -1,0 +1,264 @@
+"""MIDI ports: found by a part of their name, opened, or made (virtual). Input is stamped in the driver's callback.
+
+python-rtmidi is imported only when a port is asked for, so that everything else works on a machine without a MIDI system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+from engine.errors import UserError
+from engine.realtime import DRIVER, hurry
+from perceivers_live.midi.jack_watch import JackWatch, Refused, silence_libraries
+
+log = logging.getLogger(__name__)
+NAME = "perceivers-live"
+SETTLE = 0.05  # seconds; without a message for so long an input is quiet
+Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
+
+
+class PortError(UserError):
+    """A port that cannot be had; the message is one line for the user, ``what`` is wrong and what to do (``advice``)."""
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}: {advice}" if advice else what)
+        self.what, self.advice = what, advice
+
+
+class NoSuchPort(PortError):
+    """No port has that name now."""
+
+
+class Hopeless(PortError):
+    """Waiting will not mend it: more than one port has that name, or such ports do not exist here, or no MIDI at all."""
+
+
+def _system() -> tuple[Any, int]:
+    """The rtmidi module and the first MIDI system of this machine that answers. Raises ``PortError`` if none does."""
+    try:
+        import rtmidi
+    except ImportError as error:
+        raise Hopeless(f"no MIDI system ({error})", _advice()) from error
+    os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
+    if not log.isEnabledFor(logging.DEBUG):
+        silence_libraries()
+    for api in rtmidi.get_compiled_api():
+        if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
+            continue
+        try:
+            probe = rtmidi.MidiIn(api, NAME)
+            ports = probe.get_ports()
+            probe.delete()
+        except Exception:  # rtmidi raises its own kinds; this system does not run here
+            continue
+        if api == rtmidi.API_UNIX_JACK and not ports and not _jack_runs(rtmidi):
+            continue
+        return rtmidi, api
+    tried = "neither ALSA nor JACK answers" if sys.platform == "linux" else "none answers"
+    raise PortError(f"no MIDI system ({tried})", _advice())
+
+
+def system_name() -> str:
+    """What the MIDI system is called. Raises ``PortError`` without one."""
+    rtmidi, api = _system()
+    return str(rtmidi.get_api_display_name(api))
+
+
+def _jack_runs(rtmidi: Any) -> bool:
+    """Whether a JACK server answers: a virtual port made on it can be seen from outside."""
+    mine = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{NAME}-probe")
+    other = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{NAME}-look")
+    try:
+        mine.open_virtual_port("probe")
+        return bool(other.get_ports())
+    except Exception:
+        return False
+    finally:
+        mine.delete()
+        other.delete()
+
+
+def _advice() -> str:
+    if sys.platform == "linux":
+        packages = "libasound2 libjack-jackd2-0 jackd2"
+        return f"start JACK, or load ALSA's sequencer (modprobe snd-seq); what is missing: sudo apt-get install -y {packages}"
+    return "install loopMIDI, or Windows MIDI Services" if sys.platform == "win32" else ""
+
+
+def list_ports() -> tuple[list[str], list[str]]:
+    """Names of the inputs and outputs on this machine, other than ours. Raises ``PortError`` without a MIDI system."""
+    probe = Probe()
+    try:
+        inputs, outputs = ([name for name in names if not name.startswith(NAME)] for names in probe.names())
+        return inputs, outputs
+    finally:
+        probe.close()
+
+
+class Probe:
+    """Looks at the ports of this machine. Raises ``PortError`` without a MIDI system."""
+
+    def __init__(self) -> None:
+        self.system = rtmidi, api = _system()
+        self._in, self._out = rtmidi.MidiIn(api, f"{NAME}-look"), rtmidi.MidiOut(api, f"{NAME}-look")
+        self._watch: JackWatch | None = None
+        if api == rtmidi.API_UNIX_JACK:
+            try:
+                self._watch = JackWatch(f"{NAME}-watch")
+            except Refused as error:  # without it nobody would notice that the server has died
+                self.close()
+                raise PortError(str(error)) from error
+            except OSError:
+                pass  # the library is rtmidi's own
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Of the inputs and the outputs. Raises ``PortError`` if they change meanwhile."""
+        try:
+            return _names(self._in), _names(self._out)
+        except Exception as error:  # rtmidi counts them and then asks for each
+            raise PortError(f"the ports cannot be listed ({error})") from error
+
+    def gone(self) -> set[str]:
+        """The names of ports that have gone since the last call, though they may be back. Only JACK tells."""
+        return self._watch.gone() if self._watch is not None else set()
+
+    def alive(self) -> bool:
+        """Whether the MIDI system still runs. Only JACK can die under us."""
+        return self._watch is None or not self._watch.dead
+
+    def close(self) -> None:
+        self._in.delete()
+        self._out.delete()
+        if self._watch is not None:
+            self._watch.close()
+
+
+def _names(port: Any) -> list[str]:
+    """Of all ports there are for a client of rtmidi's. On Windows it puts their numbers after the names, which change as ports
+    come and go.
+    """
+    names = [name or "" for name in port.get_ports()]
+    return [re.sub(r" \d+$", "", name) for name in names] if sys.platform == "win32" else names
+
+
+def find(names: Sequence[str], wanted: str, kind: str) -> int:
+    """Index of the one name that contains ``wanted``, whatever the case; an exact name wins. Where ports share a name, ``#2``
+    after it is the second of them. Raises ``PortError``.
+    """
+    matching = _matching(names, wanted)
+    if not matching and (numbered := re.fullmatch(r"(.+)#([1-9]\d*)", wanted)):
+        alike = _matching(names, numbered[1])
+        if len({names[i] for i in alike}) == 1 and int(numbered[2]) <= len(alike):
+            return alike[int(numbered[2]) - 1]
+    if len(matching) == 1:
+        return matching[0]
+    there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
+    problem = "matches several" if matching else "matches none"
+    raise (Hopeless if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
+
+
+def _matching(names: Sequence[str], wanted: str) -> list[int]:
+    exact = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
+    return exact or [i for i, name in enumerate(names) if wanted.lower() in name.lower()]
+
+
+class _Port:
+    """``probe`` looks first: every port is a client of the MIDI system, and a JACK server may choke on many that come and go."""
+
+    def __init__(self, kind: str, wanted: str, probe: Probe | None = None) -> None:
+        flag = kind.removesuffix("put")
+        self._wanted, self._lock, self._closed = wanted, threading.Lock(), False
+        self._alike = 1  # ports of this name
+        self.address = wanted  # by which it can be found again
+        if wanted and probe is not None:
+            find(probe.names()[kind == "output"], wanted, kind)
+        rtmidi, api = probe.system if probe is not None else _system()
+        self.port: Any = (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}")
+        try:
+            if wanted:
+                names = _names(self.port)
+                index = find(names, wanted, kind)
+                self.name = names[index]
+                self._alike = names.count(self.name)
+                self.address = self.name if self._alike == 1 else wanted
+                self.port.open_port(index, "midi")
+            elif sys.platform == "win32":
+                raise Hopeless(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
+            else:
+                self.name = f"{NAME} (virtual)"
+                self.port.open_virtual_port("midi" if api == rtmidi.API_UNIX_JACK else NAME)
+        except PortError:
+            self.port.delete()
+            raise
+        except Exception as error:
+            self.port.delete()
+            raise PortError(f"{kind} port {wanted or 'virtual'!r} cannot be opened ({error})") from error
+
+    def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool:
+        """Whether what this is connected to, or a port of the same name, is not among the names of the ports that there are now,
+        or has been ``gone`` meanwhile. Virtual ports stay.
+        """
+        alike, self._alike = self._alike, max(self._alike, names.count(self.name))
+        return self._wanted != "" and (names.count(self.name) < alike or self.name in gone)
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.port.close_port()
+                self.port.delete()
+
+
+class InputPort(_Port):
+    """Listens to a port (``wanted``: part of its name; empty: a virtual one). ``heard`` runs in the driver's thread."""
+
+    def __init__(self, wanted: str, heard: Heard, probe: Probe | None = None) -> None:
+        super().__init__("input", wanted, probe)
+        self._closing, self._quiet = False, threading.Event()
+        hurried = False
+
+        def callback(event: tuple[Sequence[int], float], _: object) -> None:
+            nonlocal hurried
+            if self._closing:
+                self._end()
+                return
+            heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+            if not hurried:
+                hurried = True
+                hurry(DRIVER)
+
+        self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default
+        self.port.set_callback(callback)
+
+    def _end(self) -> None:
+        self.port.cancel_callback()
+        self._quiet.set()
+
+    def close(self) -> None:
+        """python-rtmidi frees the callback even under a message that is on its way to it, and crashes later. So whoever plays on
+        ends it in the driver's own thread, between two messages; only where it is quiet it is done from here.
+        """
+        self._closing = True
+        self._quiet.wait(SETTLE)
+        super().close()
+
+
+class OutputPort(_Port):
+    """Sends to a port (``wanted``: part of its name; empty: a virtual one)."""
+
+    def __init__(self, wanted: str, probe: Probe | None = None) -> None:
+        super().__init__("output", wanted, probe)
+
+    def send(self, message: Sequence[int]) -> None:
+        """One raw message. Raises ``PortError`` once closed, and what the driver raises."""
+        with self._lock:
+            if self._closed:
+                raise PortError("the output port is closed")
+            self.port.send_message(message)

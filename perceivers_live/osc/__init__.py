@@ -1,0 +1,1 @@
+"""OSC and OSCQuery servers, and layouts for their clients."""

@@ -1,0 +1,123 @@
+"""Ready layouts for Open Stage Control and TouchOSC, generated from the registry of controls.
+
+    python -m perceivers_live.osc.layouts layouts/
+
+writes `open-stage-control.json` and `touchosc.tosc`. Every number has a fader, every choice and switch its buttons, every
+command a button. The surface follows what changes elsewhere: it subscribes, the one of Open Stage Control by itself, and again
+every few seconds, so that either program may be started first; the one of TouchOSC when `connect` is pressed.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perceivers_live.controls.registry import COMMANDS, CONTROLS, Control
+from perceivers_live.osc.layout_touchosc import COLUMNS, LONGEST, touchosc
+from perceivers_live.osc.server import PREFIX
+
+_VERSION = "1.29.2"  # of Open Stage Control, which converts the layouts of older ones
+_REFRESH = 5000  # ms
+Widget = dict[str, Any]
+
+
+def open_stage_control(controls: Mapping[str, Control], commands: Iterable[str]) -> str:
+    """A session file of Open Stage Control. It sends to the targets that the program was started with (`--send`)."""
+    numbers = [control for control in controls.values() if control.kind in ("float", "int")]
+    choices = [_choice(control) for control in controls.values() if control.kind == "choice"]
+    switches = [_switch(control) for control in controls.values() if control.kind == "switch"]
+    state = {"type": "text", "id": "state", "address": f"{PREFIX}state", "expand": True}
+    error = {"type": "text", "id": "error", "address": f"{PREFIX}error", "height": 30}
+    rows = -(-len(numbers) // COLUMNS)
+    faders = {"layout": "grid", "gridTemplate": f"repeat({rows}, 1fr) / repeat({COLUMNS}, 1fr)", "expand": True}
+    root = {
+        "type": "root",
+        "id": "root",
+        "comments": "Generated from the registry of controls: python -m perceivers_live.osc.layouts",
+        "layout": "vertical",
+        "onCreate": _subscription(controls),
+        "widgets": [
+            _panel("commands", [state, *map(_command, commands)], layout="horizontal", height=60),
+            _panel("switches", [*choices, *switches], layout="horizontal", height=70),
+            _panel("numbers", [_number(control) for control in numbers], **faders),
+            error,
+        ],
+    }
+    session = {"createdWith": "Open Stage Control", "version": _VERSION, "type": "session", "content": root}
+    return json.dumps(session, indent=1) + "\n"
+
+
+def _subscription(controls: Mapping[str, Control]) -> str:
+    """The script that asks for every value, for changes, and for all of it again from time to time."""
+    addresses = json.dumps([PREFIX + name for name in ("subscribe", *controls)])
+    return f"function ask() {{ {addresses}.forEach(address => send(address)) }}\nask()\nsetInterval('ask', ask, {_REFRESH})"
+
+
+def _panel(name: str, widgets: list[Widget], **properties: Any) -> Widget:
+    bare = {"scroll": False, "innerPadding": False, "alphaStroke": 0}
+    return {"type": "panel", "id": name, **bare, **properties, "widgets": widgets}
+
+
+def _number(control: Control) -> Widget:
+    whole = control.kind == "int"
+    common = {"id": control.name, "address": PREFIX + control.name, "default": control.default}  # the same id: clones
+    common |= {"typeTags": "i", "decimals": 0} if whole else {"typeTags": "f", "decimals": 3}
+    fader = {"type": "fader", **common, "range": {"min": control.low, "max": control.high}, "design": "compact", "expand": True}
+    if control.low < 0 < control.high:
+        fader["origin"] = 0
+    field = {"type": "input", **common, "numeric": True, "unit": control.unit, "height": 30}
+    name = {"type": "text", "id": f"{control.name}_name", "default": control.name, "height": 20}
+    widgets: list[Widget] = (
+        [name, fader, field] if control.high - control.low <= LONGEST else [name, field]
+    )  # typed, for want of a fader
+    return _panel(f"{control.name}_strip", widgets, layout="vertical", comments=control.help)
+
+
+def _choice(control: Control) -> Widget:
+    values = {"values": list(control.choices), "layout": "horizontal", "expand": len(control.choices)}
+    return {"type": "switch", "id": control.name, "address": PREFIX + control.name, "default": control.default, **values}
+
+
+def _switch(control: Control) -> Widget:
+    state = {"mode": "toggle", "on": 1, "off": 0, "typeTags": "i", "default": int(bool(control.default)), "expand": True}
+    return {"type": "button", "id": control.name, "label": control.name, "address": PREFIX + control.name, **state}
+
+
+def _command(name: str) -> Widget:
+    return {"type": "button", "id": name, "label": name, "address": PREFIX + name, "mode": "momentary", "expand": True}
+
+
+def layouts() -> dict[str, bytes]:
+    """The content of every layout file, by name. That of a compressed one is compared with `same`: zlibs differ."""
+    return {
+        "open-stage-control.json": open_stage_control(CONTROLS, COMMANDS).encode(),
+        "touchosc.tosc": zlib.compress(touchosc(CONTROLS, COMMANDS), 9),
+    }
+
+
+def same(name: str, content: bytes, other: bytes) -> bool:
+    """Whether two contents of a layout file say the same."""
+    if name.endswith(".tosc"):
+        content, other = zlib.decompress(content), zlib.decompress(other)
+    return content == other
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def main(folder: Path) -> None:
+    """Writes the layouts for control surfaces into FOLDER."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in layouts().items():
+        path = folder / name
+        if not (path.exists() and same(name, path.read_bytes(), content)):
+            path.write_bytes(content)
+        click.echo(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The controls and commands as an OSCQuery tree of JSON objects, after the proposal of Vidvox
+(https://github.com/Vidvox/OSCQueryProposal).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from perceivers_live.controls.registry import CONTROLS, Control, Value
+from perceivers_live.osc.server import PREFIX
+
+READABLE, WRITABLE = 1, 2  # the bits of ACCESS
+
+Node = dict[str, Any]
+OPTIONAL = ("ACCESS", "VALUE", "RANGE", "DESCRIPTION", "UNIT", "CLIPMODE")
+_ATTRIBUTES = frozenset({"FULL_PATH", "CONTENTS", "TYPE", *OPTIONAL})
+_NOT_HERE = frozenset({"TAGS", "EXTENDED_TYPE", "CRITICAL", "OVERLOADS", "HTML"})  # the proposal's other ones
+_TYPES = {"float": "f", "int": "i", "choice": "s", "switch": "T"}
+_ARGUMENTS = {"float": "f", "int": "i", "bool": "T"}  # annotation -> type tag; whatever else a command takes is a text
+_UNITS = {"ms": "time.ms", "MIDI note": "time.midinote"}  # those of ours that the proposal lists
+
+
+def tree(values: Mapping[str, Value], commands: Mapping[str, Callable[..., object]]) -> Node:
+    """The root node of the OSC address space: every control with its value, and every command."""
+    contents = {name: _control(CONTROLS[name], value) for name, value in values.items()}
+    contents |= {name: _command(name, command) for name, command in commands.items()}
+    base = PREFIX.strip("/")
+    ours = {"DESCRIPTION": "perceivers-live", "FULL_PATH": f"/{base}", "ACCESS": 0, "CONTENTS": contents}
+    return {"DESCRIPTION": "root", "FULL_PATH": "/", "ACCESS": 0, "CONTENTS": {base: ours}}
+
+
+def node_at(root: Node, path: str) -> Node | None:
+    """The node at an OSC address, None if there is none."""
+    node: Node | None = root
+    for name in filter(None, path.split("/")):
+        node = node.get("CONTENTS", {}).get(name) if node is not None else None
+    return node
+
+
+def answer(node: Node, attributes: list[str]) -> tuple[HTTPStatus, Node]:
+    """What a request for a node is answered with: all of it, or the attributes asked for."""
+    for attribute in attributes:
+        if attribute not in _ATTRIBUTES:
+            return HTTPStatus.NO_CONTENT if attribute in _NOT_HERE else HTTPStatus.BAD_REQUEST, {}
+        if attribute == "VALUE" and not node["ACCESS"] & READABLE:
+            return HTTPStatus.NO_CONTENT, {}
+    return HTTPStatus.OK, {name: node[name] for name in attributes if name in node} if attributes else node
+
+
+def _control(control: Control, value: Value) -> Node:
+    node: Node = {
+        "DESCRIPTION": control.help,
+        "FULL_PATH": PREFIX + control.name,
+        "ACCESS": READABLE | WRITABLE,
+        "TYPE": _TYPES[control.kind],
+        "VALUE": [value],
+    }
+    if control.kind == "choice":
+        node["RANGE"] = [{"VALS": list(control.choices)}]
+    elif control.kind != "switch":
+        node["RANGE"] = [{"MIN": control.low, "MAX": control.high}]
+        node["CLIPMODE"] = ["both"]
+    if control.unit in _UNITS:
+        node["UNIT"] = [_UNITS[control.unit]]
+    return node
+
+
+def _command(name: str, command: Callable[..., object]) -> Node:
+    node: Node = {"FULL_PATH": PREFIX + name, "ACCESS": WRITABLE, "TYPE": _arguments(command) or "I"}
+    about = inspect.getdoc(command)
+    return {"DESCRIPTION": about.partition("\n")[0], **node} if about else node
+
+
+def _arguments(command: Callable[..., object]) -> str:
+    """The type tags of what a command cannot do without."""
+    try:
+        parameters = inspect.signature(command).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    needed = [one for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    return "".join(_ARGUMENTS.get(getattr(one.annotation, "__name__", str(one.annotation)), "s") for one in needed)

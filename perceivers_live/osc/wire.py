@@ -1,0 +1,140 @@
+"""OSC on the wire: a socket that never blocks, who is heard at it, packets out, and strict reading of what comes in."""
+
+import contextlib
+import functools
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pythonosc.osc_message import OscMessage
+from pythonosc.osc_message_builder import OscMessageBuilder
+
+from engine.errors import UserError
+from perceivers_live.controls.registry import Value, printable, shown
+
+MAX_DATAGRAM = 4096  # bytes; the longest useful message is a tenth of it
+_MAX_DEPTH, _MAX_MESSAGES = 8, 256  # in one bundle
+_RECEIVE_BUFFER = 4 << 20
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Address = tuple[Any, ...]  # as the socket gives it: (host, port) or (host, port, flow, scope)
+
+
+class OscError(UserError):
+    """OSC cannot be served; the message is one line."""
+
+
+def listen(host: str, port: int, allow: str = "") -> tuple[socket.socket, Callable[[str], bool]]:
+    """A bound socket that never blocks, with as large a receive buffer as the system grants; and who is heard at it (see
+    `doorkeeper`). Raises OscError.
+    """
+    try:
+        if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
+            raise OSError("no such address")
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
+        is_welcome = doorkeeper(str(address[0]), allow)
+        server = socket.socket(family, kind, protocol)
+        try:
+            for size in (_RECEIVE_BUFFER, _RECEIVE_BUFFER // 8):  # macOS refuses what Linux merely limits
+                with contextlib.suppress(OSError):
+                    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+                    break
+            server.setblocking(False)
+            server.bind(address)
+        except BaseException:
+            server.close()
+            raise
+        return server, is_welcome
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OscError(f"OSC cannot listen on {printable(host)}:{port} ({reason}): choose another [osc] port or host") from None
+
+
+def doorkeeper(host: str, allow: str) -> Callable[[str], bool]:
+    """Who may speak to a server at the IP address `host`: loopback always, and, unless that is loopback itself, the addresses and
+    networks in `allow`, separated by commas.
+
+    Raises:
+        OscError: one of them is none; or `host` opens the door and nobody is allowed in.
+    """
+    try:
+        networks = [ipaddress.ip_network(text.strip(), strict=False) for text in allow.split(",") if text.strip()]
+    except ValueError as error:
+        raise OscError(f"[osc] allow: {printable(error)}; allowed are addresses and networks such as 192.168.1.0/24") from None
+    if is_loopback(host):
+        networks = []
+    elif not networks:
+        raise OscError(f"OSC on {host} is beyond loopback: [osc] allow must say who may steer, such as 192.168.1.0/24")
+
+    @functools.lru_cache(maxsize=256)
+    def is_welcome(sender: str) -> bool:
+        address = _address(sender)
+        return address.is_loopback or any(address in network for network in networks)
+
+    return is_welcome
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an IP address is this machine's own loopback."""
+    return _address(host).is_loopback
+
+
+def _address(host: str) -> IpAddress:
+    """An IP address without its scope; IPv4 as such, also where an IPv6 socket heard it."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def packet_of(address: str, values: Iterable[Value]) -> bytes:
+    """One message's packet: switches as 0 or 1, texts on one line. Raises python-osc's ``BuildError`` and ``ValueError``."""
+    builder = OscMessageBuilder(address)
+    for value in values:
+        plain = int(value) if isinstance(value, bool) else printable(value) if isinstance(value, str) else value
+        builder.add_arg(plain)
+    return builder.build().dgram
+
+
+def messages_of(datagram: bytes) -> list[OscMessage]:
+    """The messages of a packet, bundles opened, in order.
+
+    python-osc reads single messages only: its bundle reader never returns from a negative size, recurses as deep as it is told,
+    and logs every oddity to the root logger.
+
+    Raises:
+        ParseError, ValueError, ArithmeticError: malformed, in one way or another; or larger than any sensible packet.
+    """
+    if len(datagram) > MAX_DATAGRAM:
+        raise ValueError(f"longer than {MAX_DATAGRAM} bytes")
+    messages: list[OscMessage] = []
+    waiting = [(datagram, 0)]
+    while waiting:
+        packet, depth = waiting.pop()
+        if packet.startswith(b"#bundle\0") and depth < _MAX_DEPTH:
+            waiting.extend((element, depth + 1) for element in reversed(_elements(packet)))
+        elif packet.startswith(b"/"):
+            tags_at = (packet.find(b"\0") // 4 + 1) * 4
+            tags = packet[tags_at : packet.find(b"\0", tags_at)]
+            if tags.translate(None, b",ihfdsbrmtTFNI[]"):
+                raise ValueError(f"type tags {shown(tags)}")
+            known = tags.replace(b"I", b"N")  # an impulse carries as little as nil, which python-osc knows
+            messages.append(OscMessage(packet[:tags_at] + known + packet[tags_at + len(tags) :]))
+        else:
+            raise ValueError(f"found {shown(packet[:16])} where a message or a bundle begins")
+        if len(messages) + len(waiting) > _MAX_MESSAGES:
+            raise ValueError(f"more than {_MAX_MESSAGES} messages")
+    return messages
+
+
+def _elements(bundle: bytes) -> list[bytes]:
+    if len(bundle) < 16:  # "#bundle", its NUL, the time tag
+        raise ValueError("a bundle without a time tag")
+    elements, at = [], 16
+    while at < len(bundle):
+        size = int.from_bytes(bundle[at : at + 4], "big", signed=True)
+        if size <= 0 or at + 4 + size > len(bundle):
+            raise ValueError(f"a bundle element of {size} bytes")
+        elements.append(bundle[at + 4 : at + 4 + size])
+        at += 4 + size
+    return elements

@@ -1,0 +1,1 @@
+"""The plan, sounded on time; every note-on gets its note-off."""

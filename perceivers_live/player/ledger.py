@@ -1,0 +1,221 @@
+"""The ledger of what sounds, by our doing and under the human's hands, and the only way to the output port."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
+from perceivers_live.controls.registry import Snapshot as Values
+
+log = logging.getLogger(__name__)
+Send = Callable[[Sequence[int]], None]
+
+
+class Voicing(NamedTuple):
+    """How our notes leave: moved by so many semitones, and louder (positive) or softer by a curve, -1..1."""
+
+    transpose: int = 0
+    loudness: float = 0.0
+
+    @classmethod
+    def of(cls, controls: Values) -> Voicing:
+        """As the controls stand."""
+        return cls(int(controls["transpose"]), float(controls["loudness"]))
+
+    def pitch(self, pitch: int) -> int:
+        """What it sounds as; what would leave the range of MIDI stays at its end."""
+        return min(max(pitch + self.transpose, 0), PITCHES - 1)
+
+    def velocity(self, velocity: int) -> int:
+        """``velocity`` 1..127 bent upwards or downwards; the ends stay where they are."""
+        return min(max(round(127 * float((velocity / 127) ** 2.0**-self.loudness)), 1), 127)
+
+
+class Ledger:
+    """Sends actions and keeps account of them: every note-on gets exactly one note-off.
+
+    All methods may be called from any thread. ``send`` takes one raw MIDI message; what it raises is passed on by ``play``, after
+    the account is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``. Actions are in
+    the model's pitches, messages in those that ``voicing`` makes of them.
+    """
+
+    def __init__(self, send: Send, *, channel: int = 0, voicing: Callable[[], Voicing] = Voicing) -> None:
+        self._send, self._channel, self._voicing = send, channel, voicing
+        self._lock = threading.RLock()
+        self._notes: dict[int, int] = {}  # pitches that sound by our doing -> as what they were sent
+        self._left: dict[int, tuple[int, int]] = {}  # pitches that ever did -> as what, and how loud, the last time
+        self._pedal = False
+        self._keys: set[int] = set()  # that the human holds
+        self.humans_pedal = False
+        self._thru: set[tuple[int, int]] = set()  # (channel, pitch) of the human's notes, passed through
+        self._thru_pedals: set[int] = set()  # channels on which the human's pedal was passed through, and is down
+
+    @property
+    def notes(self) -> frozenset[int]:
+        """Pitches that sound by our doing."""
+        with self._lock:
+            return frozenset(self._notes)
+
+    @property
+    def pedal(self) -> bool:
+        return self._pedal
+
+    @property
+    def humans_keys(self) -> frozenset[int]:
+        """Keys that the human holds."""
+        with self._lock:
+            return frozenset(self._keys)
+
+    @property
+    def barred(self) -> frozenset[int]:
+        """Pitches that would strike a key which the human holds, or one that sounds as another pitch of ours."""
+        with self._lock:
+            shift = self._voicing().transpose
+            taken = self._keys | {key for channel, key in self._thru if channel == self._channel}
+            taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
+            return frozenset(key - shift for key in taken if 0 <= key - shift < PITCHES)
+
+    def human(self, one: Timed) -> list[Timed]:
+        """Takes note of an action of the human's; if we hold that key, in the music or by what it sounds as, it is given up.
+        Returns the releases sent.
+        """
+        with self._lock:
+            ours: list[int] = []
+            if one.action < NOTE_OFF:
+                self._keys.add(one.action)
+                ours = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
+            elif one.action < NOTE_OFF + PITCHES:
+                self._keys.discard(one.action - NOTE_OFF)
+            else:
+                self.humans_pedal = one.action == SUSTAIN_DOWN
+                ours = [SUSTAIN_UP] if self._pedal and not self.humans_pedal else []  # one pedal: it comes up for both
+            return [Timed(one.time, action) for action in ours if self._try(self.play, action)]
+
+    def play(self, action: int, velocity: int = 0) -> bool:
+        """Sends one action unless it would break the account (a note-on for a sounding note or a key that the human holds, a
+        note-off for a silent one) or lift the human's pedal; returns whether it did.
+        """
+        with self._lock:
+            if action < NOTE_OFF:
+                voicing = self._voicing()
+                sent = voicing.pitch(action)
+                sounds = action in self._notes or sent in self._notes.values()  # as another, if the transposition has changed
+                if sounds or not self._keys.isdisjoint((action, sent)) or (self._channel, sent) in self._thru:
+                    return False
+                self._notes[action] = sent  # before it is sent: if sending fails half-way it is closed, at worst once too often
+                self._left[action] = sent, voicing.velocity(velocity)
+                self._send(message_of(*self._left[action], self._channel))
+            elif action < NOTE_OFF + PITCHES:
+                pitch = action - NOTE_OFF
+                if pitch not in self._notes:
+                    return False
+                if (self._channel, self._notes[pitch]) not in self._thru:  # a key the human holds is not ours to cut
+                    self._send(message_of(NOTE_OFF + self._notes[pitch], 0, self._channel))
+                del self._notes[pitch]
+            elif action == SUSTAIN_DOWN:
+                self._pedal = True
+                self._send(message_of(action, 0, self._channel))
+            elif action == SUSTAIN_UP and not self.humans_pedal:
+                self._lift()
+            else:
+                return False
+            return True
+
+    def as_sent(self, one: Timed) -> Timed:
+        """An action that was just played, or closed, as it left."""
+        with self._lock:
+            if one.action < NOTE_OFF and one.action in self._left:
+                pitch, velocity = self._left[one.action]
+                return one._replace(action=pitch, velocity=velocity)
+            if NOTE_OFF <= one.action < NOTE_OFF + PITCHES and one.action - NOTE_OFF in self._left:
+                return one._replace(action=NOTE_OFF + self._left[one.action - NOTE_OFF][0])
+            return one
+
+    def _lift(self) -> None:
+        if self._channel not in self._thru_pedals:  # that one is not ours to lift
+            self._send(message_of(SUSTAIN_UP, 0, self._channel))
+        self._pedal = False
+
+    def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
+        """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on."""
+        with self._lock:
+            kind, channel = message[0] & 0xF0, message[0] & 0x0F
+            key = (channel, message[1])
+            strike, release = kind == 0x90 and message[2] > 0, kind in (0x80, 0x90)
+            pedal = kind == 0xB0 and message[1] == SUSTAIN
+            lift = pedal and message[2] < 64
+            release = release and not strike
+            ends = (release and key in self._thru) or (lift and channel in self._thru_pedals)
+            if releases_only and not ends:
+                return
+            ours = channel == self._channel and message[1] in self._notes.values()
+            if release and ours:
+                self._thru.discard(key)  # it goes on sounding as ours, and we shall release it
+                return
+            if strike:
+                if ours and key not in self._thru:  # a key that is not listened to, or it would have been given up
+                    self._send(message_of(NOTE_OFF + message[1], 0, channel))
+                self._thru.add(key)
+            elif pedal and not lift:
+                self._thru_pedals.add(channel)
+            self._send(message)
+            if release:
+                self._thru.discard(key)
+            elif lift:
+                self._thru_pedals.discard(channel)
+
+    def end_thru(self) -> None:
+        """The human's hands are gone: releases what was passed through. Never raises: what could not be released stays in the
+        account, for the next time.
+        """
+        with self._lock:
+            ends = [(0x80 | channel, pitch, 64) for channel, pitch in sorted(self._thru)]
+            ends += [(0xB0 | channel, SUSTAIN, 0) for channel in sorted(self._thru_pedals)]
+            for message in ends:
+                self._try(self.thru, message)
+
+    def close(self, now: float = 0.0) -> list[Timed]:
+        """Releases every note and the pedal; returns what was sent, as actions at ``now``. Never raises: what could not be
+        released stays in the account, for the next time.
+        """
+        with self._lock:
+            actions = [NOTE_OFF + pitch for pitch in sorted(self._notes)]
+            closed = [Timed(now, action) for action in actions if self._try(self.play, action)]
+            if self._pedal and self._try(self._lift):
+                closed.append(Timed(now, SUSTAIN_UP))
+            return closed
+
+    def reset(self) -> None:
+        """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
+        with self._lock:
+            channels = sorted({self._channel, *self._thru_pedals})
+            self.close()
+            self.end_thru()
+            for message in [message for channel in channels for message in releasing_controllers(channel)]:
+                try:
+                    self._send(message)
+                except Exception as error:  # nothing is known to need it
+                    log.debug("the output port does not take a controller (%s)", error)
+
+    def sweep(self, send: Send) -> None:
+        """The same, and releases every note there is on our channel, since some receivers know no other way. Raises what ``send``
+        does: who waits for echoes of what is sent need not wait for these.
+        """
+        with self._lock:
+            self.reset()
+            for message in releases(self._channel):
+                send(message)
+
+    @staticmethod
+    def _try(send: Callable[..., object], *what: object) -> bool:
+        """Whether sending worked. One message that fails must not keep the others from going out."""
+        try:
+            send(*what)
+        except Exception as error:
+            log.warning("the output port does not take a release (%s)", error)
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""Every session as a MIDI file, even if the program is killed."""

@@ -1,0 +1,229 @@
+"""Every session on disk: a MIDI file of two tracks, what the human played and what the machine sent, at these times. A session of
+more than ``TURN_OVER`` goes on in another file.
+
+The threads that play only queue; a thread of the recorder's own writes a journal (see ``journal``), from which the MIDI file is
+made at the end, or by ``recover`` at the next start if there was no end. ``perceivers-live train`` takes the folder as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+from engine.events import NOTE_OFF, Timed
+from engine.midi import MessageReader, message_of, write_file
+from perceivers_live.recording.journal import Entry, Journal, JournalError
+
+log = logging.getLogger(__name__)
+PARTS = ("human", "machine")
+HUMAN, MACHINE = range(len(PARTS))
+WRITE_EVERY = 0.2  # seconds: what ``kill -9`` can cost
+SYNC_EVERY = 5.0  # seconds: what a power cut can cost
+MAX_WAITING = 100_000  # actions, some hours of music, that wait for a disk; later ones are left out until it takes them
+TURN_OVER = 4 << 20  # bytes of a journal: a quarter of a million actions, three hours of dense playing
+PATIENCE = 10.0  # seconds to wait at the end for a disk that does not answer
+LONGEST_SILENCE = 3600.0  # seconds; MIDI files cannot hold a silence of days
+LAST = 0.5  # seconds that keys still down at the end are given
+
+
+class Recorder:
+    """Records one session in ``folder``. ``human`` and ``machine`` can be called from any thread, cost microseconds and never
+    wait for the disk. Whatever the disk does, the music goes on, and one warning says so.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._turned_over = folder, False
+        self._waiting: deque[Entry] = deque()  # played, not yet taken up by the thread
+        self._unwritten = bytearray()  # taken up, not yet taken by the disk
+        self._left_out = 0
+        self._unsynced, self._next_sync = False, 0.0
+        self._warned = False
+        self._closing = threading.Event()
+        self._journal: Journal | None = None
+        try:
+            self._journal = _new_journal(folder)
+        except OSError as error:
+            self._warn(error)
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        if self._journal is not None:
+            self._thread.start()
+
+    def human(self, timed: Timed) -> None:
+        """What the human did, when it sounded (monotonic seconds)."""
+        self._note(Entry(HUMAN, timed))
+
+    def machine(self, timed: Timed) -> None:
+        """What the machine did, when it sounded (monotonic seconds)."""
+        self._note(Entry(MACHINE, timed))
+
+    def close(self) -> Path | None:
+        """Ends the recording; returns its MIDI file (of several the last), None if no note was played or the disk is at fault.
+        Never raises.
+        """
+        if self._journal is None or self._closing.is_set():
+            return None
+        self._closing.set()
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            self._warn(TimeoutError("the disk does not answer"))
+            return None
+        self._write()
+        if self._left_out or self._unwritten:
+            self._warn(TimeoutError("the disk was too slow"))
+        earlier = recover(self._folder) if self._turned_over else []
+        try:
+            return _finish(self._journal) or next(reversed(earlier), None)
+        except Exception as error:
+            self._warn(error)
+            self._journal.close()  # and stays, for ``recover``
+            return None
+
+    def _note(self, entry: Entry) -> None:
+        if self._journal is None or self._closing.is_set():
+            return
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(entry)
+        else:
+            self._left_out += 1
+
+    def _run(self) -> None:
+        while not self._closing.wait(WRITE_EVERY):
+            self._write()
+
+    def _write(self) -> None:
+        """What waits goes into the journal; what the disk does not take is offered again the next time."""
+        assert self._journal is not None
+        try:
+            while self._unwritten or self._waiting:
+                if not self._unwritten:
+                    for _ in range(len(self._waiting)):
+                        self._unwritten += self._waiting.popleft().encoded()
+                self._journal.append(bytes(self._unwritten))
+                self._unwritten.clear()
+                self._unsynced = True
+                if self._journal.size > TURN_OVER:
+                    self._turn_over(self._journal)
+            if self._unsynced and time.monotonic() >= self._next_sync:
+                self._next_sync = time.monotonic() + SYNC_EVERY
+                self._journal.sync()
+                self._unsynced = False
+        except Exception as error:
+            self._warn(error)
+
+    def _turn_over(self, full: Journal) -> None:
+        """Goes on in another journal; the full one becomes a file when there is time for it. Raises ``OSError``."""
+        self._journal = _new_journal(self._folder)
+        self._turned_over = True
+        full.sync()
+        full.close()
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("this session is not being recorded, or not all of it (%s); playing goes on", _reason(error))
+
+
+def recover(folder: Path) -> list[Path]:
+    """Makes MIDI files of the journals that killed sessions left in ``folder``; returns the files made. Never raises.
+
+    Journals of sessions that still run are left alone. Files that are no journals are set aside, as ``.damaged``.
+    """
+    made: list[Path] = []
+    for path in sorted(folder.glob("*.journal")):
+        journal = None
+        try:
+            journal = Journal.open(path)
+            file = _finish(journal) if journal is not None else None
+        except JournalError as error:
+            if journal is not None:
+                journal.close()
+            _set_aside(path, error)
+        except Exception as error:
+            log.warning("%s: cannot be recovered (%s)", path, _reason(error))
+            if journal is not None:
+                journal.close()
+        else:
+            if file is not None:
+                log.info("%s: recovered from a session that was cut off", file)
+                made.append(file)
+    return made
+
+
+def _new_journal(folder: Path) -> Journal:
+    """A journal named by date and time, and a number if there are several of that second. Raises ``OSError``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in count(1):
+        name = now if number == 1 else f"{now}_{number}"
+        try:
+            journal = Journal.create(folder / f"{name}.journal")
+        except FileExistsError:
+            continue
+        if not journal.path.with_suffix(".mid").exists():
+            return journal
+        journal.remove()
+    raise AssertionError("out of numbers")
+
+
+def _finish(journal: Journal) -> Path | None:
+    """The MIDI file of a journal, which is removed; None, and no file, if no note was struck. Raises ``OSError``, and
+    ``JournalError`` if nothing in it is whole.
+
+    A file is complete or not there at all; it is named after the journal, so that doing it once more does no harm.
+    """
+    entries, damaged = journal.read()
+    if damaged:
+        if not entries:
+            raise JournalError(f"{journal.path}: nothing in it can be read")
+        log.warning("%s: %d of %d records are damaged and left out", journal.path, damaged, damaged + len(entries))
+    if not any(entry.timed.action < NOTE_OFF for entry in entries):
+        journal.remove()
+        return None
+    target = journal.path.with_suffix(".mid")
+    part = target.with_suffix(".mid.part")
+    try:
+        write_file(part, tracks(entries))
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    journal.remove()
+    return target
+
+
+def tracks(entries: list[Entry]) -> list[tuple[str, list[Timed]]]:
+    """The parts from the first action on, as clean as a keyboard's: keys still down at the end are released there."""
+    entries = sorted(entries, key=lambda entry: entry.timed.time)  # stable
+    played: list[tuple[str, list[Timed]]] = [(name, []) for name in PARTS]
+    readers = [MessageReader() for _ in PARTS]
+    now, last = 0.0, entries[0].timed.time if entries else 0.0
+    for part, timed in entries:
+        now += min(timed.time - last, LONGEST_SILENCE)
+        last = timed.time
+        if part < len(PARTS):
+            played[part][1].extend(readers[part].feed(now, message_of(timed.action, timed.velocity)))
+    for (_, track), reader in zip(played, readers, strict=True):
+        track += reader.close(now + LAST)
+    return played
+
+
+def _set_aside(path: Path, error: JournalError) -> None:
+    aside = path.with_name(path.name + ".damaged")
+    log.warning("%s; kept as %s", error, aside.name)
+    try:
+        path.replace(aside)
+    except OSError as error:
+        log.warning("%s: cannot be renamed (%s)", path, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

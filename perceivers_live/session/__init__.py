@@ -1,0 +1,1 @@
+"""A performance: threads, input, commands, saved states; and the same offline."""

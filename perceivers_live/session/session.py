@@ -1,0 +1,394 @@
+"""A live session: ports, performer, player and OSC, each in the thread it belongs to.
+
+driver's callback     stamps, sorts, passes through, silences the machine at a key press, hands over to the performer
+performer's thread    absorbs, detects phrase ends, generates
+player's thread       sends on time
+osc's thread          sets controls, queues commands
+the caller's          tells how it goes, until someone stops it
+
+The model should be in a process of its own (`engine.runtimes.process`): only the performer's thread waits for it then.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+
+from engine.engine import Engine
+from engine.events import Timed
+from engine.states import StateError
+from perceivers_live.clock.midi_clock import Beats, MidiClock, Transport
+from perceivers_live.controls.midi_map import MidiMap
+from perceivers_live.controls.midi_map_file import Binding
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import Settings
+from perceivers_live.midi.echo import EchoGuard
+from perceivers_live.osc.query_server import OscQueryServer
+from perceivers_live.osc.server import OscServer
+from perceivers_live.osc.wire import OscError
+from perceivers_live.performer.merge import Played
+from perceivers_live.performer.performer import Memory, Performer, State
+from perceivers_live.player.ledger import Ledger, Voicing
+from perceivers_live.player.player import Player, PlayerThread
+from perceivers_live.session.inbox import Inbox
+from perceivers_live.session.input import Hearing
+from perceivers_live.session.saved_states import Memories
+
+log = logging.getLogger(__name__)
+RETRY = 0.2  # seconds between two attempts to revive the engine
+TELLING = 0.25  # seconds between two reports of how it goes
+PATIENCE = 2.0  # seconds that the performer's thread has to end
+SAVING = 10.0  # seconds that a state has to reach the disk at the end
+MOST_SAVING = 2  # states, which are large, on their way to the disk
+NOTICED = 0.01  # a change of tempo by more than this is worth a line
+RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
+Told = Callable[[Timed], None]
+Triggers = dict[str, Callable[[], None]]
+
+
+class Session:
+    """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
+
+    ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
+    they can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
+    that sounds, as it was sent, on whatever thread that was done.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        controls: Controls,
+        send: Callable[[Sequence[int]], None],
+        *,
+        beats: Beats | None = None,
+        midi_map: Callable[[Triggers, Callable[[Binding], None]], MidiMap] | None = None,
+        memories: Memories | None = None,
+        on_human: Told = lambda _: None,
+        on_machine: Told = lambda _: None,
+        on_state: Callable[[State], None] = lambda _: None,
+        on_listening: Callable[[], None] = lambda: None,
+        osc: bool = True,
+    ) -> None:
+        self._settings, self._controls, self._memories = settings, controls, memories
+        self._engine = engine
+        self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
+        self._inbox = Inbox()
+        self._saving: list[threading.Thread] = []
+        self._recalled: deque[Memory] = deque(maxlen=1)  # states are large: only the one asked for last waits
+        self._stopping = False
+        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
+        self._relapse_until, self._faults, self._recoveries = 0.0, 0, 0
+        self.echo = EchoGuard()
+        self._send = send
+        channel = settings.midi.channel - 1
+        self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
+        self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)))
+        clock = MidiClock() if settings.clock.source == "midi" else None
+        self._beats, self._bpm = beats or clock, 0.0
+        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)
+        self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
+        self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
+        self._serve_osc = osc and settings.osc.enabled
+        self._osc: OscServer | None = None
+
+    # The driver's thread.
+
+    def hear(self, now: float, message: Sequence[int]) -> None:
+        """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
+        try:
+            if self._stopping:
+                return
+            heard = self._hearing.feed(now, message)
+            if heard.actions:
+                self._happened(lambda: self.performer.react(heard.actions))
+            if heard.thru:
+                self._pass_on(message, releases_only=not self._controls.get("thru"))
+            for one in heard.actions:
+                self._on_human(one)
+            if heard.takeover:
+                self._later(self.performer.takeover)
+            if heard.transport is not None:
+                self._moved(heard.transport)
+        except Exception:
+            log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
+
+    def input_lost(self, now: float) -> None:
+        """The input has gone away: the keys that were held on it are up."""
+        actions = self._hearing.close(now)
+        self._happened(lambda: self.performer.react(actions))
+        self.ledger.end_thru()
+        for one in actions:
+            self._on_human(one)
+
+    def output_back(self) -> None:
+        """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
+        self._quietly(self._sweep)
+
+    def _sweep(self) -> None:
+        self.ledger.sweep(self._send)
+
+    def _moved(self, change: Transport) -> None:
+        if change is Transport.STOPPED:  # stop means silence, now
+            self._hush()
+        self._later(lambda now: self.performer.transport(change, now))
+
+    def _hush(self) -> None:
+        self._happened(lambda: self.performer.hush(time.perf_counter()))
+
+    def _happened(self, react: Callable[[], Played]) -> None:
+        """What is done at once, and what the performer hears of it. It hears everything in the order in which it happened."""
+        with self.player.changed:
+            played = react()
+            if any(played[:3]):
+                self._inbox.put(played)
+
+    def _pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
+        try:
+            self.ledger.thru(message, releases_only=releases_only)
+        except Exception as error:  # the output's fault must not make us deaf
+            log.warning("the output port does not answer (%s)", error)
+
+    def _sent(self, message: Sequence[int]) -> None:
+        self.echo.sent(time.perf_counter(), message)
+        self._send(message)
+
+    # What can be commanded, from any thread.
+
+    def commands(self) -> dict[str, Callable[..., None]]:
+        """What OSC can ask for besides the controls."""
+        commands: dict[str, Callable[..., None]] = dict(self._triggers())
+        if self._memories is not None:
+            commands |= {"save": self._save, "recall": self._recall}
+        if self._map is not None:
+            commands |= {"learn": self._learn, "unlearn": self._unlearn}
+        return commands
+
+    def _triggers(self) -> Triggers:
+        """The commands without arguments."""
+
+        def panic() -> None:
+            self._hush()
+            self._later(self.performer.give_way)  # a solo would begin again at once
+            self._quietly(self._sweep)
+
+        return {
+            "takeover": lambda: self._later(self.performer.takeover),
+            "yield": lambda: self._later(self.performer.give_way),
+            "forget": lambda: self._later(self.performer.forget),
+            "panic": panic,
+        }
+
+    def _later(self, method: Callable[[float], None]) -> None:
+        """Has the performer's thread do it, with the time then."""
+        self._inbox.put(lambda: method(time.perf_counter()))
+
+    def _save(self, name: str) -> None:
+        memories = self._memories
+        assert memories is not None
+        memories.check(name)
+
+        def save(now: float) -> None:
+            self._saving = [thread for thread in self._saving if thread.is_alive()]
+            if len(self._saving) >= MOST_SAVING:
+                self._fault("state", StateError(f"{name}: not saved, others are still being written"))
+                return
+            memory = self.performer.memory(now)
+            thread = threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True)
+            thread.start()
+            self._saving.append(thread)
+
+        self._later(save)
+
+    def _end_saving(self) -> None:
+        for thread in self._saving:
+            thread.join(SAVING)
+
+    def _recall(self, name: str) -> None:
+        assert self._memories is not None
+        self._recalled.append(self._memories.load(name))
+        self._later(self._go_on_from)
+
+    def _go_on_from(self, now: float) -> None:
+        if self._recalled:  # else the performer was behind, and has gone on from a later one
+            self.performer.recall(self._recalled.pop(), now)
+
+    def _learn(self, target: str) -> None:
+        assert self._map is not None
+        self._map.learn(target, time.perf_counter())
+
+    def _unlearn(self, target: str) -> None:
+        assert self._map is not None
+        self._map.unlearn(target)
+
+    def _learnt(self, binding: Binding) -> None:
+        log.info("learnt: %s", binding)
+        if self._osc is not None:
+            self._osc.send_state(f"learnt {binding.target}")
+
+    def _reported(self, action: Callable[[], None]) -> None:
+        """Does it; a fault is for the log and the subscribers."""
+        try:
+            action()
+        except Exception as error:
+            self._fault("state", error)
+
+    def _fault(self, code: str, error: Exception) -> None:
+        self._faults += code == "engine"
+        log.warning("%s", error)
+        if self._osc is not None:
+            self._osc.send_error(code, f"{type(error).__name__}: {error}")
+
+    # The performer's thread.
+
+    def run(self) -> None:
+        """Performs until ``stop`` is called, from any thread or signal handler; leaves nothing sounding. Raises ``OscError``."""
+        with ExitStack() as closing:
+            closing.callback(self._end_saving)  # last of all
+            if self._serve_osc:
+                self._open_osc(closing)
+            closing.callback(self._controls.on_change(lambda *_: self._inbox.wake()))  # a turned control wakes us
+            player = PlayerThread(self.player, failed=lambda: self._later(self.performer.recover))
+            closing.callback(self._silence)
+            self._quietly(self._sweep)  # whatever an earlier, killed session left hanging
+            player.start()
+            closing.callback(player.stop)
+            performing = threading.Thread(target=self._perform, name="performer", daemon=True)
+            performing.start()
+            self._on_listening()
+            while self._goes_on():
+                self._tell_tempo()
+                if self._osc is not None:
+                    self._osc.send_stats(self.stats())
+            performing.join(PATIENCE)
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: events played, late ones and the latest lateness (ms), events that no output took; faults of
+        the engine and recoveries from them; echoes ignored; actions, commands and OSC packets left out in a flood. And how it
+        stands: actions and commands that wait, events planned, the length of the history, beats a minute (0: no tempo).
+        """
+        player, lateness = self.player, self.player.lateness
+        return {
+            "played": player.played,
+            "late": player.late,
+            "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
+            "unheard": player.unheard,
+            "faults": self._faults,
+            "recoveries": self._recoveries,
+            "echoes": self.echo.echoes,
+            "left_out": self._inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
+            "waiting": self._inbox.qsize(),
+            "planned": player.planned(),
+            "history": self._engine.position,
+            "bpm": round(self._bpm, 1),
+        }
+
+    def _tell_tempo(self) -> None:
+        bpm = (self._beats.bpm if self._beats is not None else None) or 0.0
+        if abs(bpm - self._bpm) > NOTICED * self._bpm:
+            log.info("tempo: %s", f"{bpm:.1f} beats a minute" if bpm else "none")
+            self._bpm = bpm
+
+    def _goes_on(self) -> bool:
+        """Whether it does, after a while."""
+        with suppress(queue.Empty):
+            self._over.get(timeout=TELLING)
+        return not self._stopping
+
+    def stop(self) -> None:
+        """From any thread or signal handler."""
+        self._stopping = True
+        self._over.put(None)
+        self._inbox.put(None)
+
+    def _open_osc(self, closing: ExitStack) -> None:
+        osc, commands = self._settings.osc, self.commands()
+        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port, allow=osc.allow)
+        closing.callback(self._osc.close)
+        log.info("OSC on %s:%d", self._osc.host, self._osc.port)
+        if osc.query_port >= 0:
+            try:
+                here = self._osc.host, self._osc.port
+                query = OscQueryServer(self._controls, commands, *here, osc.host, osc.query_port, allow=osc.allow)
+            except OscError as error:  # a convenience; another daemon has it, most likely
+                log.warning("%s", error)
+            else:
+                closing.callback(query.close)
+                log.info("OSCQuery on http://%s:%d", query.host, query.port)
+
+    def _perform(self) -> None:
+        while not self._stopping:
+            self._round()
+
+    def _round(self) -> None:
+        """One round of the performer: work if there is any, else wait for something to happen."""
+        try:
+            began = time.perf_counter()
+            due = self.performer.work(began)
+            if due is not None and due <= began:
+                self.performer.took(time.perf_counter() - began)
+            self._take(None if due is None else due - time.perf_counter())
+        except Exception as error:
+            log.exception("the engine failed; silent until it has recovered")
+            self._fault("engine", error)
+            self._recover()
+
+    def _take(self, wait: float | None) -> None:
+        """The next of what waits, after waiting ``wait`` seconds at most for it. One, however much there is: the machine's turn
+        must go on in a flood, or what it has struck would hang.
+        """
+        item = self._next(wait)
+        if isinstance(item, list):
+            self.performer.hear(item)
+        elif item is not None:
+            item()
+
+    def _next(self, wait: float | None) -> list[Played] | Callable[[], None] | None:
+        """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
+        end, warm_for = None if wait is None else time.perf_counter() + wait, self._engine.runtime.warm_for
+        while True:
+            left = None if end is None else end - time.perf_counter()
+            patience = left if warm_for is None else warm_for if left is None else min(left, warm_for)
+            try:
+                return self._inbox.get_nowait() if patience is not None and patience <= 0 else self._inbox.get(timeout=patience)
+            except queue.Empty:
+                if patience is left:
+                    return None
+                self._engine.runtime.keep_warm()
+
+    def _recover(self) -> None:
+        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
+        forget = time.perf_counter() < self._relapse_until
+        while not self._stopping:
+            try:
+                (self.performer.forget if forget else self.performer.recover)(time.perf_counter())
+                self._relapse_until = time.perf_counter() + RELAPSE
+                self._recoveries += 1
+                if forget:
+                    time.sleep(RETRY)  # a model that is broken for good would fail again at once
+                return
+            except Exception:
+                log.exception("the engine has not recovered yet")
+                time.sleep(RETRY)
+
+    def _entered(self, state: State) -> None:
+        self._on_state(state)
+        if self._osc is not None:
+            self._osc.send_state(state.value)
+
+    def _silence(self) -> None:
+        self.player.end()
+        self._quietly(self.ledger.reset)
+
+    @staticmethod
+    def _quietly(action: Callable[[], None]) -> None:
+        """For what clears an output that is likely to be silent: one that is away is nothing to warn of."""
+        try:
+            action()
+        except Exception as error:
+            log.debug("the output port does not answer (%s)", error)

@@ -1,0 +1,171 @@
+"""The registry of live controls, and the values that the engine reads."""
+
+import math
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perceivers_live.controls.registry import CONTROLS, ControlError, Controls, Value
+
+
+def test_every_default_is_within_its_own_range() -> None:
+    for control in CONTROLS.values():
+        assert control.check(control.default) == control.default
+        assert control.help
+        assert "\n" not in control.help
+
+
+def test_values_begin_at_the_defaults_or_at_those_given() -> None:
+    assert dict(Controls().snapshot()) == {name: control.default for name, control in CONTROLS.items()}
+    assert Controls({"temperature": 0.5}).get("temperature") == 0.5
+    with pytest.raises(ControlError, match="unknown control 'temprature'"):
+        Controls({"temprature": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "given_value", "taken"),
+    [
+        ("temperature", 9, 2.0),
+        ("temperature", -3.5, 0.1),
+        ("temperature", 1, 1.0),
+        ("max_polyphony", 4.6, 5),
+        ("seed", 1e300, 2**31 - 1),
+        ("seed", -(10**400), -1),
+        ("density", 10**400, 1.0),
+        ("mode", "LISTEN", "listen"),
+        ("mode", 1, "duet"),
+        ("mode", 0.0, "respond"),
+        ("hold", 1.0, True),
+        ("hold", "On", True),
+        ("hold", "off", False),
+        ("hold", False, False),
+    ],
+)
+def test_a_value_is_taken_as_the_controls_own_type_and_clamped(name: str, given_value: object, taken: Value) -> None:
+    controls = Controls()
+    assert controls.set(name, given_value) == taken
+    assert controls.get(name) == taken
+    assert type(controls.get(name)) is type(taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "1.0"),
+        ("temperature", True),
+        ("temperature", None),
+        ("seed", -math.inf),
+        ("mode", "duett"),
+        ("mode", 4),
+        ("mode", 0.5),
+        ("mode", True),
+        ("hold", 0.5),
+        ("hold", math.nan),
+        ("hold", "maybe\nnot"),
+        ("density", [[[[[]]]]]),
+        ("density", b"\0" * 100_000),
+    ],
+)
+def test_an_impossible_value_is_refused_in_one_line_and_changes_nothing(name: str, value: object) -> None:
+    controls = Controls()
+    before = controls.snapshot()
+    with pytest.raises(ControlError) as refused:
+        controls.set(name, value)
+    message = str(refused.value)
+    assert message.startswith(f"{name}: found ")
+    assert CONTROLS[name].allowed in message
+    assert message.isprintable()
+    assert len(message) < 200
+    assert controls.snapshot() is before
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_one_and_its_range() -> None:
+    with pytest.raises(ControlError, match=r"^unknown control 'tempo', nearest is temperature \(0\.1\.\.2\.0\)$"):
+        Controls().set("tempo", 1)
+    with pytest.raises(ControlError, match="nearest is max_polyphony"):
+        Controls().get("MaxPolyphony")
+    with pytest.raises(ControlError) as refused:
+        Controls().get("\n" * 100_000)
+    assert str(refused.value).isprintable()
+
+
+def test_a_snapshot_never_changes_and_its_version_grows_only_with_changes() -> None:
+    controls = Controls()
+    first = controls.snapshot()
+    controls.set("density", 0.5)
+    second = controls.snapshot()
+    assert (first["density"], second["density"]) == (0.0, 0.5)
+    assert second.version == first.version + 1
+    controls.set("density", 0.5)
+    assert controls.snapshot() is second
+    with pytest.raises(TypeError):
+        second["density"] = 1.0  # type: ignore[index]
+
+
+def test_listeners_hear_the_clamped_value_and_its_source_once() -> None:
+    controls = Controls()
+    heard: list[tuple[str, Value, object]] = []
+    stop = controls.on_change(lambda *change: heard.append(change))
+    controls.set("temperature", 100, source="page")
+    controls.set("temperature", 50)  # the same once clamped
+    stop()
+    controls.set("temperature", 1)
+    assert heard == [("temperature", 2.0, "page")]
+
+
+def test_a_failing_listener_costs_neither_the_change_nor_the_other_listeners(caplog: pytest.LogCaptureFixture) -> None:
+    controls = Controls()
+    heard: list[str] = []
+
+    def fail(name: str, value: Value, source: object) -> None:
+        raise RuntimeError("broken")
+
+    controls.on_change(fail)
+    controls.on_change(lambda name, value, source: heard.append(name))
+    assert controls.set("thru", True) is True
+    assert heard == ["thru"]
+    assert "broken" in caplog.text
+
+
+def test_a_listener_may_set_another_control() -> None:
+    controls = Controls()
+
+    def follow(name: str, value: Value, source: object) -> None:
+        if name == "mode":
+            controls.set("hold", value == "listen")
+
+    controls.on_change(follow)
+    controls.set("mode", "listen")
+    assert controls.get("hold") is True
+
+
+def test_listeners_hear_changes_from_many_threads_in_their_order() -> None:
+    controls = Controls()
+    heard: list[Value] = []
+    controls.on_change(lambda name, value, source: heard.append(value))
+
+    def turn(offset: int) -> None:
+        for seed in range(offset, offset + 500):
+            controls.set("seed", seed)
+
+    threads = [threading.Thread(target=turn, args=(1000 * n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard[-1] == controls.get("seed")
+    assert len(heard) == controls.snapshot().version == 2000
+
+
+@given(st.sampled_from(sorted(CONTROLS)), st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary())
+def test_whatever_is_set_the_values_stay_legal(name: str, value: object) -> None:
+    controls = Controls()
+    try:
+        controls.set(name, value)
+    except ControlError as error:
+        assert str(error).isprintable()
+    assert CONTROLS[name].check(controls.get(name)) == controls.get(name)

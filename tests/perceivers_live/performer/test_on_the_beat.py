@@ -1,0 +1,146 @@
+"""Turns on the beat of a clock, and the transport that starts and stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from engine.events import Timed
+from perceivers_live.clock.midi_clock import CONTINUE, START, STOP, TICK, MidiClock, Transport
+from perceivers_live.clock.ticks import PPQ
+from perceivers_live.performer.performer import SHORTEST_REPLY
+from tests.perceivers_live.playing import (
+    PLAYING,
+    check,
+    check_at_rest,
+    go_on,
+    musicians,
+    onsets,
+    playing,
+)
+from tests.perceivers_live.scripted import (
+    Musician,
+    Stage,
+    improviser,
+    phrase,
+    steady,
+)
+
+
+class Drummer:
+    """A MIDI clock at so many beats a minute, fed while the stage runs; the song's first beat is at ``song``."""
+
+    def __init__(self, bpm: float, musician: Musician = improviser, **controls: object) -> None:
+        self.clock = MidiClock(lambda: self.stage.now)
+        self.stage = Stage(musician, controls, beats=self.clock)
+        self.period = 60 / bpm
+        self.song = self.due = 0.1234
+
+    def send(self, status: int) -> None:
+        change = self.clock.feed(self.stage.now, [status])
+        if change is not None:
+            self.stage.performer.transport(change, self.stage.now)
+
+    def run(self, until: float, *, stop: Callable[[], bool] = lambda: False) -> None:
+        while self.due <= until and not stop():
+            self.stage.run(self.due)
+            if self.due == self.song:
+                self.send(START)
+            self.send(TICK)
+            self.due += self.period / PPQ
+        if not stop():
+            self.stage.run(until)
+
+    def hear(self, actions: Sequence[Timed]) -> None:
+        for one in actions:
+            self.run(one.time)
+            self.stage.hear(one)
+
+    def off(self, time: float, beats: int = 1) -> float:
+        """Seconds between ``time`` and the nearest beat, or bar of so many."""
+        length = beats * self.period
+        return abs((time - self.song + length / 2) % length - length / 2)
+
+
+@pytest.mark.parametrize("mode", PLAYING)
+@pytest.mark.parametrize(("start_on", "beats"), [("beat", 1), ("bar", 4), ("bar", 3)])
+@pytest.mark.parametrize("bpm", [57.0, 120.0, 171.0])
+def test_a_turn_begins_on_the_beat(mode: str, start_on: str, beats: int, bpm: float) -> None:
+    drummer = Drummer(bpm, mode="listen", start_on=start_on, beats_per_bar=beats)
+    drummer.run(4.0)
+    drummer.stage.controls.set("mode", mode)
+    began = drummer.stage.now
+    drummer.hear(phrase(4.3, 3 if mode == "duet" else 10, 0.25))
+    if mode == "duet":
+        assert drummer.stage.replying
+    drummer.run(began + 15.0, stop=lambda: bool(onsets(drummer.stage)))
+    assert drummer.off(onsets(drummer.stage)[0].time, beats) < 0.010
+    drummer.run(drummer.stage.now + 1.0)
+    check_at_rest(drummer.stage)
+
+
+def test_a_duet_waits_for_the_beat_while_the_human_plays() -> None:
+    drummer = Drummer(40.0, mode="duet", start_on="bar")
+    drummer.hear(phrase(1.0, 45, 0.15))
+    assert drummer.off(onsets(drummer.stage)[0].time, 4) < 0.010
+    check_at_rest(drummer.stage)
+
+
+def test_a_reply_that_has_waited_long_for_its_bar_is_no_shorter_for_it() -> None:
+    drummer = Drummer(32.0, steady(30), start_on="bar", response_length=0.1)
+    drummer.hear(phrase(0.6, 8, 0.2))
+    drummer.run(60.0, stop=lambda: len(drummer.stage.states) == 2)
+    played = onsets(drummer.stage)
+    assert drummer.off(played[0].time, 4) < 0.010
+    assert played[-1].time - played[0].time > SHORTEST_REPLY - 1.0
+
+
+@pytest.mark.parametrize("mode", PLAYING)
+@pytest.mark.parametrize("start_on", ["beat", "bar"])
+def test_without_a_clock_a_turn_begins_at_once(mode: str, start_on: str) -> None:
+    plain, asked = playing(mode), playing(mode, start_on=start_on)
+    assert asked.machine == plain.machine
+    silent_clock = Stage(controls={"mode": mode, "start_on": start_on}, beats=MidiClock(lambda: 0.0))
+    silent_clock.hear(*phrase(0.03, 12, 0.2))
+    silent_clock.run(plain.now)
+    assert silent_clock.machine == plain.machine
+
+
+@musicians
+@pytest.mark.parametrize("mode", PLAYING)
+@pytest.mark.parametrize("again", [START, CONTINUE])
+def test_a_stopped_transport_means_silence_until_it_goes_on(mode: str, again: int, musician: Musician) -> None:
+    drummer = Drummer(100.0, musician, mode=mode)
+    stage = drummer.stage
+    drummer.hear(phrase(0.3, 8, 0.2))
+    drummer.run(20.0, stop=lambda: bool(stage.port.sounding))
+    drummer.send(STOP)
+    assert stage.port.silent
+    check(stage)
+    count = len(stage.machine)
+    go_on(stage, 8)
+    stage.command(stage.performer.takeover)
+    stage.run(stage.now + 5.0)
+    assert len(stage.machine) == count
+    drummer.send(again)
+    go_on(stage, 8)
+    stage.run(stage.now + 4.0)
+    assert len(stage.machine) > count
+    check_at_rest(stage)
+
+
+def test_stopping_the_transport_cancels_the_answer_that_is_due() -> None:
+    drummer = Drummer(100.0)
+    drummer.hear(phrase(0.3, 8, 0.2))
+    drummer.send(STOP)
+    drummer.stage.run(drummer.stage.now + 5)
+    drummer.send(START)
+    drummer.stage.run(drummer.stage.now + 5)
+    assert drummer.stage.machine == []
+
+
+def test_moving_the_songs_position_changes_nothing() -> None:
+    stage = playing("solo")
+    stage.performer.transport(Transport.MOVED, stage.now)
+    assert stage.replying

@@ -1,0 +1,124 @@
+"""What sounded, at its steps: no drift, no endless silences, and only what changed anything."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.engine import Engine
+from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
+from perceivers_live.performer.timeline import LONGEST_SILENCE, Timeline
+from tests.perceivers_live.scripted import ToyRuntime, absolute, note
+
+
+@pytest.fixture
+def timeline() -> Timeline:
+    return Timeline(Engine(ToyRuntime()))
+
+
+def history(timeline: Timeline) -> list[tuple[int, int]]:
+    return [(step, action) for step, action, _ in absolute(timeline.engine._history)]
+
+
+def test_the_first_action_is_at_step_0(timeline: Timeline) -> None:
+    timeline.absorb(note(123.456, 0.5, 60))
+    assert history(timeline) == [(0, NOTE_ON + 60), (50, NOTE_OFF + 60)]
+    assert timeline.time(50) == pytest.approx(123.956)
+    assert timeline.step(123.956) == 50
+
+
+@given(st.lists(st.floats(0.0, 4.0), min_size=1, max_size=50))
+def test_steps_are_the_times_they_stand_for_within_half_a_step(gaps: list[float]) -> None:
+    timeline, now = Timeline(Engine(ToyRuntime())), 50.0
+    for i, gap in enumerate(gaps):
+        now += gap
+        timeline.absorb([Timed(now, NOTE_ON + i, 80)])
+        assert abs(timeline.time(timeline.engine.step) - now) <= 0.005 + 1e-9
+
+
+def test_what_seems_to_have_been_earlier_counts_as_at_the_same_moment(timeline: Timeline) -> None:
+    timeline.absorb([Timed(10.0, NOTE_ON + 60, 80), Timed(10.5, NOTE_ON + 62, 80), Timed(10.2, NOTE_ON + 64, 80)])
+    assert [step for step, _ in history(timeline)] == [0, 50, 50]
+
+
+def test_a_long_silence_is_shortened_and_what_follows_is_in_time(timeline: Timeline) -> None:
+    timeline.absorb([*note(10.0, 1.0, 60), *note(5000.0, 1.0, 62)])
+    assert [step for step, _ in history(timeline)] == [0, 100, 100 + LONGEST_SILENCE, 200 + LONGEST_SILENCE]
+    assert timeline.time(timeline.engine.step) == pytest.approx(5001.0)
+
+
+def test_a_silence_that_is_being_listened_to_is_shortened_as_well(timeline: Timeline) -> None:
+    timeline.absorb(note(10.0, 1.0, 60))
+    timeline.begin(5000.0)
+    assert timeline.step(5000.0) == 100 + LONGEST_SILENCE
+    timeline.begin(5001.0)
+    assert timeline.step(5001.0) == 100 + LONGEST_SILENCE
+
+
+def test_time_begins_when_the_machine_does_if_nothing_was_heard(timeline: Timeline) -> None:
+    timeline.begin(77.0)
+    assert timeline.step(77.25) == 25
+
+
+def test_only_a_note_on_has_a_velocity(timeline: Timeline) -> None:
+    timeline.absorb([*note(10.0, 1.0, 60, 127), Timed(12.0, SUSTAIN_DOWN, 5)])
+    velocities = [event.velocity for event in timeline.engine._history if event.action != REST]
+    assert velocities[1:] == [31, NO_VELOCITY, NO_VELOCITY]
+
+
+def test_what_changes_nothing_is_left_out(timeline: Timeline) -> None:
+    timeline.absorb([Timed(1.0, NOTE_OFF + 60), Timed(1.0, SUSTAIN_UP)])
+    assert timeline.engine.position == 0
+    assert timeline.origin is None
+    timeline.absorb([Timed(2.0, SUSTAIN_DOWN), Timed(2.1, SUSTAIN_DOWN), *note(2.2, 0.1, 60), Timed(2.4, NOTE_OFF + 60)])
+    timeline.absorb([Timed(2.5, SUSTAIN_DOWN), Timed(2.6, SUSTAIN_UP), Timed(2.7, SUSTAIN_UP)])
+    assert history(timeline) == [(0, SUSTAIN_DOWN), (20, NOTE_ON + 60), (30, NOTE_OFF + 60), (60, SUSTAIN_UP)]
+
+
+def test_what_sounded_is_not_rewound(timeline: Timeline) -> None:
+    timeline.absorb(note(10.0, 1.0, 60))
+    sounded = timeline.engine.position
+    timeline.engine.absorb([Event(10, NOTE_ON + 62, 5), Event(10, NOTE_OFF + 62)])  # a plan
+    timeline.rewind(None)
+    assert timeline.engine.position == sounded + 2
+    timeline.rewind(sounded + 1)
+    assert timeline.engine.position == sounded + 1
+    timeline.rewind(1)
+    assert timeline.engine.position == sounded
+    timeline.rewind(sounded + 99)
+    assert timeline.engine.position == sounded
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_sounded_is_remembered_whatever_the_engine_does(timeline: Timeline, failing: bool) -> None:
+    runtime = timeline.engine.runtime
+    assert isinstance(runtime, ToyRuntime)
+    if failing:
+        runtime.failures = 1
+        with pytest.raises(RuntimeError):
+            timeline.absorb(note(10.0, 1.0, 60))
+        timeline.engine.rebuild()
+    else:
+        timeline.absorb(note(10.0, 1.0, 60))
+    timeline.rewind(0)
+    assert history(timeline) == [(0, NOTE_ON + 60), (100, NOTE_OFF + 60)]
+
+
+def test_forgetting_begins_anew(timeline: Timeline) -> None:
+    timeline.absorb(note(10.0, 1.0, 60))
+    timeline.forget()
+    timeline.absorb(note(99.0, 1.0, 62))
+    assert history(timeline) == [(0, NOTE_ON + 62), (100, NOTE_OFF + 62)]
+
+
+def test_another_state_is_resumed_at_its_newest_event(timeline: Timeline) -> None:
+    timeline.absorb(note(10.0, 1.0, 60))
+    snapshot = timeline.engine.snapshot()
+    timeline.absorb(note(20.0, 1.0, 62))
+    timeline.engine.restore(snapshot)
+    timeline.resume(300.0)
+    assert timeline.time(timeline.engine.step) == pytest.approx(300.0)
+    timeline.rewind(0)
+    timeline.absorb(note(300.5, 0.1, 64))
+    assert history(timeline)[1:] == [(100, NOTE_OFF + 60), (150, NOTE_ON + 64), (160, NOTE_OFF + 64)]

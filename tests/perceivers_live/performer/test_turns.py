@@ -1,0 +1,88 @@
+"""A turn: when it may end, what it owes, and that what was not played was not."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_UP, Event
+from perceivers_live.performer.turns import BREATH, GAP, OVERTIME, REMEMBERED, Turn
+
+DUE, LENGTH = 100.0, 8.0
+SLIGHTLY, RATHER, VERY = DUE + 0.1, DUE + LENGTH * (OVERTIME + 0.1), DUE + LENGTH * 1.1
+
+
+def on(wait: int = 10, pitch: int = 60) -> Event:
+    return Event(wait, NOTE_ON + pitch, 10)
+
+
+def turn(*events: Event) -> Turn:
+    made = Turn(90.0, LENGTH)
+    for position, event in enumerate(events, 1):
+        made.add(position, 10 * position, event)
+    return made
+
+
+def test_a_turn_does_not_end_before_it_is_due() -> None:
+    assert not turn().may_end(on(BREATH), DUE, DUE)
+    assert turn().may_end(on(BREATH), SLIGHTLY, DUE)
+
+
+@pytest.mark.parametrize(
+    ("wait", "slightly", "rather", "very"),
+    [
+        (0, False, False, False),
+        (1, False, False, True),
+        (GAP, False, False, True),
+        (GAP + 1, False, True, True),
+        (BREATH - 1, False, True, True),
+        (BREATH, True, True, True),
+    ],
+)
+def test_the_later_it_is_the_shorter_a_pause_will_do(wait: int, slightly: bool, rather: bool, very: bool) -> None:
+    ends = tuple(turn().may_end(on(wait), at, DUE) for at in (SLIGHTLY, RATHER, VERY))
+    assert ends == (slightly, rather, very)
+
+
+def test_it_ends_before_a_note_or_a_rest_and_before_nothing_else() -> None:
+    assert turn().may_end(Event(100, REST), SLIGHTLY, DUE)
+    for action in (NOTE_OFF + 60, SUSTAIN_UP):
+        assert not turn().may_end(Event(100, action), VERY, DUE)
+
+
+def test_a_turn_that_has_no_end_does_not_end() -> None:
+    assert not turn().may_end(on(100), 1e9, float("inf"))
+
+
+def test_what_came_after_a_rewind_was_never_played() -> None:
+    made = turn(on(10, 60), on(10, 62), Event(10, NOTE_OFF + 60), on(10, 64))
+    assert [one.event.pitch for one in made.strikes] == [60, 62, 64]
+    made.rewind(3)
+    assert [one.event.pitch for one in made.strikes] == [60, 62]
+    made.rewind(0)
+    assert made.strikes == []
+    made.rewind(0)
+
+
+def test_events_at_one_moment_are_a_crowd() -> None:
+    assert turn().crowd == 0
+    assert turn(on(5), on(0), on(0)).crowd == 2
+    assert turn(on(0), on(0), on(1)).crowd == 0
+
+
+def test_a_note_is_owed_at_the_beginning_and_after_a_rest_and_while_nothing_of_its_own_sounds() -> None:
+    nothing = frozenset[int]()
+    assert turn().opening(nothing, on())
+    assert not turn(on(), Event(5, NOTE_OFF + 60)).opening(nothing, Event(5, NOTE_OFF + 60))
+    assert turn(on(), Event(5, NOTE_OFF + 60), Event(100, REST)).opening(nothing, Event(100, REST))
+    assert not turn().opening(frozenset({60}), Event(100, REST))
+
+
+def test_a_turn_that_is_closing_owes_nothing() -> None:
+    made = turn()
+    made.closing = 5
+    assert not made.opening(frozenset(), Event(100, REST))
+
+
+def test_only_so_much_is_remembered() -> None:
+    made = turn(*[on(1, i % 128) for i in range(2 * REMEMBERED)])
+    assert len(made.strikes) == REMEMBERED

@@ -1,0 +1,289 @@
+"""The ledger's promise: whatever happens, every note-on gets one note-off."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from perceivers_live.player.ledger import Ledger, Voicing
+from tests.perceivers_live.scripted import PortError, Synthesizer, unbalanced
+
+ACTIONS = st.sampled_from(
+    [*(NOTE_ON + p for p in range(60, 64)), *(NOTE_OFF + p for p in range(60, 64)), SUSTAIN_DOWN, SUSTAIN_UP]
+)
+CLOSING = st.sampled_from(["close", "reset"])
+
+
+@pytest.fixture
+def synthesizer() -> Synthesizer:
+    return Synthesizer()
+
+
+@pytest.fixture
+def ledger(synthesizer: Synthesizer) -> Ledger:
+    return Ledger(synthesizer.send)
+
+
+@pytest.fixture
+def eager_switching() -> Iterator[None]:
+    """Threads take turns as often as Python lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def do(ledger: Ledger, what: int | str) -> None:
+    if isinstance(what, int):
+        ledger.play(what, 80)
+    else:
+        getattr(ledger, what)()
+
+
+def test_a_note_is_struck_once_and_released_once(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    assert ledger.play(NOTE_ON + 60, 100)
+    assert not ledger.play(NOTE_ON + 60, 50)
+    assert ledger.play(NOTE_OFF + 60)
+    assert not ledger.play(NOTE_OFF + 60)
+    assert not ledger.play(REST)
+    assert synthesizer.messages == [(0x90, 60, 100), (0x80, 60, 64)]
+
+
+def test_everything_goes_out_on_the_chosen_channel(synthesizer: Synthesizer) -> None:
+    ledger = Ledger(synthesizer.send, channel=15)
+    for action in (NOTE_ON + 60, SUSTAIN_DOWN):
+        ledger.play(action, 1)
+    ledger.reset()
+    assert {message[0] & 0x0F for message in synthesizer.messages} == {15}
+
+
+def test_closing_returns_what_it_sent(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    for action in (NOTE_ON + 64, NOTE_ON + 60, SUSTAIN_DOWN):
+        ledger.play(action, 80)
+    assert ledger.close(1.5) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
+    assert ledger.close(1.6) == []
+    assert synthesizer.silent
+    assert (ledger.notes, ledger.pedal) == (frozenset(), False)
+
+
+def test_reset_leaves_any_receiver_silent(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.play(NOTE_ON + 60, 80)
+    ledger.reset()
+    assert synthesizer.messages[1:] == [(0x80, 60, 64), (0xB0, 64, 0), (0xB0, 123, 0), (0xB0, 121, 0)]
+
+
+def test_reset_closes_notes_that_were_passed_through(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    for message in ((0x90, 60, 80), (0x93, 60, 80), (0x93, 62, 80), (0x93, 62, 0), (0xA3, 60, 5), (0xC3, 1)):
+        ledger.thru(message)
+    ledger.reset()
+    offs = [m for m in synthesizer.messages[6:] if m[0] & 0xF0 == 0x80]
+    assert offs == [(0x80, 60, 64), (0x83, 60, 64)]
+    synthesizer.messages.clear()
+    ledger.reset()
+    assert not [m for m in synthesizer.messages if m[0] & 0xF0 == 0x80]
+
+
+def test_reset_lifts_a_pedal_that_was_passed_through_on_any_channel(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.thru((0xB2, 64, 127))
+    assert synthesizer.pedals == {2}
+    ledger.reset()
+    assert not synthesizer.pedals
+
+
+def test_a_note_whose_release_could_not_be_sent_is_closed_later(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.play(NOTE_ON + 60, 80)
+    synthesizer.fails = lambda _: True
+    with pytest.raises(PortError):
+        ledger.play(NOTE_OFF + 60)
+    synthesizer.fails = lambda _: False
+    ledger.close()
+    assert not synthesizer.sounding
+
+
+def test_one_note_that_cannot_be_released_does_not_keep_the_others_sounding(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    for action in (NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67, SUSTAIN_DOWN):
+        ledger.play(action, 80)
+    synthesizer.fails = lambda message: message[1] == 60
+    with suppress(PortError):
+        ledger.close()
+    assert synthesizer.sounding == {(0, 60)}
+    assert not synthesizer.pedals
+
+
+def test_a_release_that_could_not_be_passed_through_is_made_up_for(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.thru((0x90, 60, 80))
+    synthesizer.fails = lambda _: True
+    with pytest.raises(PortError):
+        ledger.thru((0x80, 60, 0))
+    synthesizer.fails = lambda _: False
+    ledger.reset()
+    assert not synthesizer.sounding
+
+
+def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.thru((0x93, 60, 80))
+    ledger.thru((0xB3, 64, 127))
+    ledger.play(NOTE_ON + 62, 80)
+    synthesizer.fails = lambda _: True
+    with suppress(PortError):
+        ledger.reset()
+    synthesizer.fails = lambda _: False
+    ledger.reset()
+    assert synthesizer.silent
+
+
+# --- beside the human ----------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_held(
+    ledger: Ledger, synthesizer: Synthesizer
+) -> None:
+    ledger.play(NOTE_ON + 60, 80)
+    assert ledger.human(Timed(1.0, NOTE_ON + 60, 80)) == [Timed(1.0, NOTE_OFF + 60)]
+    assert ledger.human(Timed(1.1, NOTE_ON + 62, 80)) == []
+    assert ledger.humans_keys == ledger.barred == {60, 62}
+    assert not ledger.play(NOTE_ON + 60, 80)
+    ledger.human(Timed(1.2, NOTE_OFF + 60))
+    assert ledger.play(NOTE_ON + 60, 80)
+    assert unbalanced([*synthesizer.messages, (0x80, 60, 64)]) == []
+
+
+def test_a_pedal_under_the_humans_foot_is_not_lifted_until_it_comes_up_for_both(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.play(SUSTAIN_DOWN)
+    ledger.human(Timed(1.0, SUSTAIN_DOWN))
+    assert not ledger.play(SUSTAIN_UP)
+    assert synthesizer.pedals
+    assert ledger.human(Timed(1.0, SUSTAIN_UP)) == [Timed(1.0, SUSTAIN_UP)]
+    assert not synthesizer.pedals
+    assert not ledger.pedal
+
+
+def test_closing_lifts_our_pedal_but_not_one_that_is_passed_through_to_the_same_place(synthesizer: Synthesizer) -> None:
+    for channel in (0, 1):
+        ledger = Ledger(synthesizer.send, channel=channel)
+        ledger.play(SUSTAIN_DOWN)
+        ledger.human(Timed(1.0, SUSTAIN_DOWN))
+        ledger.thru((0xB0, 64, 127))
+        assert ledger.close(2.0) == [Timed(2.0, SUSTAIN_UP)]
+        assert synthesizer.pedals == {0}
+        ledger.human(Timed(3.0, SUSTAIN_UP))
+        ledger.thru((0xB0, 64, 0))
+        assert not synthesizer.pedals
+
+
+def test_a_key_that_is_passed_through_without_being_listened_to_is_let_be(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    """It is out of the range that is listened to, but it sounds where ours do."""
+    ledger.thru((0x90, 40, 80))
+    assert 40 in ledger.barred
+    assert not ledger.play(NOTE_ON + 40, 80)
+    ledger.thru((0x80, 40, 0))
+    assert ledger.play(NOTE_ON + 40, 80)
+    ledger.thru((0x90, 40, 99))
+    assert synthesizer.messages[-2:] == [(0x80, 40, 64), (0x90, 40, 99)]
+    count = len(synthesizer.messages)
+    assert ledger.play(NOTE_OFF + 40)
+    assert len(synthesizer.messages) == count  # it is the human's
+    ledger.thru((0x80, 40, 0))
+    assert unbalanced(synthesizer.messages) == []
+
+
+def test_a_note_is_released_as_it_was_sent_and_what_would_collide_with_it_is_barred(synthesizer: Synthesizer) -> None:
+    voicing = [Voicing(0)]
+    ledger = Ledger(synthesizer.send, voicing=lambda: voicing[0])
+    ledger.play(NOTE_ON + 62, 80)
+    assert ledger.barred == frozenset()
+    voicing[0] = Voicing(2)
+    assert ledger.barred == {60}
+    assert not ledger.play(NOTE_ON + 60, 80)
+    assert ledger.play(NOTE_OFF + 62)
+    assert ledger.play(NOTE_ON + 60, 80)
+    assert [m[:2] for m in synthesizer.messages] == [(0x90, 62), (0x80, 62), (0x90, 62)]
+
+
+# --- anything, in any order ----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(ACTIONS | CLOSING, st.booleans())))
+def test_after_a_close_with_a_working_port_nothing_sounds(steps: list[tuple[int | str, bool]]) -> None:
+    synthesizer = Synthesizer()
+    ledger = Ledger(synthesizer.send)
+    for what, works in steps:
+        synthesizer.fails = lambda _, works=works: not works
+        with suppress(PortError):
+            do(ledger, what)
+    synthesizer.fails = lambda _: False
+    ledger.close()
+    assert synthesizer.silent
+    assert ledger.close() == []
+
+
+@given(st.lists(ACTIONS | CLOSING))
+def test_with_a_working_port_the_account_always_balances(steps: list[int | str]) -> None:
+    synthesizer = Synthesizer()
+    ledger = Ledger(synthesizer.send)
+    for what in steps:
+        do(ledger, what)
+        assert {pitch for _, pitch in synthesizer.sounding} == ledger.notes
+        assert bool(synthesizer.pedals) == ledger.pedal
+    ledger.close()
+    assert unbalanced(synthesizer.messages) == []
+
+
+@given(
+    st.lists(st.lists(ACTIONS | CLOSING, min_size=5, max_size=40), min_size=2, max_size=4),
+    st.integers(0, 1 << 32),
+    st.sampled_from([0.0, 0.3]),
+)
+@settings(max_examples=30, deadline=None)
+def test_threads_do_not_upset_the_account(work: list[list[int | str]], seed: int, failing: float) -> None:
+    synthesizer, chance = Synthesizer(), random.Random(seed)
+    synthesizer.fails = lambda _: chance.random() < failing
+    ledger = Ledger(synthesizer.send)
+    start = threading.Barrier(len(work))
+
+    def play(steps: list[int | str]) -> Callable[[], None]:
+        def run() -> None:
+            start.wait()
+            for what in steps:
+                with suppress(PortError):
+                    do(ledger, what)
+
+        return run
+
+    threads = [threading.Thread(target=play(steps)) for steps in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    synthesizer.fails = lambda _: False
+    ledger.close()
+    assert synthesizer.silent
+    if not failing:
+        assert unbalanced(synthesizer.messages) == []
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_a_strike_and_a_close_at_the_same_moment(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    stop = threading.Event()
+
+    def strike() -> None:
+        while not stop.is_set():
+            for pitch in range(60, 72):
+                ledger.play(NOTE_ON + pitch, 80)
+
+    player = threading.Thread(target=strike)
+    player.start()
+    for _ in range(300):
+        ledger.close()
+    stop.set()
+    player.join()
+    ledger.reset()
+    assert unbalanced(m for m in synthesizer.messages if m[0] < 0xB0) == []

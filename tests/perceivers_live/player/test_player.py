@@ -1,0 +1,396 @@
+"""The player: in order, never early, and silent at once. No test here measures how late a busy machine is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from perceivers_live.player.ledger import Ledger
+from perceivers_live.player.player import LATE, Planned, Player, PlayerThread, Standing
+from tests.perceivers_live.scripted import Synthesizer
+
+PATIENCE = 10.0  # seconds; only ends a wait for what never comes
+
+
+@pytest.fixture
+def synthesizer() -> Synthesizer:
+    return Synthesizer()
+
+
+@pytest.fixture
+def heard() -> list[Timed]:
+    return []
+
+
+@pytest.fixture
+def player(synthesizer: Synthesizer, heard: list[Timed]) -> Player:
+    player = Player(Ledger(synthesizer.send), heard.append)
+    player.begin(0)
+    return player
+
+
+@pytest.fixture
+def thread(player: Player, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayerThread]:
+    monkeypatch.setattr("perceivers_live.player.player.STALE", 60.0)  # a busy machine may be half a second late
+    thread = PlayerThread(player)
+    thread.start()
+    yield thread
+    thread.stop()
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return condition()
+
+
+def on(time_: float, position: int, pitch: int, velocity: int = 20) -> Planned:
+    return Planned(time_, position, NOTE_ON + pitch, velocity)
+
+
+def off(time_: float, position: int, pitch: int) -> Planned:
+    return Planned(time_, position, NOTE_OFF + pitch)
+
+
+def test_only_what_is_due_sounds(player: Player, synthesizer: Synthesizer, heard: list[Timed]) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), off(2.0, 3, 60), off(2.5, 4, 64)])
+    assert player.play_due(0.999) == 1.0
+    assert not synthesizer.messages
+    assert player.play_due(1.0) == 2.0
+    assert [m[:2] for m in synthesizer.messages] == [(0x90, 60), (0x90, 64)]
+    assert player.play_due(9.0) is None
+    assert [(one.time, one.action) for one in heard] == [
+        (1.0, NOTE_ON + 60),
+        (1.0, NOTE_ON + 64),
+        (2.0, NOTE_OFF + 60),
+        (2.5, NOTE_OFF + 64),
+    ]
+    assert player.planned() == 0
+
+
+def test_an_event_is_not_planned_before_its_predecessor(player: Player) -> None:
+    player.schedule([on(2.0, 1, 60), on(1.0, 2, 64)])
+    assert player.play_due(1.5) == 2.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30))
+def test_times_told_are_in_order_whatever_is_planned_when(events: list[tuple[float, float]]) -> None:
+    heard: list[Timed] = []
+    player = Player(Ledger(lambda _: None), heard.append)
+    player.begin(0)
+    now = 0.0
+    for position, (when, step) in enumerate(events):
+        player.schedule([on(now + when - 0.2, position, position)])
+        now += step
+        player.play_due(now)
+    player.play_due(now + 2)
+    times = [one.time for one in heard]
+    assert len(times) == len(events)
+    assert times == sorted(times)
+
+
+def test_lateness_is_counted(player: Player) -> None:
+    player.schedule([on(1.0, 1, 60), off(2.0, 2, 60)])
+    player.play_due(1.0 + LATE / 2)
+    assert (player.played, player.late) == (1, 0)
+    player.play_due(2.0 + LATE * 2)
+    assert (player.played, player.late) == (2, 1)
+    assert list(player.lateness) == pytest.approx([LATE / 2, LATE * 2])
+
+
+def test_cancelling_keeps_what_comes_earlier(player: Player, synthesizer: Synthesizer) -> None:
+    player.schedule([on(1.0, 11, 60), off(1.1, 12, 60), on(1.2, 13, 62), off(1.3, 14, 62)])
+    assert player.cancel(after=1.1) == 12
+    assert player.planned() == 2
+    player.play_due(9.0)
+    assert [m[:2] for m in synthesizer.messages] == [(0x90, 60), (0x80, 60)]
+    assert player.cancel() == 12
+
+
+def test_cancelling_everything_says_what_sounded_last(player: Player) -> None:
+    player.begin(7)
+    player.schedule([on(1.0, 8, 60), off(1.1, 9, 60)])
+    assert player.cancel() == 7
+    player.schedule([on(1.0, 8, 60), off(1.1, 9, 60)])
+    player.play_due(1.0)
+    assert player.cancel() == 8
+
+
+def test_without_a_plan_there_is_nothing_to_cancel(synthesizer: Synthesizer) -> None:
+    player = Player(Ledger(synthesizer.send))
+    assert player.cancel() is None
+    assert player.interrupt(0.0) == (None, [])
+
+
+def test_a_rest_only_passes_time(player: Player, synthesizer: Synthesizer) -> None:
+    player.schedule([on(1.0, 1, 60), Planned(2.0, 2, REST)])
+    player.play_due(3.0)
+    assert len(synthesizer.messages) == 1
+    assert player.cancel() == 1
+
+
+def test_an_interruption_drops_the_plan_and_closes_the_notes(player: Player, synthesizer: Synthesizer) -> None:
+    player.schedule([on(1.0, 1, 60), Planned(1.0, 2, SUSTAIN_DOWN), on(1.1, 3, 64), off(2.0, 4, 60)])
+    player.play_due(1.05)
+    assert player.interrupt(1.07) == (2, [Timed(1.07, NOTE_OFF + 60), Timed(1.07, SUSTAIN_UP)])
+    assert synthesizer.silent
+    assert player.planned() == 0
+    assert player.play_due(9.0) is None
+    assert synthesizer.note_ons == [60]
+
+
+def test_what_was_decided_before_an_interruption_is_not_played_after_it(player: Player, synthesizer: Synthesizer) -> None:
+    player.interrupt(1.0)
+    player.schedule([on(0.5, 1, 60)])
+    assert player.play_due(9.0) is None
+    assert not synthesizer.messages
+    player.begin(5)
+    player.schedule([on(9.5, 6, 62)])
+    player.play_due(9.5)
+    assert synthesizer.note_ons == [62]
+
+
+def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> None:
+    """Whoever silences it first, and however often."""
+    player.schedule([on(1.0, 1, 60), off(2.0, 2, 60)])
+    player.play_due(1.0)
+    assert player.interrupt(1.1).position == 1
+    assert player.interrupt(1.2) == (1, [])
+    player.end()
+    assert player.cancel() == 1
+    player.begin(5)
+    assert player.interrupt(3.0) == (5, [])
+
+
+def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+    key = [Timed(1.1, NOTE_ON + 60, 80)]
+    player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
+    player.play_due(1.0)
+    assert player.make_room(key) == [Timed(1.1, NOTE_OFF + 60)]
+    assert player.unsettled
+    player.schedule([on(1.3, 3, 64)])  # decided before that was known
+    player.play_due(2.0)
+    assert synthesizer.note_ons == [60]
+    assert player.settle(key, 1.1) == Standing(1, 1, 1)
+    player.schedule([on(2.1, 2, 64), on(2.2, 3, 60)])
+    player.play_due(2.1)
+    assert synthesizer.note_ons == [60, 64]
+    player.play_due(2.2)
+    assert player.torn  # the human's key
+    assert player.cancel() == 2
+
+
+def test_what_is_due_by_then_stays_unless_it_is_about_what_the_human_moves(player: Player, synthesizer: Synthesizer) -> None:
+    plan = [on(1.0, 1, 60), on(1.1, 2, 62), off(1.2, 3, 60), on(1.3, 4, 64)]
+    player.schedule(plan)
+    player.play_due(1.0)
+    action = [Timed(1.0, NOTE_ON + 70, 80)]
+    player.make_room(action, until=1.2)
+    player.play_due(1.1)
+    assert player.settle(action, 1.2) == Standing(2, 2, 3)
+    player.play_due(2.0)
+    assert synthesizer.messages[-1][:2] == (0x80, 60)
+    player.begin(4)
+    player.schedule([on(3.0, 5, 72), on(3.1, 6, 74), on(3.2, 7, 76)])
+    player.make_room([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
+    player.play_due(4.0)
+    assert synthesizer.note_ons[-1] == 72  # and what would have followed the key's was planned with it
+
+
+def test_events_that_get_another_place_in_the_history_keep_it_when_they_sound(player: Player) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62), on(1.2, 3, 64)])
+    player.play_due(1.0)
+    player.renumber({1: 2, 2: 4})
+    assert player.sounded == 2
+    player.play_due(2.0)
+    assert (player.sounded, player.passed) == (4, 2)
+
+
+def test_without_a_plan_there_is_nothing_to_settle(player: Player) -> None:
+    player.end()
+    player.make_room([Timed(1.1, NOTE_ON + 60, 80)])
+    assert not player.unsettled
+    assert not player.torn
+
+
+def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
+    player: Player, synthesizer: Synthesizer, heard: list[Timed]
+) -> None:
+    player.schedule([Planned(1.0, 1, SUSTAIN_DOWN)])
+    player.play_due(1.0)
+    player.make_room([Timed(1.1, SUSTAIN_DOWN)])
+    assert player.interrupt(1.2) == (1, [])
+    assert not synthesizer.pedals
+    assert heard[-1] == Timed(1.2, SUSTAIN_UP)
+
+
+def test_releases_are_told_in_order_even_if_the_human_is_heard_as_of_earlier(player: Player, heard: list[Timed]) -> None:
+    """An offset moves what is heard to before what has sounded."""
+    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62)])
+    player.play_due(1.1)
+    assert player.make_room([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
+    player.interrupt(0.95)
+    times = [one.time for one in heard]
+    assert times == sorted(times)
+
+
+def test_what_stays_of_the_plan_is_not_told_as_of_before_a_release(player: Player, heard: list[Timed]) -> None:
+    """With an input offset the human is heard as of later than what is still planned."""
+    player.schedule([on(1.0, 1, 60), on(2.0, 2, 62)])
+    player.play_due(1.0)
+    player.make_room([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
+    player.play_due(2.0)
+    player.interrupt(2.1)
+    assert [one.time for one in heard] == sorted(one.time for one in heard)
+    assert [one.action for one in heard] == [NOTE_ON + 60, NOTE_OFF + 60, NOTE_ON + 62, NOTE_OFF + 62]
+
+
+def test_an_interruption_survives_a_dead_port(player: Player, synthesizer: Synthesizer) -> None:
+    player.schedule([on(1.0, 1, 60)])
+    player.play_due(1.0)
+    synthesizer.fails = lambda _: True
+    assert player.interrupt(1.1) == (1, [])
+    synthesizer.fails = lambda _: False
+    player.interrupt(1.2)
+    assert synthesizer.silent
+
+
+def test_an_interruption_names_every_release_that_was_sent(player: Player, synthesizer: Synthesizer) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), on(1.0, 3, 67)])
+    player.play_due(1.0)
+    synthesizer.fails = lambda message: message[1] == 64
+    _, released = player.interrupt(1.1)
+    still = {pitch for _, pitch in synthesizer.sounding}
+    assert {one.action - NOTE_OFF for one in released} == {60, 64, 67} - still
+
+
+def test_who_watches_is_told_of_the_releases_of_an_interruption(player: Player, heard: list[Timed]) -> None:
+    player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), off(5.0, 3, 60)])
+    player.play_due(1.0)
+    _, released = player.interrupt(1.1)
+    assert heard[2:] == released == [Timed(1.1, NOTE_OFF + 60), Timed(1.1, NOTE_OFF + 64)]
+
+
+def test_a_dead_port_does_not_stop_the_music(player: Player, synthesizer: Synthesizer, heard: list[Timed]) -> None:
+    player.schedule([on(1.0, 1, 60), off(2.0, 2, 60), on(3.0, 3, 62)])
+    synthesizer.fails = lambda _: True
+    player.play_due(1.5)
+    assert heard == []
+    synthesizer.fails = lambda _: False
+    player.play_due(9.0)
+    player.ledger.close()
+    assert not synthesizer.sounding
+    assert 62 in synthesizer.note_ons
+
+
+def test_holding_looks_to_the_end_of_the_plan(player: Player) -> None:
+    assert player.holding() == (frozenset(), False)
+    player.schedule([on(1.0, 1, 60), Planned(1.0, 2, SUSTAIN_DOWN), on(1.1, 3, 64), off(2.0, 4, 60), Planned(2.5, 5, REST)])
+    assert player.holding() == ({64}, True)
+    player.play_due(1.05)
+    assert player.ledger.notes == {60}
+    assert player.holding() == ({64}, True)
+    player.cancel(after=1.5)
+    assert player.holding() == ({60, 64}, True)
+    player.schedule([Planned(3.0, 6, SUSTAIN_UP)])
+    assert player.holding() == ({60, 64}, False)
+    player.interrupt(1.06)
+    assert player.holding() == (frozenset(), False)
+
+
+@pytest.mark.usefixtures("thread")
+def test_the_thread_plays_in_order_and_never_early(player: Player, synthesizer: Synthesizer) -> None:
+    sent: list[float] = []
+    synthesizer.fails = lambda _: sent.append(time.perf_counter()) is not None
+    start = time.perf_counter() + 0.05
+    plan = [(on if i % 2 == 0 else off)(start + 0.003 * i, i, 60 + i // 2) for i in range(60)]
+    for i in range(0, 60, 7):
+        player.schedule(plan[i : i + 7])
+        time.sleep(0.005)
+    assert until(lambda: len(synthesizer.messages) == 60)
+    assert [m[1] for m in synthesizer.messages] == [60 + i // 2 for i in range(60)]
+    assert all(at >= planned.time for at, planned in zip(sent, plan, strict=True))
+
+
+@pytest.mark.usefixtures("thread")
+def test_the_thread_takes_up_an_earlier_deadline_after_a_cancellation(player: Player, synthesizer: Synthesizer) -> None:
+    now = time.perf_counter()
+    player.schedule([on(now + 3600, 1, 60)])
+    time.sleep(0.02)
+    player.cancel()
+    player.schedule([on(now, 1, 62)])
+    assert until(lambda: synthesizer.note_ons == [62])
+
+
+@pytest.mark.usefixtures("thread")
+def test_an_interruption_silences_the_thread_at_once(player: Player, synthesizer: Synthesizer) -> None:
+    now = time.perf_counter()
+    player.schedule([on(now + 0.001 * i, i, i) for i in range(128)])
+    assert until(lambda: len(synthesizer.messages) > 5)
+    player.interrupt(time.perf_counter())
+    assert not synthesizer.sounding
+    count = len(synthesizer.messages)
+    time.sleep(0.02)
+    assert len(synthesizer.messages) == count
+
+
+def test_an_event_planned_just_as_the_thread_goes_to_sleep_is_played(player: Player, synthesizer: Synthesizer) -> None:
+    """Between the look at an empty plan and the sleep that follows, the performer plans the last event of a reply."""
+    play_due, planned = player.play_due, threading.Event()
+
+    def interleaved(now: float) -> float | None:
+        deadline = play_due(now)
+        if deadline is None and not planned.is_set():
+            planned.set()
+            player.schedule([on(time.perf_counter(), 1, 60)])
+        return deadline
+
+    player.play_due = interleaved  # type: ignore[method-assign]
+    thread = PlayerThread(player)
+    thread.start()
+    deadline = time.monotonic() + 20.0
+    while not synthesizer.messages and time.monotonic() < deadline:
+        time.sleep(0.002)
+    thread.stop()
+    assert synthesizer.note_ons == [60]
+
+
+def test_a_listener_that_fails_does_not_end_the_music(synthesizer: Synthesizer) -> None:
+    def fail(_: Timed) -> None:
+        raise BrokenPipeError
+
+    player = Player(Ledger(synthesizer.send), fail)
+    player.begin(0)
+    player.schedule([on(1.0, 1, 60), off(1.0, 2, 60)])
+    player.play_due(1.0)
+    assert len(synthesizer.messages) == 2
+
+
+def test_stopping_the_thread_leaves_the_plan_unplayed(player: Player, synthesizer: Synthesizer) -> None:
+    thread = PlayerThread(player)
+    thread.start()
+    player.schedule([on(time.perf_counter() + 3600, 1, 60)])
+    thread.stop()
+    assert player.planned() == 1
+    assert not synthesizer.messages
+
+
+def test_a_plan_that_is_long_overdue_is_dropped_and_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+    """The machine has slept. What it missed is not played as one cluster."""
+    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62), on(9.9, 3, 64)])
+    player.play_due(1.0)
+    player.drop_overdue(1.2)  # a little late is nothing
+    player.play_due(1.2)
+    player.schedule([on(1.3, 4, 65)])
+    player.drop_overdue(10.5)
+    player.play_due(10.5)
+    assert synthesizer.note_ons == [60, 62]
+    assert player.torn
+    assert player.cancel() == 2

@@ -1,0 +1,356 @@
+"""Every session ends up as a MIDI file, whatever kills it and whatever its disk does; who plays never waits for that."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.engine import Engine
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.midi import MessageReader, message_of, read_file
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
+from perceivers_live.folders import data_folder
+from perceivers_live.recording import journal
+from perceivers_live.recording import recorder as recorder_module
+from perceivers_live.recording.journal import HEADER, RECORD_BYTES, Entry
+from perceivers_live.recording.recorder import HUMAN, LAST, LONGEST_SILENCE, Recorder, recover
+from perceivers_live.session.session import Session
+from tests.perceivers_live.recording.recordings import (
+    PATIENCE,
+    START,
+    in_ms,
+    left_over,
+    music,
+    names,
+    record,
+    recorded,
+    run_script,
+    until,
+    warnings,
+)
+from tests.perceivers_live.scripted import Synthesizer, ToyRuntime, note, steady
+
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def test_both_parts_are_kept_as_they_were_played(tmp_path: Path) -> None:
+    human, machine = music(300, seed=1), [one._replace(time=one.time + 7.25) for one in music(300, seed=2)]
+    path = record(tmp_path / "new" / "folder", human, machine)
+    assert path is not None
+    origin = human[0].time
+    tracks = recorded(path)
+    assert list(tracks) == ["human", "machine"]
+    assert in_ms(tracks["human"]) == in_ms(human, origin)
+    assert in_ms(tracks["machine"]) == in_ms(machine, origin)
+    assert names(path.parent) == [path.name]
+
+
+def test_actions_are_put_in_the_order_of_their_times(tmp_path: Path) -> None:
+    """The input offset can be turned while somebody plays, and two threads do not take turns."""
+    timed = music(100)
+    path = record(tmp_path, [*timed[40:], *timed[:40]], [])
+    assert path is not None
+    assert in_ms(recorded(path)["human"]) == in_ms(timed, timed[0].time)
+
+
+def test_a_recording_is_named_by_date_and_time(tmp_path: Path) -> None:
+    before = datetime.now().replace(microsecond=0)
+    path = record(tmp_path, note(START, 0.5, 60), [])
+    assert path is not None
+    assert before <= datetime.strptime(path.name, "%Y-%m-%d_%H-%M-%S.mid") <= datetime.now()
+
+
+def test_sessions_of_the_same_second_do_not_collide(tmp_path: Path) -> None:
+    recorders = [Recorder(tmp_path) for _ in range(5)]
+    for pitch, recorder in enumerate(recorders, 60):
+        for one in note(START, 0.5, pitch):
+            recorder.human(one)
+    paths = [recorder.close() for recorder in recorders]
+    paths += [record(tmp_path, note(START, 0.5, pitch), []) for pitch in range(65, 70)]
+    assert len(set(paths)) == 10
+    assert [read_file(path)[0].action for path in paths if path is not None] == list(range(60, 70))
+
+
+@pytest.mark.parametrize("timed", [[], [Timed(START, SUSTAIN_DOWN), Timed(START + 9, SUSTAIN_UP), Timed(START, NOTE_OFF + 60)]])
+def test_a_session_without_a_note_leaves_no_file(tmp_path: Path, timed: list[Timed]) -> None:
+    assert record(tmp_path, timed, []) is None
+    assert names(tmp_path) == []
+
+
+def test_what_hangs_at_the_end_is_released(tmp_path: Path) -> None:
+    human = [Timed(START, SUSTAIN_DOWN), *note(START + 1, 0.5, 60), Timed(START + 3, NOTE_ON + 62, 80)]
+    path = record(tmp_path, human, [Timed(START + 2, NOTE_ON + 40, 50)])
+    assert path is not None
+    tracks = recorded(path)
+    assert tracks["human"][-2:] == [Timed(3 + LAST, NOTE_OFF + 62), Timed(3 + LAST, SUSTAIN_UP)]
+    assert tracks["machine"][-1] == Timed(3 + LAST, NOTE_OFF + 40)
+
+
+def test_a_break_of_days_does_not_break_the_file(tmp_path: Path) -> None:
+    path = record(tmp_path, [*note(START, 0.5, 60), *note(START + 5 * 86400, 0.5, 62)], [])
+    assert path is not None
+    strikes = [one.time for one in read_file(path) if one.action < NOTE_OFF]
+    assert strikes == pytest.approx([0.0, 0.5 + LONGEST_SILENCE])
+
+
+def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    session = Session(
+        Engine(ToyRuntime(steady(40, (72, 76, 79), chord=3))),
+        Settings(osc=OscSettings(enabled=False), phrase=PhraseSettings(min_silence_ms=60, max_silence_ms=120)),
+        Controls(),
+        (port := Synthesizer()).send,
+        on_human=recorder.human,
+        on_machine=recorder.machine,
+    )
+    thread = threading.Thread(target=session.run)
+    thread.start()
+    for message in [(0x90, 60, 80), (0x80, 60, 64)]:
+        session.hear(time.perf_counter(), message)
+    until(lambda: len(port.sounding) > 1)
+    for message in [(0x90, 30, 80), (0x80, 30, 64)]:
+        session.hear(time.perf_counter(), message)
+    session.stop()
+    thread.join()
+    path = recorder.close()
+    assert path is not None
+    tracks = recorded(path)
+    assert [one.action for one in tracks["human"]] == [60, NOTE_OFF + 60, 30, NOTE_OFF + 30]
+    cut = tracks["human"][2].time
+    last = [one for one in tracks["machine"] if cut - 0.002 < one.time < cut + 0.05]  # no next reply is as quick as that
+    releases = [one for one in last if one.action >= NOTE_OFF]
+    assert len(releases) > 1
+    assert all(abs(one.time - cut) < 0.002 for one in releases), "the machine ends where it was cut off"
+    assert all(one.time < cut + 0.001 for one in last if one.action < NOTE_OFF), "and strikes nothing after that"
+
+
+def test_the_folder_of_recordings_is_data_to_train_on(tmp_path: Path) -> None:
+    pytest.importorskip("symusic")
+    from trainer.data import Corpus, prepare
+
+    human, machine = music(200, seed=3), [one._replace(time=one.time + 1.5) for one in music(200, seed=4)]
+    path = record(tmp_path / "sessions", human, machine)
+    assert path is not None
+    left_over(tmp_path / "sessions", [Entry(HUMAN, one) for one in human])  # of a session that still runs, say
+    corpus = Corpus(prepare(tmp_path / "sessions", tmp_path / "cache", workers=1))
+    assert [piece["name"] for piece in corpus.pieces] == [path.name]
+    reader, together = MessageReader(), []
+    for channel, one in sorted([*((0, one) for one in human), *((1, one) for one in machine)], key=lambda pair: pair[1].time):
+        together += reader.feed(one.time, message_of(one.action, one.velocity, channel))
+    actions = corpus.actions(0)
+    assert actions.times == pytest.approx(np.array([one.time for one in together]) - together[0].time, abs=1e-4)
+    got = list(zip(np.round(actions.times, 3), actions.actions, actions.velocities, strict=True))
+    wanted = [(round(one.time - together[0].time, 3), one.action, one.velocity) for one in together]
+    assert sorted(got) == sorted(wanted)
+
+
+# --- who plays does not wait -----------------------------------------------------------------------------------------
+
+
+def test_threads_may_play_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+
+    def play(pitch: int, heard: Callable[[Timed], None]) -> None:
+        for i in range(500):
+            for one in note(START + i, 0.5, pitch):
+                heard(one)
+
+    heard = [recorder.human, recorder.machine, recorder.human, recorder.machine]
+    threads = [threading.Thread(target=play, args=(60 + i, one)) for i, one in enumerate(heard)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    path = recorder.close()
+    assert path is not None
+    assert {name: len(timed) for name, timed in recorded(path).items()} == {"human": 2000, "machine": 2000}
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A disk that takes no record until this is set."""
+    answers = threading.Event()
+    write = journal.Journal.append
+
+    def append(self: journal.Journal, records: bytes) -> None:
+        assert records == HEADER or answers.wait(PATIENCE)
+        write(self, records)
+
+    monkeypatch.setattr(journal.Journal, "append", append)
+    return answers
+
+
+def test_a_disk_that_does_not_answer_holds_nobody_up(tmp_path: Path, stuck: threading.Event) -> None:
+    timed = music(1000)
+    recorder = Recorder(tmp_path)
+    for one in timed:
+        recorder.human(one)  # with the disk stuck for as long as this takes
+    time.sleep(3 * recorder_module.WRITE_EVERY)
+    recorder.machine(timed[0])
+    stuck.set()
+    path = recorder.close()
+    assert path is not None
+    assert len(recorded(path)["human"]) == len(timed)
+
+
+def test_what_waits_for_the_disk_is_bounded_and_the_earlier_is_kept(
+    tmp_path: Path, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder_module, "MAX_WAITING", 100)
+    recorder = Recorder(tmp_path)
+    for i in range(400):
+        for one in note(START + i, 0.5, 60):
+            recorder.human(one)
+    stuck.set()
+    path = recorder.close()
+    assert path is not None
+    kept = recorded(path)["human"]
+    assert 100 <= len(kept) <= 200
+    assert in_ms(kept) == in_ms([one for i in range(400) for one in note(float(i), 0.5, 60)][: len(kept)])
+    assert len(warnings(caplog)) == 1
+
+
+def test_a_disk_that_never_answers_does_not_hang_the_end(
+    tmp_path: Path, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder_module, "PATIENCE", 0.05)
+    recorder = Recorder(tmp_path)
+    recorder.human(Timed(START, 60, 80))
+    time.sleep(3 * recorder_module.WRITE_EVERY)
+    assert recorder.close() is None
+    assert len(warnings(caplog)) == 1
+    stuck.set()
+    recorder._thread.join()
+    assert recorder._journal is not None
+    recorder._journal.close()
+
+
+def test_a_long_session_does_not_grow_the_memory(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    path = next(tmp_path.iterdir())
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for batch in range(1, 21):
+        for i in range(1000):
+            recorder.human(Timed(START + i, 60 + i % 2 * NOTE_OFF, 80))
+        until(lambda batch=batch: path.stat().st_size == len(HEADER) + batch * 1000 * RECORD_BYTES)  # type: ignore[misc]
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    recorder.close()
+    assert grown < 200_000, "as much as 20 000 records would take in the least"
+
+
+# --- disks that are full, folders that are none ----------------------------------------------------------------------
+
+
+def test_a_session_that_is_too_long_for_one_file_goes_on_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a flood, or weeks of playing, would have to fit into the memory when the session ends."""
+    monkeypatch.setattr(recorder_module, "TURN_OVER", 100 * RECORD_BYTES)
+    recorder, played = Recorder(tmp_path), [one for i in range(300) for one in note(START + i, 0.5, 60)]
+    for start in range(0, len(played), 50):
+        for one in played[start : start + 50]:
+            recorder.human(one)
+        until(lambda: not recorder._waiting)
+    path = recorder.close()
+    files = sorted(tmp_path.iterdir(), key=lambda file: file.stem)
+    assert path in files
+    assert len(files) >= 4
+    parts = [recorded(file)["human"] for file in files]
+    assert sum(map(len, parts)) == len(played)
+    assert all(len(part) <= 200 for part in parts)
+
+
+def test_a_journal_larger_than_any_recording_is_set_aside_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = left_over(tmp_path, [Entry(HUMAN, Timed(1.0, 60, 80))])
+    os.truncate(path, journal.MAX_BYTES + 1)
+    tracemalloc.start()
+    assert recover(tmp_path) == []
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert names(tmp_path) == [path.name + ".damaged"]
+    assert "larger than" in warnings(caplog)[0]
+
+
+def test_an_unwritable_folder_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert record(tmp_path / "file" / "sessions", music(50), []) is None
+    assert len(warnings(caplog)) == 1
+    assert "\n" not in warnings(caplog)[0]
+
+
+FULL_DISK = """
+    import logging, resource, sys, time
+    from pathlib import Path
+    from engine.events import Timed
+    from perceivers_live.recording.recorder import WRITE_EVERY, Recorder
+    from tests.perceivers_live.scripted import note
+
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    recorder = Recorder(Path(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    for i in range(100):
+        for one in note(i, 0.5, 60):
+            recorder.human(one)
+        time.sleep(0.01)
+    time.sleep(3 * WRITE_EVERY)
+    if sys.argv[2] == "until it is cleared":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(recorder.close())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on files")
+@pytest.mark.parametrize("until_when", ["until it is cleared", "to the end"])
+def test_a_full_disk_is_one_warning_and_costs_only_what_did_not_fit(tmp_path: Path, until_when: str) -> None:
+    out, log = run_script(FULL_DISK, tmp_path, until_when).communicate(timeout=PATIENCE)
+    assert len(log.splitlines()) == 1
+    assert log.startswith("WARNING")
+    played = in_ms([one for i in range(100) for one in note(float(i), 0.5, 60)])
+    path = Path(out.strip())
+    if until_when == "to the end":
+        if out.strip() == "None":  # not even the MIDI file fitted
+            [path] = recover(tmp_path)
+        kept = in_ms(recorded(path)["human"])
+        assert 0 < len(kept) <= 2 + (1000 - len(HEADER)) // RECORD_BYTES
+        assert kept[:-1] == played[: len(kept) - 1]
+    else:
+        assert in_ms(recorded(path)["human"]) == played
+    assert names(tmp_path) == [path.name]
+
+
+def test_a_recording_that_cannot_be_finished_keeps_its_journal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(tmp_path)
+    obstacle = next(tmp_path.iterdir()).with_suffix(".mid.part")
+    obstacle.mkdir()
+    for one in note(START, 0.5, 60):
+        recorder.human(one)
+    assert recorder.close() is None
+    assert len(warnings(caplog)) == 1
+    assert recover(tmp_path) == []
+    obstacle.rmdir()
+    [path] = recover(tmp_path)
+    assert [one.action for one in read_file(path)] == [60, NOTE_OFF + 60]
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="of the XDG folders")
+def test_recordings_lie_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert data_folder() == tmp_path / ".local" / "share" / "perceivers-live"
+    monkeypatch.setenv("XDG_DATA_HOME", "not/absolute")
+    assert data_folder() == tmp_path / ".local" / "share" / "perceivers-live"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert data_folder() == tmp_path / "data" / "perceivers-live"

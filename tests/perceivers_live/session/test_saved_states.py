@@ -1,0 +1,100 @@
+"""Musical states by name: what comes back is what was saved, and nothing else is believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.rings import hidden_shape, ring_shapes
+from engine.states import StateError, save_state, state_path
+from perceivers_live.performer.performer import Memory
+from perceivers_live.session.saved_states import MOST_SILENCE, Memories
+from tests.perceivers_live.scripted import SMALL, Stage, phrase, steady
+
+MODEL, ANOTHER = "0123456789abcdef" * 4, "f" * 64
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    """What a performer would save, the toy's rings replaced by a real model's kind."""
+    stage = Stage()
+    stage.hear(*phrase(0.03, 8, 0.2))
+    stage.run(stage.now + 0.25)
+    made, rng = stage.performer.memory(stage.now), np.random.default_rng(0)
+    rings = [rng.normal(size=shape).astype(np.float32) for shape in (*ring_shapes(SMALL), hidden_shape(SMALL))]
+    return made._replace(snapshot=made.snapshot._replace(rings=tuple(rings)))
+
+
+@pytest.fixture
+def memories(tmp_path: Path) -> Memories:
+    return Memories(tmp_path / "states", SMALL, MODEL)
+
+
+def test_what_is_loaded_is_what_was_saved(memories: Memories, memory: Memory) -> None:
+    memories.save("verse 1", memory)
+    loaded = memories.load("verse 1")
+    assert (loaded.seed, loaded.silence) == (memory.seed, memory.silence)
+    assert loaded.silence == pytest.approx(0.25, abs=0.01)
+    assert loaded.snapshot.history == memory.snapshot.history
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.snapshot.rings, memory.snapshot.rings, strict=True))
+
+
+def test_a_memory_is_saved_again_under_the_same_name(memories: Memories, memory: Memory) -> None:
+    memories.save("a", memory)
+    memories.save("a", memory._replace(seed=7))
+    assert memories.load("a").seed == 7
+
+
+def test_what_was_never_saved_cannot_be_loaded(memories: Memories) -> None:
+    with pytest.raises(StateError, match="cannot be read"):
+        memories.load("verse 2")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, 5, None])
+def test_names_that_can_be_no_file_are_refused(memories: Memories, memory: Memory, name: object) -> None:
+    with pytest.raises(StateError, match="name"):
+        memories.check(name)
+    with pytest.raises(StateError, match="name"):
+        memories.save(name, memory)  # type: ignore[arg-type]
+    with pytest.raises(StateError, match="name"):
+        memories.load(name)  # type: ignore[arg-type]
+
+
+def test_another_models_memory_is_refused(tmp_path: Path, memory: Memory) -> None:
+    Memories(tmp_path, SMALL, ANOTHER).save("a", memory)
+    with pytest.raises(StateError, match="another model"):
+        Memories(tmp_path, SMALL, MODEL).load("a")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        *({"seed": seed, "silence": 0.0} for seed in (-1, 1 << 32, 1.5, "1", None, True, [1])),
+        *({"seed": 1, "silence": silence} for silence in (-0.1, MOST_SILENCE + 0.1, "0", None, True, [0.0], 1e300)),
+        {"seed": 1},
+        {"silence": 1.0},
+    ],
+)
+def test_what_no_performer_has_saved_is_refused(tmp_path: Path, memory: Memory, extra: dict[str, object]) -> None:
+    save_state(memory.snapshot, state_path(tmp_path, "a"), model=MODEL, **extra)
+    with pytest.raises(StateError, match="its s"):
+        Memories(tmp_path, SMALL, MODEL).load("a")
+
+
+def test_a_state_that_cannot_be_read_costs_nothing_of_the_music() -> None:
+    stage = Stage(steady())
+    stage.hear(*phrase())
+    stage.run(5.0, stop=lambda: stage.player.planned() > 0)
+    stage.runtime.rings = broken  # type: ignore[method-assign]
+    before = stage.history()
+    with pytest.raises(OSError, match="lost"):
+        stage.performer.memory(stage.now)
+    assert stage.history() == before
+    assert stage.player.planned() > 0
+
+
+def broken() -> list[np.ndarray]:
+    raise OSError("the rings are lost")

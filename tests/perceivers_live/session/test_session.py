@@ -1,0 +1,365 @@
+"""A session from its first phrase to its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pythonosc.udp_client import SimpleUDPClient
+
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+from perceivers_live.controls.settings import MidiSettings, OscSettings, PhraseSettings
+from perceivers_live.osc.wire import OscError
+from perceivers_live.performer.performer import Memory, State
+from perceivers_live.session.saved_states import Memories
+from tests.perceivers_live.scripted import (
+    Musician,
+    absolute,
+    fresh,
+    steady,
+    unbalanced,
+)
+from tests.perceivers_live.sessions import SETTINGS, Stage, notes_only, running
+
+# --- call and response ---------------------------------------------------------------------------------------------
+
+
+def test_a_phrase_is_answered() -> None:
+    with running() as stage:
+        stage.play()
+        stage.until_playing()
+        assert [one.action for one in stage.human[::2]] == [NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67]
+        assert min(one.time for one in stage.machine) > stage.human[-1].time
+    assert stage.states[0] is State.PLAYING
+    assert unbalanced(notes_only(stage.port.messages)) == []
+
+
+def test_a_reply_ends_and_the_next_phrase_is_answered() -> None:
+    with running(steady(5, (72, 74)), response_length=0.1) as stage:
+        for turn in (1, 2):
+            stage.play()
+            stage.until(lambda turn=turn: len(stage.states) >= 2 * turn)
+            assert stage.port.silent
+    assert stage.states == [State.PLAYING, State.LISTENING] * 2
+
+
+def test_a_key_press_silences_at_once() -> None:
+    with running(
+        steady(40), dataclasses.replace(SETTINGS, phrase=PhraseSettings(min_silence_ms=5000, max_silence_ms=5000))
+    ) as stage:
+        stage.play()
+        stage.session.commands()["takeover"]()
+        stage.until_playing()
+        stage.hear((0x90, 30, 80))
+        assert stage.port.silent
+        count = len(stage.port.messages)
+        stage.until_absorbed()
+        time.sleep(0.03)
+        assert len(stage.port.messages) == count
+        assert not stage.replying
+
+
+def test_a_release_does_not_silence() -> None:
+    with running(steady(40)) as stage:
+        stage.hear((0x90, 30, 80))
+        stage.until_playing()
+        stage.hear((0x80, 30, 0))
+        stage.until_absorbed()
+        assert stage.replying
+
+
+def check_memory(stage: Stage) -> None:
+    """What the engine remembers is what sounded: the human's actions, the machine's, and nothing that was only planned. It plays
+    nothing meanwhile.
+    """
+    stage.controls.set("hold", True)
+    stage.until(lambda: not stage.replying)
+    stage.until_absorbed()
+    offs, sounding = list[int](), set[int]()
+    for status, pitch, _ in notes_only(stage.port.messages):
+        if status == 0x90:
+            sounding.add(pitch)
+        elif pitch in sounding:  # a panic also releases what does not sound
+            sounding.remove(pitch)
+            offs.append(NOTE_OFF + pitch)
+    ons = [one.action for one in stage.machine if one.action < NOTE_OFF]
+    history = [action for _, action, _ in absolute(stage.engine._history)]
+    assert sorted(a for a in history if a < 256) == sorted([*offs, *ons, *(one.action for one in stage.human)])
+    again = fresh(stage.engine._history)
+    assert np.array_equal(again.hidden(), stage.engine.hidden())
+    stage.controls.set("hold", False)
+
+
+def test_the_memory_is_what_sounded_after_an_interruption() -> None:
+    with running() as stage:
+        for pitch in (30, 31, 32):
+            stage.play()
+            stage.until_playing()
+            stage.hear((0x90, pitch, 80), (0x80, pitch, 0))
+            check_memory(stage)
+
+
+def test_the_memory_is_what_sounded_after_a_panic() -> None:
+    with running(steady(10, (60, 64, 67, 71), chord=3)) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.session.commands()["panic"]()
+        assert stage.port.silent
+        check_memory(stage)
+        assert not stage.replying
+        assert stage.engine.sounding.held().tolist() == []
+
+
+@pytest.mark.parametrize("command", ["panic", "yield"])
+def test_a_solo_that_was_silenced_stays_silent_until_it_is_asked(command: str) -> None:
+    with running(steady(5), mode="solo") as stage:
+        stage.until_playing()
+        stage.session.commands()[command]()
+        stage.until_absorbed()
+        time.sleep(0.1)
+        assert not stage.replying
+        assert stage.port.silent
+        stage.session.commands()["takeover"]()
+        stage.until_playing()
+
+
+def test_a_duet_is_played_around_the_human() -> None:
+    settings = dataclasses.replace(SETTINGS, phrase=PhraseSettings())
+    with running(steady(3, (72, 74, 76)), settings, mode="duet") as stage:
+        stage.play(40, 42, 44)
+        for _ in range(4):
+            count = len(stage.port.note_ons)
+            stage.play()
+            stage.until(lambda count=count: len(stage.port.note_ons) > count)
+        assert stage.states == [State.PLAYING]
+        stage.session.commands()["yield"]()
+        check_memory(stage)
+        assert stage.port.silent
+        assert unbalanced(notes_only(stage.port.messages)) == []
+
+
+def test_it_does_not_answer_while_it_is_to_hold() -> None:
+    with running(hold=True) as stage:
+        stage.play()
+        time.sleep(0.3)
+        stage.until_absorbed()
+        assert stage.states == []
+        stage.controls.set("hold", False)
+        stage.until_playing()
+
+
+def test_commands_take_over_give_way_and_forget() -> None:
+    with running(steady(40)) as stage:
+        commands = stage.session.commands()
+        commands["takeover"]()
+        stage.until_playing()
+        commands["yield"]()
+        stage.until(lambda: not stage.replying)
+        assert stage.port.silent
+        stage.play()
+        stage.until_playing()
+        commands["forget"]()
+        stage.until_absorbed()
+        assert stage.port.silent
+        assert stage.engine.position == 0
+
+
+# --- what is heard -------------------------------------------------------------------------------------------------
+
+
+def test_other_channels_are_not_heard_when_one_is_chosen() -> None:
+    settings = dataclasses.replace(SETTINGS, midi=MidiSettings(input_channel=3))
+    stage = Stage(settings=settings)
+    stage.hear((0x90, 60, 80), (0x92, 62, 80), (0x9F, 64, 80))
+    assert [one.action for one in stage.human] == [NOTE_ON + 62]
+
+
+def test_the_input_offset_is_added_to_the_time_of_what_is_heard() -> None:
+    stage = Stage(input_offset_ms=50)
+    stage.session.hear(100.0, (0x90, 60, 80))
+    assert stage.human[0].time == pytest.approx(100.05)
+
+
+def test_thru_copies_the_input_and_leaves_nothing_sounding() -> None:
+    settings = dataclasses.replace(SETTINGS, midi=MidiSettings(channel=2))
+    with running(settings=settings, thru=True, mode="listen") as stage:
+        stage.until(stage.listening.is_set)  # what it sends at the start has been sent
+        stage.port.messages.clear()
+        stage.hear((0x90, 60, 80), (0xB0, 64, 127), (0xB0, 1, 5), (0x90, 64, 80))
+        assert stage.port.messages == [(0x90, 60, 80), (0xB0, 64, 127), (0xB0, 1, 5), (0x90, 64, 80)]
+    assert stage.port.silent
+
+
+def test_a_key_passed_through_is_released_even_if_thru_is_switched_off_meanwhile() -> None:
+    stage = Stage(thru=True)
+    stage.hear((0x90, 60, 80), (0xB0, 64, 127))
+    stage.controls.set("thru", False)
+    stage.hear((0x80, 60, 0), (0xB0, 64, 0), (0x90, 62, 80), (0x80, 62, 0))
+    assert stage.port.silent
+    assert stage.port.note_ons == [60]
+
+
+def test_a_key_passed_through_is_not_cut_off_by_the_machines_own_release() -> None:
+    """The human strikes the very key that the machine holds, on the same channel: the machine's ends first."""
+    with running(steady(40, (72,)), thru=True) as stage:
+        stage.play()
+        stage.until_playing()
+        stage.hear((0x90, 72, 99))
+        assert stage.port.sounding == {(0, 72)}
+        assert unbalanced([*notes_only(stage.port.messages), (0x80, 72, 0)]) == []
+
+
+def test_what_was_passed_through_ends_when_the_keyboard_is_unplugged() -> None:
+    settings = dataclasses.replace(SETTINGS, midi=MidiSettings(channel=2))
+    stage = Stage(settings=settings, thru=True, listen_low=61)
+    stage.hear((0x90, 60, 80), (0x90, 64, 80), (0xB0, 64, 127))  # one of them outside what is listened to
+    stage.session.input_lost(time.perf_counter())
+    assert stage.port.silent
+    assert [one.action for one in stage.human] == [NOTE_ON + 64, SUSTAIN_DOWN, NOTE_OFF + 64, SUSTAIN_UP]
+
+
+def test_a_panic_releases_what_it_knows_nothing_of() -> None:
+    stage = Stage()
+    stage.port.send((0x90, 50, 80))
+    stage.session.commands()["panic"]()
+    assert stage.port.silent
+
+
+def test_a_range_that_is_turned_round_is_still_a_range() -> None:
+    stage = Stage(listen_low=72, listen_high=48)
+    stage.hear((0x90, 40, 80), (0x90, 60, 80), (0x90, 80, 80))
+    assert [one.action for one in stage.human] == [NOTE_ON + 60]
+
+
+def test_only_midi_messages_are_passed_through(quiet_log: None) -> None:
+    stage = Stage(thru=True)
+    stage.hear((5, 6, 7), (0x90, 300, 1), (0x90, 60), (0x90,), (0x90, 60, -1), (-1, 0, 0), (0xC0, 5), (0x90, 60, 1))
+    assert stage.port.messages == [(0xC0, 5), (0x90, 60, 1)]
+
+
+@given(st.lists(st.lists(st.integers(0, 255), max_size=6), max_size=30), st.booleans())
+def test_no_bytes_that_are_heard_raise(messages: list[list[int]], thru: bool) -> None:
+    logging.disable(logging.CRITICAL)
+    try:
+        stage = Stage(thru=thru)
+        for message in messages:
+            stage.session.hear(0.0, message)
+        stage.session.hear(0.0, (0xB0, 123, 0))
+        assert len(stage.human) <= 2 * 128 + 2 * len(messages)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def test_a_huge_system_exclusive_message_is_ignored_whole_or_cut() -> None:
+    stage = Stage(thru=True)
+    exclusive = (0xF0, *(i % 128 for i in range(65_536)), 0xF7)
+    stage.hear((0x90, 60, 80), exclusive, exclusive[:-1], exclusive[1:], (0x80, 60, 64))
+    assert stage.port.messages == [(0x90, 60, 80), (0x80, 60, 64)]
+    assert [one.action for one in stage.human] == [NOTE_ON + 60, NOTE_OFF + 60]
+
+
+def test_a_stream_of_random_bytes_does_not_end_a_session(quiet_log: None) -> None:
+    chance = np.random.default_rng(1)
+    with running(thru=True) as stage:
+        for _ in range(2000):
+            stage.hear(tuple(chance.integers(0, 256, chance.integers(0, 5)).tolist()))
+        stage.until_absorbed()
+    assert stage.port.silent
+
+
+# --- the end -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("musician", [steady(40), steady(10, (60, 64, 67), chord=3), steady(10, pedal=True)])
+def test_stopping_in_the_middle_leaves_nothing_sounding(musician: Musician) -> None:
+    with running(musician) as stage:
+        stage.play()
+        stage.until_playing()
+    assert stage.port.silent
+    assert unbalanced(notes_only(stage.port.messages)) == []
+    assert stage.port.messages[-3:] == [(0xB0, 64, 0), (0xB0, 123, 0), (0xB0, 121, 0)]
+
+
+def test_the_receiver_is_reset_before_anything_is_played() -> None:
+    """Every key is released one by one: not every receiver knows how to release all notes at once."""
+    with running() as stage:
+        stage.until_absorbed()
+        assert {(0xB0, 64, 0), (0xB0, 123, 0), (0xB0, 121, 0)} < set(stage.port.messages)
+        assert {message[1] for message in stage.port.messages if message[0] == 0x80} == set(range(128))
+        assert stage.port.note_ons == []
+
+
+def test_a_session_can_be_stopped_before_it_runs() -> None:
+    stage = Stage()
+    stage.session.stop()
+    stage.session.run()
+    assert stage.port.silent
+
+
+def test_an_osc_port_that_is_taken_is_said_and_nothing_is_left_running() -> None:
+    before = threading.active_count()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        stage = Stage(settings=dataclasses.replace(SETTINGS, osc=OscSettings(port=taken.getsockname()[1])))
+        with pytest.raises(OscError):
+            stage.session.run()
+    assert threading.active_count() == before
+
+
+def test_beyond_loopback_it_does_not_begin_before_somebody_is_allowed() -> None:
+    before = threading.active_count()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    opened = OscSettings(host="0.0.0.0", port=port, query_port=0)
+    with pytest.raises(OscError, match="beyond loopback"):
+        Stage(settings=dataclasses.replace(SETTINGS, osc=opened)).session.run()
+    assert threading.active_count() == before
+    allowed = dataclasses.replace(SETTINGS, osc=dataclasses.replace(opened, allow="192.0.2.7"))
+    with running(settings=allowed) as stage, SimpleUDPClient("127.0.0.1", port) as client:
+        stage.until(stage.listening.is_set)
+        client.send_message("/perceivers/temperature", 0.5)
+        stage.until(lambda: stage.controls.get("temperature") == 0.5)
+
+
+def test_osc_steers_a_session() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=port))
+    with running(steady(40), settings) as stage, SimpleUDPClient("127.0.0.1", port) as client:
+        stage.until(stage.listening.is_set)
+        client.send_message("/perceivers/temperature", 0.5)
+        stage.until(lambda: stage.controls.get("temperature") == 0.5)
+        client.send_message("/perceivers/takeover", [])
+        stage.until_playing()
+        client.send_message("/perceivers/panic", [])
+        stage.until(lambda: not stage.replying)
+        assert stage.port.silent
+
+
+class SlowDisk(Memories):
+    def __init__(self) -> None:
+        self.saved: list[str] = []
+
+    def check(self, name: object) -> None: ...
+
+    def save(self, name: str, memory: Memory) -> None:
+        time.sleep(0.3)
+        self.saved.append(name)
+
+
+def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
+    disk = SlowDisk()
+    with running() as stage:
+        stage.session._memories = disk
+        stage.session.commands()["save"]("evening")
+        stage.until_absorbed()
+    assert disk.saved == ["evening"]

@@ -1,0 +1,1 @@
+"""Programs that wrote what the package ships."""
