@@ -31,7 +31,7 @@ from engine.model import PerceiverS
 from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, pytorch
 from engine.runtimes.tensorrt.cache import PlanCache
 from engine.runtimes.tensorrt.compile_process import compile_missing
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from perceivers_live.commands.bench import Row, improvised, machine, row, timed
 
 WARM_UP = 20  # events, before any is timed
@@ -73,7 +73,7 @@ WAYS: dict[str, Callable[[Path], Runtime]] = {
 def event(engine: Engine, seed: int) -> None:
     """As it is played: odds, draw, absorb; and the device has done it."""
     own = set(engine.sounding.held().tolist())
-    asked = odds(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+    asked = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
     engine.absorb([engine.decide(asked)])
     engine.hidden()
 

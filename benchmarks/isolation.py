@@ -26,7 +26,7 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from perceivers_live.commands.bench import improvised, machine, row, timed
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import SWITCH, Planned, Player, PlayerThread
@@ -41,7 +41,9 @@ def generate(runtime: str, stop: Callable[[], bool], ready: Callable[[], object]
     ready()
     seed = 0
     while not stop():
-        asked = odds(engine.sounding, Steering(), np.random.default_rng(seed), own=set(engine.sounding.held()), own_pedal=True)
+        asked = sampling_bias(
+            engine.sounding, Steering(), np.random.default_rng(seed), own=set(engine.sounding.held()), own_pedal=True
+        )
         engine.absorb([engine.decide(asked)])
         seed += 1
 

@@ -45,7 +45,7 @@ import numpy as np
 
 from benchmarks.live_notes import PLANNED, SOUNDED, Note, after, heard_late, in_time, known, read, ticks
 from engine.events import NOTE_OFF as NOTES
-from engine.realtime import DRIVER, hurry
+from engine.realtime import DRIVER, set_realtime
 from perceivers_live.commands.bench import Row, machine, row
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
@@ -95,7 +95,7 @@ class Human:
     def __init__(self) -> None:
         import rtmidi
 
-        hurry(DRIVER)  # as an audio program has it
+        set_realtime(DRIVER)  # as an audio program has it
         self._out, self._in = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "human-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "human-ear")
         self.begin()
         self._out.open_virtual_port("port")

@@ -39,7 +39,7 @@ from engine.events import NOTE_OFF, Event
 from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from trainer.export import write_onnx
 
 INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
@@ -77,7 +77,9 @@ def ours(name: str, runtime: Runtime, parameters: int, past: Sequence[Event]) ->
 
     def sample() -> Event:
         own = set(engine.sounding.held().tolist())
-        return engine.decide(odds(engine.sounding, Steering(), np.random.default_rng(next(seeds)), own=own, own_pedal=False))
+        return engine.decide(
+            sampling_bias(engine.sounding, Steering(), np.random.default_rng(next(seeds)), own=own, own_pedal=False)
+        )
 
     return Peer(f"{name}, {runtime.name}", parameters, sample, lambda event: engine.absorb([event]))
 

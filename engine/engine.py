@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.config import CheckpointError
 from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
-from engine.runtimes import CHUNKS, Odds, Runtime
+from engine.runtimes import CHUNKS, Runtime, SamplingBias
 from engine.sounding import Sounding
 
 RECENT = 512  # events that are computed again after a failure: within half a second, on two cores
@@ -61,7 +61,7 @@ class Engine:
         self._history: deque[Event] = deque()  # as much of it as the state depends on; everything follows from it
         self._limit = config.reach + self._latent + config.slack  # so that a rewound one is still enough to rebuild from
         self._before = Sounding()  # what sounded before that
-        self._behind = False  # whether the runtime has yet to be brought up to date
+        self._stale = False  # whether the runtime has yet to be brought up to date
         self.position = self.high_water = 0
         self.forget()
 
@@ -104,7 +104,7 @@ class Engine:
         self.position += len(events)
         while len(self._history) > self._limit:
             self._before.apply(self._history.popleft())
-        if self._behind:
+        if self._stale:
             self.rebuild(RECENT)
         else:
             self._compute(events, soundings, first)
@@ -121,28 +121,28 @@ class Engine:
         return soundings
 
     def _compute(self, events: Sequence[Event], soundings: Sequence[Sounding], first: int) -> None:
-        self._behind, done, total = True, 0, len(events)
+        self._stale, done, total = True, 0, len(events)
         while done < total:
             size = next(size for size in reversed(CHUNKS) if size <= total - done)
             chunk = soundings[done : done + size]
             distant = size == CHUNKS[-1] and total - done - size >= self._latent
-            (self.runtime.remember if distant else self.runtime.step)(
+            (self.runtime.prefill_cross if distant else self.runtime.step)(
                 np.array(events[done : done + size], np.int64),
                 np.stack([one.ages() for one in chunk]),
                 np.array([one.step for one in chunk], np.int64),
                 first + done,
             )
             done += size
-        self._behind = False
+        self._stale = False
 
-    def decide(self, odds: Odds) -> Event:
+    def decide(self, bias: SamplingBias) -> Event:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
-        if self._behind:
+        if self._stale:
             self.rebuild(RECENT)
         try:
-            drawn = self.runtime.decide(self.position, odds)
+            drawn = self.runtime.decide(self.position, bias)
         except Exception:
-            self._behind = True  # a runtime may fail long after it was given what it fails at
+            self._stale = True  # a runtime may fail long after it was given what it fails at
             raise
         if drawn is None:
             raise EngineError("the model's state is not finite")
@@ -168,9 +168,9 @@ class Engine:
         else:
             self.rebuild()
 
-    def distrust(self) -> None:
+    def invalidate(self) -> None:
         """The state may be wrong, or lost: the next call computes it again from the newest events."""
-        self._behind = True
+        self._stale = True
 
     def rebuild(self, newest: int | None = None) -> None:
         """Computes the state again from the history, or from its ``newest`` events, which is sooner done: the state is then that
@@ -178,7 +178,7 @@ class Engine:
         """
         while newest is not None and len(self._history) > newest:
             self._before.apply(self._history.popleft())
-        self._behind = True
+        self._stale = True
         history = list(self._history)
         self._moments.clear()
         soundings = self._recorded(history, self._before)  # known whatever becomes of the runtime
@@ -200,7 +200,7 @@ class Engine:
         return np.stack([self.runtime.hidden(self.position - back) for back in reversed(range(count))])
 
     def snapshot(self) -> Snapshot:
-        if self._behind:
+        if self._stale:
             self.rebuild()
         rings = tuple(self.runtime.rings())
         return Snapshot(self.position, self.high_water, tuple(self._moments), rings, tuple(self._history), self._before.copy())
@@ -210,4 +210,4 @@ class Engine:
         self._moments = deque(snapshot.moments, self.config.slack + 1)
         self._history = deque(snapshot.history)
         self._before = snapshot.before.copy()
-        self.position, self.high_water, self._behind = snapshot.position, snapshot.high_water, False
+        self.position, self.high_water, self._stale = snapshot.position, snapshot.high_water, False

@@ -31,15 +31,15 @@ class Step(nn.Module):
         return hidden, *rows
 
 
-class Remember(nn.Module):
-    """``PerceiverS.remember``; inputs: events, ages, cos, sin."""
+class PrefillCross(nn.Module):
+    """``PerceiverS.prefill_cross``; inputs: events, ages, cos, sin."""
 
     def __init__(self, model: PerceiverS) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, events: Tensor, ages: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.model.remember(events, ages, Rotary(cos, sin)))
+        return tuple(self.model.prefill_cross(events, ages, Rotary(cos, sin)))
 
 
 class Decide(nn.Module):

@@ -251,7 +251,7 @@ class PerceiverS(nn.Module):
             z = advanced(block, z)
         return z[0], rows
 
-    def remember(self, events: Tensor, ages: Tensor, rotary: Rotary) -> list[Tensor]:
+    def prefill_cross(self, events: Tensor, ages: Tensor, rotary: Rotary) -> list[Tensor]:
         """The part of ``step`` that a distant past needs: the new rows, k and v [G, T, C], of the cross-attention stages."""
         e = self.embedding(events, ages)[None]
         return [row[0] for block in self.blocks[: len(self.cross)] for row in block.keys_values(e, rotary)]

@@ -20,14 +20,14 @@ WINDOW = 0.25  # seconds
 MOST = 0.75  # of a core's time
 
 
-def hurry(priority: int) -> None:
+def set_realtime(priority: int) -> None:
     """Gives the calling thread, and what it begins from now on, this priority. An audio server's thread keeps its own."""
     with contextlib.suppress(OSError, AttributeError):
         if os.sched_getscheduler(0) != os.SCHED_FIFO:
             _schedule(0, priority)
 
 
-def unhurry() -> None:
+def clear_realtime() -> None:
     """Takes the priority away from the calling thread, and from what it begins from now on."""
     _schedule(0, 0)
 

@@ -19,10 +19,10 @@ from engine.events import (
     WAITS,
 )
 from engine.rings import MASKED
-from engine.runtimes import Odds
+from engine.runtimes import SamplingBias
 from engine.sounding import Sounding, legal_actions
 
-MEMORY, DECAY, FREE, WEIGHT = 100, 0.97, 4.0, 0.35  # of ``weariness``
+MEMORY, DECAY, FREE, WEIGHT = 100, 0.97, 4.0, 0.35  # of ``repetition_penalty``
 SOON = 50  # steps: an opening note comes at most this long after it could
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
@@ -41,7 +41,7 @@ class Steering:
     max_polyphony: int = 128
 
 
-def weariness(strikes: Sequence[int]) -> np.ndarray:
+def repetition_penalty(strikes: Sequence[int]) -> np.ndarray:
     """What a pitch loses in log-odds for having been struck so often lately: [PITCHES] float32.
 
     A small model left alone falls into trills and hammered notes that no pianist would keep up. Strikes are counted with a decay;
@@ -54,7 +54,7 @@ def weariness(strikes: Sequence[int]) -> np.ndarray:
     return tired
 
 
-def odds(
+def sampling_bias(
     sounding: Sounding,
     steering: Steering,
     rng: np.random.Generator,
@@ -68,13 +68,13 @@ def odds(
     opening: bool = False,
     at_once: bool = False,
     closing: bool = False,
-) -> Odds:
+) -> SamplingBias:
     """The odds of the event after ``sounding``.
 
     ``own``: pitches that the machine itself holds: only these can be released, only their number counts for the polyphony.
     ``own_pedal``: the pedal is down and the machine's to lift. ``shared``: what others hold can be released as well, by them.
     ``strikes``: the pitches that it struck in this
-    reply, in order (see ``weariness``). ``barred``: pitches not to be struck. ``elapsed``: steps that
+    reply, in order (see ``repetition_penalty``). ``barred``: pitches not to be struck. ``elapsed``: steps that
     have passed in silence since the last event: shorter waits are impossible. ``opening``: it is the machine's turn and it
     holds nothing: it strikes, and soon (``at_once``: right after ``elapsed``), where the data would often go on in silence.
     ``closing``: no new notes, the music is being brought to its end.
@@ -98,7 +98,7 @@ def odds(
         wait[min(elapsed, MAX_WAIT) + (1 if at_once else SOON) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), np.float32(MASKED))
-    action[:PITCHES] -= steering.variety * weariness(strikes)
+    action[:PITCHES] -= steering.variety * repetition_penalty(strikes)
     velocity = (steering.dynamics * 0.2) * (np.arange(VELOCITY_BINS, dtype=np.float32) - VELOCITY_BINS / 2)
     noise = rng.gumbel(size=NOISES).astype(np.float32)
-    return Odds(wait, action, velocity, max(steering.temperature, 0.05), steering.min_p, noise)
+    return SamplingBias(wait, action, velocity, max(steering.temperature, 0.05), steering.min_p, noise)

@@ -200,7 +200,7 @@ def _graph(scratch: Path, name: str) -> Target:
     from engine.checkpoint import save_model
     from engine.model import PerceiverS
     from engine.runtimes.choose import open_runtime
-    from engine.sampling import Steering, odds
+    from engine.sampling import Steering, sampling_bias
     from trainer.export import write_onnx
 
     torch.manual_seed(1)
@@ -215,7 +215,9 @@ def _graph(scratch: Path, name: str) -> Target:
             engine = Engine(open_runtime("onnx", scratch))
             with suppress(Exception):  # of whatever kind: the daemon goes on, with another model if need be
                 for _ in range(3):
-                    chances = odds(engine.sounding, Steering(), np.random.default_rng(1), own=frozenset(), own_pedal=False)
+                    chances = sampling_bias(
+                        engine.sounding, Steering(), np.random.default_rng(1), own=frozenset(), own_pedal=False
+                    )
                     engine.absorb([engine.decide(chances)])
 
     return Target(feed, [whole], len(whole) + 64)

@@ -21,7 +21,7 @@ from perceivers_live.controls.settings import ClockSettings, OscSettings, Phrase
 from perceivers_live.osc.query_server import OscQueryServer, _Handler
 from perceivers_live.osc.server import MAX_SUBSCRIBERS, OscServer
 from perceivers_live.session import session as sessions
-from perceivers_live.session.saved_states import Memories
+from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import Synthesizer
 
@@ -48,7 +48,7 @@ class Stage:
             self.controls,
             self._send,
             midi_map=lambda commands, learnt: MidiMap(self.controls, commands, on_learnt=learnt),
-            memories=Memories(scratch / "states", SHORT, MODEL),
+            states=StateStore(scratch / "states", SHORT, MODEL),
         )
         self.commands = self.session.commands()
 

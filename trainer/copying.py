@@ -75,12 +75,11 @@ class _Hashed:
         self._sums[1:] = np.cumsum(values[notes.codes] * _powers(base, len(notes.codes)))
         self._inverses = _powers(pow(base, -1, 2**64), len(notes.codes))
 
-    def hashes(self, n: int, *, any_key: bool) -> np.ndarray:
+    def hashes(self, n: int) -> np.ndarray:
         """Of the n-gram that begins with each note, uint64 [notes - n + 1]. Those that cross a border hash ``BORDER`` as well."""
         count = len(self.notes.codes) - n + 1
         hashes = (self._sums[n - 1 : n - 1 + count] - self._sums[:count]) * self._inverses[:count]
-        if not any_key:
-            hashes += self._pitch_values[self.notes.pitches[:count]]
+        hashes += self._pitch_values[self.notes.pitches[:count]]
         hashes >>= np.uint64(64 - HASH_BITS)
         return hashes
 
@@ -100,10 +99,10 @@ class NgramIndex:
         self._stops = np.cumsum([len(one.codes) for one in notes])
         self._hashed = _Hashed(Notes(*(np.concatenate(part) for part in zip(*notes, strict=True))))
 
-    def longest(self, clips: Sequence[Actions], *, any_key: bool = False) -> list[Match]:
+    def longest(self, clips: Sequence[Actions]) -> list[Match]:
         """The longest n-gram that each clip shares with one piece; of several, the first in the clip, then in the training set.
 
-        With ``any_key`` an n-gram matches its transpositions. Many clips at once cost little more than one.
+        Many clips at once cost little more than one.
         """
         hashed = [_Hashed(notes_of(clip)) for clip in clips]
         lengths = [len(clip.notes.codes) for clip in hashed]
@@ -115,17 +114,17 @@ class NgramIndex:
                 if match.notes + step <= length:
                     tries.setdefault(match.notes + step, []).append(i)
             for n, members in tries.items():
-                found = self._find([hashed[i] for i in members], n, any_key=any_key)
+                found = self._find([hashed[i] for i in members], n)
                 for i, one in zip(members, found, strict=True):
                     matches[i] = one or matches[i]
         return matches
 
-    def _find(self, clips: list[_Hashed], n: int, *, any_key: bool) -> list[Match | None]:
+    def _find(self, clips: list[_Hashed], n: int) -> list[Match | None]:
         """An n-gram of the training set for each clip."""
         if n > len(self._hashed.notes.codes):
             return [None] * len(clips)
-        wanted = [clip.hashes(n, any_key=any_key) for clip in clips]
-        hashes = self._hashed.hashes(n, any_key=any_key)
+        wanted = [clip.hashes(n) for clip in clips]
+        hashes = self._hashed.hashes(n)
         table = np.zeros(TABLE, bool)
         table[np.concatenate(wanted) % TABLE] = True
         places = np.flatnonzero(table[hashes % TABLE])
@@ -137,14 +136,14 @@ class NgramIndex:
         for clip, one in zip(clips, wanted, strict=True):
             first, stop = np.searchsorted(hashes, one), np.searchsorted(hashes, one, side="right")
             hits = ((int(i), int(place)) for i in np.flatnonzero(first < stop) for place in places[first[i] : stop[i]])
-            true = (hit for hit in hits if self._same(clip.notes, *hit, n, any_key=any_key))
+            true = (hit for hit in hits if self._same(clip.notes, *hit, n))
             found.append(next((self._match(n, *hit) for hit in true), None))
         return found
 
-    def _same(self, clip: Notes, begin: int, place: int, n: int, *, any_key: bool) -> bool:
+    def _same(self, clip: Notes, begin: int, place: int, n: int) -> bool:
         pitches, codes = self._hashed.notes
         here, there = slice(begin, begin + n - 1), slice(place, place + n - 1)
-        return (any_key or bool(clip.pitches[begin] == pitches[place])) and np.array_equal(clip.codes[here], codes[there])
+        return bool(clip.pitches[begin] == pitches[place]) and np.array_equal(clip.codes[here], codes[there])
 
     def _match(self, n: int, begin: int, place: int) -> Match:
         piece = int(np.searchsorted(self._stops, place, side="right"))

@@ -44,7 +44,7 @@ def report(
     json_file: Path | None = None,
 ) -> Figures:
     """Prints the tables of a split and returns their figures. Raises ``DataError`` if the split is empty."""
-    chosen = spread(corpus.split(split), pieces)
+    chosen = evenly_spaced(corpus.split(split), pieces)
     if not chosen:
         raise DataError(f"the data has no {split} pieces")
     model = load_model(checkpoint)
@@ -67,7 +67,7 @@ def _exact(checkpoint: Path) -> Runtime:
     return open_runtime("auto", checkpoint)
 
 
-def spread(pieces: Sequence[int], count: int | None) -> list[int]:
+def evenly_spaced(pieces: Sequence[int], count: int | None) -> list[int]:
     """``count`` of the pieces, evenly from the first to the last; all of them for None."""
     if count is None or count >= len(pieces):
         return list(pieces)
@@ -77,7 +77,7 @@ def spread(pieces: Sequence[int], count: int | None) -> list[int]:
 def _likelihoods(corpus: Corpus, chosen: list[int], figures: Figures, model: PerceiverS, engine: Engine) -> Figures:
     rows = {name: baseline(corpus, chosen, bigram=name == "bigram") for name in ("unigram", "bigram")}
     rows["model"] = best = likelihood.likelihood(model, corpus, chosen)
-    few = spread(chosen, STREAMED)
+    few = evenly_spaced(chosen, STREAMED)
     streamed = likelihood.streamed_likelihood(engine, model, corpus, few).rates()["nats_per_event"]
     same = likelihood.likelihood(model, corpus, few).rates()["nats_per_event"]
     print(f"{figures['split']}: {len(chosen)} pieces, {best.events} events, {best.notes} notes, pedal as {corpus.pedal}")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from engine.checkpoint import load_model, read_config, save_model
 from engine.config import CheckpointError
-from engine.graphs import Decide, Remember, decide_inputs, ring_names
+from engine.graphs import Decide, PrefillCross, decide_inputs, ring_names
 from engine.model import PerceiverS
-from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, STEP_INT8_FILE
+from engine.runtimes.onnx import DECIDE_FILE, PREFILL_CROSS_FILE, STEP_FILE, STEP_INT8_FILE
 from trainer.card import card
 from trainer.onnx_step import OnnxStep, onnx_step_inputs
 
@@ -37,7 +37,7 @@ def write_onnx(model: PerceiverS, folder: Path) -> None:
     if model.cross:
         events = {name: inputs[name] for name in ("events", "ages", "cos", "sin")}
         crossed = rows[: 2 * len(model.cross)]
-        _export(Remember(model), events, tuple(shapes[name] for name in events), crossed, folder / REMEMBER_FILE)
+        _export(PrefillCross(model), events, tuple(shapes[name] for name in events), crossed, folder / PREFILL_CROSS_FILE)
     _export(Decide(model), decide_inputs(model), None, ["event"], folder / DECIDE_FILE)
 
 
@@ -76,7 +76,7 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
         text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the figures cannot be used ({type(error).__name__}: {error})") from error
-    for name in (STEP_INT8_FILE, REMEMBER_FILE):  # of another model that was here before
+    for name in (STEP_INT8_FILE, PREFILL_CROSS_FILE):  # of another model that was here before
         (folder / name).unlink(missing_ok=True)
     save_model(model.half(), folder, **extra)  # half the size; everything below is made from what was rounded
     model = load_model(folder)

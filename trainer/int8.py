@@ -11,9 +11,9 @@ from pathlib import Path
 
 from engine.checkpoint import load_model
 from engine.engine import Engine
-from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, STEP_INT8_FILE, OnnxRuntime
+from engine.runtimes.onnx import DECIDE_FILE, PREFILL_CROSS_FILE, STEP_FILE, STEP_INT8_FILE, OnnxRuntime
 from trainer.data import Corpus
-from trainer.evaluate import spread
+from trainer.evaluate import evenly_spaced
 from trainer.likelihood import streamed_likelihood
 
 ACCEPTED = 0.01  # nats an event
@@ -34,11 +34,11 @@ def add_int8(folder: Path, corpus: Corpus, *, pieces: int = PIECES, limit: float
     part = folder / "int8.part"
     part.mkdir(exist_ok=True)
     try:
-        for file in ("config.json", DECIDE_FILE, REMEMBER_FILE):
+        for file in ("config.json", DECIDE_FILE, PREFILL_CROSS_FILE):
             if (folder / file).exists():
                 shutil.copy(folder / file, part / file)
         quantise(folder / STEP_FILE, part / STEP_INT8_FILE)
-        model, chosen = load_model(folder), spread(corpus.split("validation"), pieces)
+        model, chosen = load_model(folder), evenly_spaced(corpus.split("validation"), pieces)
         nats = []
         for one, int8 in ((folder, False), (part, True)):
             engine = Engine(OnnxRuntime(one, int8=int8))

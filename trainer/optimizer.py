@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model import PerceiverS
-from trainer.parallel import like, whole
+from trainer.parallel import gather, shard_like
 
 
 class Muon(torch.optim.Optimizer):
@@ -27,9 +27,9 @@ class Muon(torch.optim.Optimizer):
                     continue
                 average = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 average.lerp_(p.grad, 1 - group["momentum"])
-                nesterov = whole(p.grad.lerp(average, group["momentum"]))  # of a spread matrix each process takes its share back
+                nesterov = gather(p.grad.lerp(average, group["momentum"]))  # of a spread matrix each process takes its share back
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(like(orthogonalise(nesterov), p), alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
+                p.add_(shard_like(orthogonalise(nesterov), p), alpha=-0.2 * group["lr"] * max(p.shape) ** 0.5)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def set_rate(optimizers: list[torch.optim.Optimizer], value: float) -> None:
 def state_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """The optimizers' state as flat named tensors in one piece, for a file without pickle. All processes must ask."""
     return {
-        f"{i}.{index}.{name}": whole(value).cpu().contiguous()
+        f"{i}.{index}.{name}": gather(value).cpu().contiguous()
         for i, optimizer in enumerate(optimizers)
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
@@ -92,5 +92,5 @@ def load_state_tensors(optimizers: list[torch.optim.Optimizer], tensors: dict[st
             which, index, name = key.split(".", 2)
             if int(which) == i:
                 p = parameters[int(index)]
-                state.setdefault(int(index), {})[name] = like(value.to(p.device), p) if value.shape == p.shape else value
+                state.setdefault(int(index), {})[name] = shard_like(value.to(p.device), p) if value.shape == p.shape else value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

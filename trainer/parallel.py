@@ -22,7 +22,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 PREPARING = timedelta(hours=6)  # that the first process may take for the data, while the others wait
-KINDS = ("ddp", "fsdp")
 T = TypeVar("T")
 
 
@@ -65,7 +64,7 @@ def world(device: str = "auto") -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def spread(module: nn.Module, kind: str, here: World) -> nn.Module:
+def distribute(module: nn.Module, kind: str, here: World) -> nn.Module:
     """``module`` as one of many processes runs it; alone, it is left as it is."""
     if here.size == 1:
         return module
@@ -90,12 +89,12 @@ def summed(values: Tensor, here: World) -> Tensor:
     return values
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather(tensor: Tensor) -> Tensor:
     """A tensor that may be spread, in one piece. All processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(full: Tensor, pattern: Tensor) -> Tensor:
+def shard_like(full: Tensor, pattern: Tensor) -> Tensor:
     """``full``, the same in all processes, spread as ``pattern`` is."""
     if not isinstance(pattern, DTensor):
         return full

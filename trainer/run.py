@@ -26,7 +26,7 @@ from engine.errors import UserError
 from engine.model import PerceiverS
 from trainer import optimizer as optim
 from trainer.initialise import initialise
-from trainer.parallel import World, like, whole
+from trainer.parallel import World, gather, shard_like
 from trainer.segmentation import Segmentation
 
 STATE = "state.safetensors"
@@ -122,7 +122,7 @@ class Run:
         try:
             with torch.no_grad():
                 for name, tensor in into.items():
-                    tensor.copy_(like(self._saved[prefix + name].to(tensor.device), tensor))
+                    tensor.copy_(shard_like(self._saved[prefix + name].to(tensor.device), tensor))
         except (KeyError, RuntimeError) as error:
             raise self._damaged(error) from error
 
@@ -143,7 +143,7 @@ class Run:
     def _part(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in self._saved.items() if name.startswith(prefix)}
 
-    def averaged(self) -> None:
+    def update_ema(self) -> None:
         """After an optimizer step: the average follows."""
         if self.average:
             now = self.model.state_dict()
@@ -170,7 +170,7 @@ class Run:
     def weights(self) -> dict[str, Tensor]:
         """A copy of the model's weights in one piece, on the CPU. All processes must ask."""
         now = self.model.state_dict()
-        return {name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in now.items()}
+        return {name: gather(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in now.items()}
 
     def save(self, about: dict[str, Any]) -> None:
         """Raises ``TrainingError`` if the disk will not take it, or rather than put weights that are no numbers in the place of
@@ -180,7 +180,7 @@ class Run:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
             raise TrainingError(f"weights are no numbers at step {self.progress.step}; the last save is kept")
         state = {f"model.{name}": tensor for name, tensor in weights.items()}
-        state |= {f"average.{name}": whole(tensor).cpu().contiguous() for name, tensor in self.average.items()}
+        state |= {f"average.{name}": gather(tensor).cpu().contiguous() for name, tensor in self.average.items()}
         state |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
         if not self.here.first:
             return

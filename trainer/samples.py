@@ -16,7 +16,7 @@ from engine.events import NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, SUS
 from engine.midi import MessageReader, message_of, write_file
 from engine.model import PerceiverS
 from engine.runtimes.pytorch import TorchRuntime
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from trainer.data import Corpus
 
 PROMPT, LENGTH = 8.0, 16.0  # seconds
@@ -49,7 +49,7 @@ def continue_music(engine: Engine, prompt: Sequence[Timed], seconds: float, rng:
     limit = begin + round(seconds * STEPS_PER_SECOND)
     while engine.step < limit and len(played) < BUSIEST * seconds:
         held = engine.sounding.held().tolist()
-        event = engine.decide(odds(engine.sounding, AS_TRAINED, rng, own=held, own_pedal=engine.sounding.pedal))
+        event = engine.decide(sampling_bias(engine.sounding, AS_TRAINED, rng, own=held, own_pedal=engine.sounding.pedal))
         if engine.step + event.wait >= limit:
             break
         engine.absorb([event])

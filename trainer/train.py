@@ -30,7 +30,7 @@ from engine.config import ModelConfig
 from engine.model import PerceiverS, losses
 from trainer import optimizer as optim
 from trainer.data import Corpus, DataError
-from trainer.parallel import World, last_of_step, spread, summed, whole
+from trainer.parallel import World, distribute, gather, last_of_step, summed
 from trainer.run import Run, TrainingError
 from trainer.samples import write_sample
 from trainer.segmentation import Example, Examples
@@ -78,7 +78,7 @@ def train(
     config = config or model_config(training.preset)
     run = Run(folder, config, here, seed=training.seed, init=init, ema=training.ema)
     objective = Objective(run.model)
-    forward = spread(objective, training.parallel, here)
+    forward = distribute(objective, training.parallel, here)
     run.begin(weight_decay=training.weight_decay)
     step = Step(run, forward, training)
     about = {"training": dataclasses.asdict(training), "pedal": corpus.pedal}
@@ -142,7 +142,7 @@ class Step:
             (share * run.here.size).backward()  # the processes' gradients are averaged
             total += share.detach()
         loss = summed(total, run.here).item()
-        norm = whole(torch.nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
+        norm = gather(torch.nn.utils.clip_grad_norm_(run.model.parameters(), training.clip))
         self.norm = norm.item()
         for name, value in (("the loss", loss), ("the gradient", self.norm)):
             if not math.isfinite(value):
@@ -151,7 +151,7 @@ class Step:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         progress.step += 1
-        run.averaged()
+        run.update_ema()
         progress.seconds += time.perf_counter() - began
         progress.events += int(events)
         return loss, asked

@@ -23,7 +23,7 @@ class RuntimeUnavailable(UserError, RuntimeError):
     """This runtime cannot work here; the message says why, in one line."""
 
 
-class Odds(NamedTuple):
+class SamplingBias(NamedTuple):
     """What shapes a decision: additive biases on the logits (``MASKED`` = impossible), temperature and min-p, Gumbel noise.
 
     wait [WAITS], action [ACTIONS], velocity [VELOCITY_BINS] float32, noise [WAITS + ACTIONS + VELOCITY_BINS] float32.
@@ -55,10 +55,10 @@ class Runtime(Protocol):
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         """Absorbs T events. May return before the work is done; ``decide`` and ``hidden`` wait for it."""
 
-    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+    def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         """The same for events so far back that only cross-attention will see them: their latents are left out."""
 
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
         """(wait, action, velocity bin) of the event after ``position``, drawn from the chain of heads; None if the hidden state
         there is not finite. ``position`` is at most the slack behind the newest.
         """

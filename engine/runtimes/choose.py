@@ -56,7 +56,7 @@ def _no_cuda() -> str | None:
     return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install '.[train]')"
 
 
-def _not_unasked() -> str | None:
+def _only_on_request() -> str | None:
     """An Apple GPU: one operation after the other, which is likely to take longer than a small model does on the CPU."""
     return "only on request"
 
@@ -68,7 +68,7 @@ def _worth_a_try() -> str | None:
 AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
     ("tensorrt", _no_cuda),
     ("cuda", _no_cuda),
-    *((("mps", _not_unasked),) if sys.platform == "darwin" else ()),
+    *((("mps", _only_on_request),) if sys.platform == "darwin" else ()),
     ("onnx", _worth_a_try),
     ("eager", _worth_a_try),
 )

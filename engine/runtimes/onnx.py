@@ -18,7 +18,7 @@ from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig, one_line
 from engine.events import ACTIONS, START_EVENT, VELOCITY_BINS, WAITS
 from engine.rings import MASKED, hidden_shape, rotary_angles
-from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable
+from engine.runtimes import CHUNKS, RuntimeUnavailable, SamplingBias
 from engine.sounding import AGES
 
 try:
@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise RuntimeUnavailable(f"onnxruntime cannot be imported ({error})") from error
 
-STEP_FILE, STEP_INT8_FILE, REMEMBER_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "remember.onnx", "decide.onnx"
+STEP_FILE, STEP_INT8_FILE, PREFILL_CROSS_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "remember.onnx", "decide.onnx"
 
 
 class OnnxRuntime:
@@ -40,14 +40,14 @@ class OnnxRuntime:
         threads = threads or 1  # a second one gains little here and belongs to the player
         path = checkpoint / (STEP_INT8_FILE if int8 else STEP_FILE)
         step = Graph(path, threads)
-        remember = Graph(checkpoint / REMEMBER_FILE, threads) if self.config.scales else None
+        prefill_cross = Graph(checkpoint / PREFILL_CROSS_FILE, threads) if self.config.scales else None
         decide = Graph(checkpoint / DECIDE_FILE, 1)
         self._rings = _blocks(self.config, [self.config.ring(window) for window in _window_sizes(self.config)])
         self._windows = _blocks(self.config, _window_sizes(self.config))
         self._hidden = np.zeros(hidden_shape(self.config), np.float32)
         self.step_bytes = path.stat().st_size + sum(window.nbytes for window in self._windows)
         try:
-            self._absorptions = {count: Absorption(self.config, count, step, remember, self._windows) for count in CHUNKS}
+            self._chunk_steps = {count: ChunkStep(self.config, count, step, prefill_cross, self._windows) for count in CHUNKS}
             self._decision = Decision(decide, self.config.width)
             self.reset()
             self._rehearse()
@@ -60,11 +60,11 @@ class OnnxRuntime:
         """Every graph once: a damaged one is to be known before anybody plays. Raises whatever is wrong."""
         events = np.array([START_EVENT], np.int64)
         ages, times = np.full((1, AGES), -1, np.int16), np.zeros(1, np.int64)
-        self.remember(events, ages, times, 0)
+        self.prefill_cross(events, ages, times, 0)
         self.step(events, ages, times, 0)
         zeros = (np.zeros(size, np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS, WAITS + ACTIONS + VELOCITY_BINS))
         wait, action, velocity, noise = zeros
-        self.decide(0, Odds(wait, action, velocity, 1.0, 0.0, noise))
+        self.decide(0, SamplingBias(wait, action, velocity, 1.0, 0.0, noise))
 
     def reset(self, first: int = 0) -> None:
         for block in (*self._rings, *self._windows, self._hidden):
@@ -73,13 +73,13 @@ class OnnxRuntime:
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._turn_back(first)
-        absorption = self._absorptions[len(events)]
+        absorption = self._chunk_steps[len(events)]
         self._write(absorption.step(events, ages, times, first, self._first), first, len(events))
         _write(self._hidden, absorption.hidden, first)
 
-    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+    def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._turn_back(first)
-        self._write(self._absorptions[len(events)].remember(events, ages, times, first), first, len(events))
+        self._write(self._chunk_steps[len(events)].prefill_cross(events, ages, times, first), first, len(events))
 
     def _turn_back(self, first: int) -> None:
         """Puts back what the windows have lost since ``first`` was next."""
@@ -96,9 +96,9 @@ class OnnxRuntime:
             _write(window, new, first)
         self._next = first + count
 
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
         hidden = self._hidden[position % len(self._hidden)]
-        return self._decision.run(hidden, odds) if np.isfinite(hidden).all() else None
+        return self._decision.run(hidden, bias) if np.isfinite(hidden).all() else None
 
     def hidden(self, position: int) -> np.ndarray:
         row: np.ndarray = self._hidden[position % len(self._hidden)].copy()
@@ -165,11 +165,11 @@ class Bound(NamedTuple):
         self.session.run_with_iobinding(self.binding)
 
 
-class Absorption:
+class ChunkStep:
     """Absorbs chunks of ``count`` events, up to but not including the writing of their rows."""
 
     def __init__(
-        self, config: ModelConfig, count: int, step: Graph, remember: Graph | None, windows: Sequence[np.ndarray]
+        self, config: ModelConfig, count: int, step: Graph, prefill_cross: Graph | None, windows: Sequence[np.ndarray]
     ) -> None:
         self._config = config
         angles = (config.kv_heads, count, config.head_dim // 2)
@@ -185,9 +185,9 @@ class Absorption:
         masks = {f"mask{i}": mask for i, mask in enumerate(self._masks)}
         rows = {f"new_{name}": row for name, row in _named(self._rows)}
         self._step = step.bound({**self._events, **masks, **dict(_named(windows))}, {"hidden": self.hidden, **rows})
-        if remember is not None:
+        if prefill_cross is not None:
             crossed = {f"new_{name}": row[:, 0] for name, row in _named(self._rows[:-1])}
-            self._remember = remember.bound(self._events, crossed)
+            self._prefill_cross = prefill_cross.bound(self._events, crossed)
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int, begin: int) -> Sequence[np.ndarray]:
         """Events at positions ``first``.. of a history that begins at ``begin``: the new rows of every attention, in blocks.
@@ -199,11 +199,11 @@ class Absorption:
         self._step.run()
         return self._rows
 
-    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[np.ndarray]:
+    def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> Sequence[np.ndarray]:
         """The new rows of the cross-attention stages."""
         if len(self._rows) > 1:
             self._fill(events, ages, times, first)
-            self._remember.run()
+            self._prefill_cross.run()
         return self._rows[:-1]
 
     def _fill(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
@@ -222,8 +222,8 @@ class Decision:
         self._inputs, self._event = list(inputs.values()), np.zeros(3, np.int64)
         self._graph = graph.bound(inputs, {"event": self._event})
 
-    def run(self, hidden: np.ndarray, odds: Odds) -> tuple[int, int, int]:
-        for array, value in zip(self._inputs, (hidden, *odds._asdict().values()), strict=True):
+    def run(self, hidden: np.ndarray, bias: SamplingBias) -> tuple[int, int, int]:
+        for array, value in zip(self._inputs, (hidden, *bias._asdict().values()), strict=True):
             array[...] = value
         self._graph.run()
         wait, action, velocity = self._event.tolist()

@@ -21,8 +21,8 @@ import numpy as np
 
 from engine.config import CheckpointError, ModelConfig
 from engine.errors import UserError
-from engine.realtime import MODEL, Budget, unhurry
-from engine.runtimes import Odds, RuntimeUnavailable
+from engine.realtime import MODEL, Budget, clear_realtime
+from engine.runtimes import RuntimeUnavailable, SamplingBias
 from engine.runtimes.choose import open_runtime
 
 log = logging.getLogger(__name__)
@@ -63,11 +63,11 @@ class ProcessRuntime:
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._tell("step", events, ages, times, first)
 
-    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._tell("remember", events, ages, times, first)
+    def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        self._tell("prefill_cross", events, ages, times, first)
 
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
-        drawn: tuple[int, int, int] | None = self._ask("decide", position, odds)
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
+        drawn: tuple[int, int, int] | None = self._ask("decide", position, bias)
         return drawn
 
     def hidden(self, position: int) -> np.ndarray:
@@ -171,7 +171,7 @@ class _Forward(logging.Handler):
 
 def serve(connection: Connection, name: str, checkpoint: Path, threads: int, level: int) -> None:
     """The process: answers with (kind of fault or "", result or message), until the other end is closed."""
-    unhurry()  # opening takes long, and may begin other work
+    clear_realtime()  # opening takes long, and may begin other work
     logging.basicConfig(handlers=[_Forward(connection)])
     logging.getLogger("engine").setLevel(level)
     for number in ("SIGINT", "SIGHUP"):  # Ctrl-C is for the one who asked

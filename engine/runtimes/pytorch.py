@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.rings import hidden_shape, ring_shapes, rotary_angles
-from engine.runtimes import CHUNKS, Odds, RuntimeUnavailable
+from engine.runtimes import CHUNKS, RuntimeUnavailable, SamplingBias
 
 try:
     import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from engine.checkpoint import load_model
 from engine.config import ModelConfig
 from engine.events import ACTIONS, VELOCITY_BINS, WAITS
-from engine.graphs import Decide, Remember, Step
+from engine.graphs import Decide, PrefillCross, Step
 from engine.model import PerceiverS
 from engine.sounding import AGES
 
@@ -56,19 +56,19 @@ class TorchRuntime:
         blocks = [parameter for block in self._model.blocks for parameter in block.parameters()]
         self._rings = [torch.zeros(shape, dtype=dtype, device=self.device) for shape in shapes]
         self.step_bytes = sum(tensor.nbytes for tensor in (*blocks, *self._rings))
-        step, remember = Step(self._model), Remember(self._model)
+        step, prefill_cross = Step(self._model), PrefillCross(self._model)
 
         def stepped(*inputs: Tensor) -> Sequence[Tensor]:
             hidden, *rows = step(*inputs, *self._rings[:-1])
             return [*rows, hidden]
 
-        def remembered(events: Tensor, ages: Tensor, _: Tensor, cos: Tensor, sin: Tensor, *__: Tensor) -> Sequence[Tensor]:
-            return remember(events, ages, cos, sin)
+        def prefilled(events: Tensor, ages: Tensor, _: Tensor, cos: Tensor, sin: Tensor, *__: Tensor) -> Sequence[Tensor]:
+            return prefill_cross(events, ages, cos, sin)
 
         with torch.inference_mode():
-            self._steps = {size: Absorption(self.config, size, stepped, self._rings) for size in CHUNKS}
+            self._steps = {size: ChunkStep(self.config, size, stepped, self._rings) for size in CHUNKS}
             crossed = self._rings[: 2 * len(self.config.scales)]
-            self._remembers = Absorption(self.config, CHUNKS[-1], remembered, crossed) if crossed else None
+            self._prefill_crosses = ChunkStep(self.config, CHUNKS[-1], prefilled, crossed) if crossed else None
             self._decision = Decision(Decide(self._model), self._rings[-1])
         self.reset()
 
@@ -83,13 +83,13 @@ class TorchRuntime:
         self._steps[len(events)].run(events, ages, times, first, self._first)
 
     @torch.inference_mode()
-    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        if self._remembers is not None:
-            self._remembers.run(events, ages, times, first, self._first)
+    def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        if self._prefill_crosses is not None:
+            self._prefill_crosses.run(events, ages, times, first, self._first)
 
     @torch.inference_mode()
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
-        return self._decision.run(position, odds)
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
+        return self._decision.run(position, bias)
 
     @torch.inference_mode()
     def hidden(self, position: int) -> np.ndarray:
@@ -147,7 +147,7 @@ class Staging:
             self._sent.record()
 
 
-class Absorption:
+class ChunkStep:
     """Absorbs chunks of one size. ``body`` maps events, ages, positions, cos, sin and what the rings hold (see
     ``engine.graphs.step_inputs``) to the new rows of ``rings``, which are written here.
     """
@@ -210,8 +210,8 @@ class Decision:
         self._chosen = torch.zeros(4, dtype=torch.int64, device=hidden.device)
         self._run = captured(self._decide, hidden.device, capturable)
 
-    def run(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
-        self._staging.send(row=np.array(position % len(self._hidden)), **odds._asdict())
+    def run(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
+        self._staging.send(row=np.array(position % len(self._hidden)), **bias._asdict())
         self._run()
         wait, action, velocity, finite = self._chosen.tolist()  # the one place that waits for the device
         return (wait, action, velocity) if finite else None
@@ -221,9 +221,9 @@ class Decision:
         self._run()
 
     def _decide(self) -> None:
-        row, *odds = self._staging.device.values()
+        row, *bias = self._staging.device.values()
         hidden = self._hidden.index_select(0, row)[0]
-        self._chosen.copy_(torch.cat((self._body(hidden, *odds), hidden.isfinite().all()[None])))
+        self._chosen.copy_(torch.cat((self._body(hidden, *bias), hidden.isfinite().all()[None])))
 
 
 def captured(run: Callable[[], None], device: torch.device, capturable: Check) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from perceivers_live.clock.ticks import PATIENCE, PPQ, Ticks
+from perceivers_live.clock.ticks import PPQ, TICK_TIMEOUT, Ticks
 
 SONG_POSITION, TICK, START, CONTINUE, STOP = 0xF2, 0xF8, 0xFA, 0xFB, 0xFC
 SIXTEENTH = PPQ // 4  # ticks; the song position pointer counts sixteenths
@@ -73,7 +73,7 @@ class _State(NamedTuple):
 
     rolling: bool = False  # started or continued, and not stopped since
     heard: float = -math.inf  # when the last tick or start came
-    patience: float = PATIENCE
+    timeout: float = TICK_TIMEOUT
     song: int = 0  # number of the song's next tick
     grid: Grid | None = None  # None until the song's first tick, and before there is a tempo
     bpm: float | None = None
@@ -120,7 +120,7 @@ class MidiClock:
         ticks.add(time, first=state.rolling and state.grid is None)
         song = ticks.last - self._zero
         grid = None if ticks.period is None else Grid(ticks.time, song / PPQ, PPQ * ticks.period)
-        state = state._replace(heard=time, patience=ticks.patience, bpm=60 / grid.period if grid else None)
+        state = state._replace(heard=time, timeout=ticks.timeout, bpm=60 / grid.period if grid else None)
         self._state = state._replace(song=song + 1, grid=grid) if state.rolling else state
 
     @property
@@ -146,4 +146,4 @@ class MidiClock:
 
 
 def _alive(state: _State, now: float) -> bool:
-    return state.rolling and now - state.heard <= state.patience
+    return state.rolling and now - state.heard <= state.timeout

@@ -23,7 +23,7 @@ GATE = 0.3  # of a tick: what comes further from where it was expected is odd
 TURN = 6  # odd ticks in a row that are looked into
 SLIPS = 4  # corrections of the count at even distances: there was nothing to correct
 SHORTEST, LONGEST = 0.001, 0.5  # seconds a tick: 2500 and 5 bpm; anything beyond is no tempo
-PATIENCE = 1.0  # seconds without a tick, while there is no tempo, after which the clock is dead; else it is a beat
+TICK_TIMEOUT = 1.0  # seconds without a tick, while there is no tempo, after which the clock is dead; else it is a beat
 
 
 class _Tick(NamedTuple):
@@ -58,9 +58,9 @@ class Ticks:
         self.period: float | None = None
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """Seconds without a tick after which the clock is dead."""
-        return PATIENCE if self.period is None else PPQ * self.period
+        return TICK_TIMEOUT if self.period is None else PPQ * self.period
 
     def add(self, time: float, first: bool = False) -> None:
         """Another tick came, at ``time``. ``first``: a song starts with it, so if it is odd, those before it tell nothing."""
@@ -72,7 +72,7 @@ class Ticks:
             late = (time - self.time) / self.period - 1
             spread = 2.4 * self._error / self.period  # what even a coarse clock's ticks hardly leave
             gate = max(GATE, spread) * (1 + 2 / len(self._window))  # a short line does not know better
-        if silence > self.patience or (first and abs(late) > gate):
+        if silence > self.timeout or (first and abs(late) > gate):
             self._window.clear()
             self._odd.clear()
             self._enough = ENOUGH if self.period is None else PPQ

@@ -23,7 +23,7 @@ import numpy as np
 from engine.engine import Engine
 from engine.events import Event
 from engine.runtimes import Runtime
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.performer.performer import Performer
@@ -121,7 +121,7 @@ def _settled(engine: Engine, events: list[Event]) -> None:
 def _event(engine: Engine, seed: int) -> None:
     """One event as it is played: odds, draw, absorb."""
     own = set(engine.sounding.held().tolist())
-    asked = odds(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+    asked = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
     engine.absorb([engine.decide(asked)])
 
 

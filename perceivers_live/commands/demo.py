@@ -24,7 +24,7 @@ from perceivers_live.session.offline import render
 from perceivers_live.session.session import Session
 
 FRAME = 0.05  # seconds between two looks at what has sounded
-PATIENCE = 1.0  # seconds for which an answer may be late
+REPLY_TIMEOUT = 1.0  # seconds for which an answer may be late
 NEXT = """
 Now with your own keyboard:
   perceivers-live ports                        lists the MIDI ports
@@ -97,7 +97,7 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
             roll.advance(max(0.0, now - started))
             playing = session.performer.state is State.PLAYING
             answered = answered or (playing and not waiting)
-            if not waiting and not playing and (answered or now > end + phrase.max_silence_ms / 1000 + PATIENCE):
+            if not waiting and not playing and (answered or now > end + phrase.max_silence_ms / 1000 + REPLY_TIMEOUT):
                 break
             if playing and controls.get("mode") == "solo" and now > end + LONGEST_REPLY:
                 session.commands()["yield"]()

@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from engine.errors import UserError
-from engine.realtime import PLAYER, hurry
+from engine.realtime import PLAYER, set_realtime
 from perceivers_live.commands.bench import improvised, machine
 from perceivers_live.controls.midi_map_file import MidiMapError, read
 from perceivers_live.controls.registry import COMMANDS
@@ -143,7 +143,7 @@ def _priority() -> Iterator[Finding]:
     policies: list[int] = []
 
     def hurried() -> None:
-        hurry(PLAYER)
+        set_realtime(PLAYER)
         policies.append(os.sched_getscheduler(0))
 
     thread = threading.Thread(target=hurried)
@@ -245,7 +245,7 @@ def report(findings: Iterable[Finding], json_file: Path | None) -> bool:
         click.echo(f"{SIGNS[one.good]:3}{one.name:20}{one.text}")
     advice = [f"  {one.name}: {one.advice}" for one in done if one.advice]
     good = all(one.good is not False for one in done)
-    click.echo("\n" + ("Ready to play." if good else "Not everything is as it should be."))
+    click.echo("\n" + ("Ready to play." if good else "Problems found: see above."))
     if advice:
         click.echo("\n".join(["What you can do:", *advice]))
     if json_file is not None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.engine import Engine
-from engine.realtime import DAEMON, hurry
+from engine.realtime import DAEMON, set_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.midi_map import Learnt, MidiMap
@@ -20,7 +20,7 @@ from perceivers_live.controls.settings import Settings
 from perceivers_live.folders import data_folder, midi_map_path
 from perceivers_live.midi.connections import Connections
 from perceivers_live.recording.recorder import Recorder, recover
-from perceivers_live.session.saved_states import Memories
+from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session, Triggers
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
     ``LinkError``.
     """
     controls = Controls(settings.controls)
-    hurry(DAEMON)
+    set_realtime(DAEMON)
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
         recorder = _recorder(settings, closing)
@@ -49,7 +49,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
             connections.send,
             beats=_link(settings, closing),
             midi_map=lambda commands, learnt: _map(controls, commands, learnt),
-            memories=Memories(data_folder() / "states", engine.config, fingerprint(checkpoint)),
+            states=StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint)),
             on_human=recorder.human if recorder else lambda _: None,
             on_machine=recorder.machine if recorder else lambda _: None,
             on_state=lambda state: log.info("%s", state.value),

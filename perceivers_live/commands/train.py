@@ -21,13 +21,15 @@ CACHE = click.option(
 @click.option("--preset", type=click.Choice(["tiny", "small", "base", "large"]), default="small", show_default=True)
 @click.option("--model", "model", multiple=True, metavar="NAME=VALUE", help="Change the preset: layers=12, say.")
 @click.option("--segmentation", multiple=True, metavar="NAME=VALUE", help="Change the examples: draw=traditional, say.")
-@click.option("--pedal", type=click.Choice(["events", "extend"]), default="events", show_default=True, help="Sustain's coding.")
+@click.option(
+    "--pedal", type=click.Choice(["events", "extend"]), default="events", show_default=True, help="How sustain is encoded."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/small"), show_default=True, help="Folder of the run.")
 @CACHE
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint that a new run begins from; layers may be added.")
 @click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Optimizer steps in all.")
 @click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Examples a step, over all processes.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Parts of a process's share.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Gradient-accumulation steps.")
 @click.option("--learning-rate", type=click.FloatRange(0, 1), default=3e-3, show_default=True)
 @click.option("--warmup", type=click.IntRange(0), default=50, show_default=True, help="Steps up to the full learning rate.")
 @click.option(
@@ -45,7 +47,7 @@ CACHE = click.option(
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Validations in vain that end it; 0: none.",
+    help="Stop after N validations without improvement; 0: never.",
 )
 @click.option("--samples/--no-samples", default=True, show_default=True, help="Write what it plays at every validation.")
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -20,7 +20,7 @@ from engine.midi import is_channel_message
 from perceivers_live.controls.midi_map_file import NEVER, Binding, MidiMapError, read, set_aside, write
 from perceivers_live.controls.registry import CONTROLS, Control, Controls, nearest, printable, shown
 
-PATIENCE = 20.0  # seconds that learning waits
+LEARN_TIMEOUT = 20.0  # seconds that learning waits
 MOVED = 4  # steps that a controller must go to be learnt: a noisy fader trembles by one or two
 PRESSED = 64  # of 127, the value at which switches turn and commands run
 _PEDALS = range(64, 70)  # sustain, portamento, sostenuto, soft, legato, hold: a pianist's feet are not to be learnt by accident
@@ -107,25 +107,15 @@ class MidiMap:
         """Binds the next controller that moves to a control, over its whole range, or to a command.
 
         Whatever that controller did before ends; other controllers of `target` stay. Another call takes the place of this
-        one, and after `PATIENCE` seconds it is given up. Bank select and channel mode messages are not learnt, pedals neither,
-        but for the sostenuto and the soft pedal by a command.
+        one, and after `LEARN_TIMEOUT` seconds it is given up. Bank select and channel mode messages are not learnt, pedals
+        neither, but for the sostenuto and the soft pedal by a command.
 
         Raises:
             MidiMapError: there is no such control or command.
         """
         self._check(target)
         with self._lock:
-            self._learning = Learning(target, now + PATIENCE, {})
-
-    def learning(self, now: float) -> str | None:
-        """The control or command that still waits for a controller, if any."""
-        waiting = self._learning
-        return waiting.target if waiting is not None and now < waiting.deadline else None
-
-    def cancel(self) -> None:
-        """Ends learning; nothing has changed."""
-        with self._lock:
-            self._learning = None
+            self._learning = Learning(target, now + LEARN_TIMEOUT, {})
 
     def unlearn(self, target: str) -> int:
         """Removes the bindings of a control or command; returns how many there were.

@@ -209,7 +209,7 @@ def find(name: str) -> Control:
     return control
 
 
-class Snapshot(Mapping[str, Value]):
+class ControlValues(Mapping[str, Value]):
     """Every control's value at one moment: never changes. `version` grows by one with each change."""
 
     __slots__ = ("_values", "version")
@@ -243,10 +243,10 @@ class Controls:
         for name, value in (values or {}).items():
             start[name] = find(name).clamp(value)
         self._lock = threading.RLock()  # reentrant: a listener may set another control
-        self._snapshot = Snapshot(start, 0)
+        self._snapshot = ControlValues(start, 0)
         self._listeners: tuple[Listener, ...] = ()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ControlValues:
         """All values at this moment; lock-free."""
         return self._snapshot
 
@@ -268,7 +268,7 @@ class Controls:
         with self._lock:
             before = self._snapshot
             if before[name] != taken:
-                self._snapshot = Snapshot({**before, name: taken}, before.version + 1)
+                self._snapshot = ControlValues({**before, name: taken}, before.version + 1)
                 for listener in self._listeners:
                     try:
                         listener(name, taken, source)

@@ -14,19 +14,19 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from perceivers_live.controls.settings import MidiSettings
-from perceivers_live.midi.ports import Heard, Hopeless, InputPort, NoSuchPort, OutputPort, PortError, Probe
+from perceivers_live.midi.ports import InputPort, MessageListener, NoSuchPort, OutputPort, PermanentPortError, PortError, Probe
 from perceivers_live.midi.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two looks
 SYSTEM = 0xF0  # messages from here on have no channel
 ATTEMPTS = 3  # at finding a MIDI system
-PATIENCE = 0.5  # seconds that closing a port may take before it is left to itself
+CLOSE_TIMEOUT = 0.5  # seconds that closing a port may take before it is left to itself
 
 
 class Connections:
-    """Opened by entering it; a watchdog stands by the output. ``heard``: the input's callback; ``lost``: told that the input went
-    away; ``back``: that the output can be sent to again. Both run on the watching thread.
+    """Opened by entering it; a watchdog stands by the output. ``on_message``: the input's callback; ``lost``: told that the input
+    went away; ``back``: that the output can be sent to again. Both run on the watching thread.
 
     Entering raises ``PortError`` if there can be no MIDI system, or if a name fits several ports; a port that is not there is
     waited for, and so is a MIDI system that does not run.
@@ -35,12 +35,12 @@ class Connections:
     def __init__(
         self,
         settings: MidiSettings,
-        heard: Heard,
+        on_message: MessageListener,
         *,
         lost: Callable[[], None] = lambda: None,
         back: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings, self._heard, self._lost, self._back = settings, heard, lost, back
+        self._settings, self._on_message, self._lost, self._back = settings, on_message, lost, back
         self._probe: Probe | None = None
         self._input: InputPort | None = None
         self._output: OutputPort | None = None
@@ -63,7 +63,7 @@ class Connections:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
-        self._thread.join(4 * PATIENCE)
+        self._thread.join(4 * CLOSE_TIMEOUT)
         self._close_all()
 
     @property
@@ -93,7 +93,7 @@ class Connections:
             watchdog.watch(channel)
 
     def _open(self) -> None:
-        """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``Hopeless``."""
+        """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``PermanentPortError``."""
         faults = []
         for which, opened, open_it in (("output", self._output, self._open_output), ("input", self._input, self._open_input)):
             try:
@@ -104,7 +104,7 @@ class Connections:
             except PortError as error:  # of the one, which must not keep the other shut
                 faults.append(error)
         if faults:
-            raise next((one for one in faults if isinstance(one, Hopeless)), faults[0])
+            raise next((one for one in faults if isinstance(one, PermanentPortError)), faults[0])
 
     def _open_output(self) -> None:
         output = OutputPort(self._settings.output_port, self._probe)
@@ -116,7 +116,7 @@ class Connections:
         self._back()
 
     def _open_input(self) -> None:
-        self._input = InputPort(self._settings.input_port, self._heard, self._probe)
+        self._input = InputPort(self._settings.input_port, self._on_message, self._probe)
         self._say("input", f"in: {self._input.name}")
 
     def _watch(self) -> None:
@@ -124,7 +124,7 @@ class Connections:
             self._probe = _patient_probe()
             self._open()
         except Exception as error:
-            if isinstance(error, Hopeless) or not isinstance(error, PortError):
+            if isinstance(error, PermanentPortError) or not isinstance(error, PortError):
                 self._failure = error
                 return
             self._say("system", f"{error}; trying again")
@@ -133,7 +133,7 @@ class Connections:
         while not self._stop.wait(INTERVAL):
             try:
                 self._look()
-            except Hopeless as error:
+            except PermanentPortError as error:
                 self._say("input", str(error))
             except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
                 self._say("system", f"{error}; trying again")
@@ -180,7 +180,7 @@ class Connections:
         thread = threading.Thread(target=port.close, name="closing", daemon=True)
         self._closing.append(thread)
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(CLOSE_TIMEOUT)
 
     def _say(self, what: str, text: str) -> None:
         if self._said.get(what) != text:

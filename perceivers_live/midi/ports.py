@@ -15,13 +15,13 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from engine.errors import UserError
-from engine.realtime import DRIVER, hurry
+from engine.realtime import DRIVER, set_realtime
 from perceivers_live.midi.jack_watch import JackWatch, Refused, silence_libraries
 
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 SETTLE = 0.05  # seconds; without a message for so long an input is quiet
-Heard = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
+MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
 class PortError(UserError):
@@ -36,7 +36,7 @@ class NoSuchPort(PortError):
     """No port has that name now."""
 
 
-class Hopeless(PortError):
+class PermanentPortError(PortError):
     """Waiting will not mend it: more than one port has that name, or such ports do not exist here, or no MIDI at all."""
 
 
@@ -45,7 +45,7 @@ def _system() -> tuple[Any, int]:
     try:
         import rtmidi
     except ImportError as error:
-        raise Hopeless(f"no MIDI system ({error})", _advice()) from error
+        raise PermanentPortError(f"no MIDI system ({error})", _advice()) from error
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
@@ -161,7 +161,7 @@ def find(names: Sequence[str], wanted: str, kind: str) -> int:
         return matching[0]
     there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
     problem = "matches several" if matching else "matches none"
-    raise (Hopeless if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
+    raise (PermanentPortError if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
 
 
 def _matching(names: Sequence[str], wanted: str) -> list[int]:
@@ -190,7 +190,7 @@ class _Port:
                 self.address = self.name if self._alike == 1 else wanted
                 self.port.open_port(index, "midi")
             elif sys.platform == "win32":
-                raise Hopeless(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
+                raise PermanentPortError(f"Windows has no virtual ports: name one with --{flag} (loopMIDI makes them)")
             else:
                 self.name = f"{NAME} (virtual)"
                 self.port.open_virtual_port("midi" if api == rtmidi.API_UNIX_JACK else NAME)
@@ -217,9 +217,9 @@ class _Port:
 
 
 class InputPort(_Port):
-    """Listens to a port (``wanted``: part of its name; empty: a virtual one). ``heard`` runs in the driver's thread."""
+    """Listens to a port (``wanted``: part of its name; empty: a virtual one). ``on_message`` runs in the driver's thread."""
 
-    def __init__(self, wanted: str, heard: Heard, probe: Probe | None = None) -> None:
+    def __init__(self, wanted: str, on_message: MessageListener, probe: Probe | None = None) -> None:
         super().__init__("input", wanted, probe)
         self._closing, self._quiet = False, threading.Event()
         hurried = False
@@ -229,10 +229,10 @@ class InputPort(_Port):
             if self._closing:
                 self._end()
                 return
-            heard(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+            on_message(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
             if not hurried:
                 hurried = True
-                hurry(DRIVER)
+                set_realtime(DRIVER)
 
         self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default
         self.port.set_callback(callback)

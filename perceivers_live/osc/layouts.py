@@ -1,16 +1,15 @@
-"""Ready layouts for Open Stage Control and TouchOSC, generated from the registry of controls.
+"""A ready layout for Open Stage Control, generated from the registry of controls.
 
     python -m perceivers_live.osc.layouts layouts/
 
-writes `open-stage-control.json` and `touchosc.tosc`. Every number has a fader, every choice and switch its buttons, every
-command a button. The surface follows what changes elsewhere: it subscribes, the one of Open Stage Control by itself, and again
-every few seconds, so that either program may be started first; the one of TouchOSC when `connect` is pressed.
+writes `open-stage-control.json`. Every number has a fader, every choice and switch its buttons, every command a button. The
+surface follows what changes elsewhere: it subscribes by itself, and again every few seconds, so that either program may be
+started first.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from typing import Any
 import click
 
 from perceivers_live.controls.registry import COMMANDS, CONTROLS, Control
-from perceivers_live.osc.layout_touchosc import COLUMNS, LONGEST, touchosc
 from perceivers_live.osc.server import PREFIX
 
 _VERSION = "1.29.2"  # of Open Stage Control, which converts the layouts of older ones
 _REFRESH = 5000  # ms
+COLUMNS = 8  # of faders
+LONGEST = 100_000  # a range that a fader can do; a longer one is cut to its first thousand
 Widget = dict[str, Any]
 
 
@@ -96,15 +96,7 @@ def layouts() -> dict[str, bytes]:
     """The content of every layout file, by name. That of a compressed one is compared with `same`: zlibs differ."""
     return {
         "open-stage-control.json": open_stage_control(CONTROLS, COMMANDS).encode(),
-        "touchosc.tosc": zlib.compress(touchosc(CONTROLS, COMMANDS), 9),
     }
-
-
-def same(name: str, content: bytes, other: bytes) -> bool:
-    """Whether two contents of a layout file say the same."""
-    if name.endswith(".tosc"):
-        content, other = zlib.decompress(content), zlib.decompress(other)
-    return content == other
 
 
 @click.command()
@@ -114,7 +106,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in layouts().items():
         path = folder / name
-        if not (path.exists() and same(name, path.read_bytes(), content)):
+        if not (path.exists() and path.read_bytes() == content):
             path.write_bytes(content)
         click.echo(path)
 

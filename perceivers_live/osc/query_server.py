@@ -29,7 +29,7 @@ from urllib.parse import unquote, urlsplit
 
 from perceivers_live.controls.registry import Controls, printable
 from perceivers_live.osc.query_tree import OPTIONAL, Node, answer, node_at, tree
-from perceivers_live.osc.wire import OscError, doorkeeper
+from perceivers_live.osc.wire import OscError, sender_filter
 
 MAX_CONNECTIONS = 8  # the oldest makes room, so that none who holds a connection open shuts the others out
 IDLE = 5.0  # seconds that a connection may keep silent
@@ -115,16 +115,16 @@ class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 32
 
     def __init__(
-        self, family: socket.AddressFamily, address: Any, query: OscQueryServer, is_welcome: Callable[[str], bool]
+        self, family: socket.AddressFamily, address: Any, query: OscQueryServer, is_allowed: Callable[[str], bool]
     ) -> None:
         self.address_family = family
-        self.query, self._is_welcome = query, is_welcome
+        self.query, self._is_allowed = query, is_allowed
         self._open: list[socket.socket] = []  # oldest first
         self._guard = threading.Lock()
         super().__init__(address, _Handler)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        return self._is_welcome(client_address[0])
+        return self._is_allowed(client_address[0])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -226,7 +226,7 @@ def _listen(host: str, port: int, query: OscQueryServer, allow: str) -> _Server:
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
-        return _Server(family, address, query, doorkeeper(str(address[0]), allow))
+        return _Server(family, address, query, sender_filter(str(address[0]), allow))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"OSCQuery cannot listen on {printable(host)}:{port} ({reason}): choose another port or host") from None

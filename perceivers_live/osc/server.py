@@ -80,7 +80,7 @@ class OscServer:
         self._controls = controls
         self._commands = {name: (command, _signature(command)) for name, command in commands.items()}
         self._reply_port = reply_port
-        self._socket, self._is_welcome = listen(host, port, allow)
+        self._socket, self._is_allowed = listen(host, port, allow)
         self.host, self.port = self._socket.getsockname()[:2]
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -154,7 +154,7 @@ class OscServer:
                 self._note(f"cannot receive: {error}")
                 time.sleep(0.05)  # the network is down: do not spin
                 return
-            if not self._is_welcome(sender[0]):
+            if not self._is_allowed(sender[0]):
                 self._note(f"ignored a sender that is not allowed: {sender[0]}")
             elif sender[:2] != (self.host, self.port):  # our own echo
                 self._keep(datagram[: MAX_DATAGRAM + 1], sender)

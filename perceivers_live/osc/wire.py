@@ -27,14 +27,14 @@ class OscError(UserError):
 
 def listen(host: str, port: int, allow: str = "") -> tuple[socket.socket, Callable[[str], bool]]:
     """A bound socket that never blocks, with as large a receive buffer as the system grants; and who is heard at it (see
-    `doorkeeper`). Raises OscError.
+    `sender_filter`). Raises OscError.
     """
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
-        is_welcome = doorkeeper(str(address[0]), allow)
+        is_allowed = sender_filter(str(address[0]), allow)
         server = socket.socket(family, kind, protocol)
         try:
             for size in (_RECEIVE_BUFFER, _RECEIVE_BUFFER // 8):  # macOS refuses what Linux merely limits
@@ -46,13 +46,13 @@ def listen(host: str, port: int, allow: str = "") -> tuple[socket.socket, Callab
         except BaseException:
             server.close()
             raise
-        return server, is_welcome
+        return server, is_allowed
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"OSC cannot listen on {printable(host)}:{port} ({reason}): choose another [osc] port or host") from None
 
 
-def doorkeeper(host: str, allow: str) -> Callable[[str], bool]:
+def sender_filter(host: str, allow: str) -> Callable[[str], bool]:
     """Who may speak to a server at the IP address `host`: loopback always, and, unless that is loopback itself, the addresses and
     networks in `allow`, separated by commas.
 
@@ -69,11 +69,11 @@ def doorkeeper(host: str, allow: str) -> Callable[[str], bool]:
         raise OscError(f"OSC on {host} is beyond loopback: [osc] allow must say who may steer, such as 192.168.1.0/24")
 
     @functools.lru_cache(maxsize=256)
-    def is_welcome(sender: str) -> bool:
+    def is_allowed(sender: str) -> bool:
         address = _address(sender)
         return address.is_loopback or any(address in network for network in networks)
 
-    return is_welcome
+    return is_allowed
 
 
 def is_loopback(host: str) -> bool:

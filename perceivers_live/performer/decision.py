@@ -9,11 +9,11 @@ import numpy as np
 
 from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, Event
-from engine.sampling import Steering, odds
-from perceivers_live.controls.registry import Snapshot as Values
+from engine.sampling import Steering, sampling_bias
+from perceivers_live.controls.registry import ControlValues
 from perceivers_live.performer.pace import correction, share
 
-PATIENCE = 6  # decisions in a row, of which all but the last may be left to the human
+MAX_SKIPS = 6  # decisions in a row, of which all but the last may be left to the human
 
 
 class Situation(NamedTuple):
@@ -33,22 +33,22 @@ class Situation(NamedTuple):
     rate: float | None  # notes a second to keep to
 
 
-def decide(engine: Engine, controls: Values, at: Situation, seed: int) -> Event:
+def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) -> Event:
     """The machine's next event. The model goes on with the music as a whole: what in it is the human's to do, as long as the
     human plays, is left to the human, and the moment passes; after some such moments the machine goes on all the same.
     """
     human = _humans_share(at) if at.together and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
     wishes, elapsed = _with_pace(steering(controls), float(controls["pace"]), at), at.elapsed
-    for attempt in range(PATIENCE):
+    for attempt in range(MAX_SKIPS):
         event = engine.decide(
-            odds(
+            sampling_bias(
                 engine.sounding,
                 wishes,
                 noise,
                 own=at.own,
                 own_pedal=at.own_pedal,
-                shared=at.together and attempt + 1 < PATIENCE,
+                shared=at.together and attempt + 1 < MAX_SKIPS,
                 strikes=[pitch for _, pitch in at.strikes],
                 barred=at.barred,
                 elapsed=elapsed,
@@ -81,7 +81,7 @@ def _with_pace(asked: Steering, pace: float, at: Situation) -> Steering:
     return dataclasses.replace(asked, density=asked.density + pace * lean)
 
 
-def steering(controls: Values) -> Steering:
+def steering(controls: ControlValues) -> Steering:
     """The controls that shape a decision."""
     low, high = sorted((int(controls["register_low"]), int(controls["register_high"])))
     shift = int(controls["transpose"])  # what would leave the range of MIDI is not played

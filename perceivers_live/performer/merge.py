@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.events import REST, Timed
-from perceivers_live.performer.turns import Own
+from perceivers_live.performer.turns import MachineEvent
 from perceivers_live.player.player import Standing
 
 
@@ -24,7 +24,7 @@ class Played(NamedTuple):
     passed: int = 0  # events that the machine had sounded before that, ever
 
 
-class Told(NamedTuple):
+class Merged(NamedTuple):
     """What follows position ``base`` in the history. The order of the first ``past`` actions is final: what the human did later
     comes after them. ``machines``: which of them are the machine's, by index, and their positions until now.
     """
@@ -35,9 +35,13 @@ class Told(NamedTuple):
     machines: dict[int, int]
 
 
-def tell(
-    played: Sequence[Played], since: Sequence[Timed], own: Sequence[Own], standing: Standing, timed: Callable[[Own], Timed]
-) -> Told:
+def merge(
+    played: Sequence[Played],
+    since: Sequence[Timed],
+    own: Sequence[MachineEvent],
+    standing: Standing,
+    timed: Callable[[MachineEvent], Timed],
+) -> Merged:
     """The human's actions and what was released for them, among the machine's events; then ``since``, then the plan.
 
     ``own``: the machine's events that may still be told anew, oldest first; ``standing``: how far they got, now; ``timed``: when
@@ -66,4 +70,4 @@ def tell(
         actions += since
         past = len(actions)
     machine(len(own))
-    return Told(own[first - 1].position if first else 0, actions, past, machines)
+    return Merged(own[first - 1].position if first else 0, actions, past, machines)

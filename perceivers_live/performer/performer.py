@@ -24,14 +24,13 @@ from engine.codec import spell
 from engine.engine import Engine, Snapshot
 from engine.events import MAX_WAIT, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
 from perceivers_live.clock.midi_clock import Beats, Transport
-from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.registry import Snapshot as Values
+from perceivers_live.controls.registry import Controls, ControlValues
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.decision import Situation, decide
-from perceivers_live.performer.merge import Played, tell
+from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
 from perceivers_live.performer.timeline import LONGEST_SILENCE, Timeline
-from perceivers_live.performer.turns import Own, Turn
+from perceivers_live.performer.turns import MachineEvent, Turn
 from perceivers_live.player.player import Planned, Player
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class State(enum.Enum):
     PLAYING = "playing"
 
 
-class Memory(NamedTuple):
+class SavedState(NamedTuple):
     """A musical state: exact, whatever is played after it. ``silence``: seconds since its newest event."""
 
     snapshot: Snapshot
@@ -148,18 +147,18 @@ class Performer:
         """What was played becomes history, and then ``since``; what is left of the plan comes after it (see ``merge``)."""
         actions = [one for part in played for one in part.actions]
         standing = self._player.settle(actions, self._until(actions))
-        told = tell(played, since, self._turn.since(self.timeline.floor), standing, self._timed)
-        self._rewind(told.base)
+        merged = merge(played, since, self._turn.since(self.timeline.floor), standing, self._timed)
+        self._rewind(merged.base)
         base = previous = self._engine.position
-        events, places = self.timeline.spell(told.actions)
+        events, places = self.timeline.spell(merged.actions)
         for index, (position, step) in enumerate(places):
-            if index in told.machines and position > previous:  # it was not left out
+            if index in merged.machines and position > previous:  # it was not left out
                 self._turn.add(position, step, events[position - base - 1])
             previous = position
-        self._player.renumber({before: places[index].position for index, before in told.machines.items()})
-        self.timeline.take(events, floor=places[told.past - 1].position if told.past else base)
+        self._player.renumber({before: places[index].position for index, before in merged.machines.items()})
+        self.timeline.take(events, floor=places[merged.past - 1].position if merged.past else base)
 
-    def _timed(self, own: Own) -> Timed:
+    def _timed(self, own: MachineEvent) -> Timed:
         """When and how an event of the machine's is heard."""
         action, velocity = own.event.action, own.event.velocity
         return Timed(self.timeline.time(own.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
@@ -206,13 +205,13 @@ class Performer:
         """After a fault anywhere below: silence, and the engine computed again from what really sounded. Raises what the engine
         does if it has not recovered.
         """
-        self._engine.distrust()
+        self._engine.invalidate()
         try:
             self._silence(now)
         finally:
             self._enter(State.LISTENING)
 
-    def memory(self, now: float) -> Memory:
+    def saved_state(self, now: float) -> SavedState:
         """The musical state as it is now, which is what sounded; the plan goes on as if nothing had happened."""
         engine, timeline = self._engine, self.timeline
         planned = engine.since(max(self._player.sounded or 0, timeline.floor)) if self.state is State.PLAYING else []
@@ -222,16 +221,16 @@ class Performer:
             snapshot = engine.snapshot()
         finally:
             engine.absorb(planned)
-        return Memory(snapshot, self._seed(self._controls.snapshot()), min(silence, LONGEST_SILENCE / STEPS_PER_SECOND))
+        return SavedState(snapshot, self._seed(self._controls.snapshot()), min(silence, LONGEST_SILENCE / STEPS_PER_SECOND))
 
-    def recall(self, memory: Memory, now: float) -> None:
+    def recall(self, saved_state: SavedState, now: float) -> None:
         """Goes on from a saved state, as if nothing had happened since; what sounded then does not sound now."""
         self._silence(now)
         self._detector.reset()
         self._turn.rewind(0)
-        self._engine.restore(memory.snapshot)
-        self._own_seed = memory.seed
-        self.timeline.resume(now - memory.silence)
+        self._engine.restore(saved_state.snapshot)
+        self._own_seed = saved_state.seed
+        self.timeline.resume(now - saved_state.silence)
         still, ledger = self._engine.sounding, self._player.ledger
         hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in ledger.humans_keys]
         hanging += [SUSTAIN_UP] if still.pedal and not ledger.humans_pedal else []
@@ -279,10 +278,10 @@ class Performer:
         notes, pedal = self._player.holding()
         return notes, pedal and not self._player.ledger.humans_pedal
 
-    def _may_play(self, controls: Values) -> bool:
+    def _may_play(self, controls: ControlValues) -> bool:
         return controls["mode"] != "listen" and not controls["hold"] and not self._stopped
 
-    def _begin_at(self, controls: Values, now: float) -> float | None:
+    def _begin_at(self, controls: ControlValues, now: float) -> float | None:
         """When the machine begins to play if nothing more is heard, None: it does not."""
         if not self._may_play(controls):
             return None
@@ -311,7 +310,7 @@ class Performer:
         self._player.begin(self._engine.position)
         self._enter(State.PLAYING)
 
-    def _start_at(self, controls: Values, now: float) -> float | None:
+    def _start_at(self, controls: ControlValues, now: float) -> float | None:
         """The next beat or bar, where that is asked for and there is one."""
         if self._beats is None or controls["start_on"] == "now":
             return None
@@ -319,14 +318,14 @@ class Performer:
         bar = controls["start_on"] == "bar"
         return self._beats.next_bar(ready, int(controls["beats_per_bar"])) if bar else self._beats.next_beat(ready)
 
-    def _due(self, controls: Values) -> float:
+    def _due(self, controls: ControlValues) -> float:
         """From when on the turn may end."""
         if controls["mode"] == "solo":
             return math.inf
         end = self._detector.end() if controls["mode"] == "duet" else None
         return self._turn.begun + self._turn.length if end is None else max(end, self._turn.begun + SHORTEST_REPLY)
 
-    def _continue(self, now: float, controls: Values, own: frozenset[int], own_pedal: bool) -> None:
+    def _continue(self, now: float, controls: ControlValues, own: frozenset[int], own_pedal: bool) -> None:
         """Decides one event, absorbs it and plans it: never for a moment that has passed once it is decided."""
         turn, engine = self._turn, self._engine
         self.timeline.begin(now)
@@ -355,7 +354,7 @@ class Performer:
             self._add(event)
 
     def _situation(
-        self, controls: Values, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, at_once: bool
+        self, controls: ControlValues, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, at_once: bool
     ) -> Situation:
         turn, end, now = self._turn, self._detector.end(), self.timeline.time(self._engine.step)
         return Situation(
@@ -389,7 +388,7 @@ class Performer:
             for event in spell(step - self._engine.step, action):
                 self._add(event)
 
-    def _finish(self, now: float, controls: Values) -> float | None:
+    def _finish(self, now: float, controls: ControlValues) -> float | None:
         """The plan is complete; the turn is over when it has sounded, and in a duet not before the human may have ended."""
         if self._player.planned() or (controls["mode"] == "duet" and now < self._due(controls)):
             return now + 0.02
@@ -415,7 +414,7 @@ class Performer:
     def _output_offset(self) -> float:
         return float(self._controls.snapshot()["output_offset_ms"]) / 1000
 
-    def _seed(self, controls: Values) -> int:
+    def _seed(self, controls: ControlValues) -> int:
         seed = int(controls["seed"])
         return seed if seed >= 0 else self._own_seed
 

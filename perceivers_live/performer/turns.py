@@ -14,7 +14,7 @@ GAP = 4  # steps: what lies closer together is one chord
 REMEMBERED = 512  # of the machine's own events
 
 
-class Own(NamedTuple):
+class MachineEvent(NamedTuple):
     """An event of the machine's: its position and step in the history."""
 
     position: int
@@ -30,23 +30,23 @@ class Turn:
     def __init__(self, begun: float, length: float, rate: float | None = None, start_at: float | None = None) -> None:
         self.begun, self.length, self.rate, self.start_at = begun, length, rate, start_at
         self.closing: int | None = None  # the step at which the last notes began to be released
-        self._own: deque[Own] = deque(maxlen=REMEMBERED)
+        self._own: deque[MachineEvent] = deque(maxlen=REMEMBERED)
 
     def add(self, position: int, step: int, event: Event) -> None:
         """The machine's next event."""
-        self._own.append(Own(position, step, event))
+        self._own.append(MachineEvent(position, step, event))
 
     def rewind(self, position: int) -> None:
         """What came after ``position`` was never played."""
         while self._own and self._own[-1].position > position:
             self._own.pop()
 
-    def since(self, position: int) -> list[Own]:
+    def since(self, position: int) -> list[MachineEvent]:
         """What came after ``position``, oldest first."""
         return [one for one in self._own if one.position > position]
 
     @property
-    def strikes(self) -> list[Own]:
+    def strikes(self) -> list[MachineEvent]:
         """The machine's own note-ons, oldest first, as far as they are remembered."""
         return [one for one in self._own if one.event.is_note_on]
 

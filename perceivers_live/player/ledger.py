@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
-from perceivers_live.controls.registry import Snapshot as Values
+from perceivers_live.controls.registry import ControlValues
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
@@ -22,7 +22,7 @@ class Voicing(NamedTuple):
     loudness: float = 0.0
 
     @classmethod
-    def of(cls, controls: Values) -> Voicing:
+    def of(cls, controls: ControlValues) -> Voicing:
         """As the controls stand."""
         return cls(int(controls["transpose"]), float(controls["loudness"]))
 

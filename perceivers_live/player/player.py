@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity, subject
-from engine.realtime import PLAYER, fine_timing, hurry
+from engine.realtime import PLAYER, fine_timing, set_realtime
 from perceivers_live.player.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class PlayerThread:
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        hurry(PLAYER)
+        set_realtime(PLAYER)
         while not self._stop:
             try:
                 self._round()

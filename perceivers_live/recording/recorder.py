@@ -28,7 +28,7 @@ WRITE_EVERY = 0.2  # seconds: what ``kill -9`` can cost
 SYNC_EVERY = 5.0  # seconds: what a power cut can cost
 MAX_WAITING = 100_000  # actions, some hours of music, that wait for a disk; later ones are left out until it takes them
 TURN_OVER = 4 << 20  # bytes of a journal: a quarter of a million actions, three hours of dense playing
-PATIENCE = 10.0  # seconds to wait at the end for a disk that does not answer
+DISK_TIMEOUT = 10.0  # seconds to wait at the end for a disk that does not answer
 LONGEST_SILENCE = 3600.0  # seconds; MIDI files cannot hold a silence of days
 LAST = 0.5  # seconds that keys still down at the end are given
 
@@ -70,7 +70,7 @@ class Recorder:
         if self._journal is None or self._closing.is_set():
             return None
         self._closing.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(DISK_TIMEOUT)
         if self._thread.is_alive():
             self._warn(TimeoutError("the disk does not answer"))
             return None

@@ -109,6 +109,9 @@ class Inbox:
         """All the music that waits becomes what it comes to, where the first of it is."""
         everything = [one for batch in self._music for one in batch]
         left = deque(net([one for played in everything for one in played.actions]))
+        if not self._flooded:
+            log.warning("input overload: %d actions condensed to %d", self._actions, len(left))
+        self._flooded = True
         self.left_out += self._actions - len(left)
         self._actions = len(left)
         outcome = []
@@ -120,9 +123,6 @@ class Inbox:
             if kept or played.released or played.silenced:
                 outcome.append(played._replace(actions=kept))
         self._music = deque([outcome, *([] for _ in range(len(self._music) - 1))])
-        if not self._flooded:
-            log.warning("more is played than the model can follow; of what it missed it is told the outcome")
-        self._flooded = True
 
 
 def net(actions: Sequence[Timed]) -> list[Timed]:

@@ -16,7 +16,7 @@ from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.echo import EchoGuard
 
 
-class Heard(NamedTuple):
+class Received(NamedTuple):
     """What one message meant: music, and what of it may be passed on; a change of the transport; a wish to hand over."""
 
     actions: Sequence[Timed] = ()
@@ -25,7 +25,7 @@ class Heard(NamedTuple):
     takeover: bool = False
 
 
-NOTHING = Heard()
+NOTHING = Received()
 
 
 class Hearing:
@@ -45,11 +45,11 @@ class Hearing:
         self._reader = MessageReader()
         self._heard: set[int] = set()  # keys that are down and within the range that is listened to
 
-    def feed(self, now: float, message: Sequence[int]) -> Heard:
+    def feed(self, now: float, message: Sequence[int]) -> Received:
         """One raw message at a time in monotonic seconds."""
         if message and message[0] >= 0xF0:
             change = self._clock.feed(now, message) if self._clock is not None else None
-            return Heard(transport=change) if change is not None else NOTHING
+            return Received(transport=change) if change is not None else NOTHING
         if not is_channel_message(message):
             return NOTHING
         if self._is_echo(now, message) or (self._map is not None and self._map.feed(now, message)):
@@ -58,9 +58,9 @@ class Hearing:
         if channel and message[0] & 0x0F != channel - 1:
             return NOTHING
         if self._is_trigger(message):
-            return Heard(takeover=message[0] & 0xF0 == 0x90 and message[2] > 0)
+            return Received(takeover=message[0] & 0xF0 == 0x90 and message[2] > 0)
         at = now + float(self._controls.get("input_offset_ms")) / 1000
-        return Heard([one for one in self._reader.feed(at, message) if self._is_listened_to(one)], thru=True)
+        return Received([one for one in self._reader.feed(at, message) if self._is_listened_to(one)], thru=True)
 
     def close(self, now: float) -> list[Timed]:
         """The input is gone: whatever is still held is let go."""

@@ -7,14 +7,14 @@ from pathlib import Path
 from engine.config import ModelConfig
 from engine.events import STEPS_PER_SECOND
 from engine.states import SUFFIX, StateError, load_state, save_state, state_path
-from perceivers_live.performer.performer import Memory
+from perceivers_live.performer.performer import SavedState
 from perceivers_live.performer.timeline import LONGEST_SILENCE
 
 MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
 MOST_STATES = 100  # each is as large as the model's rings, 40 MB for the bundled one
 
 
-class Memories:
+class StateStore:
     """The states of one model (``fingerprint``) in a folder. Methods raise ``StateError``; they wait for the disk."""
 
     def __init__(self, folder: Path, config: ModelConfig, fingerprint: str) -> None:
@@ -26,16 +26,16 @@ class Memories:
         if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MOST_STATES:
             raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; remove one")
 
-    def save(self, name: str, memory: Memory) -> None:
+    def save(self, name: str, saved_state: SavedState) -> None:
         self.check(name)
-        extra = {"seed": memory.seed, "silence": memory.silence}
-        save_state(memory.snapshot, state_path(self._folder, name), model=self._fingerprint, **extra)
+        extra = {"seed": saved_state.seed, "silence": saved_state.silence}
+        save_state(saved_state.snapshot, state_path(self._folder, name), model=self._fingerprint, **extra)
 
-    def load(self, name: str) -> Memory:
+    def load(self, name: str) -> SavedState:
         snapshot, extra = load_state(state_path(self._folder, name), self._config, model=self._fingerprint)
         seed, silence = extra.get("seed"), extra.get("silence")
         if type(seed) is not int or not 0 <= seed < 1 << 32:
             raise StateError(f"{name}: its seed is {str(seed)[:40]!r}")
         if not isinstance(silence, float) or not 0 <= silence <= MOST_SILENCE:
             raise StateError(f"{name}: its silence is {str(silence)[:40]!r}")
-        return Memory(snapshot, seed, silence)
+        return SavedState(snapshot, seed, silence)

@@ -32,22 +32,22 @@ from perceivers_live.osc.query_server import OscQueryServer
 from perceivers_live.osc.server import OscServer
 from perceivers_live.osc.wire import OscError
 from perceivers_live.performer.merge import Played
-from perceivers_live.performer.performer import Memory, Performer, State
+from perceivers_live.performer.performer import Performer, SavedState, State
 from perceivers_live.player.ledger import Ledger, Voicing
 from perceivers_live.player.player import Player, PlayerThread
 from perceivers_live.session.inbox import Inbox
 from perceivers_live.session.input import Hearing
-from perceivers_live.session.saved_states import Memories
+from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
 RETRY = 0.2  # seconds between two attempts to revive the engine
 TELLING = 0.25  # seconds between two reports of how it goes
-PATIENCE = 2.0  # seconds that the performer's thread has to end
+JOIN_TIMEOUT = 2.0  # seconds that the performer's thread has to end
 SAVING = 10.0  # seconds that a state has to reach the disk at the end
 MOST_SAVING = 2  # states, which are large, on their way to the disk
 NOTICED = 0.01  # a change of tempo by more than this is worth a line
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
-Told = Callable[[Timed], None]
+TimedListener = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
 
 
@@ -55,7 +55,7 @@ class Session:
     """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
 
     ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
-    they can command. ``memories``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
+    they can command. ``states``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
     that sounds, as it was sent, on whatever thread that was done.
     """
 
@@ -68,19 +68,19 @@ class Session:
         *,
         beats: Beats | None = None,
         midi_map: Callable[[Triggers, Callable[[Binding], None]], MidiMap] | None = None,
-        memories: Memories | None = None,
-        on_human: Told = lambda _: None,
-        on_machine: Told = lambda _: None,
+        states: StateStore | None = None,
+        on_human: TimedListener = lambda _: None,
+        on_machine: TimedListener = lambda _: None,
         on_state: Callable[[State], None] = lambda _: None,
         on_listening: Callable[[], None] = lambda: None,
         osc: bool = True,
     ) -> None:
-        self._settings, self._controls, self._memories = settings, controls, memories
+        self._settings, self._controls, self._states = settings, controls, states
         self._engine = engine
         self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
         self._inbox = Inbox()
         self._saving: list[threading.Thread] = []
-        self._recalled: deque[Memory] = deque(maxlen=1)  # states are large: only the one asked for last waits
+        self._recalled: deque[SavedState] = deque(maxlen=1)  # states are large: only the one asked for last waits
         self._stopping = False
         self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
         self._relapse_until, self._faults, self._recoveries = 0.0, 0, 0
@@ -163,7 +163,7 @@ class Session:
     def commands(self) -> dict[str, Callable[..., None]]:
         """What OSC can ask for besides the controls."""
         commands: dict[str, Callable[..., None]] = dict(self._triggers())
-        if self._memories is not None:
+        if self._states is not None:
             commands |= {"save": self._save, "recall": self._recall}
         if self._map is not None:
             commands |= {"learn": self._learn, "unlearn": self._unlearn}
@@ -189,17 +189,17 @@ class Session:
         self._inbox.put(lambda: method(time.perf_counter()))
 
     def _save(self, name: str) -> None:
-        memories = self._memories
-        assert memories is not None
-        memories.check(name)
+        states = self._states
+        assert states is not None
+        states.check(name)
 
         def save(now: float) -> None:
             self._saving = [thread for thread in self._saving if thread.is_alive()]
             if len(self._saving) >= MOST_SAVING:
                 self._fault("state", StateError(f"{name}: not saved, others are still being written"))
                 return
-            memory = self.performer.memory(now)
-            thread = threading.Thread(target=self._reported, args=(lambda: memories.save(name, memory),), daemon=True)
+            saved_state = self.performer.saved_state(now)
+            thread = threading.Thread(target=self._reported, args=(lambda: states.save(name, saved_state),), daemon=True)
             thread.start()
             self._saving.append(thread)
 
@@ -210,8 +210,8 @@ class Session:
             thread.join(SAVING)
 
     def _recall(self, name: str) -> None:
-        assert self._memories is not None
-        self._recalled.append(self._memories.load(name))
+        assert self._states is not None
+        self._recalled.append(self._states.load(name))
         self._later(self._go_on_from)
 
     def _go_on_from(self, now: float) -> None:
@@ -265,7 +265,7 @@ class Session:
                 self._tell_tempo()
                 if self._osc is not None:
                     self._osc.send_stats(self.stats())
-            performing.join(PATIENCE)
+            performing.join(JOIN_TIMEOUT)
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: events played, late ones and the latest lateness (ms), events that no output took; faults of
@@ -295,7 +295,7 @@ class Session:
             self._bpm = bpm
 
     def _goes_on(self) -> bool:
-        """Whether it does, after a while."""
+        """Waits one report interval; False once stopped."""
         with suppress(queue.Empty):
             self._over.get(timeout=TELLING)
         return not self._stopping

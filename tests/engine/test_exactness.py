@@ -19,7 +19,7 @@ from engine.graphs import Decide, Step  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
-from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime  # noqa: E402
+from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime  # noqa: E402
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs  # noqa: E402
 from engine.runtimes.tensorrt.compile_process import compile_missing  # noqa: E402
 from engine.runtimes.tensorrt.execute import environment, load_tensorrt  # noqa: E402
@@ -231,7 +231,7 @@ def test_plans_taken_while_playing_change_nothing(checkpoint: Path, music: list[
             self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", CHUNKS), "")
             self._change = self._take_plans()
 
-        def _function(self, spec: PlanSpec, key: str) -> Absorption | Decision:
+        def _function(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
             if spec.part == "decide":
                 return Decision(Decide(self._model), self._rings[-1])
             step = Step(self._model)
@@ -240,7 +240,7 @@ def test_plans_taken_while_playing_change_nothing(checkpoint: Path, music: list[
                 hidden, *new = step(*inputs, *self._rings[:-1])
                 return [*new, hidden]
 
-            function = Absorption(self.config, spec.count, rows, self._rings)
+            function = ChunkStep(self.config, spec.count, rows, self._rings)
             function.again()
             return function
 

@@ -27,7 +27,7 @@ from engine.events import (  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import Runtime  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
-from engine.sampling import Steering, odds, weariness  # noqa: E402
+from engine.sampling import Steering, repetition_penalty, sampling_bias  # noqa: E402
 from engine.sounding import Sounding  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
@@ -71,7 +71,7 @@ class Situation(NamedTuple):
     hidden: np.ndarray
 
     def decide(self, runtime: Runtime, rng: np.random.Generator) -> Event:
-        asked = odds(
+        asked = sampling_bias(
             self.sounding,
             self.steering,
             rng,
@@ -292,7 +292,7 @@ def test_dynamics_make_it_louder(eager: Runtime) -> None:
 
 
 def test_neutral_steering_leaves_the_models_own_judgement() -> None:
-    neutral = odds(sounding_of([]), Steering(), np.random.default_rng(0), own=(), own_pedal=False)
+    neutral = sampling_bias(sounding_of([]), Steering(), np.random.default_rng(0), own=(), own_pedal=False)
     assert not neutral.wait.any()
     assert not neutral.velocity.any()
     assert not neutral.action[: PITCHES + NOTE_ON].any()
@@ -307,18 +307,18 @@ def test_nothing_asked_of_it_changes_the_state(eager: Runtime) -> None:
 
 
 def test_a_hammered_note_grows_tiresome_and_a_melody_does_not() -> None:
-    assert not weariness([60 + i % 12 for i in range(200)]).any()
-    hammered, trill = weariness([60] * 30), weariness([60, 62] * 15)
+    assert not repetition_penalty([60 + i % 12 for i in range(200)]).any()
+    hammered, trill = repetition_penalty([60] * 30), repetition_penalty([60, 62] * 15)
     assert hammered[60] > trill[60] > 0
     assert np.count_nonzero(hammered) == 1
-    assert weariness([60] * 10)[60] < hammered[60] < weariness([60] * 60)[60]
-    assert weariness([60] * 30 + [62] * 60)[60] < hammered[60]  # what was long ago is forgotten
+    assert repetition_penalty([60] * 10)[60] < hammered[60] < repetition_penalty([60] * 60)[60]
+    assert repetition_penalty([60] * 30 + [62] * 60)[60] < hammered[60]  # what was long ago is forgotten
 
 
 def test_variety_is_how_much_weariness_counts() -> None:
     def bias(variety: float) -> np.ndarray:
         rng = np.random.default_rng(0)
-        return odds(Sounding(), Steering(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30).action
+        return sampling_bias(Sounding(), Steering(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30).action
 
     assert bias(0.0)[60] == bias(0.0)[61] == bias(1.0)[61] == 0
     assert bias(2.0)[60] == pytest.approx(2 * bias(1.0)[60])
@@ -329,7 +329,7 @@ def test_what_others_hold_can_be_released_only_where_the_music_is_shared() -> No
     sounding = sounding_of([60, 64], pedal=True)
 
     def possible(own: set[int], shared: bool) -> set[int]:
-        asked = odds(sounding, Steering(), np.random.default_rng(0), own=own, own_pedal=False, shared=shared)
+        asked = sampling_bias(sounding, Steering(), np.random.default_rng(0), own=own, own_pedal=False, shared=shared)
         return {action for action in range(NOTE_OFF, REST) if asked.action[action] == 0}
 
     assert possible({60}, shared=False) == {NOTE_OFF + 60}

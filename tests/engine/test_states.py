@@ -25,7 +25,7 @@ from engine.engine import Engine, Moment, Snapshot
 from engine.events import MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, Event
 from engine.rings import hidden_shape, ring_shapes
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from engine.sounding import Sounding
 from engine.states import MAGIC, MAX_HEADER_BYTES, MAX_POSITION, StateError, fingerprint, load_state, save_state, state_path
 from tests.music import improvise
@@ -160,7 +160,7 @@ def test_an_engine_goes_on_from_a_loaded_state_as_if_it_had_never_stopped(tmp_pa
         one.rewind(one.position - back)
         one.absorb(music[count : count + 40])
     assert same(engine.snapshot(), other.snapshot())
-    choices = odds(engine.sounding, Steering(), np.random.default_rng(1), own=(), own_pedal=False)
+    choices = sampling_bias(engine.sounding, Steering(), np.random.default_rng(1), own=(), own_pedal=False)
     assert engine.decide(choices) == other.decide(choices)
 
 

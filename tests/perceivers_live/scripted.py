@@ -33,7 +33,7 @@ from engine.events import (
 )
 from engine.midi import SUSTAIN
 from engine.rings import MASKED
-from engine.runtimes import Odds
+from engine.runtimes import SamplingBias
 from engine.sounding import AGES, PEDAL
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.registry import Controls
@@ -58,7 +58,7 @@ class Hidden(NamedTuple):
     ages: np.ndarray  # [AGES]
 
 
-Musician = Callable[[Hidden, Odds], tuple[int, int, int]]
+Musician = Callable[[Hidden, SamplingBias], tuple[int, int, int]]
 
 
 def possible(bias: np.ndarray) -> np.ndarray:
@@ -66,12 +66,12 @@ def possible(bias: np.ndarray) -> np.ndarray:
     return np.flatnonzero(bias > MASKED / 2)
 
 
-def improviser(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+def improviser(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
     """Chance on top of a pianist's habits: short waits, white keys, notes of about a third of a second, a little pedal."""
-    for_wait, for_action, for_velocity = np.split(odds.noise, (WAITS, WAITS + ACTIONS))
+    for_wait, for_action, for_velocity = np.split(bias.noise, (WAITS, WAITS + ACTIONS))
     logits = -np.arange(WAITS) / 12
     logits[MAX_WAIT] = -6
-    wait = int(np.argmax(logits / odds.temperature + odds.wait + for_wait))
+    wait = int(np.argmax(logits / bias.temperature + bias.wait + for_wait))
     logits = np.full(ACTIONS, -14.0)
     logits[48:84] = [-3.0 if pitch % 12 in (0, 2, 4, 5, 7, 9, 11) else -6.0 for pitch in range(48, 84)]
     logits[NOTE_OFF:SUSTAIN_DOWN] = (hidden.ages[:PITCHES] - 30) / 8
@@ -80,15 +80,15 @@ def improviser(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
     logits[[START, END]] = MASKED
     if wait < MAX_WAIT:
         logits[REST] = MASKED
-    action = int(np.argmax(logits / odds.temperature + odds.action + for_action))
-    return wait, action, int(np.argmax(odds.velocity + for_velocity))
+    action = int(np.argmax(logits / bias.temperature + bias.action + for_action))
+    return wait, action, int(np.argmax(bias.velocity + for_velocity))
 
 
 def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool = False, chord: int = 1) -> Musician:
     """Strikes as many of its pitches as make a chord, releases them in turn, for ever; each ``wait`` after the last event."""
 
-    def play(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
-        waits, actions = possible(odds.wait), possible(odds.action)
+    def play(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
+        waits, actions = possible(bias.wait), possible(bias.action)
         when = int(waits[np.searchsorted(waits, min(wait, waits[-1]))])
         held = [int(action) for action in actions if NOTE_OFF <= action < SUSTAIN_DOWN]
         # A call keeps its tune whatever is cancelled and decided again: the choice follows from what sounds and was played.
@@ -110,23 +110,23 @@ def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool
     return play
 
 
-def restless(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+def restless(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
     """Strikes and releases whatever can be, whoever holds it, a moment after the last event."""
-    _, for_action, for_velocity = np.split(odds.noise, (WAITS, WAITS + ACTIONS))
-    waits, logits = possible(odds.wait), odds.action + for_action
+    _, for_action, for_velocity = np.split(bias.noise, (WAITS, WAITS + ACTIONS))
+    waits, logits = possible(bias.wait), bias.action + for_action
     logits[NOTE_OFF:SUSTAIN_DOWN] += 2
-    if len(possible(odds.action)) > 1:
+    if len(possible(bias.action)) > 1:
         logits[REST] = MASKED
     action = int(np.argmax(logits))
     wait = MAX_WAIT if action == REST else int(waits[min(4, len(waits) - 1)])
-    return wait, action, int(np.argmax(odds.velocity + for_velocity))
+    return wait, action, int(np.argmax(bias.velocity + for_velocity))
 
 
-def silent(_: Hidden, odds: Odds) -> tuple[int, int, int]:
+def silent(_: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
     """Has nothing to say, and says as little as it may."""
-    if odds.action[REST] > MASKED / 2:
+    if bias.action[REST] > MASKED / 2:
         return MAX_WAIT, REST, 0
-    return int(possible(odds.wait)[-1]), int(possible(odds.action)[0]), 0
+    return int(possible(bias.wait)[-1]), int(possible(bias.action)[0]), 0
 
 
 class ToyRuntime:
@@ -157,16 +157,16 @@ class ToyRuntime:
             before = self._hidden[position - 1].digest if position - 1 in self._hidden else 0
             self._hidden[position] = Hidden(zlib.crc32(event.tobytes() + age.tobytes(), before), position, age)
 
-    remember = step
+    prefill_cross = step
 
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
         self._may_fail()
         self.decisions += 1
         if self.broken:
             return None
-        wait, action, velocity = self.musician(self._hidden[position], odds)
-        assert odds.wait[wait] > MASKED / 2, f"wait {wait} is masked"
-        assert odds.action[action] > MASKED / 2, f"action {action} is masked"
+        wait, action, velocity = self.musician(self._hidden[position], bias)
+        assert bias.wait[wait] > MASKED / 2, f"wait {wait} is masked"
+        assert bias.action[action] > MASKED / 2, f"action {action} is masked"
         assert 0 <= velocity < VELOCITY_BINS
         return wait, action, velocity
 

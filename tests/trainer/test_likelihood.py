@@ -21,7 +21,7 @@ from tests.trainer.test_train import music_of  # noqa: E402
 from trainer import likelihood  # noqa: E402
 from trainer.baselines import baseline  # noqa: E402
 from trainer.data import Corpus, DataError, prepare  # noqa: E402
-from trainer.evaluate import report, spread  # noqa: E402
+from trainer.evaluate import evenly_spaced, report  # noqa: E402
 from trainer.export import export  # noqa: E402
 from trainer.int8 import add_int8  # noqa: E402
 from trainer.likelihood import Sums, cut_losses, forward_losses, piece_events, piece_losses, streamed_losses  # noqa: E402
@@ -131,8 +131,8 @@ def test_a_split_without_pieces_is_refused(corpus: Corpus, bundle: Path) -> None
 
 
 def test_pieces_are_spread_evenly() -> None:
-    assert spread(range(10, 20), 3) == [10, 14, 19]
-    assert spread([1, 2], 5) == spread([1, 2], None) == [1, 2]
+    assert evenly_spaced(range(10, 20), 3) == [10, 14, 19]
+    assert evenly_spaced([1, 2], 5) == evenly_spaced([1, 2], None) == [1, 2]
 
 
 @pytest.mark.parametrize(("limit", "verdict"), [(0.01, "accepted"), (-1.0, "refused")])

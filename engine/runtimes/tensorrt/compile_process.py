@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.config import CheckpointError
-from engine.realtime import unhurry
+from engine.realtime import clear_realtime
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.tensorrt.cache import PlanCache, plan_specs
 
@@ -69,7 +69,7 @@ def end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    unhurry()
+    clear_realtime()
     threading.Thread(target=end_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(10)  # whoever plays goes first

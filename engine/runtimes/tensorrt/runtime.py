@@ -18,7 +18,7 @@ except ImportError as error:
 from torch import Tensor
 
 from engine.graphs import decide_inputs, ring_names, step_inputs
-from engine.runtimes.pytorch import Absorption, Decision, TorchRuntime
+from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime
 from engine.runtimes.tensorrt.build import DTYPES, PlanError
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, cache_folder, plan_specs
 from engine.runtimes.tensorrt.compile_process import Compilation
@@ -65,7 +65,7 @@ class TensorRTRuntime(TorchRuntime):
 
     def _take_plans(self) -> Iterator[None]:
         """Makes one plan ready at each step, and serves from them with the last; if they do not run here, nothing has changed."""
-        functions: dict[PlanSpec, Absorption | Decision] = {}
+        functions: dict[PlanSpec, ChunkStep | Decision] = {}
         for spec, key in self._keys.items():
             if functions:
                 yield
@@ -76,13 +76,13 @@ class TensorRTRuntime(TorchRuntime):
                 if isinstance(error, Unreadable):  # all else may be better another time
                     self._cache.drop(key)
                 return
-        self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, Absorption)}
+        self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, ChunkStep)}
         self._decision = next(one for one in functions.values() if isinstance(one, Decision))
         self.serving = "tensorrt"
         log.info("TensorRT serves")
 
     @torch.inference_mode()
-    def _ready(self, spec: PlanSpec, key: str) -> Absorption | Decision:
+    def _ready(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
         """What runs a plan, captured, with the rings as they were. Raises ``PlanError``, ``RuntimeError``."""
         saved = [ring.clone() for ring in self._rings]  # capturing runs everything a few times
         try:
@@ -91,19 +91,19 @@ class TensorRTRuntime(TorchRuntime):
             for ring, old in zip(self._rings, saved, strict=True):
                 ring.copy_(old)
 
-    def _function(self, spec: PlanSpec, key: str) -> Absorption | Decision:
+    def _function(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
         """What runs a plan, proven to fill its outputs. Raises ``PlanError``, ``RuntimeError``."""
         compiled = self._cache.get(key)
         if compiled is None:
             raise PlanError("a plan has gone from the cache")
-        function: Absorption | Decision
+        function: ChunkStep | Decision
         if spec.part == "decide":
             plan = Plan(self._trt, compiled, list(decide_inputs(self._model)), {})
             function = Decision(lambda *inputs: plan(*inputs)[0], self._rings[-1], _capturable(plan))
         else:
             rings = dict(zip(ring_names(self.config), self._rings, strict=False))
             plan = Plan(self._trt, compiled, list(step_inputs(self._model, spec.count)), rings)
-            function = Absorption(self.config, spec.count, _rows(plan), self._rings, _capturable(plan))
+            function = ChunkStep(self.config, spec.count, _rows(plan), self._rings, _capturable(plan))
         plan.poison()
         function.again()
         plan.check_ran()
@@ -111,7 +111,7 @@ class TensorRTRuntime(TorchRuntime):
 
 
 def _rows(plan: Plan) -> Callable[..., Sequence[Tensor]]:
-    """A step's plan as ``Absorption`` wants it: the hidden states' rows last."""
+    """A step's plan as ``ChunkStep`` wants it: the hidden states' rows last."""
 
     def rows(*inputs: Tensor) -> Sequence[Tensor]:
         hidden, *new = plan(*inputs)

@@ -19,8 +19,8 @@ from engine.checkpoint import save_model  # noqa: E402
 from engine.config import CheckpointError, ModelConfig  # noqa: E402
 from engine.events import ACTIONS, VELOCITY_BINS, WAITS  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import Odds, RuntimeUnavailable  # noqa: E402
-from engine.runtimes.onnx import DECIDE_FILE, REMEMBER_FILE, STEP_FILE, OnnxRuntime  # noqa: E402
+from engine.runtimes import RuntimeUnavailable, SamplingBias  # noqa: E402
+from engine.runtimes.onnx import DECIDE_FILE, PREFILL_CROSS_FILE, STEP_FILE, OnnxRuntime  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
 SIZES = {"hidden": 2, "wait_bias": WAITS, "action_bias": ACTIONS, "velocity_bias": VELOCITY_BINS, "temperature": 1, "min_p": 1}
@@ -70,8 +70,10 @@ def decides(event: object) -> onnx.ModelProto:
 def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None:
     put(folder, DECIDE_FILE, decides([3, 60, 7]).SerializeToString())
     noise = np.zeros(WAITS + ACTIONS + VELOCITY_BINS, np.float32)
-    odds = Odds(np.zeros(WAITS, np.float32), np.zeros(ACTIONS, np.float32), np.zeros(VELOCITY_BINS, np.float32), 1.0, 0.0, noise)
-    assert OnnxRuntime(folder).decide(0, odds) == (3, 60, 7)
+    bias = SamplingBias(
+        np.zeros(WAITS, np.float32), np.zeros(ACTIONS, np.float32), np.zeros(VELOCITY_BINS, np.float32), 1.0, 0.0, noise
+    )
+    assert OnnxRuntime(folder).decide(0, bias) == (3, 60, 7)
 
 
 @pytest.mark.parametrize(
@@ -83,14 +85,14 @@ def test_a_graph_that_decides_on_no_event_is_refused(folder: Path, event: object
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [(DECIDE_FILE, REMEMBER_FILE), (REMEMBER_FILE, DECIDE_FILE), (STEP_FILE, DECIDE_FILE)]
+    ("name", "other"), [(DECIDE_FILE, PREFILL_CROSS_FILE), (PREFILL_CROSS_FILE, DECIDE_FILE), (STEP_FILE, DECIDE_FILE)]
 )
 def test_one_graph_in_the_place_of_another_is_refused(folder: Path, bundle: Path, name: str, other: str) -> None:
     put(folder, name, (bundle / other).read_bytes())
     refusal(folder)
 
 
-@pytest.mark.parametrize("name", [DECIDE_FILE, REMEMBER_FILE])
+@pytest.mark.parametrize("name", [DECIDE_FILE, PREFILL_CROSS_FILE])
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"\xff" * 1000, b"\x80\x04\x95pickle", b"PK\x03\x04"])
 def test_what_is_no_graph_is_refused(folder: Path, name: str, content: bytes) -> None:
     put(folder, name, content)

@@ -20,7 +20,7 @@ from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import RuntimeUnavailable  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.runtimes.process import ProcessRuntime, RuntimeLost  # noqa: E402
-from engine.sampling import Steering, odds  # noqa: E402
+from engine.sampling import Steering, sampling_bias  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
@@ -47,7 +47,7 @@ def runtime(checkpoint: Path) -> Iterator[ProcessRuntime]:
 
 
 def next_event(engine: Engine) -> object:
-    return engine.decide(odds(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
+    return engine.decide(sampling_bias(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
 
 
 def test_it_is_the_same_as_here(runtime: ProcessRuntime, checkpoint: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_process_that_cannot_even_begin_anew_is_replaced(runtime: ProcessRunti
     engine.absorb(MUSIC[1:40])
     before, hidden = runtime._process.pid, engine.hidden()
     runtime._tell("__setattr__", "_rings", None)
-    engine.distrust()
+    engine.invalidate()
     engine.absorb(MUSIC[40:41])
     assert runtime._process.pid != before
     engine.rewind(39)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perceivers_live.controls.midi_map import MOVED, NOT_LEARNT, PATIENCE, MidiMap, swept
+from perceivers_live.controls.midi_map import LEARN_TIMEOUT, MOVED, NOT_LEARNT, MidiMap, swept
 from perceivers_live.controls.midi_map_file import NEVER, Binding, MidiMapError, read, write
 from perceivers_live.controls.registry import CONTROLS, Controls, Value
 from perceivers_live.folders import midi_map_path
@@ -199,12 +199,10 @@ def test_the_next_controller_that_moves_is_learnt(
 ) -> None:
     midi_map = bound()
     midi_map.learn("density", 0.0)
-    assert midi_map.learning(1.0) == "density"
     steer(midi_map, cc(33, 64, 7), *(cc(33, 64 + step, 7) for step in range(1, MOVED)))
     assert midi_map.bindings == ()
     assert midi_map.feed(1.0, cc(33, 64 + MOVED, 7))
     assert midi_map.bindings == (Binding("density", 33, 7),)
-    assert midi_map.learning(1.0) is None
     assert learnt.get(timeout=WAIT) == Binding("density", 33, 7)
     assert read(file) == [Binding("density", 33, 7)]  # saved by the time it is told of
     steer(midi_map, cc(33, 127, 7))
@@ -243,7 +241,8 @@ def test_pedals_bank_select_and_channel_mode_are_not_learnt(bound: Callable[...,
     midi_map.learn("density", 0.0)
     assert steer(midi_map, cc(number, 0), cc(number, 127), cc(number, 0)) == [False] * 3
     assert midi_map.bindings == ()
-    assert midi_map.learning(0.0) == "density"
+    steer(midi_map, cc(20, 0), cc(20, 127))
+    assert midi_map.bindings == (Binding("density", 20, 1),), "it still waits for a controller"
 
 
 def test_a_foot_can_hand_over_but_not_with_the_pedal_that_sustains(bound: Callable[..., MidiMap], calls: list[str]) -> None:
@@ -276,21 +275,17 @@ def test_an_older_binding_of_the_controller_is_replaced_and_steers_nothing_meanw
     assert (controls.get("density"), controls.get("pace")) == (0.0, CONTROLS["pace"].high)
 
 
-def test_learning_can_be_cancelled_and_is_given_up_in_time(bound: Callable[..., MidiMap]) -> None:
+def test_learning_is_given_up_in_time(bound: Callable[..., MidiMap]) -> None:
     midi_map = bound()
-    midi_map.learn("density", 0.0)
-    midi_map.cancel()
-    assert not any(steer(midi_map, cc(20, 0), cc(20, 127)))
     midi_map.learn("density", 100.0)
-    assert midi_map.learning(100.0 + PATIENCE) is None
-    assert not midi_map.feed(100.0 + PATIENCE, cc(20, 0))
+    assert not midi_map.feed(100.0 + LEARN_TIMEOUT, cc(20, 0))
     assert midi_map.bindings == ()
 
 
 def test_after_learning_was_given_up_the_old_bindings_steer(bound: Callable[..., MidiMap], controls: Controls) -> None:
     midi_map = bound(Binding("density", 20))
     midi_map.learn("dynamics", 0.0)
-    midi_map.feed(PATIENCE, cc(20, 127))
+    midi_map.feed(LEARN_TIMEOUT, cc(20, 127))
     assert controls.get("density") == 1.0
 
 

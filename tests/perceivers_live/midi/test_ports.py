@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceivers_live.midi.ports import Hopeless, NoSuchPort, OutputPort, find
+from perceivers_live.midi.ports import NoSuchPort, OutputPort, PermanentPortError, find
 
 NAMES = ["Piano", "Piano 2", "Pad", "Pad", "Synth #1", "Synth #2"]
 
@@ -19,7 +19,7 @@ def test_a_part_of_the_name_will_do_if_only_one_port_has_it(wanted: str, index: 
 
 @pytest.mark.parametrize("wanted", ["Pad", "synth", "an"])
 def test_what_fits_several_is_refused_and_they_are_named(wanted: str) -> None:
-    with pytest.raises(Hopeless, match="matches several of the ports; there are: '"):
+    with pytest.raises(PermanentPortError, match="matches several of the ports; there are: '"):
         find(NAMES, wanted, "input")
 
 

@@ -19,7 +19,7 @@ from pythonosc.udp_client import SimpleUDPClient
 
 from perceivers_live.controls.registry import CONTROLS, Controls
 from perceivers_live.osc.server import MAX_BACKLOG_BYTES, MAX_REPLIES, MAX_SUBSCRIBERS, OscServer
-from perceivers_live.osc.wire import MAX_DATAGRAM, OscError, doorkeeper
+from perceivers_live.osc.wire import MAX_DATAGRAM, OscError, sender_filter
 
 PATIENCE = 10.0  # seconds
 Received = tuple[str, list[object]]
@@ -445,12 +445,12 @@ def test_senders_beyond_loopback_are_ignored(server: OscServer, surface: Client,
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "fe80::1%lo"])
 def test_beyond_loopback_somebody_must_be_allowed(host: str) -> None:
     with pytest.raises(OscError, match="beyond loopback") as refused:
-        doorkeeper(host, " , ")
+        sender_filter(host, " , ")
     assert str(refused.value).isprintable()
 
 
 def test_beyond_loopback_only_who_is_allowed_is_heard() -> None:
-    is_welcome = doorkeeper("0.0.0.0", "192.0.2.7, 198.51.100.0/24,,2001:db8::/32")
+    is_allowed = sender_filter("0.0.0.0", "192.0.2.7, 198.51.100.0/24,,2001:db8::/32")
     for sender in (
         "192.0.2.7",
         "198.51.100.255",
@@ -461,15 +461,15 @@ def test_beyond_loopback_only_who_is_allowed_is_heard() -> None:
         "::ffff:192.0.2.7",
         "::ffff:127.0.0.1",
     ):
-        assert is_welcome(sender)
+        assert is_allowed(sender)
     for sender in ("192.0.2.8", "198.51.101.0", "2001:db9::1", "0.0.0.0", "::", "::ffff:192.0.2.8", "fe80::1%eth0"):
-        assert not is_welcome(sender)
+        assert not is_allowed(sender)
 
 
 def test_at_loopback_nobody_else_can_be_allowed() -> None:
-    is_welcome = doorkeeper("127.0.0.1", "0.0.0.0/0")
-    assert is_welcome("127.0.0.1")
-    assert not is_welcome("192.0.2.7")
+    is_allowed = sender_filter("127.0.0.1", "0.0.0.0/0")
+    assert is_allowed("127.0.0.1")
+    assert not is_allowed("192.0.2.7")
 
 
 @pytest.mark.parametrize("allow", ["everybody", "192.0.2.0/33", "192.0.2", "192.0.2.1;192.0.2.2", "a\nb", "1" * 500, "-1"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.runtimes import Odds
+from engine.runtimes import SamplingBias
 from perceivers_live.performer.performer import DUET_NOTES, LINGERING, SHORTEST_REPLY, State
 from tests.perceivers_live.playing import (
     CLOSING,
@@ -149,8 +149,8 @@ def test_a_duet_is_not_over_while_the_human_plays(musician: Musician) -> None:
 def test_a_machine_that_has_nothing_to_say_for_a_while_is_not_out_of_a_duet() -> None:
     """Its next note would come when the human's phrase might be over; but it is not over yet."""
 
-    def reticent(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
-        waits, actions = possible(odds.wait).tolist(), possible(odds.action).tolist()
+    def reticent(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
+        waits, actions = possible(bias.wait).tolist(), possible(bias.action).tolist()
         own = [action for action in actions if action in (NOTE_OFF + 80, NOTE_OFF + 81)]
         at_once = own or waits[-1] < 90  # it holds a key, or its first note is owed
         return waits[0 if at_once else -1], own[0] if own else 80 + hidden.position % 2, 20
@@ -185,9 +185,9 @@ def test_a_duet_leaves_the_human_about_as_many_notes_as_it_plays(rate: float) ->
     assert 0.5 * rate < len(onsets(stage)) / 20 < rate + 6
 
 
-def expectant(hidden: Hidden, odds: Odds) -> tuple[int, int, int]:
+def expectant(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
     """Expects a key to be let go of when one is held, whoever holds it; if it cannot be, or none is, strikes another."""
-    waits, actions = possible(odds.wait), possible(odds.action).tolist()
+    waits, actions = possible(bias.wait), possible(bias.action).tolist()
     held = [pitch for pitch in range(PITCHES) if hidden.ages[pitch] >= 0]
     when = int(waits[np.searchsorted(waits, min(33 if held else 99, waits[-1]))])
     return when, next((NOTE_OFF + pitch for pitch in held if NOTE_OFF + pitch in actions), actions[0]), 20

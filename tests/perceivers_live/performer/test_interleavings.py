@@ -15,7 +15,7 @@ from engine.engine import RECENT
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.clock.midi_clock import Transport
 from perceivers_live.controls.registry import CONTROLS, Control
-from perceivers_live.performer.performer import Memory
+from perceivers_live.performer.performer import SavedState
 from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, restless, steady, unbalanced
 
 MUSICIANS = [improviser, restless, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
@@ -42,7 +42,7 @@ class Performance(RuleBasedStateMachine):
     @initialize(musician=st.sampled_from(MUSICIANS), seed=st.integers(0, 99), mode=MODES)
     def begin(self, musician: Musician, seed: int, mode: str) -> None:
         self.stage = Stage(musician, {"mode": mode}, seed=seed)
-        self.saved: tuple[Memory, list[Timed]] | None = None
+        self.saved: tuple[SavedState, list[Timed]] | None = None
         self.stopped = False
 
     def do(self, action: Callable[[], object]) -> None:
@@ -187,10 +187,13 @@ class Performance(RuleBasedStateMachine):
     @rule()
     def save(self) -> None:
         def save() -> None:
-            memory = self.stage.performer.memory(self.stage.now)
+            saved_state = self.stage.performer.saved_state(self.stage.now)
             sounded = [Timed(0.0, action, 0) for _, action, _ in self.stage.expected()]
-            assert actions(absolute(memory.snapshot.history)) == [one.action for one in sounded][-len(memory.snapshot.history) :]
-            self.saved = memory, sounded
+            assert (
+                actions(absolute(saved_state.snapshot.history))
+                == [one.action for one in sounded][-len(saved_state.snapshot.history) :]
+            )
+            self.saved = saved_state, sounded
 
         self.do(save)
 
@@ -198,11 +201,11 @@ class Performance(RuleBasedStateMachine):
     @rule()
     def recall(self) -> None:
         assert self.saved is not None
-        memory, sounded = self.saved
+        saved_state, sounded = self.saved
         stage = self.stage
         stage.runtime.failures = 0  # or there would be no saying how far it got
-        self.command(lambda now: stage.performer.recall(memory, now))
-        still = memory.snapshot.moments[-1].sounding
+        self.command(lambda now: stage.performer.recall(saved_state, now))
+        still = saved_state.snapshot.moments[-1].sounding
         hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in stage.keys]
         hanging += [SUSTAIN_UP] if still.pedal and not stage.pedal else []
         stage.sounded[:] = [*sounded, *(Timed(stage.now, action) for action in hanging)]

@@ -36,7 +36,7 @@ def test_what_is_recalled_goes_on_exactly_as_it_went_on_when_it_was_saved(pause:
     stage = playing("respond", musician)
     stage.command(stage.performer.give_way)
     stage.run(stage.now + pause + 0.0123)
-    memory, takes = stage.performer.memory(stage.now), []
+    saved_state, takes = stage.performer.saved_state(stage.now), []
     for _ in range(2):
         count, began = len(stage.machine), stage.now
         stage.command(stage.performer.takeover)
@@ -45,8 +45,8 @@ def test_what_is_recalled_goes_on_exactly_as_it_went_on_when_it_was_saved(pause:
         stage.command(stage.performer.give_way)
         go_on(stage, 5)
         stage.run(stage.now + 0.77)
-        stage.performer.recall(memory, stage.now)
-        assert stage.engine.position == memory.snapshot.position
+        stage.performer.recall(saved_state, stage.now)
+        assert stage.engine.position == saved_state.snapshot.position
     assert len(takes[0]) > 5
     assert takes[0] == takes[1]
 
@@ -56,7 +56,7 @@ def test_what_is_recalled_goes_on_exactly_as_it_went_on_when_it_was_saved(pause:
 def test_saving_does_not_disturb_the_music(mode: str, musician: Musician) -> None:
     left, saved = playing(mode, musician), playing(mode, musician)
     for _ in range(60):
-        saved.performer.memory(saved.now)
+        saved.performer.saved_state(saved.now)
         saved.run(saved.now + 0.0371)
     left.run(saved.now)
     assert saved.machine == left.machine
@@ -68,10 +68,10 @@ def test_saving_does_not_disturb_the_music(mode: str, musician: Musician) -> Non
 @pytest.mark.parametrize("mode", PLAYING)
 def test_what_is_saved_while_the_machine_plays_is_what_sounded(mode: str, musician: Musician) -> None:
     stage = playing(mode, musician, 0.1, seed=2, lookahead_ms=1500)
-    memory, sounded = stage.performer.memory(stage.now), stage.expected()
+    saved_state, sounded = stage.performer.saved_state(stage.now), stage.expected()
     assert stage.player.planned()
     other = Stage()
-    other.performer.recall(memory, 50.0)
+    other.performer.recall(saved_state, 50.0)
     history = other.history()
     assert history[: len(sounded)] == sounded
     assert all(action >= NOTE_OFF for _, action, _ in history[len(sounded) :])  # only releases of what sounded then
@@ -84,12 +84,12 @@ def test_a_recall_while_it_plays_leaves_nothing_hanging(mode: str, musician: Mus
     stage.hear(*phrase(0.03, 12, 0.2))
     stage.run(stage.now + 20, stop=lambda: bool(stage.port.sounding))
     stage.hear(Timed(stage.now, NOTE_ON + 30, 70), Timed(stage.now, SUSTAIN_DOWN))
-    memory = stage.performer.memory(stage.now)
+    saved_state = stage.performer.saved_state(stage.now)
     stage.run(stage.now + 1.0)
     stage.hear(Timed(stage.now, NOTE_OFF + 30), Timed(stage.now, NOTE_ON + 33, 70), Timed(stage.now, SUSTAIN_UP))
     stage.controls.set("mode", mode)
     stage.run(stage.now + 0.5)
-    stage.performer.recall(memory, stage.now)
+    stage.performer.recall(saved_state, stage.now)
     check(stage)
     assert stage.port.silent
     assert stage.engine.sounding.held().tolist() == []
@@ -108,9 +108,9 @@ def test_a_recall_while_it_plays_leaves_nothing_hanging(mode: str, musician: Mus
 def test_the_humans_pedal_is_down_after_a_recall_as_before() -> None:
     stage = Stage(controls={"mode": "listen"})
     stage.hear(*phrase(0.03, 4, 0.2), Timed(1.0, SUSTAIN_DOWN))
-    memory = stage.performer.memory(stage.now)
+    saved_state = stage.performer.saved_state(stage.now)
     stage.run(3.0)
-    stage.performer.recall(memory, stage.now)
+    stage.performer.recall(saved_state, stage.now)
     assert stage.engine.sounding.pedal
     stage.hear(Timed(stage.now, SUSTAIN_UP))
     assert not stage.engine.sounding.pedal
@@ -127,9 +127,9 @@ def test_a_release_of_what_was_struck_before_everything_was_forgotten_is_no_part
 def test_a_memory_of_nothing_can_be_recalled() -> None:
     stage = Stage(controls={"mode": "listen"})
     stage.now = 100.0
-    memory = stage.performer.memory(stage.now)
+    saved_state = stage.performer.saved_state(stage.now)
     stage.hear(*phrase(101.0, 4, 0.2))
-    stage.performer.recall(memory, stage.now)
+    stage.performer.recall(saved_state, stage.now)
     assert stage.history() == []
     stage.hear(*note(stage.now + 0.1, 0.2, 60))
     assert stage.history()[0][0] <= 10
@@ -138,7 +138,7 @@ def test_a_memory_of_nothing_can_be_recalled() -> None:
 def test_a_recalled_state_brings_its_seed() -> None:
     one, other = Stage(seed=1), Stage(seed=2)
     one.hear(*phrase(0.03, 8, 0.2))
-    other.performer.recall(one.performer.memory(one.now), other.now)
+    other.performer.recall(one.performer.saved_state(one.now), other.now)
     for stage in (one, other):
         stage.command(stage.performer.give_way)
     takes = []

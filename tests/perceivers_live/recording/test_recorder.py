@@ -223,7 +223,7 @@ def test_what_waits_for_the_disk_is_bounded_and_the_earlier_is_kept(
 def test_a_disk_that_never_answers_does_not_hang_the_end(
     tmp_path: Path, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(recorder_module, "PATIENCE", 0.05)
+    monkeypatch.setattr(recorder_module, "DISK_TIMEOUT", 0.05)
     recorder = Recorder(tmp_path)
     recorder.human(Timed(START, 60, 80))
     time.sleep(3 * recorder_module.WRITE_EVERY)

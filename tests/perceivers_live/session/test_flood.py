@@ -19,18 +19,18 @@ from engine.engine import Engine
 from engine.states import StateError
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
-from perceivers_live.performer.performer import Memory, State
+from perceivers_live.performer.performer import SavedState, State
 from perceivers_live.session.inbox import MOST_ACTIONS, MOST_COMMANDS
-from perceivers_live.session.saved_states import MOST_STATES, Memories
+from perceivers_live.session.saved_states import MOST_STATES, StateStore
 from perceivers_live.session.session import MOST_SAVING, Session
 from tests.perceivers_live.scripted import SMALL, Synthesizer, ToyRuntime
 
 
-def session(memories: Memories | None) -> Session:
+def session(states: StateStore | None) -> Session:
     """Without threads: the test's is the performer's."""
     port = Synthesizer()
     settings = Settings(osc=OscSettings(enabled=False))
-    return Session(Engine(ToyRuntime()), settings, Controls(), port.send, memories=memories)
+    return Session(Engine(ToyRuntime()), settings, Controls(), port.send, states=states)
 
 
 def drain(one: Session) -> None:
@@ -106,7 +106,7 @@ def test_a_thousand_panics_while_the_machine_plays_are_one_silence() -> None:
         stage._inbox.get_nowait()
 
 
-class StuckDisk(Memories):
+class StuckDisk(StateStore):
     """Writes nothing before it is told to."""
 
     def __init__(self, folder: Path) -> None:
@@ -114,7 +114,7 @@ class StuckDisk(Memories):
         self.answers = threading.Event()
         self.saved: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def save(self, name: str, memory: Memory) -> None:
+    def save(self, name: str, saved_state: SavedState) -> None:
         self.answers.wait(20.0)
         self.saved.put(name)
 
@@ -137,43 +137,43 @@ def test_states_that_wait_for_the_disk_are_few(tmp_path: Path, caplog: pytest.Lo
     assert disk.saved.get(timeout=20) == "later"
 
 
-class Shelf(Memories):
+class Shelf(StateStore):
     """Makes what is asked for, and sees what becomes of it."""
 
-    def __init__(self, folder: Path, make: Callable[[str], Memory]) -> None:
+    def __init__(self, folder: Path, make: Callable[[str], SavedState]) -> None:
         super().__init__(folder, SMALL, "toy")
         self._make = make
         self.loaded: list[weakref.ref[np.ndarray]] = []
 
-    def load(self, name: str) -> Memory:
-        memory = self._make(name)
-        self.loaded.append(weakref.ref(memory.snapshot.rings[0]))
-        return memory
+    def load(self, name: str) -> SavedState:
+        saved_state = self._make(name)
+        self.loaded.append(weakref.ref(saved_state.snapshot.rings[0]))
+        return saved_state
 
 
 def test_of_states_that_are_recalled_faster_than_taken_up_only_the_last_is_kept(tmp_path: Path) -> None:
-    model = session(Memories(tmp_path, SMALL, "toy"))
-    shelf = Shelf(tmp_path, lambda name: model.performer.memory(0.0)._replace(seed=int(name)))
+    model = session(StateStore(tmp_path, SMALL, "toy"))
+    shelf = Shelf(tmp_path, lambda name: model.performer.saved_state(0.0)._replace(seed=int(name)))
     stage = session(shelf)
     for i in range(40):
         stage.commands()["recall"](str(i))
     gc.collect()
     assert sum(ring() is not None for ring in shelf.loaded) == 1
     drain(stage)
-    assert stage.performer.memory(0.0).seed == 39
+    assert stage.performer.saved_state(0.0).seed == 39
     stage.commands()["recall"]("5")
     drain(stage)
-    assert stage.performer.memory(0.0).seed == 5
+    assert stage.performer.saved_state(0.0).seed == 5
 
 
 def test_no_more_states_are_kept_than_a_disk_has_room_for(tmp_path: Path) -> None:
-    memories = Memories(tmp_path, SMALL, "toy")
+    states = StateStore(tmp_path, SMALL, "toy")
     for i in range(MOST_STATES):
         (tmp_path / f"{i}.state").touch()
-    memories.check("0")  # takes the old one's place
+    states.check("0")  # takes the old one's place
     with pytest.raises(StateError, match="remove one"):
-        memories.check("another")
-    memory = session(memories).performer.memory(0.0)
+        states.check("another")
+    saved_state = session(states).performer.saved_state(0.0)
     with pytest.raises(StateError, match="remove one"):
-        memories.save("another", memory)
+        states.save("another", saved_state)
     assert len(list(tmp_path.iterdir())) == MOST_STATES

@@ -14,7 +14,7 @@ from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.echo import TELLING, EchoGuard
-from perceivers_live.session.input import NOTHING, Heard, Hearing
+from perceivers_live.session.input import NOTHING, Hearing, Received
 
 
 class Ear:
@@ -27,7 +27,7 @@ class Ear:
         self.map = MidiMap(self.controls) if midi_map else None
         self.hearing = Hearing(MidiSettings(**settings), self.controls, self.echo, clock=clock, midi_map=self.map)  # type: ignore[arg-type]
 
-    def feed(self, *message: int) -> Heard:
+    def feed(self, *message: int) -> Received:
         return self.hearing.feed(self.now, message)
 
     def actions(self, *messages: Sequence[int]) -> list[int]:
@@ -39,15 +39,15 @@ class Ear:
 
 def test_notes_and_pedal_are_music_and_may_be_passed_on() -> None:
     ear = Ear()
-    assert ear.feed(0x90, 60, 80) == Heard([Timed(100.0, NOTE_ON + 60, 80)], thru=True)
-    assert ear.feed(0x90, 60, 0) == Heard([Timed(100.0, NOTE_OFF + 60)], thru=True)
+    assert ear.feed(0x90, 60, 80) == Received([Timed(100.0, NOTE_ON + 60, 80)], thru=True)
+    assert ear.feed(0x90, 60, 0) == Received([Timed(100.0, NOTE_OFF + 60)], thru=True)
     assert ear.actions((0xB0, 64, 127), (0xB0, 64, 0)) == [SUSTAIN_DOWN, SUSTAIN_UP]
 
 
 def test_wheels_and_pressure_are_no_music_but_may_be_passed_on() -> None:
     ear = Ear()
     for message in ((0xE0, 0, 64), (0xD0, 50), (0xC0, 1), (0xB0, 1, 5)):
-        assert ear.feed(*message) == Heard([], thru=True)
+        assert ear.feed(*message) == Received([], thru=True)
 
 
 def test_only_the_chosen_channel_is_heard() -> None:
@@ -64,8 +64,8 @@ def test_the_input_offset_moves_what_is_heard() -> None:
 
 def test_the_key_that_hands_over_is_not_heard() -> None:
     ear = Ear(takeover_key=21)
-    assert ear.feed(0x90, 21, 80) == Heard(takeover=True)
-    assert ear.feed(0x80, 21, 0) == ear.feed(0x90, 21, 0) == Heard()
+    assert ear.feed(0x90, 21, 80) == Received(takeover=True)
+    assert ear.feed(0x80, 21, 0) == ear.feed(0x90, 21, 0) == Received()
 
 
 def test_only_keys_within_the_range_are_listened_to() -> None:
@@ -73,7 +73,7 @@ def test_only_keys_within_the_range_are_listened_to() -> None:
     ear.controls.set("listen_low", 60)
     ear.controls.set("listen_high", 72)
     assert ear.actions((0x90, 59, 80), (0x90, 60, 80), (0x90, 72, 80), (0x90, 73, 80)) == [NOTE_ON + 60, NOTE_ON + 72]
-    assert ear.feed(0x80, 59, 0) == Heard([], thru=True)
+    assert ear.feed(0x80, 59, 0) == Received([], thru=True)
     assert ear.actions((0x80, 60, 0), (0x80, 73, 0), (0x80, 72, 0)) == [NOTE_OFF + 60, NOTE_OFF + 72]
 
 
@@ -88,9 +88,9 @@ def test_a_key_is_released_as_it_was_struck_if_the_range_moves_meanwhile() -> No
 
 def test_the_transport_tells_what_it_changed_and_is_no_music() -> None:
     ear = Ear(clock=MidiClock(lambda: ear.now))
-    assert ear.feed(START) == Heard(transport=Transport.STARTED)
+    assert ear.feed(START) == Received(transport=Transport.STARTED)
     assert ear.feed(TICK) == NOTHING
-    assert ear.feed(STOP) == Heard(transport=Transport.STOPPED)
+    assert ear.feed(STOP) == Received(transport=Transport.STOPPED)
 
 
 def test_without_a_clock_its_messages_say_nothing() -> None:

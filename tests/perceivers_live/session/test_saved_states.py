@@ -9,63 +9,63 @@ import pytest
 
 from engine.rings import hidden_shape, ring_shapes
 from engine.states import StateError, save_state, state_path
-from perceivers_live.performer.performer import Memory
-from perceivers_live.session.saved_states import MOST_SILENCE, Memories
+from perceivers_live.performer.performer import SavedState
+from perceivers_live.session.saved_states import MOST_SILENCE, StateStore
 from tests.perceivers_live.scripted import SMALL, Stage, phrase, steady
 
 MODEL, ANOTHER = "0123456789abcdef" * 4, "f" * 64
 
 
 @pytest.fixture(scope="module")
-def memory() -> Memory:
+def saved_state() -> SavedState:
     """What a performer would save, the toy's rings replaced by a real model's kind."""
     stage = Stage()
     stage.hear(*phrase(0.03, 8, 0.2))
     stage.run(stage.now + 0.25)
-    made, rng = stage.performer.memory(stage.now), np.random.default_rng(0)
+    made, rng = stage.performer.saved_state(stage.now), np.random.default_rng(0)
     rings = [rng.normal(size=shape).astype(np.float32) for shape in (*ring_shapes(SMALL), hidden_shape(SMALL))]
     return made._replace(snapshot=made.snapshot._replace(rings=tuple(rings)))
 
 
 @pytest.fixture
-def memories(tmp_path: Path) -> Memories:
-    return Memories(tmp_path / "states", SMALL, MODEL)
+def states(tmp_path: Path) -> StateStore:
+    return StateStore(tmp_path / "states", SMALL, MODEL)
 
 
-def test_what_is_loaded_is_what_was_saved(memories: Memories, memory: Memory) -> None:
-    memories.save("verse 1", memory)
-    loaded = memories.load("verse 1")
-    assert (loaded.seed, loaded.silence) == (memory.seed, memory.silence)
+def test_what_is_loaded_is_what_was_saved(states: StateStore, saved_state: SavedState) -> None:
+    states.save("verse 1", saved_state)
+    loaded = states.load("verse 1")
+    assert (loaded.seed, loaded.silence) == (saved_state.seed, saved_state.silence)
     assert loaded.silence == pytest.approx(0.25, abs=0.01)
-    assert loaded.snapshot.history == memory.snapshot.history
-    assert all(np.array_equal(a, b) for a, b in zip(loaded.snapshot.rings, memory.snapshot.rings, strict=True))
+    assert loaded.snapshot.history == saved_state.snapshot.history
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.snapshot.rings, saved_state.snapshot.rings, strict=True))
 
 
-def test_a_memory_is_saved_again_under_the_same_name(memories: Memories, memory: Memory) -> None:
-    memories.save("a", memory)
-    memories.save("a", memory._replace(seed=7))
-    assert memories.load("a").seed == 7
+def test_a_memory_is_saved_again_under_the_same_name(states: StateStore, saved_state: SavedState) -> None:
+    states.save("a", saved_state)
+    states.save("a", saved_state._replace(seed=7))
+    assert states.load("a").seed == 7
 
 
-def test_what_was_never_saved_cannot_be_loaded(memories: Memories) -> None:
+def test_what_was_never_saved_cannot_be_loaded(states: StateStore) -> None:
     with pytest.raises(StateError, match="cannot be read"):
-        memories.load("verse 2")
+        states.load("verse 2")
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, 5, None])
-def test_names_that_can_be_no_file_are_refused(memories: Memories, memory: Memory, name: object) -> None:
+def test_names_that_can_be_no_file_are_refused(states: StateStore, saved_state: SavedState, name: object) -> None:
     with pytest.raises(StateError, match="name"):
-        memories.check(name)
+        states.check(name)
     with pytest.raises(StateError, match="name"):
-        memories.save(name, memory)  # type: ignore[arg-type]
+        states.save(name, saved_state)  # type: ignore[arg-type]
     with pytest.raises(StateError, match="name"):
-        memories.load(name)  # type: ignore[arg-type]
+        states.load(name)  # type: ignore[arg-type]
 
 
-def test_another_models_memory_is_refused(tmp_path: Path, memory: Memory) -> None:
-    Memories(tmp_path, SMALL, ANOTHER).save("a", memory)
+def test_another_models_memory_is_refused(tmp_path: Path, saved_state: SavedState) -> None:
+    StateStore(tmp_path, SMALL, ANOTHER).save("a", saved_state)
     with pytest.raises(StateError, match="another model"):
-        Memories(tmp_path, SMALL, MODEL).load("a")
+        StateStore(tmp_path, SMALL, MODEL).load("a")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_another_models_memory_is_refused(tmp_path: Path, memory: Memory) -> Non
         {"silence": 1.0},
     ],
 )
-def test_what_no_performer_has_saved_is_refused(tmp_path: Path, memory: Memory, extra: dict[str, object]) -> None:
-    save_state(memory.snapshot, state_path(tmp_path, "a"), model=MODEL, **extra)
+def test_what_no_performer_has_saved_is_refused(tmp_path: Path, saved_state: SavedState, extra: dict[str, object]) -> None:
+    save_state(saved_state.snapshot, state_path(tmp_path, "a"), model=MODEL, **extra)
     with pytest.raises(StateError, match="its s"):
-        Memories(tmp_path, SMALL, MODEL).load("a")
+        StateStore(tmp_path, SMALL, MODEL).load("a")
 
 
 def test_a_state_that_cannot_be_read_costs_nothing_of_the_music() -> None:
@@ -91,7 +91,7 @@ def test_a_state_that_cannot_be_read_costs_nothing_of_the_music() -> None:
     stage.runtime.rings = broken  # type: ignore[method-assign]
     before = stage.history()
     with pytest.raises(OSError, match="lost"):
-        stage.performer.memory(stage.now)
+        stage.performer.saved_state(stage.now)
     assert stage.history() == before
     assert stage.player.planned() > 0
 

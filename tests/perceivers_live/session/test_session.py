@@ -17,8 +17,8 @@ from pythonosc.udp_client import SimpleUDPClient
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
 from perceivers_live.controls.settings import MidiSettings, OscSettings, PhraseSettings
 from perceivers_live.osc.wire import OscError
-from perceivers_live.performer.performer import Memory, State
-from perceivers_live.session.saved_states import Memories
+from perceivers_live.performer.performer import SavedState, State
+from perceivers_live.session.saved_states import StateStore
 from tests.perceivers_live.scripted import (
     Musician,
     absolute,
@@ -345,13 +345,13 @@ def test_osc_steers_a_session() -> None:
         assert stage.port.silent
 
 
-class SlowDisk(Memories):
+class SlowDisk(StateStore):
     def __init__(self) -> None:
         self.saved: list[str] = []
 
     def check(self, name: object) -> None: ...
 
-    def save(self, name: str, memory: Memory) -> None:
+    def save(self, name: str, saved_state: SavedState) -> None:
         time.sleep(0.3)
         self.saved.append(name)
 
@@ -359,7 +359,7 @@ class SlowDisk(Memories):
 def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
     disk = SlowDisk()
     with running() as stage:
-        stage.session._memories = disk
+        stage.session._states = disk
         stage.session.commands()["save"]("evening")
         stage.until_absorbed()
     assert disk.saved == ["evening"]
