@@ -5,24 +5,16 @@ Shapes: B batch, N queries, K keys, H heads, G key/value heads, C head size, T n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-QUERY_BLOCK = 256  # queries that are scored together; memory is linear in the context
+from engine.rings import MASKED
 
-
-def past_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor, window: int, *, block: bool = False) -> Tensor:
-    """Each query sees the keys of its last ``window`` positions, itself included; with ``block`` it sees those that the newest
-    query sees, up to itself (the paper's mask).
-
-    q [B, H, N, C]; k, v [B, G, K, C]; the queries are the last N of the K keys; positions [B, N] and [B, K] rise, with -1
-    for padding at the front and gaps where context was dropped. Returns [B, H, N, C].
-    """
-    oldest = (q_pos[:, -1:] if block else q_pos).expand_as(q_pos) - window + 1
-    if q.is_cuda and torch.compiler.is_compiling():  # uncompiled, FlexAttention would store every score
-        return flex_attention(q, k, v, q_pos, k_pos, oldest)
-    return blockwise_attention(q, k, v, q_pos, k_pos, oldest, window, block=block)
+QUERY_BLOCK = 128  # queries scored together: memory stays linear in the context; small blocks waste less on masked keys
 
 
 def visible(q_pos: Tensor, k_pos: Tensor, oldest: Tensor) -> Tensor:
@@ -30,39 +22,75 @@ def visible(q_pos: Tensor, k_pos: Tensor, oldest: Tensor) -> Tensor:
     return ((k_pos <= q_pos) & (k_pos >= oldest) & (k_pos >= 0)) | (k_pos == q_pos)
 
 
-def blockwise_attention(
-    q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor, oldest: Tensor, window: int, *, block: bool = False
-) -> Tensor:
-    """``past_attention`` by PyTorch's own kernels, a block of queries at a time over the keys that it can reach."""
-    n, total = q.shape[2], k.shape[2]
-    if q.is_cuda:  # its kernels that take a mask want as many heads of keys as of queries
-        k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
-    out = []
-    for i in range(0, n, QUERY_BLOCK):
-        stop = min(i + QUERY_BLOCK, n)
-        first = total - n + i  # the place of the block's first query among the keys
-        low, high = max(0, min(first, total - window) if block else first + 1 - window), total - n + stop
-        mask = visible(q_pos[:, i:stop, None], k_pos[:, None, low:high], oldest[:, i:stop, None])
-        out.append(
-            F.scaled_dot_product_attention(
-                q[:, :, i:stop], k[:, :, low:high], v[:, :, low:high], attn_mask=mask[:, None], enable_gqa=True
-            )
-        )
-    return torch.cat(out, dim=2)
+class PastAttention:
+    """Attention of a training example's queries over their past. Every layer with the same window shares one object, so the masks
+    are computed once.
 
+    Each query sees the keys of its last ``window`` positions, itself included; with ``block`` it sees the keys that the newest
+    query sees, up to itself (the paper's mask).
 
-def flex_attention(q: Tensor, k: Tensor, v: Tensor, q_pos: Tensor, k_pos: Tensor, oldest: Tensor) -> Tensor:
-    """``past_attention`` by PyTorch's FlexAttention, which skips blocks of keys that no query sees and stores no scores."""
-    from torch.nn.attention.flex_attention import create_block_mask
-    from torch.nn.attention.flex_attention import flex_attention as attend
+    q_pos [B, N] and k_pos [B, K] rise, with -1 for padding at the front and gaps where context was dropped; the queries are the
+    last N of the K keys. ``multiplicity`` [B, K]: how many events a key stands for (1, or more where only a sample of the older
+    events was kept). Its logarithm is added to the key's scores: sums over the sample then estimate sums over all events.
+    """
 
-    def mask(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return visible(q_pos[b, i], k_pos[b, j], oldest[b, i])
+    def __init__(
+        self, q_pos: Tensor, k_pos: Tensor, window: int, *, multiplicity: Tensor | None = None, block: bool = False
+    ) -> None:
+        self._q_pos, self._k_pos, self._window, self._block = q_pos, k_pos, window, block
+        self._oldest = (q_pos[:, -1:] if block else q_pos).expand_as(q_pos) - window + 1
+        self._log_multiplicity = None if multiplicity is None else multiplicity.log()
+        self._parts: list[tuple[slice, slice, Tensor]] = []
+        self._flex_mask: Any = None
 
-    blocks = create_block_mask(mask, q.shape[0], None, q.shape[2], k.shape[2], device=str(q.device))
-    out = attend(q, k, v, block_mask=blocks, enable_gqa=True)
-    assert isinstance(out, Tensor)
-    return out
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q [B, H, N, C]; k, v [B, G, K, C] -> [B, H, N, C]."""
+        if q.is_cuda and torch.compiler.is_compiling():  # uncompiled, FlexAttention would store every score
+            return self.flex(q, k, v)
+        return self.blockwise(q, k, v)
+
+    def blockwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """By PyTorch's own kernels, a block of queries at a time over the keys that it can reach."""
+        if q.is_cuda:  # its kernels that take a mask want as many heads of keys as of queries
+            k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
+        self._parts = self._parts or list(self._blocks())
+        out = [
+            F.scaled_dot_product_attention(q[:, :, i], k[:, :, j], v[:, :, j], attn_mask=mask.to(q.dtype), enable_gqa=True)
+            for i, j, mask in self._parts
+        ]
+        return torch.cat(out, dim=2)
+
+    def _blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Each block's queries, its keys, and its mask [B, 1, queries, keys], to be added to the scores."""
+        n, total = self._q_pos.shape[1], self._k_pos.shape[1]
+        for i in range(0, n, QUERY_BLOCK):
+            stop = min(i + QUERY_BLOCK, n)
+            first = total - n + i  # the place of the block's first query among the keys
+            low = max(0, min(first, total - self._window) if self._block else first + 1 - self._window)
+            queries, keys = slice(i, stop), slice(low, total - n + stop)
+            seen = visible(self._q_pos[:, queries, None], self._k_pos[:, None, keys], self._oldest[:, queries, None])
+            mask = torch.where(seen, 0.0, MASKED)
+            if self._log_multiplicity is not None:
+                mask = mask + self._log_multiplicity[:, None, keys]
+            yield queries, keys, mask[:, None]
+
+    def flex(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """By PyTorch's FlexAttention, which skips blocks of keys that no query sees and stores no scores."""
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        q_pos, k_pos, oldest, log_multiplicity = self._q_pos, self._k_pos, self._oldest, self._log_multiplicity
+
+        def mask(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return visible(q_pos[b, i], k_pos[b, j], oldest[b, i])
+
+        def score(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return s if log_multiplicity is None else s + log_multiplicity[b, j]
+
+        if self._flex_mask is None:
+            self._flex_mask = create_block_mask(mask, q.shape[0], None, q.shape[2], k.shape[2], device=str(q.device))
+        out = flex_attention(q, k, v, score_mod=score, block_mask=self._flex_mask, enable_gqa=True)
+        assert isinstance(out, Tensor)
+        return out
 
 
 def ring_attention(q: Tensor, ring: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.attention import past_attention, ring_attention
+from engine.attention import PastAttention, ring_attention
 from engine.config import ModelConfig
 from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, VELOCITIES, VELOCITY_BINS, WAITS
 from engine.rings import MASKED, rotary_frequencies
@@ -190,11 +190,20 @@ class PerceiverS(nn.Module):
         """Every block in the order of execution: cross-attention stages, then latent layers."""
         return [cast(Block, block) for block in (*self.cross, *self.layers)]
 
-    def hidden(self, events: Tensor, ages: Tensor, positions: Tensor, times: Tensor, latents: int) -> Tensor:
+    def hidden(
+        self,
+        events: Tensor,
+        ages: Tensor,
+        positions: Tensor,
+        times: Tensor,
+        latents: int,
+        multiplicity: Tensor | None = None,
+    ) -> Tensor:
         """The training forward.
 
         events [B, T, 3], ages [B, T, AGES], positions and times [B, T] (rising; position -1 = padding, only at the front; gaps
-        where context was dropped). The last ``latents`` positions are queries. Returns [B, latents, D].
+        where context was dropped), multiplicity [B, T] (how many events a position stands for; None: one each). The last
+        ``latents`` positions are queries. Returns [B, latents, D].
         """
         rotary = Rotary.at(positions, times, self.config)
         e = self.embedding(events, ages)
@@ -202,15 +211,16 @@ class PerceiverS(nn.Module):
 
         def crossed(block: Block, z: Tensor, *, window: int) -> Tensor:
             reach = min(e.shape[1], window + latents)
-            k_pos = positions[:, -reach:]
             k, v = block.keys_values(e[:, -reach:], rotary.last(reach))
-            whole = self.config.mask == "block"
-            return block(z, here, lambda q: past_attention(q, k, v, q_pos, k_pos, window, block=whole))
+            share = None if multiplicity is None else multiplicity[:, -reach:]
+            past = PastAttention(q_pos, positions[:, -reach:], window, multiplicity=share, block=self.config.mask == "block")
+            return block(z, here, lambda q: past(q, k, v))
 
         z = self._combined(e[:, -latents:], [partial(crossed, window=window) for window in self.config.scales])
+        past = PastAttention(q_pos, q_pos, self.config.window)
         for block in self.blocks[len(self.cross) :]:
             k, v = block.keys_values(z, here)
-            z = block(z, here, lambda q, k=k, v=v: past_attention(q, k, v, q_pos, q_pos, self.config.window))
+            z = block(z, here, lambda q, k=k, v=v: past(q, k, v))
         return z
 
     def _combined(self, e: Tensor, stages: Sequence[Callable[[Block, Tensor], Tensor]]) -> Tensor:

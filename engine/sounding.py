@@ -63,24 +63,24 @@ class Sounding:
         return other
 
 
-def ages_of(events: np.ndarray, first: int = 0) -> np.ndarray:
-    """``Sounding.ages`` after each of events[first:], in bulk. ``events`` is [n, 3] -> [n - first, AGES] int16."""
+def ages_of(events: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """``Sounding.ages`` in bulk, after each of the events whose indices are ``rows`` (rising; None: after every event).
+
+    events [n, 3] -> [len(rows), AGES] int16. Time and memory grow with the rows, not with all events.
+    """
+    rows = np.arange(len(events)) if rows is None else rows
+    if not len(rows):
+        return np.empty((0, AGES), np.int16)
     steps = np.cumsum(events[:, 0], dtype=np.int64)
     action = events[:, 1].astype(np.int64)
     subject = np.where(action < SUSTAIN_DOWN, action % PITCHES, PEDAL)  # the key (or pedal) an event is about
-    about = action < REST
     down = (action < NOTE_OFF) | (action == SUSTAIN_DOWN)
-    start = np.zeros(AGES, np.int64)  # 1 + index of the last event about each key; 0 = none
-    before = np.flatnonzero(about[:first])
-    start[subject[before]] = before + 1
-    last = np.zeros((len(events) - first, AGES), np.int64)
-    after = np.flatnonzero(about[first:])
-    last[after, subject[first + after]] = first + after + 1
-    if len(last):
-        last[0] = np.maximum(last[0], start)
-        np.maximum.accumulate(last, axis=0, out=last)
+    about = np.flatnonzero(action[: rows[-1] + 1] < REST)
+    last = np.zeros((len(rows), AGES), np.int64)  # 1 + index of the last event about each key; 0 = none
+    last[np.searchsorted(rows, about), subject[about]] = about + 1  # of several before one row the last assignment stays
+    np.maximum.accumulate(last, axis=0, out=last)
     held = (last > 0) & down[last - 1]
-    age = np.minimum(steps[first:, None] - steps[last - 1], MAX_AGE)
+    age = np.minimum(steps[rows][:, None] - steps[last - 1], MAX_AGE)
     return np.where(held, age, -1).astype(np.int16)
 
 

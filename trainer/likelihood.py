@@ -70,7 +70,7 @@ def forward_losses(model: PerceiverS, events: np.ndarray, low: int, begin: int, 
     first = max(low, begin - config.window * config.layers)
     low = max(low, first - config.reach)
     device = next(model.parameters()).device
-    ages = ages_of(events[:stop], low)
+    ages = ages_of(events[:stop], np.arange(low, stop))
     times = np.cumsum(events[:stop, 0], dtype=np.int64)[low:]
     columns = (events[low:stop].astype(np.int64), ages, np.arange(low, stop), times)
     inputs = [torch.from_numpy(column).to(device)[None] for column in columns]

@@ -52,14 +52,16 @@ class Segmentation:
 
 
 class Example(NamedTuple):
-    """Inputs: events [T, 3], ages [T, AGES], positions [T] (-1 = padding in front), times [T] in 10 ms steps. Targets of the
-    last N positions: [N, 3], legal [N, ACTIONS], weight [N] (0 = padding).
+    """Inputs: events [T, 3], ages [T, AGES], positions [T] (-1 = padding in front), times [T] in 10 ms steps, multiplicity [T]
+    (how many events a position stands for: more than one where older events were sampled). Targets of the last N positions:
+    [N, 3], legal [N, ACTIONS], weight [N] (0 = padding).
     """
 
     events: np.ndarray
     ages: np.ndarray
     positions: np.ndarray
     times: np.ndarray
+    multiplicity: np.ndarray
     targets: np.ndarray
     legal: np.ndarray
     weight: np.ndarray
@@ -94,17 +96,17 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
     kept = np.arange(low, older)
     if len(kept) > how.sampled:
         kept = np.sort(rng.choice(kept, how.sampled, replace=False))
-    ages = ages_of(events[: stop + 1], low)
     if begin > 0 and rng.random() < how.cold:
         # the player begins here: a start event takes the place of the one before the first latent
-        events, low = events[begin - 1 :].copy(), 0
+        events = events[begin - 1 :].copy()
         events[0] = START_EVENT
         events, stop = _without_unheard_releases(events, stop - begin)
-        ages, begin, older, kept = ages_of(events[: stop + 1]), 0, 0, kept[:0]
+        low, begin, older, kept = 0, 0, 0, kept[:0]
     index = np.concatenate((kept, np.arange(older, stop)))
     times = np.cumsum(events[: stop + 1, 0], dtype=np.int64)
-    inputs = events[index], ages[index - low], index, times[index]
-    return _pad(inputs, events[begin + 1 : stop + 1], ages[begin - low : stop - low], how)
+    multiplicity = np.ones(len(index), np.float32)
+    multiplicity[: len(kept)] = (older - low) / max(1, len(kept))
+    return _pad((events[index], ages_of(events, index), index, times[index], multiplicity), events[begin + 1 : stop + 1], how)
 
 
 def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray, int]:
@@ -133,9 +135,10 @@ def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray
     return kept, len(kept) - 1
 
 
-def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, before: np.ndarray, how: Segmentation) -> Example:
-    """``inputs``: events, ages, positions and times; ``before``: ages before each target."""
-    events, ages, index, times = inputs
+def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, how: Segmentation) -> Example:
+    """``inputs``: events, ages, positions, times and multiplicity."""
+    events, ages, index, times, multiplicity = inputs
+    before = ages[-len(targets) :]
     short = how.latents - len(targets)
     front = how.near + how.sampled + how.latents - len(index)
     start = np.array(START_EVENT, np.int16)
@@ -144,6 +147,7 @@ def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, before: np.ndarray
         np.concatenate((np.full((front, ages.shape[1]), -1, np.int16), ages)),
         np.concatenate((np.full(front, -1), index)),
         np.concatenate((np.zeros(front, np.int64), times)),
+        np.concatenate((np.ones(front, np.float32), multiplicity)),
         np.concatenate((np.tile(start, (short, 1)), targets)),
         np.concatenate((np.ones((short, ACTIONS), bool), legal_actions(before))),
         np.concatenate((np.zeros(short, np.float32), np.ones(len(targets), np.float32))),

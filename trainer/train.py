@@ -47,9 +47,18 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, events: Tensor, ages: Tensor, positions: Tensor, times: Tensor, targets: Tensor, legal: Tensor) -> Tensor:
+    def forward(
+        self,
+        events: Tensor,
+        ages: Tensor,
+        positions: Tensor,
+        times: Tensor,
+        multiplicity: Tensor,
+        targets: Tensor,
+        legal: Tensor,
+    ) -> Tensor:
         targets = targets.long()
-        hidden = self.model.hidden(events.long(), ages, positions, times, targets.shape[1])
+        hidden = self.model.hidden(events.long(), ages, positions, times, targets.shape[1], multiplicity)
         return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, legal)
 
 

@@ -15,7 +15,7 @@ from tests.music import improvise_timed
 
 pytest.importorskip("symusic")  # the trainer's own
 
-from trainer.data import Actions
+from trainer.data import Actions, actions_of
 from trainer.segmentation import Example, Segmentation, augment, draw
 
 PLAIN = Segmentation(latents=16, context=48, near=16, sampled=8, cold=0.0, transpose=0, stretch=0.0, loudness=0)
@@ -113,7 +113,7 @@ def test_every_example_has_the_same_shape(piece: Actions) -> None:
     shapes = {tuple(part.shape for part in example) for example in draws(piece, AUGMENTED, 60)}
     total = AUGMENTED.near + AUGMENTED.sampled + AUGMENTED.latents
     n = AUGMENTED.latents
-    assert shapes == {((total, 3), (total, 129), (total,), (total,), (n, 3), (n, ACTIONS), (n,))}
+    assert shapes == {((total, 3), (total, 129), (total,), (total,), (total,), (n, 3), (n, ACTIONS), (n,))}
 
 
 def test_context_is_near_first_then_sampled_and_never_out_of_reach(piece: Actions) -> None:
@@ -237,3 +237,17 @@ def test_examples_reach_as_far_as_the_model_and_have_targets_that_see_as_much_as
     assert how.near + how.sampled <= how.context
     block = dataclasses.replace(config, mask="block")
     assert Segmentation.for_model(block).latents <= min(config.scales)
+
+
+def test_sampled_events_stand_for_all_older_ones() -> None:
+    how = Segmentation(latents=64, context=600, near=100, sampled=50, cold=0.0)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        example = draw(actions_of(improvise_timed(900, seed=3)), how, rng)
+        there = example.positions >= 0
+        begin = int(example.positions[there][-int(example.weight.sum())])  # the first latent
+        expected = begin - max(0, begin - how.context)  # every event of the context, sampled or not
+        assert example.multiplicity[there].sum() - example.weight.sum() == pytest.approx(expected, rel=1e-4)
+        seen.update(np.unique(example.multiplicity.round(3)).tolist())
+    assert max(seen) > 5  # some examples did sample
