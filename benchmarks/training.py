@@ -1,8 +1,9 @@
-"""Throughput and memory of training against the length of the context: python -m benchmarks.training [--preset small]
+"""Throughput and memory of training: python -m benchmarks.training [--preset small]
 
-For contexts of 1k, 8k and 32k events: target events a second of whole steps (forward, backward, optimizer) on one example of 1024
-targets with every event of its context kept, the peak memory of a process of its own, and the arithmetic done, as PyTorch counts
-it (without attention's on a CPU), as a share of the matrix-multiplication peak measured in the same process.
+Target events a second of whole steps (forward, backward, optimizer), the peak memory of a process of its own, and the arithmetic
+done, as PyTorch counts it (without attention's on a CPU), as a share of the matrix-multiplication peak measured in the same process.
+The first rows keep every event of contexts of 1k, 8k and 32k; the others sample the older events, as the trainer does, with two
+latent windows and batch sizes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import multiprocessing
 import resource
 import time
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -24,7 +26,7 @@ from engine.model import PerceiverS
 from trainer import optimizer as optim
 from trainer.data import Actions
 from trainer.segmentation import Segmentation, draw
-from trainer.train import Objective
+from trainer.train import Objective, fast_bf16
 
 CONTEXTS = (1024, 8192, 32768)
 LATENTS = 1024
@@ -56,23 +58,42 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return best
 
 
-def measure(preset: str, context: int, steps: int, precision: str, compiled: bool) -> tuple[float, float, float, float]:
+class Row(NamedTuple):
+    """What is measured: ``window`` of the latents, examples a step, events of context, whether older events are sampled."""
+
+    window: int
+    batch: int
+    context: int
+    sampled: bool
+
+
+ROWS = (
+    *(Row(512, 1, context, False) for context in CONTEXTS),
+    *(Row(window, batch, 8192, True) for window, batch in ((512, 4), (512, 8), (256, 4), (256, 8))),
+)
+
+
+def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tuple[float, float, float, float]:
     """Events a second, peak memory in MB, achieved and peak FLOP/s."""
     torch.manual_seed(0)
+    torch.set_flush_denormal(True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    peak = matmul_peak(device, dtype)
-    config = dataclasses.replace(PRESETS[preset], scales=(1024,) if context == 1024 else (1024, context))
-    how = Segmentation(latents=LATENTS, context=context, near=context, sampled=0, cold=0.0, draw="traditional")
-    example = draw(improvised(context + 2 * LATENTS), how, np.random.default_rng(0))
-    *inputs, weight = (torch.from_numpy(part)[None].to(device) for part in example)
+    peak = matmul_peak(device, torch.bfloat16 if bf16 else torch.float32)
+    scales = (1024,) if row.context == 1024 else (1024, row.context)
+    config = dataclasses.replace(PRESETS[preset], scales=scales, window=row.window)
+    how = Segmentation(latents=LATENTS, context=row.context, cold=0.0, draw="traditional")
+    if not row.sampled:
+        how = dataclasses.replace(how, near=row.context, sampled=0)
+    rng = np.random.default_rng(0)
+    examples = [draw(improvised(row.context + 2 * LATENTS), how, rng) for _ in range(row.batch)]
+    *inputs, weight = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*examples, strict=True))
     objective = Objective(PerceiverS(config)).to(device)
     forward = torch.compile(objective, dynamic=False) if compiled else objective
     optimizers = optim.build(objective.model, weight_decay=0.02)
     optim.set_rate(optimizers, 1e-3)
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             nats = forward(*inputs)
         (nats.sum(-1) * weight).mean().backward()
         for optimizer in optimizers:
@@ -94,21 +115,36 @@ def measure(preset: str, context: int, steps: int, precision: str, compiled: boo
     seconds = float(np.median(taken))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident
-    return LATENTS / seconds, memory / 1e6, counter.get_total_flops() / seconds, peak
+    return row.batch * LATENTS / seconds, memory / 1e6, counter.get_total_flops() / seconds, peak
 
 
 @click.command()
 @click.option("--preset", default="small", show_default=True)
 @click.option("--steps", default=7, show_default=True, help="Steps of a row; the median counts.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--compile", "compiled", is_flag=True)
 def main(preset: str, steps: int, precision: str, compiled: bool) -> None:
-    print(f"preset {preset}, {precision}, {torch.get_num_threads()} threads, {'cuda' if torch.cuda.is_available() else 'cpu'}")
-    print(f"{'context':>8}{'events/s':>10}{'peak MB':>10}{'GFLOP/s':>10}{'of the peak':>13}")
-    for context in CONTEXTS:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = precision == "bf16" or (precision == "auto" and fast_bf16(device))
+    print(f"preset {preset}, {'bf16' if bf16 else 'fp32'}, {torch.get_num_threads()} threads, {device.type}")
+    titles = (
+        ("window", 8),
+        ("batch", 7),
+        ("context", 9),
+        ("older events", 14),
+        ("events/s", 10),
+        ("peak MB", 10),
+        ("GFLOP/s", 10),
+    )
+    print("".join(f"{title:>{width}}" for title, width in (*titles, ("of the peak", 13))))
+    for row in ROWS:
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process: its peak memory is this row's
-            rate, memory, flops, peak = pool.apply(measure, (preset, context, steps, precision, compiled))
-        print(f"{context:8}{rate:10.0f}{memory:10.0f}{flops / 1e9:10.0f}{flops / peak:13.2f}")
+            rate, memory, flops, peak = pool.apply(measure, (row, preset, steps, bf16, compiled))
+        older = "sampled" if row.sampled else "all"
+        print(
+            f"{row.window:8}{row.batch:7}{row.context:9}{older:>14}{rate:10.0f}{memory:10.0f}{flops / 1e9:10.0f}"
+            f"{flops / peak:13.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def report(
     chosen = evenly_spaced(corpus.split(split), pieces)
     if not chosen:
         raise DataError(f"the data has no {split} pieces")
-    model = load_model(checkpoint)
+    model = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     engine = Engine(_exact(checkpoint))
     figures = _likelihoods(corpus, chosen, {"split": split}, model, engine)
     if not quick:

@@ -80,9 +80,10 @@ def forward_losses(model: PerceiverS, events: np.ndarray, low: int, begin: int, 
 
 def _losses(model: PerceiverS, hidden: torch.Tensor, targets: np.ndarray, before: np.ndarray) -> np.ndarray:
     """hidden [n, D], target events [n, 3], ages before them [n, AGES] -> nats [n, 3]."""
-    wanted = torch.from_numpy(targets).long().to(hidden.device)
-    legal = torch.from_numpy(legal_actions(before)).to(hidden.device)
-    nats: np.ndarray = losses(model.head(hidden, wanted[:, 0], wanted[:, 1]), wanted, legal).cpu().numpy()
+    device = next(model.parameters()).device
+    wanted = torch.from_numpy(targets).long().to(device)
+    legal = torch.from_numpy(legal_actions(before)).to(device)
+    nats: np.ndarray = losses(model.head(hidden.to(device), wanted[:, 0], wanted[:, 1]), wanted, legal).cpu().numpy()
     return nats
 
 

@@ -28,7 +28,7 @@ class Training:
     weight_decay: float = 0.02
     clip: float = 1.0
     ema: float = 0.0
-    precision: str = "fp32"
+    precision: str = "auto"
     compile: bool = False
     parallel: str = "ddp"
     workers: int = 1

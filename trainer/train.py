@@ -101,7 +101,7 @@ def train(
                 progress = run.progress
                 validated = progress.step % training.validate_every == 0 or progress.step == training.steps
                 if validated:
-                    _validate_and_publish(run, forward, corpus, training, curves, about)
+                    _validate_and_publish(run, step.forward, corpus, training, curves, about)
                 tired = bool(training.patience) and progress.stale >= training.patience
                 if curves is not None:
                     curves.stepped(loss, step.rate, step.norm)
@@ -123,12 +123,14 @@ def train(
 
 
 class Step:
-    """One optimizer step over all processes. ``rate`` and ``norm`` (of the gradient, before clipping) are those of the last."""
+    """One optimizer step over all processes. ``forward``: the module, compiled if asked; ``rate`` and ``norm`` (of the gradient,
+    before clipping): those of the last step.
+    """
 
     def __init__(self, run: Run, forward: nn.Module, training: Training) -> None:
         self._run, self._training = run, training
         self._module = forward
-        self._forward: Callable[..., Tensor] = torch.compile(forward, dynamic=False) if training.compile else forward
+        self.forward: Callable[..., Tensor] = torch.compile(forward, dynamic=False) if training.compile else forward
         self.rate = self.norm = 0.0
 
     def __call__(self, parts: list[Example], stop: bool) -> tuple[float, bool]:
@@ -146,7 +148,7 @@ class Step:
         for i, part in enumerate(parts):
             last_of_step(self._module, i == len(parts) - 1)
             with autocast(training, run.here):
-                nats, weight = _nats(self._forward, part, run.here)
+                nats, weight = _nats(self.forward, part, run.here)
             share = (nats.sum(-1) * weight).sum() / events
             (share * run.here.size).backward()  # the processes' gradients are averaged
             total += share.detach()
@@ -167,7 +169,17 @@ class Step:
 
 
 def autocast(training: Training, here: World) -> contextlib.AbstractContextManager[object]:
-    return torch.autocast(here.device.type, torch.bfloat16, enabled=training.precision == "bf16")
+    """bfloat16 for the products where ``precision`` asks for it; ``auto`` takes it where the hardware multiplies it faster."""
+    bf16 = training.precision == "bf16" or (training.precision == "auto" and fast_bf16(here.device))
+    return torch.autocast(here.device.type, torch.bfloat16, enabled=bf16)
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32: on GPUs with tensor cores for it, on CPUs with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and supported()
 
 
 def _nats(forward: Callable[..., Tensor], example: Example, here: World) -> tuple[Tensor, Tensor]:
@@ -175,29 +187,25 @@ def _nats(forward: Callable[..., Tensor], example: Example, here: World) -> tupl
     return forward(*inputs), weight
 
 
-def validate(forward: nn.Module, corpus: Corpus, training: Training, here: World) -> float:
+def validate(forward: Callable[..., Tensor], corpus: Corpus, training: Training, here: World) -> float:
     """Nats an event on fixed stretches of the validation pieces, not augmented. The processes share the work."""
     how = dataclasses.replace(training.segmentation, transpose=0, stretch=0.0, loudness=0, cold=0.0)
     examples = Examples(corpus, corpus.split("validation"), how, VALIDATION_SEED)
     count = training.validation_batches * training.batch
     mine = range(here.rank, count, here.size)
-    rounds = math.ceil(count / here.size)
+    part = training.batch // (training.accumulate * here.size)  # as in training: a compiled forward serves both
+    loader = DataLoader(examples, batch_size=part, sampler=mine, num_workers=training.workers)
     sums = torch.zeros(2, dtype=torch.float64, device=here.device)
-    forward.eval()
     with torch.no_grad(), autocast(training, here):
-        for i in range(rounds):  # every process goes as many rounds: a spread model is gathered by all together
-            number = mine[i] if i < len(mine) else 0
-            (example,) = DataLoader(examples, sampler=[number])
-            nats, weight = _nats(forward, example, here)
-            if i < len(mine):
-                sums += torch.stack(((nats.sum(-1) * weight).sum(), weight.sum()))
-    forward.train()
+        for batch in loader:  # every process has as many parts: a sharded model is gathered by all together
+            nats, weight = _nats(forward, batch, here)
+            sums += torch.stack(((nats.sum(-1) * weight).sum(), weight.sum()))
     nats_sum, events = summed(sums, here).tolist()
     return float(nats_sum / events)
 
 
 def _validate_and_publish(
-    run: Run, forward: nn.Module, corpus: Corpus, training: Training, curves: Curves | None, about: dict[str, Any]
+    run: Run, forward: Callable[..., Tensor], corpus: Corpus, training: Training, curves: Curves | None, about: dict[str, Any]
 ) -> None:
     with run.using_average():
         score = validate(forward, corpus, training, run.here)

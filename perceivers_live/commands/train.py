@@ -36,7 +36,13 @@ CACHE = click.option(
     "--cooldown", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share of the steps that cool down."
 )
 @click.option("--ema", type=click.FloatRange(0, 0.9999), default=0.0, show_default=True, help="Decay of averaged weights.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of the matrix products; auto: bf16 where the hardware is faster with it.",
+)
 @click.option("--compile/--no-compile", default=False, show_default=True, help="Compile with torch.compile.")
 @click.option("--parallel", type=click.Choice(["ddp", "fsdp"]), default="ddp", show_default=True, help="Under torchrun.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make examples.")
