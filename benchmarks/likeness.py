@@ -88,7 +88,8 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 def _key(one: Passage) -> np.ndarray:
     weight = np.minimum(one.lengths, LONGEST)
     profile = np.bincount(one.pitches % 12, weight, 12) if len(one.notes) else np.full(12, np.nan)
-    return profile / max(profile.sum(), 1e-9) * 6  # the mean difference is then half of the sum of differences: 0..1
+    shares: np.ndarray = profile / max(profile.sum(), 1e-9)
+    return shares * 6  # the mean difference is then half of the sum of differences: 0..1
 
 
 def _texture(one: Passage) -> np.ndarray:
@@ -186,4 +187,5 @@ def look(passages: Sequence[Passage], side: str) -> dict[str, np.ndarray]:
 
 def distances(calls: np.ndarray, replies: np.ndarray) -> np.ndarray:
     """Of every call (row) and every reply (column), from their vectors [n, size]: [calls, replies]."""
-    return np.abs(calls[:, None] - replies).mean(-1)
+    apart: np.ndarray = np.abs(calls[:, None] - replies).mean(-1)
+    return apart

@@ -80,9 +80,12 @@ def figures(calls: Sequence[Call], replies: Sequence[Sequence[Timed]], seconds: 
 
 def scores_of(found: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Resampled scores by measure, and their ``mean``, from ``figures``."""
-    return resampled(
-        {name: Distances(*(np.array(one[kind]) for kind in KINDS), one["apart"]) for name, one in found["distances"].items()}
-    )
+    return resampled({name: _distances_of(one) for name, one in found["distances"].items()})
+
+
+def _distances_of(one: Mapping[str, Any]) -> Distances:
+    reply, other, real = (np.array(one[kind]) for kind in KINDS)
+    return Distances(reply, other, real, one["apart"])
 
 
 def table(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:

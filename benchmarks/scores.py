@@ -69,7 +69,8 @@ def resampled(measured: Mapping[str, Distances], seed: int = 0) -> dict[str, np.
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 1e-9)
+    ratio: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 1e-9)
+    return ratio
 
 
 def score(drawn: np.ndarray) -> Score:

@@ -65,10 +65,9 @@ def _stay(strikes: Sequence[int]) -> np.ndarray:
     penalty, count = np.zeros(PITCHES, np.float32), np.zeros(PITCHES, np.int64)
     newest = strikes[-MEMORY:][::-1]
     for length, pitch in enumerate([*newest, None]):
-        keys = np.count_nonzero(count)
-        if pitch is None or not count[pitch]:
-            surplus = max(length - STAY * keys, 0)
-            penalty = np.maximum(penalty, np.where(count > STAY, STAY_WEIGHT * surplus, 0)).astype(np.float32)
+        if pitch is None or not count[pitch]:  # the strikes so far are all that stay on these keys
+            keys = int(np.count_nonzero(count))
+            penalty[count > STAY] = np.maximum(penalty[count > STAY], STAY_WEIGHT * (length - STAY * keys))
             if keys == KEYS or pitch is None:
                 break
         count[pitch] += 1
