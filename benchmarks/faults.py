@@ -28,16 +28,15 @@ RUSH = 2.0  # times the call's busiest such stretch
 THIN = 4.0  # times fewer notes in the last third than in the sparsest third of the call
 
 
-def longest_gap(one: Passage) -> tuple[float, float]:
+def _longest_gap(one: Passage) -> tuple[float, float]:
     """The longest time without a new note, to the end of the passage as well: begin and end in seconds."""
-    marks = [*(chord[0].start for chord in one.chords()), one.seconds]
-    index = int(np.argmax(np.diff(marks))) if len(marks) > 1 else 0
-    return (marks[index], marks[index + 1]) if len(marks) > 1 else (0.0, one.seconds)
+    marks = [chord[0].start for chord in one.chords()] or [0.0]
+    return max(zip(marks, [*marks[1:], one.seconds], strict=True), key=lambda gap: gap[1] - gap[0])
 
 
 def _stalls(reply: Passage, call: Passage) -> tuple[bool, bool]:
     """Whether the music stops for long, and whether something is held most of that time."""
-    begin, end = longest_gap(reply)
+    begin, end = _longest_gap(reply)
     usual = float(np.max(call.gaps(), initial=0.0))
     sounding = max((min(note.end, end) for note in reply.notes if note.start <= begin + CHORD), default=begin) - begin
     return end - begin > max(STALL, 2 * usual), sounding > (end - begin) / 2

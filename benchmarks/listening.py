@@ -34,7 +34,7 @@ from engine.runtimes.choose import open_runtime
 from perceivers_live.controls.registry import ControlError, Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
-from trainer.data import SPLITS, Corpus, prepare
+from trainer.data import SPLITS, Corpus, DataError, prepare
 
 KINDS = ("reply", "other", "real")  # what a call's distance is to
 
@@ -150,9 +150,9 @@ def main(
     controls = dict(_setting(text) for text in settings)
     try:
         Controls(controls)
-    except ControlError as error:
+        calls = cut_calls(_corpus(data, cache), split, count, seconds, seed)
+    except (ControlError, DataError) as error:
         raise click.ClickException(str(error)) from error
-    calls = cut_calls(_corpus(data, cache), split, count, seconds, seed)
     before = json.loads(beside.read_text()) if beside else None
     if before and before["names"] != [one.name for one in calls]:
         raise click.ClickException(f"{beside} is of other calls: use its --split, --calls, --seconds and --seed")
