@@ -22,7 +22,9 @@ from engine.rings import MASKED
 from engine.runtimes import SamplingBias
 from engine.sounding import Sounding, legal_actions
 
-MEMORY, DECAY, FREE, WEIGHT = 100, 0.97, 4.0, 0.35  # of ``repetition_penalty``
+MEMORY = 100  # strikes that ``repetition_penalty`` looks back on
+DECAY, FREE, FREE_WEIGHT = 0.97, 4.0, 0.35  # of its counts: a strike, what costs nothing, log-odds of each count above
+STAY, KEYS, STAY_WEIGHT = 3, 6, 0.5  # of its few keys: notes a key that cost nothing, keys at most, log-odds of each further note
 SOON = 50  # steps: an opening note comes at most this long after it could
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
@@ -42,16 +44,34 @@ class Steering:
 
 
 def repetition_penalty(strikes: Sequence[int]) -> np.ndarray:
-    """What a pitch loses in log-odds for having been struck so often lately: [PITCHES] float32.
+    """What a pitch loses in log-odds for what was struck lately: [PITCHES] float32.
 
-    A small model left alone falls into trills and hammered notes that no pianist would keep up. Strikes are counted with a decay;
-    an accompaniment's few alternating notes cost little, a trill soon more, one note hammered most of all.
+    A small model left alone falls into hammered notes, trills and repeated chords that no pianist would keep up. Two things add
+    up. Strikes of a key are counted with a decay: an accompaniment's few alternating notes cost little, a drone more, one note
+    hammered most. And ``STAY`` notes in a row for each key in use cost nothing, but each further one makes all of these keys less
+    likely: after 6 notes of a trill, or 9 on three keys. Real music seldom stays longer.
     """
     count = np.zeros(PITCHES, np.float32)
     for age, pitch in enumerate(reversed(strikes[-MEMORY:])):
         count[pitch] += DECAY**age
-    tired: np.ndarray = WEIGHT * np.maximum(count - FREE, 0)
-    return tired
+    penalty: np.ndarray = FREE_WEIGHT * np.maximum(count - FREE, 0) + _stay(strikes)
+    return penalty
+
+
+def _stay(strikes: Sequence[int]) -> np.ndarray:
+    """What the keys lose that the newest strikes stay on: [PITCHES] float32. Looks at the newest strikes on one key alone, on two
+    keys, and so on; a key that was struck ``STAY`` times at most loses nothing.
+    """
+    penalty, count = np.zeros(PITCHES, np.float32), np.zeros(PITCHES, np.int64)
+    newest = strikes[-MEMORY:][::-1]
+    for length, pitch in enumerate([*newest, None]):
+        if pitch is None or not count[pitch]:  # the strikes so far are all that stay on these keys
+            keys = int(np.count_nonzero(count))
+            penalty[count > STAY] = np.maximum(penalty[count > STAY], STAY_WEIGHT * (length - STAY * keys))
+            if keys == KEYS or pitch is None:
+                break
+        count[pitch] += 1
+    return penalty
 
 
 def sampling_bias(

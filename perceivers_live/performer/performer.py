@@ -302,7 +302,8 @@ class Performer:
             call = self._detector.length(now) or 0.0
             length = min(max(call * float(controls["response_length"]), SHORTEST_REPLY), LONGEST_REPLY)
         start_at = self._start_at(controls, now)
-        self._turn = Turn(now if start_at is None else start_at, length, self._detector.rate, start_at)
+        max_silence = self._detector.ending_silence if controls["mode"] == "respond" else None
+        self._turn = Turn(now if start_at is None else start_at, length, self._detector.rate, start_at, max_silence)
         self.timeline.begin(now)
         self.timeline.floor = self._engine.position  # all of it has sounded, the last turn's end as well
         if controls["mode"] == "respond":
@@ -329,7 +330,7 @@ class Performer:
         """Decides one event, absorbs it and plans it: never for a moment that has passed once it is decided."""
         turn, engine = self._turn, self._engine
         self.timeline.begin(now)
-        opening = turn.opening(own, engine.last)
+        opening = turn.opening(own, engine.last, engine.step)
         earliest = now + self._decision - min(0.0, self._output_offset())
         first = opening and not turn.strikes
         at_once = first and controls["mode"] != "duet"  # whoever hands over does not expect to wait

@@ -56,6 +56,11 @@ class PhraseDetector:
         played = self._onset - self.start - self._paused if self.start is not None else 0.0
         return (self._notes - 1) / played if played >= LONG_ENOUGH else None
 
+    @property
+    def ending_silence(self) -> float:
+        """Seconds without an onset that, for the pace of the playing, are long enough for the end of a phrase."""
+        return BASE + FACTOR * math.sqrt(self._squares / self._gaps)
+
     def length(self, now: float) -> float | None:
         """Seconds from the first note to the last action, or to ``now`` while keys are held; None before there is a phrase."""
         return None if self.start is None else (now if self._held else self._last) - self.start
@@ -86,8 +91,7 @@ class PhraseDetector:
         if self.start is None or self._notes < self._settings.min_notes:
             return None
         least, most = self._settings.min_silence_ms / 1000, self._settings.max_silence_ms / 1000
-        pace = math.sqrt(self._squares / self._gaps)
-        silence = min(max(self._patience() * (BASE + FACTOR * pace), least), most)
+        silence = min(max(self._patience() * self.ending_silence, least), most)
         if self._held:
             return max(self._onset + silence / HELD, self._last + SETTLE)
         return max(self._up + silence - HELD * (self._up - self._onset), self._last + SETTLE)

@@ -6,7 +6,7 @@ from collections import deque
 from itertools import takewhile
 from typing import NamedTuple
 
-from engine.events import REST, Event
+from engine.events import REST, STEPS_PER_SECOND, Event
 
 BREATH = 25  # steps: a wait this long, once the end is due, is a place to end
 OVERTIME = 0.5  # of the turn's length: this late any gap between notes is a place to end; a whole length late, anything is
@@ -24,11 +24,20 @@ class MachineEvent(NamedTuple):
 
 class Turn:
     """``begun`` in seconds; ``length``: how many it should last, and the measure of how patiently a good end is awaited;
-    ``rate``: notes a second to keep to, None = as it comes; ``start_at``: the moment of the first note, None = soon.
+    ``rate``: notes a second to keep to, None = as it comes; ``start_at``: the moment of the first note, None = soon;
+    ``max_silence``: seconds without a new note after which it owes one, None = never.
     """
 
-    def __init__(self, begun: float, length: float, rate: float | None = None, start_at: float | None = None) -> None:
+    def __init__(
+        self,
+        begun: float,
+        length: float,
+        rate: float | None = None,
+        start_at: float | None = None,
+        max_silence: float | None = None,
+    ) -> None:
         self.begun, self.length, self.rate, self.start_at = begun, length, rate, start_at
+        self.max_silence = max_silence
         self.closing: int | None = None  # the step at which the last notes began to be released
         self._own: deque[MachineEvent] = deque(maxlen=REMEMBERED)
 
@@ -55,9 +64,16 @@ class Turn:
         """How many of the newest events share one moment."""
         return sum(1 for _ in takewhile(lambda one: one.event.wait == 0, reversed(self._own)))
 
-    def opening(self, own: frozenset[int], last: Event) -> bool:
-        """Whether the machine owes a note: nothing of its own sounds, and the turn begins or has just paused."""
-        return self.closing is None and not own and (last.action == REST or not self.strikes)
+    def opening(self, own: frozenset[int], last: Event, step: int) -> bool:
+        """Whether the machine owes a note after ``last``, which was at ``step``: nothing of its own sounds, and the turn begins
+        or has just paused; or it has struck nothing for so long that it would be heard as its end.
+        """
+        if self.closing is not None:
+            return False
+        strikes = self.strikes
+        if self.max_silence is not None and strikes and step - strikes[-1].step > self.max_silence * STEPS_PER_SECOND:
+            return True
+        return not own and (last.action == REST or not strikes)
 
     def may_end(self, event: Event, at: float, due: float) -> bool:
         """Whether the turn can end before ``event``, which would sound at time ``at``: past ``due``, and never within a chord."""

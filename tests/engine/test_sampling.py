@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -312,10 +313,30 @@ def test_a_hammered_note_grows_tiresome_and_a_melody_does_not() -> None:
     assert hammered[60] > trill[60] > 0
     assert np.count_nonzero(hammered) == 1
     assert repetition_penalty([60] * 10)[60] < hammered[60] < repetition_penalty([60] * 60)[60]
-    assert repetition_penalty([60] * 30 + [62] * 60)[60] < hammered[60]  # what was long ago is forgotten
+    assert repetition_penalty([60] * 30 + [62 + i % 12 for i in range(60)])[60] < 1  # what was long ago is forgotten
 
 
-def test_variety_is_how_much_weariness_counts() -> None:
+@pytest.mark.parametrize("keys", [1, 2, 3, 4])
+def test_keys_that_the_music_stays_on_are_penalised_more_with_every_note(keys: int) -> None:
+    """From the fourth note a key on; before that, a few notes each are not too many of any."""
+    stay = [60 + i % keys for i in range(12 * keys)]
+    assert not repetition_penalty(stay[: 3 * keys]).any()
+    costs = [
+        float(repetition_penalty(stay[:length]).min(initial=99, where=np.isin(np.arange(PITCHES), stay)))
+        for length in range(4 * keys, 12 * keys)
+    ]
+    assert all(later >= earlier + 0.5 for earlier, later in itertools.pairwise(costs))
+    away = repetition_penalty([*stay, 72, 76, 79])
+    assert not away[[72, 76, 79]].any()
+
+
+def test_a_drone_is_penalised_though_other_notes_come_between() -> None:
+    drone = repetition_penalty([note for i in range(24) for note in (36, 60 + 5 * i % 24)])
+    assert drone[36] > 2
+    assert drone[40:].max() == 0
+
+
+def test_variety_is_how_much_repetition_counts() -> None:
     def bias(variety: float) -> np.ndarray:
         rng = np.random.default_rng(0)
         return sampling_bias(Sounding(), Steering(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30).action

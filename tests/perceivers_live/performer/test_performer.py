@@ -161,6 +161,15 @@ def test_a_reply_that_falls_silent_ends() -> None:
     assert stage.states == [State.PLAYING, State.LISTENING]
 
 
+def test_a_reply_that_holds_a_note_strikes_again_before_it_seems_to_have_ended() -> None:
+    stage = Stage(silent)  # left alone it would hold its first note to the end
+    stage.hear(*phrase(0.0, 60, 0.2))
+    stage.run(60.0)
+    onsets = [one.time for one in stage.machine if one.action < NOTE_OFF]
+    assert len(onsets) >= 4
+    assert max(later - earlier for earlier, later in itertools.pairwise(onsets)) < 3.0
+
+
 def test_replies_last_in_proportion_to_the_call() -> None:
     def length(call: list[Timed], **controls: object) -> float:
         stage = Stage(steady(15), controls)

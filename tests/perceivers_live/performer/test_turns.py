@@ -71,16 +71,28 @@ def test_events_at_one_moment_are_a_crowd() -> None:
 
 def test_a_note_is_owed_at_the_beginning_and_after_a_rest_and_while_nothing_of_its_own_sounds() -> None:
     nothing = frozenset[int]()
-    assert turn().opening(nothing, on())
-    assert not turn(on(), Event(5, NOTE_OFF + 60)).opening(nothing, Event(5, NOTE_OFF + 60))
-    assert turn(on(), Event(5, NOTE_OFF + 60), Event(100, REST)).opening(nothing, Event(100, REST))
-    assert not turn().opening(frozenset({60}), Event(100, REST))
+    assert turn().opening(nothing, on(), 0)
+    assert not turn(on(), Event(5, NOTE_OFF + 60)).opening(nothing, Event(5, NOTE_OFF + 60), 20)
+    assert turn(on(), Event(5, NOTE_OFF + 60), Event(100, REST)).opening(nothing, Event(100, REST), 30)
+    assert not turn().opening(frozenset({60}), Event(100, REST), 30)
+
+
+def test_a_note_is_owed_when_nothing_was_struck_for_too_long_whatever_is_held() -> None:
+    made = Turn(90.0, LENGTH, max_silence=1.5)
+    made.add(1, 1000, on(10, 60))
+    made.add(2, 1100, Event(100, NOTE_OFF + 62))
+    held = frozenset({60})
+    assert not made.opening(held, Event(50, NOTE_OFF + 62), 1150)
+    assert made.opening(held, Event(51, NOTE_OFF + 62), 1151)
+    made.add(3, 1160, on(9, 64))
+    assert not made.opening(held, on(9, 64), 1160)
+    assert not turn(on(10, 60)).opening(held, Event(100, REST), 9999)  # a turn without that limit may wait for ever
 
 
 def test_a_turn_that_is_closing_owes_nothing() -> None:
     made = turn()
     made.closing = 5
-    assert not made.opening(frozenset(), Event(100, REST))
+    assert not made.opening(frozenset(), Event(100, REST), 30)
 
 
 def test_only_so_much_is_remembered() -> None:

@@ -1,0 +1,72 @@
+"""Calls cut out of held-out performances, each with what its pianist really played next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+
+from engine.events import NOTE_OFF, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.midi import MessageReader, message_of
+from trainer.data import Actions, Corpus, DataError
+
+SEARCH = 5.0  # seconds in which the widest gap between two onsets is taken for a phrase's end
+FEWEST = 16  # notes in a call, and in its continuation
+ATTEMPTS = 50  # at finding a place with that many
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """``call`` ends, everything released, where ``continuation`` begins with a note; times are the piece's own seconds."""
+
+    name: str
+    piece: int
+    call: Sequence[Timed]
+    continuation: Sequence[Timed]
+
+
+def cut_calls(corpus: Corpus, split: str, count: int, seconds: float, seed: int) -> list[Call]:
+    """``count`` calls of about ``seconds``, from different pieces as far as there are enough: the same ones for the same seed.
+
+    Each ends before the widest gap between onsets near a random place, and at least as much music follows. Raises ``DataError``.
+    """
+    long_enough = [piece for piece in corpus.split(split) if corpus.actions(piece).times[-1] > 2 * seconds + SEARCH]
+    if len(long_enough) < 2:
+        raise DataError(f"{corpus.folder}: {len(long_enough)} pieces of the {split} split are long enough, at least 2 are needed")
+    rng = np.random.default_rng((seed, 0))
+    order = np.concatenate([rng.permutation(long_enough) for _ in range(-(-ATTEMPTS * count // len(long_enough)))])
+    cut = (_cut(corpus, int(piece), seconds, rng) for piece in order)
+    calls = list(islice((one for one in cut if min(_notes(one.call), _notes(one.continuation)) >= FEWEST), count))
+    if len(calls) < count:
+        raise DataError(f"{corpus.folder}: only {len(calls)} calls of {FEWEST} notes found in the {split} split")
+    return calls
+
+
+def _notes(timed: Sequence[Timed]) -> int:
+    return sum(one.action < NOTE_OFF for one in timed)
+
+
+def _cut(corpus: Corpus, piece: int, seconds: float, rng: np.random.Generator) -> Call:
+    music = corpus.actions(piece)
+    onsets = music.times[music.actions < NOTE_OFF]
+    place = float(rng.uniform(onsets[0] + seconds, max(onsets[-1] - seconds - SEARCH, onsets[0] + seconds)))
+    first = int(np.searchsorted(onsets, place))
+    near = onsets[max(first - 1, 0) : max(int(np.searchsorted(onsets, place + SEARCH)), first + 1) + 1]
+    end = float(near[int(np.argmax(np.diff(near))) + 1])
+    return Call(corpus.pieces[piece]["name"], piece, excerpt(music, end - seconds, end), excerpt(music, end, end + seconds))
+
+
+def excerpt(music: Actions, begin: float, end: float) -> list[Timed]:
+    """What is played from ``begin`` up to ``end`` seconds, everything released there. A pedal that is down stays down; keys that
+    were struck before are left out.
+    """
+    times, actions, velocities = music
+    first, last = np.searchsorted(times, (begin, end))
+    reader = MessageReader()
+    pedal = actions[:first][np.isin(actions[:first], (SUSTAIN_DOWN, SUSTAIN_UP))]
+    timed = reader.feed(begin, message_of(SUSTAIN_DOWN, 0)) if len(pedal) and pedal[-1] == SUSTAIN_DOWN else []
+    for time, action, velocity in zip(times[first:last], actions[first:last], velocities[first:last], strict=True):
+        timed += reader.feed(float(time), message_of(int(action), int(velocity)))
+    return timed + reader.close(end)
