@@ -1,9 +1,9 @@
 """Throughput and memory of training: python -m benchmarks.training [--preset small]
 
-Target events a second of whole steps (forward, backward, optimizer), the peak memory of a process of its own, and the arithmetic
-done, as PyTorch counts it (without attention's on a CPU), as a share of the matrix-multiplication peak measured in the same process.
-The first rows keep every event of contexts of 1k, 8k and 32k; the others sample the older events, as the trainer does, with two
-latent windows and batch sizes.
+Target events a second of whole steps (forward, backward, optimizer), the peak memory of a process of its own, and the
+arithmetic done, as PyTorch counts it (without attention's on a CPU), as a share of the matrix-multiplication peak measured in
+the same process. The first rows keep every event of contexts of 1k, 8k and 32k; the others sample the older events, as the
+trainer does, with two latent windows and batch sizes.
 """
 
 from __future__ import annotations
