@@ -1,4 +1,4 @@
-"""What reaches a running daemon: raw MIDI, OSC datagrams, HTTP requests."""
+"""What reaches a running daemon: raw MIDI, OSC datagrams, HTTP requests, what the process that computes says."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 from pythonosc.osc_message_builder import build_msg
 
 from engine.engine import Engine
-from fuzz.contract import Maker, Target, promise
+from engine.remote.protocol import SMALL, About, Kind, call_limit, drawn, floats, introduced, introduction
+from engine.remote.wire import FrameReader, WireError, encode
+from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
@@ -241,4 +244,37 @@ class _Unhurried(_Handler):
     disable_nagle_algorithm = False  # a socket pair has none
 
 
-TARGETS: dict[str, Maker] = {maker.__name__: maker for maker in (midi, osc, http)}
+def wire(_: Path) -> Target:
+    """Frames between the daemon and the process that computes, in either direction."""
+
+    def feed(data: bytes) -> None:
+        reader, taken = FrameReader(), 0
+        for begin in range(0, len(data), 7):
+            reader.feed(data[begin : begin + 7])
+            with refused(WireError):
+                while (frame := reader.next(lambda kind: call_limit(kind, SHORT) if kind >= Kind.PING else SMALL)) is not None:
+                    taken += len(encode(frame.kind, *frame.values))
+                    with refused(WireError):
+                        introduced(frame.values)
+                    with refused(WireError):
+                        drawn(frame.values)
+                    with refused(WireError):
+                        floats(frame.values, [(SHORT.width,)])
+                continue
+            return
+        promise(taken <= len(data), "more was read than there is")
+
+    about = About("onnx", SHORT, 1 << 20, None, "1.0")
+    row = np.zeros((1, 3), np.int64), np.zeros((1, 129), np.int16), np.zeros(1, np.int64)
+    odds = [np.zeros(size, np.float32) for size in (101, 261, 32)]
+    calls = [
+        encode(Kind.READY, *introduction(about)),
+        encode(Kind.STEP, *row, 7),
+        encode(Kind.DECIDE, 7, *odds, 1.0, 0.02, np.zeros(394, np.float32)),
+        encode(Kind.ANSWER, 3, 60, 16) + encode(Kind.ANSWER, np.zeros(SHORT.width, np.float32)),
+        encode(Kind.FAULT, "RuntimeError", "the device is gone"),
+    ]
+    return Target(feed, [*calls, b"".join(calls)])
+
+
+TARGETS: dict[str, Maker] = {maker.__name__: maker for maker in (midi, osc, http, wire)}

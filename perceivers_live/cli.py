@@ -121,10 +121,10 @@ def _checkpoint(settings: Settings) -> Path:
 def _engine(settings: Settings) -> Any:
     """The engine of the settings, in a process of its own. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
     from engine.engine import Engine
-    from engine.runtimes.process import ProcessRuntime
+    from engine.remote.runtime import local_process
 
     checkpoint = _checkpoint(settings)
-    runtime = ProcessRuntime(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    runtime = local_process(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
 

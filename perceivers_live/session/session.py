@@ -6,7 +6,7 @@ player's thread       sends on time
 osc's thread          sets controls, queues commands
 the caller's          tells how it goes, until someone stops it
 
-The model should be in a process of its own (`engine.runtimes.process`): only the performer's thread waits for it then.
+The model should be in a process of its own (`engine.remote`): only the performer's thread waits for it then.
 """
 
 from __future__ import annotations

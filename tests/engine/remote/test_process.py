@@ -1,0 +1,190 @@
+"""A runtime in a process of its own gives the same, and what becomes of that process is no more than an error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.checkpoint import bundled
+from engine.config import CheckpointError
+from engine.engine import Engine
+from engine.remote.address import Address
+from engine.remote.link import RuntimeLost
+from engine.remote.runtime import RemoteRuntime, local_process
+from engine.runtimes import RuntimeUnavailable
+from engine.runtimes.choose import open_runtime
+from engine.sampling import Steering, odds
+from tests.music import improvise
+
+MUSIC = improvise(120, seed=3)
+HANG = 2.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    return bundled()
+
+
+@pytest.fixture
+def runtime(checkpoint: Path) -> Iterator[RemoteRuntime]:
+    runtime = local_process("onnx", checkpoint, hang=HANG)
+    yield runtime
+    runtime.close()
+    assert not runtime.alive()
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal but for what absorbing in other chunks changes."""
+    return bool(np.abs(a - b).max() < 1e-4 * np.abs(b).max())
+
+
+def next_event(engine: Engine) -> object:
+    return engine.decide(odds(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
+
+
+def test_it_is_the_same_as_here(runtime: RemoteRuntime, checkpoint: Path) -> None:
+    there, here = Engine(runtime), Engine(open_runtime("onnx", checkpoint))
+    assert (runtime.name, runtime.config) == ("onnx", here.config)
+    for engine in (there, here):
+        engine.absorb(MUSIC[1:])
+    assert np.array_equal(there.hidden(), here.hidden())
+    assert next_event(there) == next_event(here)
+    snapshot = there.snapshot()
+    there.absorb(MUSIC[1:20])
+    there.restore(snapshot)
+    assert np.array_equal(there.hidden(), here.hidden())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
+def test_a_lost_process_is_replaced_and_nothing_is_forgotten(
+    runtime: RemoteRuntime, checkpoint: Path, number: signal.Signals
+) -> None:
+    engine, here = Engine(runtime), Engine(open_runtime("onnx", checkpoint))
+    here.absorb(MUSIC[1:60])
+    engine.absorb(MUSIC[1:40])
+    engine.hidden()
+    os.kill(runtime._link.pid, number)
+    began = time.monotonic()
+
+    def go_on() -> None:
+        for event in MUSIC[40:60]:
+            engine.absorb([event])
+
+    with pytest.raises(RuntimeLost):
+        go_on()
+    assert time.monotonic() - began < 20 * HANG
+    engine.absorb(MUSIC[engine.position + 1 : 60])
+    assert engine.position == 59
+    assert close(engine.hidden(), here.hidden())
+
+
+def test_a_process_lost_between_absorbing_and_deciding(runtime: RemoteRuntime) -> None:
+    engine = Engine(runtime)
+    engine.absorb(MUSIC[1:40])
+    expected = next_event(engine)
+    os.kill(runtime._link.pid, signal.SIGKILL)
+    with pytest.raises(RuntimeLost):
+        next_event(engine)
+    assert next_event(engine) == expected
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a signal")
+def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: RemoteRuntime) -> None:
+    rings = [np.zeros((64, 1 << 16), np.float32)]  # more than the pipes take
+    os.kill(runtime._link.pid, signal.SIGSTOP)
+    with pytest.raises(RuntimeLost):
+        runtime.restore(rings)
+    runtime.reset()
+    assert Engine(runtime).hidden().shape == (runtime.config.width,)
+
+
+def test_what_cannot_be_opened_is_said_as_here(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
+        local_process("onnx", tmp_path)
+    with pytest.raises(RuntimeUnavailable, match="no runtime 'abacus'"):
+        local_process("abacus", checkpoint)
+
+
+STUBBORN = """
+import sys
+from pathlib import Path
+from engine.checkpoint import bundled
+from engine.remote.serve import serve, standard_streams
+from engine.runtimes.onnx import OnnxRuntime
+
+class Stubborn(OnnxRuntime):
+    def reset(self, first=0):
+        if Path(sys.argv[1]).exists():
+            Path(sys.argv[1]).unlink()
+            raise RuntimeError("the device has met a fault")
+        super().reset(first)
+
+serve(standard_streams(), lambda: Stubborn(bundled()), bundled())
+"""
+
+
+def test_a_process_that_cannot_even_begin_anew_is_replaced(tmp_path: Path) -> None:
+    """As after a GPU's fault, which stays with the process that met it."""
+    broken = tmp_path / "broken"
+    runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", here=True), hang=HANG)
+    engine = Engine(runtime)
+    engine.absorb(MUSIC[1:40])
+    before, hidden = runtime._link.pid, engine.hidden()
+    broken.touch()
+    engine.distrust()
+    engine.absorb([])
+    assert runtime._link.pid != before
+    assert close(engine.hidden(), hidden)
+    runtime.close()
+
+
+def test_a_process_that_cannot_be_killed_is_waited_for_no_longer_than_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As one that is stuck in a driver; here the signal goes nowhere."""
+    runtime = local_process("onnx", bundled(), hang=HANG)
+    process = runtime._link._process
+    process.kill, kill = lambda: None, process.kill  # type: ignore[method-assign]
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(RuntimeLost, match="has not answered"):
+        runtime.hidden(0)
+    assert "cannot be ended" in caplog.text
+    runtime.reset()
+    assert runtime.hidden(0).shape == (runtime.config.width,)
+    runtime.close()
+    kill()
+    process.wait()
+
+
+def test_what_the_process_says_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "engine")
+    code = "import sys; print('WARNING engine.runtimes: the device is hot', file=sys.stderr); sys.exit('out of memory')"
+    with pytest.raises(RuntimeLost, match=r"ended with status 1: out of memory"):
+        RemoteRuntime(Address((sys.executable, "-c", code), "a process", here=True))
+    assert ("WARNING", "the device is hot") in [(one.levelname, one.getMessage()) for one in caplog.records]
+
+
+@pytest.mark.parametrize("what", ["noise", "silence", "endless", "later"])
+def test_a_process_that_speaks_no_such_language_is_refused_in_one_line(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.remote.runtime.START", 1.0)
+    code = {
+        "noise": "print('Welcome to this machine!', flush=True); import time; time.sleep(60)",
+        "silence": "import time; time.sleep(60)",
+        "endless": "import sys; sys.stdout.buffer.write(b'PL' + bytes([1, 0]) + b'\\xff' * 100000)",
+        "later": "import sys; from engine.remote.wire import encode; sys.stdout.buffer.write(encode(1, 99, '7.0', 'more'))",
+    }[what]
+    found = {
+        "noise": "Welcome",
+        "silence": "has not answered",
+        "endless": "4294967295 bytes",
+        "later": "install the same on both",
+    }
+    with pytest.raises((RuntimeLost, RuntimeUnavailable), match=found[what]) as refused:
+        RemoteRuntime(Address((sys.executable, "-c", code), "it", here=True))
+    assert str(refused.value).isprintable()
