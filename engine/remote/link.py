@@ -18,7 +18,7 @@ from engine.remote import pipes
 from engine.remote.wire import Frame, FrameReader, WireError
 
 log = logging.getLogger(__name__)
-READ_BYTES = 1 << 20  # at once
+READ_BYTES = 1 << 16  # at once; a larger buffer would be asked of the system and given back each time
 SLOWEST = 100_000  # bytes a second: what a line has to carry for its frames to be waited for
 KILLED = 2.0  # seconds that a killed process has to end; one that is stuck in a driver does not
 LAST_WORDS = 0.5  # seconds that a process which has ended has to say why

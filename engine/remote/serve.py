@@ -25,7 +25,7 @@ from engine.runtimes import Odds, Runtime
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
 
-READ_BYTES = 1 << 20  # at once
+READ_BYTES = 1 << 16  # at once; a larger buffer would be asked of the system and given back each time
 
 
 class Stream:
