@@ -27,13 +27,15 @@ from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.remote.address import Address
 from engine.remote.runtime import RemoteRuntime, local_process
 from engine.remote.serve import serve, standard_streams
-from engine.runtimes import Odds
+from engine.runtimes import SamplingBias
+from engine.sampling import NOISES
 from engine.sounding import AGES
-from perceivers_live.bench import machine, row
+from perceivers_live.commands.bench import machine, row
 
 WARMUP = 100
 RNG = np.random.default_rng(0)
-ODDS = Odds(*(RNG.random(n).astype(np.float32) for n in (WAITS, ACTIONS, VELOCITY_BINS)), 1.0, 0.02, RNG.random(394).astype("f4"))
+BIASES = [RNG.random(size).astype(np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS, NOISES)]
+BIAS = SamplingBias(*BIASES[:3], 1.0, 0.02, BIASES[3])
 EVENT = np.array([[10, 60, 16]], np.int64), np.full((1, AGES), -1, np.int16), np.array([10], np.int64)
 
 
@@ -42,7 +44,7 @@ class Echo:
 
     name, config, step_bytes, warm_for = "echo", PRESETS["small"], 0, None
 
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int]:
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int]:
         return 10, 60, 16
 
     def keep_warm(self) -> None:
@@ -113,13 +115,13 @@ def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | N
 
     def event() -> None:
         model.step(*EVENT, 1)
-        model.decide(1, ODDS)
+        model.decide(1, BIAS)
 
     asked: dict[str, tuple[Callable[[], object], int]] = {
         "empty, pickled": (lambda: pickled.ask("keep_warm"), count),
         "empty, framed": (framed.ping, count),
-        "decide, pickled": (lambda: pickled.ask("decide", 7, ODDS), count),
-        "decide, framed": (lambda: framed.decide(7, ODDS), count),
+        "decide, pickled": (lambda: pickled.ask("decide", 7, BIAS), count),
+        "decide, framed": (lambda: framed.decide(7, BIAS), count),
         "an event of the bundled model, framed": (event, count // 20),
     }
     burners = [multiprocessing.Process(target=busy, daemon=True) for _ in range((os.cpu_count() or 1) if load else 0)]

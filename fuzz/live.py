@@ -266,11 +266,11 @@ def wire(_: Path) -> Target:
 
     about = About("onnx", SHORT, 1 << 20, None, "1.0")
     row = np.zeros((1, 3), np.int64), np.zeros((1, 129), np.int16), np.zeros(1, np.int64)
-    odds = [np.zeros(size, np.float32) for size in (101, 261, 32)]
+    biases = [np.zeros(size, np.float32) for size in (101, 261, 32)]
     calls = [
         encode(Kind.READY, *introduction(about)),
         encode(Kind.STEP, *row, 7),
-        encode(Kind.DECIDE, 7, *odds, 1.0, 0.02, np.zeros(394, np.float32)),
+        encode(Kind.DECIDE, 7, *biases, 1.0, 0.02, np.zeros(394, np.float32)),
         encode(Kind.ANSWER, 3, 60, 16) + encode(Kind.ANSWER, np.zeros(SHORT.width, np.float32)),
         encode(Kind.FAULT, "RuntimeError", "the device is gone"),
     ]

@@ -38,7 +38,7 @@ class Kind(IntEnum):
     FINGERPRINT = 17
     RESET = 18
     STEP = 19
-    REMEMBER = 20
+    PREFILL_CROSS = 20
     DECIDE = 21
     HIDDEN = 22
     RINGS = 23

@@ -23,7 +23,7 @@ from engine.remote.link import Link, RuntimeLost
 from engine.remote.protocol import Kind, answer_limit, drawn, floats, introduced, opening_limit, version
 from engine.remote.wire import Value, WireError, encode
 from engine.rings import hidden_shape, ring_shapes
-from engine.runtimes import Odds, RuntimeUnavailable
+from engine.runtimes import RuntimeUnavailable, SamplingBias
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -64,12 +64,12 @@ class RemoteRuntime:
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._tell(Kind.STEP, events, ages, times, first)
 
-    def remember(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._tell(Kind.REMEMBER, events, ages, times, first)
+    def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        self._tell(Kind.PREFILL_CROSS, events, ages, times, first)
 
-    def decide(self, position: int, odds: Odds) -> tuple[int, int, int] | None:
-        biases, sharpness = (odds.wait, odds.action, odds.velocity), (float(odds.temperature), float(odds.min_p))
-        return self._sensible(drawn, self._ask(Kind.DECIDE, position, *biases, *sharpness, odds.noise))
+    def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
+        biases, sharpness = (bias.wait, bias.action, bias.velocity), (float(bias.temperature), float(bias.min_p))
+        return self._sensible(drawn, self._ask(Kind.DECIDE, position, *biases, *sharpness, bias.noise))
 
     def hidden(self, position: int) -> np.ndarray:
         shapes = [(self.config.width,)]

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.realtime import MODEL, Budget, unhurry
+from engine.realtime import MODEL, Budget, clear_realtime
 from engine.remote.protocol import LOG_FORMAT, About, Kind, call_limit, introduction, version
 from engine.remote.wire import Frame, FrameReader, Value, encode
-from engine.runtimes import Odds, Runtime
+from engine.runtimes import Runtime, SamplingBias
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
 
@@ -55,7 +55,7 @@ class Stream:
 
 def serve(stream: Stream, open_: Callable[[], Runtime], checkpoint: Path) -> None:
     """Opens the runtime and answers until the near end is gone. Raises ``WireError`` if that speaks another language."""
-    unhurry()  # opening takes long, and may begin other work
+    clear_realtime()  # opening takes long, and may begin other work
     with contextlib.suppress(BrokenPipeError):
         try:
             runtime = open_()
@@ -90,8 +90,8 @@ def answered(runtime: Runtime, checkpoint: Path, frame: Frame) -> Sequence[Value
             runtime.reset(first)
         case (Kind.STEP, (np.ndarray() as events, np.ndarray() as ages, np.ndarray() as times, int(first))):
             runtime.step(events, ages, times, first)
-        case (Kind.REMEMBER, (np.ndarray() as events, np.ndarray() as ages, np.ndarray() as times, int(first))):
-            runtime.remember(events, ages, times, first)
+        case (Kind.PREFILL_CROSS, (np.ndarray() as events, np.ndarray() as ages, np.ndarray() as times, int(first))):
+            runtime.prefill_cross(events, ages, times, first)
         case (Kind.DECIDE, (int(position), np.ndarray() as wait, np.ndarray() as action, np.ndarray() as velocity, *rest)):
             return _decision(runtime, position, (wait, action, velocity), rest)
         case (Kind.HIDDEN, (int(position),)):
@@ -112,7 +112,7 @@ def _decision(
 ) -> Sequence[Value]:
     match rest:
         case (float(temperature), float(min_p), np.ndarray() as noise):
-            return runtime.decide(position, Odds(*biases, temperature, min_p, noise)) or ()
+            return runtime.decide(position, SamplingBias(*biases, temperature, min_p, noise)) or ()
     raise ValueError("no decision has these arguments")
 
 

@@ -21,7 +21,7 @@ from engine.remote.link import RuntimeLost
 from engine.remote.runtime import RemoteRuntime, local_process
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, odds
+from engine.sampling import Steering, sampling_bias
 from tests.music import improvise
 
 MUSIC = improvise(120, seed=3)
@@ -47,7 +47,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def next_event(engine: Engine) -> object:
-    return engine.decide(odds(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
+    return engine.decide(sampling_bias(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
 
 
 def test_it_is_the_same_as_here(runtime: RemoteRuntime, checkpoint: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_process_that_cannot_even_begin_anew_is_replaced(tmp_path: Path) -> No
     engine.absorb(MUSIC[1:40])
     before, hidden = runtime._link.pid, engine.hidden()
     broken.touch()
-    engine.distrust()
+    engine.invalidate()
     engine.absorb([])
     assert runtime._link.pid != before
     assert close(engine.hidden(), hidden)
