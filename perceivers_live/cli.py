@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,11 @@ from perceivers_live.commands.options import OUTPUT
 from perceivers_live.controls.registry import CONTROLS
 from perceivers_live.controls.settings import Settings, default_toml, in_force, load
 
+if TYPE_CHECKING:
+    from engine.remote.address import Address
+
 log = logging.getLogger("perceivers_live")
+IDLE = 600.0  # seconds without a word after which `serve` ends: whoever began it asks every few seconds
 UNNAMED = "one has to be named" if sys.platform == "win32" else "if none is named, a virtual port is made"
 
 
@@ -68,10 +72,23 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_remote_option = click.option(
+    "--engine",
+    metavar="ADDRESS",
+    help="Where the model computes: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`.",
+)
+
+
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     """The settings file with the command line's options on top. Raises ``ConfigError``."""
     places = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
-    places |= {"threads": "engine.threads", "osc_port": "osc.port", "osc_host": "osc.host", "osc_allow": "osc.allow"}
+    places |= {
+        "engine": "engine.remote",
+        "threads": "engine.threads",
+        "osc_port": "osc.port",
+        "osc_host": "osc.host",
+        "osc_allow": "osc.allow",
+    }
     places |= {name: f"controls.{name}" for name in CONTROLS}
     given = {places[name]: value for name, value in options.items() if name in places and value is not None}
     return load(config_file, {key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
@@ -84,6 +101,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 )
 @click.option("--in", "in_", metavar="NAME", help=f"Input port, or a part of its name; {UNNAMED}.")
 @click.option("--out", metavar="NAME", help=f"Output port, or a part of its name; {UNNAMED}.")
+@_remote_option
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
 @click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
@@ -119,14 +137,25 @@ def _checkpoint(settings: Settings) -> Path:
 
 
 def _engine(settings: Settings) -> Any:
-    """The engine of the settings, in a process of its own. Raises ``CheckpointError``, ``RuntimeUnavailable``."""
+    """The engine of the settings, in a process of its own, here or elsewhere. Raises ``UserError``s of several kinds."""
     from engine.engine import Engine
-    from engine.remote.runtime import local_process
+    from engine.remote.standby import open_runtime_at
+    from engine.states import fingerprint
 
     checkpoint = _checkpoint(settings)
-    runtime = local_process(settings.engine.runtime, checkpoint, threads=settings.engine.threads)
+    runtime = open_runtime_at(_address(settings), checkpoint, fingerprint(checkpoint))
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
+
+
+def _address(settings: Settings) -> Address:
+    """Where the model computes. Raises ``AddressError``."""
+    from engine.remote.address import parse, this_machine
+
+    wanted = settings.engine
+    if wanted.remote:
+        return parse(wanted.remote, wanted.runtime, wanted.threads)
+    return this_machine(wanted.runtime, _checkpoint(settings), wanted.threads)
 
 
 @contextmanager
@@ -157,6 +186,7 @@ def ports() -> None:
 @main.command()
 @click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name.")
 @click.option("--out", metavar="NAME", help="Output port, or a part of its name.")
+@_remote_option
 @click.option("--loopback", is_flag=True, help="Measure the way from the output back to the input, which are connected.")
 @click.option("--json", "json_file", type=OUTPUT, help="Write the findings here as well.")
 @_engine_options
@@ -165,8 +195,25 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
     from perceivers_live.commands import doctor
 
     settings = _settings(config_file, options)
-    if not doctor.report(doctor.checks(settings, _checkpoint(settings), loopback=loopback), json_file):
+    address = _address(settings) if settings.engine.remote else None
+    if not doctor.report(doctor.checks(settings, _checkpoint(settings), address, loopback=loopback), json_file):
         sys.exit(1)
+
+
+@main.command(short_help="Compute for a `perceivers-live --engine` on another machine, which starts this by itself.")
+@_engine_options
+def serve(config_file: Path | None, **options: Any) -> None:
+    """Compute for a `perceivers-live --engine` that speaks to this command's standard input and output."""
+    from engine.remote.serve import begin_log, quietly, serve, standard_streams
+    from engine.runtimes.choose import open_runtime
+
+    if sys.stdin.isatty():
+        raise click.UsageError("nobody types what this reads: `perceivers-live --engine ssh://HOST` starts it")
+    settings = _settings(config_file, options)
+    checkpoint, runtime, threads = _checkpoint(settings), settings.engine.runtime, settings.engine.threads
+    quietly()
+    begin_log(logging.getLogger("engine").level)
+    serve(standard_streams(IDLE), lambda: open_runtime(runtime, checkpoint, threads=threads), checkpoint)
 
 
 @main.command()

@@ -81,7 +81,7 @@ def parse(text: str, runtime: str = "auto", threads: int = 0) -> Address:
         raise AddressError(f"--engine {one_line(text)}: no command ({error})") from error
     if not command:
         raise AddressError("--engine: found nothing, allowed are ssh://[user@]host[:port][/checkpoint] or a command")
-    return Address(command, one_line(command[0]))
+    return Address(command, one_line(Path(command[0]).name))
 
 
 def _ssh(text: str, runtime: str, threads: int) -> Address:

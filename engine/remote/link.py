@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 READ_BYTES = 1 << 16  # at once; a larger buffer would be asked of the system and given back each time
 SLOWEST = 100_000  # bytes a second: what a line has to carry for its frames to be waited for
 KILLED = 2.0  # seconds that a killed process has to end; one that is stuck in a driver does not
+ENDING = 0.2  # seconds between closing its output and its end
 LAST_WORDS = 0.5  # seconds that a process which has ended has to say why
 LONGEST_LINE = 1000  # characters of a log line
 LINES = 20  # of standard error that are remembered
@@ -97,6 +98,8 @@ class Link:
                     self._lost(f"{self._name} has not answered for {patience:g} s")
                 data = os.read(self._out, READ_BYTES)
                 if not data:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._process.wait(ENDING)  # so that its status is its own
                     self._lost(f"{self._name} has died")
                 end += len(data) / SLOWEST
                 self._reader.feed(data)
@@ -111,24 +114,24 @@ class Link:
         self._listener.join(LAST_WORDS)
         return self._process.returncode, list(self.said)
 
-    def close(self, patience: float) -> None:
-        """Asks it to end by closing its input; by force if it takes longer."""
+    def close(self, patience: float = 0.0) -> None:
+        """Asks it to end by closing its input, by force if it takes longer. One that does not end even so is left to itself."""
         if not self._over:
             self._hang_up()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
         self.kill()
-
-    def kill(self) -> None:
-        """Ends it by force; one that even so does not end is left to the system."""
-        if self._over:
-            return
-        self._over = True
-        self._process.kill()
         try:
             self._process.wait(KILLED)
         except subprocess.TimeoutExpired:
             log.warning("process %d cannot be ended; it is left to the system", self.pid)
+
+    def kill(self) -> None:
+        """Ends it by force, without waiting for that."""
+        if self._over:
+            return
+        self._over = True
+        self._process.kill()
         self._hang_up()
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -154,3 +157,4 @@ class Link:
                 elif text:
                     log.debug("%s: %s", self._name, text)
                     self.said.append(text)
+        self._process.wait()

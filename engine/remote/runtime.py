@@ -29,24 +29,28 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 AHEAD = 16  # calls without an answer yet
 HANG = 1.0  # seconds that an answer may take; the longest good ones take tens of milliseconds
+CHECK = 5.0  # seconds without a call after which one elsewhere is asked whether it is there
 START = 60.0  # seconds that reaching the process and opening the checkpoint may take
 _FAULTS: dict[str, type[Exception]] = {"CheckpointError": CheckpointError, "RuntimeUnavailable": RuntimeUnavailable}
 
 
 class RemoteRuntime:
     """A ``Runtime`` at an address. ``hang``: the longest that a call may take, in seconds. ``fingerprint``: of the checkpoint
-    that it has to have, None: whichever it has.
+    that it has to have, None: whichever it has. ``revive``: whether ``reset`` begins another process in place of a lost one.
 
     Raises ``RuntimeUnavailable`` if it cannot be reached, is another version or has another checkpoint, and what opening the
     runtime there raises.
     """
 
-    def __init__(self, address: Address, *, hang: float = HANG, fingerprint: str | None = None) -> None:
-        self._address, self._hang, self._fingerprint = address, hang, fingerprint
+    def __init__(self, address: Address, *, hang: float = HANG, fingerprint: str | None = None, revive: bool = True) -> None:
+        self._address, self._hang, self._fingerprint, self.revive = address, hang, fingerprint, revive
         self._start()
 
     def reset(self, first: int = 0) -> None:
         """Begins another process if this one has died or cannot do it: a GPU's fault may stay with the process that met it."""
+        if not self.revive:
+            self._ask(Kind.RESET, first)
+            return
         while self._unanswered:
             with contextlib.suppress(RuntimeError):  # what went wrong before is over
                 self._answer()
@@ -55,9 +59,9 @@ class RemoteRuntime:
                 self._ask(Kind.RESET, first)
             except RuntimeError as error:
                 log.warning("another process takes the model's place (%s)", error)
-                self._link.kill()
             else:
                 return
+        self._link.close()
         self._start()
         self._ask(Kind.RESET, first)
 
@@ -89,6 +93,11 @@ class RemoteRuntime:
     def ping(self) -> None:
         """There and back, without any work."""
         self._ask(Kind.PING)
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return self._address.name
 
     def alive(self) -> bool:
         """Whether the process runs, as far as is known here."""
@@ -126,6 +135,8 @@ class RemoteRuntime:
         self.name, self.config, self.step_bytes, self.warm_for = about.name, about.config, about.step_bytes, about.warm_for
         if self._address.here:
             return
+        self.name += f" at {self._address.name}"
+        self.warm_for = min(about.warm_for or CHECK, CHECK)
         if about.version != version():
             log.warning("%s runs version %s, this is version %s", self._address.name, about.version, version())
         if self._fingerprint is not None:

@@ -21,7 +21,10 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.realtime import PLAYER, set_realtime
+from engine.remote.address import Address
 from perceivers_live.commands.bench import improvised, machine
+from perceivers_live.commands.doctor_remote import check_remote
+from perceivers_live.commands.findings import Finding
 from perceivers_live.controls.midi_map_file import MidiMapError, read
 from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.controls.settings import Settings
@@ -39,18 +42,8 @@ FIRST = 5  # attempts at the first one
 SIGNS = {True: "ok", False: "!!", None: "--"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """``good``: True, False = needs attention, None = just so. ``advice`` in plain words, where there is any."""
-
-    name: str
-    good: bool | None
-    text: str
-    advice: str = ""
-
-
-def checks(settings: Settings, checkpoint: Path, *, loopback: bool) -> Iterator[Finding]:
-    """Everything, one after the other."""
+def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loopback: bool) -> Iterator[Finding]:
+    """Everything, one after the other. ``address``: where the model computes, None: here."""
     found: list[Callable[[], Iterable[Finding]]] = [
         lambda: [
             Finding("machine", None, machine()),
@@ -62,6 +55,7 @@ def checks(settings: Settings, checkpoint: Path, *, loopback: bool) -> Iterator[
         _scheduling,
         _priority,
         lambda: _engine(settings, checkpoint),
+        lambda: [] if address is None else check_remote(settings, checkpoint, address),
         _accelerators,
     ]
     if loopback:

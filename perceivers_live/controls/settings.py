@@ -64,6 +64,13 @@ class MidiSettings:
 class EngineSettings:
     """The model and what runs it."""
 
+    remote: str = _setting(
+        "",
+        "Where the model computes: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`; "
+        "empty: here.",
+        0,
+        4096,
+    )
     checkpoint: str = _setting("", "Folder of a checkpoint; empty: the bundled one.", 0, 4096)
     runtime: str = _setting("auto", "What computes the model; auto takes the best that works here.", choices=RUNTIMES)
     threads: int = _setting(0, "CPU threads for the model; 0: automatic.", 0, 64)

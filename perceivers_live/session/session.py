@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 
 from engine.engine import Engine
 from engine.events import Timed
+from engine.remote.standby import on_standby
 from engine.states import StateError
 from perceivers_live.clock.midi_clock import Beats, MidiClock, Transport
 from perceivers_live.controls.midi_map import MidiMap
@@ -91,6 +92,7 @@ class Session:
         self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)))
         clock = MidiClock() if settings.clock.source == "midi" else None
         self._beats, self._bpm = beats or clock, 0.0
+        self._standby = False  # as last told
         self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
         self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
@@ -198,7 +200,11 @@ class Session:
             if len(self._saving) >= MOST_SAVING:
                 self._fault("state", StateError(f"{name}: not saved, others are still being written"))
                 return
-            saved_state = self.performer.saved_state(now)
+            try:
+                saved_state = self.performer.saved_state(now)
+            except StateError as error:  # a standby holds a part of the state only
+                self._fault("state", error)
+                return
             thread = threading.Thread(target=self._reported, args=(lambda: states.save(name, saved_state),), daemon=True)
             thread.start()
             self._saving.append(thread)
@@ -263,6 +269,7 @@ class Session:
             self._on_listening()
             while self._goes_on():
                 self._tell_tempo()
+                self._tell_standby()
                 if self._osc is not None:
                     self._osc.send_stats(self.stats())
             performing.join(JOIN_TIMEOUT)
@@ -270,7 +277,8 @@ class Session:
     def stats(self) -> dict[str, float]:
         """Counters since the start: events played, late ones and the latest lateness (ms), events that no output took; faults of
         the engine and recoveries from them; echoes ignored; actions, commands and OSC packets left out in a flood. And how it
-        stands: actions and commands that wait, events planned, the length of the history, beats a minute (0: no tempo).
+        stands: actions and commands that wait, whether a standby computes (1), events planned, the length of the history, beats
+        a minute (0: no tempo).
         """
         player, lateness = self.player, self.player.lateness
         return {
@@ -283,6 +291,7 @@ class Session:
             "echoes": self.echo.echoes,
             "left_out": self._inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
             "waiting": self._inbox.qsize(),
+            "standby": float(on_standby(self._engine.runtime)),
             "planned": player.planned(),
             "history": self._engine.position,
             "bpm": round(self._bpm, 1),
@@ -293,6 +302,13 @@ class Session:
         if abs(bpm - self._bpm) > NOTICED * self._bpm:
             log.info("tempo: %s", f"{bpm:.1f} beats a minute" if bpm else "none")
             self._bpm = bpm
+
+    def _tell_standby(self) -> None:
+        standby = on_standby(self._engine.runtime)
+        if standby != self._standby:
+            self._standby = standby
+            if self._osc is not None:
+                self._osc.send_state("standby" if standby else "standby over")
 
     def _goes_on(self) -> bool:
         """Waits one report interval; False once stopped."""

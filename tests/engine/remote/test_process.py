@@ -154,8 +154,8 @@ def test_a_process_that_cannot_be_killed_is_waited_for_no_longer_than_told(caplo
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(RuntimeLost, match="has not answered"):
         runtime.hidden(0)
-    assert "cannot be ended" in caplog.text
     runtime.reset()
+    assert "cannot be ended" in caplog.text
     assert runtime.hidden(0).shape == (runtime.config.width,)
     runtime.close()
     kill()

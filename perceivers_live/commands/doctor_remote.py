@@ -1,0 +1,68 @@
+"""What ``perceivers-live doctor --engine`` finds of the machine that computes, and of the line to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from engine.engine import Engine
+from engine.remote.address import Address
+from engine.remote.runtime import RemoteRuntime
+from engine.sampling import Steering, sampling_bias
+from engine.states import fingerprint
+from perceivers_live.commands.bench import improvised
+from perceivers_live.commands.findings import Finding
+from perceivers_live.controls.settings import Settings
+
+PINGS = 200
+EVENTS = 200
+GAP = 0.01  # seconds between two of them: what an idle line or processor takes longer for is to be seen
+PER_SECOND = 40  # events that a dense passage has, and that one decision after the other has to keep up with
+
+
+def check_remote(settings: Settings, checkpoint: Path, address: Address) -> Iterator[Finding]:
+    """Reaches it as a performance does, then measures round trips and events. Raises what reaching it does."""
+    began = time.perf_counter()
+    with closing(RemoteRuntime(address, fingerprint=fingerprint(checkpoint))) as runtime:
+        text = f"{runtime.name}, version and checkpoint as here, open in {time.perf_counter() - began:.2f} s"
+        yield Finding("engine elsewhere", True, text)
+        p50, p95, p99 = _milliseconds(runtime.ping, PINGS)
+        yield Finding("line to it", None, f"there and back p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms")
+        engine = Engine(runtime)
+        engine.absorb(improvised(EVENTS, np.random.default_rng(0)))
+        p50, p95, p99 = _milliseconds(lambda: _event(engine), EVENTS)
+    lookahead = int(str(settings.controls["lookahead_ms"]))
+    advice = ""
+    if 1000 / p50 < PER_SECOND:
+        advice = "dense music will be late: a machine nearer by, a cable instead of radio"
+    elif 2 * p99 > lookahead:
+        advice = f"the line varies: --lookahead-ms {min(2000, int(3 * p99))} leaves it time; less traffic on it would be better"
+    text = f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; at most {1000 / p50:.0f} events a second (dense music: {PER_SECOND})"
+    yield Finding("an event there", not advice, text, advice)
+    yield Finding(
+        "expect",
+        None,
+        f"silence at a key press: as here, at once; a reply's first note: {p99:.0f} ms later than without the line",
+    )
+
+
+def _milliseconds(action: Callable[[], object], count: int) -> tuple[float, float, float]:
+    taken = []
+    for _ in range(count):
+        time.sleep(GAP)
+        began = time.perf_counter()
+        action()
+        taken.append((time.perf_counter() - began) * 1000)
+    p50, p95, p99 = np.percentile(taken[count // 10 :], [50, 95, 99]).tolist()
+    return p50, p95, p99
+
+
+def _event(engine: Engine) -> None:
+    """One event as it is played: biases, decided on, absorbed."""
+    own = set(engine.sounding.held().tolist())
+    bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(engine.position), own=own, own_pedal=True)
+    engine.absorb([engine.decide(bias)])

@@ -1,0 +1,27 @@
+"""An ssh server for the tests that ask for one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.remote.ssh_server import MISSING, REQUIRED, SshServer
+
+
+@pytest.fixture(scope="session")
+def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    """A server that lets this user in, and has ``perceivers-live``."""
+    if MISSING and not REQUIRED:
+        pytest.skip("needs ssh and sshd (Debian: openssh-server)")
+    with SshServer(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def ssh(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshServer:
+    """The server, and an ``ssh`` in the search path that knows it."""
+    monkeypatch.setenv("PATH", f"{ssh_server.client(tmp_path / 'client')}:{os.environ['PATH']}")
+    return ssh_server

@@ -1,0 +1,105 @@
+"""A real ``sshd`` on loopback, and the user's own ``ssh`` configured for it: keys, ports and all files are the test's own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_SSH") == "1"
+MISSING = SSHD is None or shutil.which("ssh") is None
+ROOT = Path(__file__).parents[3]
+PATIENCE = 30.0  # seconds
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def key(path: Path) -> Path:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+class SshServer:
+    """Runs while it is entered. ``installed``: whether ``perceivers-live`` is found there."""
+
+    def __init__(self, folder: Path, *, installed: bool = True) -> None:
+        self.folder, self.port = folder, free_port()
+        self.host_key, self.user_key = key(folder / "host_key"), key(folder / "user_key")
+        shutil.copy(f"{self.user_key}.pub", folder / "authorized_keys")
+        programs = folder / "bin"
+        programs.mkdir()
+        if installed:
+            script = programs / "perceivers-live"
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m perceivers_live.cli "$@"\n')
+            script.chmod(0o755)
+        self.config = folder / "sshd_config"
+        self.config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nUsePAM no\nStrictModes no\n"
+            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nAuthorizedKeysFile {folder}/authorized_keys\n"
+            f"PermitRootLogin prohibit-password\n"
+            f"SetEnv PATH={programs}:/usr/bin:/bin PYTHONPATH={ROOT} OMP_NUM_THREADS=1 HOME={folder}\n"
+        )
+
+    def __enter__(self) -> SshServer:
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it; systemd makes it elsewhere
+        assert SSHD is not None
+        self.process = subprocess.Popen([SSHD, "-D", "-E", self.folder / "sshd.log", "-f", self.config])
+        end = time.monotonic() + PATIENCE
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            assert time.monotonic() < end, (self.folder / "sshd.log").read_text()
+            assert self.process.poll() is None, (self.folder / "sshd.log").read_text()
+            time.sleep(0.02)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def address(self) -> str:
+        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    def far_ends(self) -> list[int]:
+        """Process ids of what computes behind this server."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"serve" in command and f"HOME={self.folder}".encode() in environment.split(b"\0"):
+                found.append(int(process.name))
+        return found
+
+    def kill_far_ends(self, number: signal.Signals) -> None:
+        for process in self.far_ends():
+            os.kill(process, number)
+
+    def client(self, folder: Path, *, known: bool = True, identity: Path | None = None) -> Path:
+        """A folder with an ``ssh`` for the search path, which reads a configuration of its own as if it were the user's."""
+        folder.mkdir()
+        hosts = folder / "known_hosts"
+        hosts.write_text(f"[127.0.0.1]:{self.port} {Path(f'{self.host_key}.pub').read_text()}" if known else "")
+        config = folder / "config"
+        config.write_text(f"IdentityFile {identity or self.user_key}\nIdentitiesOnly yes\nUserKnownHostsFile {hosts}\n")
+        config.write_text(config.read_text() + "GlobalKnownHostsFile none\nIdentityAgent none\n")
+        program = folder / "ssh"
+        program.write_text(f'#!/bin/sh\nexec "{shutil.which("ssh")}" -F "{config}" "$@"\n')
+        program.chmod(0o755)
+        return folder

@@ -1,0 +1,142 @@
+"""The model behind a real ``sshd``: it gives the same, and whatever is wrong with the line is said in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.checkpoint import bundled
+from engine.config import CheckpointError
+from engine.engine import Engine
+from engine.remote import standby
+from engine.remote.address import parse
+from engine.remote.link import RuntimeLost
+from engine.remote.runtime import RemoteRuntime
+from engine.remote.standby import StandbyRuntime, open_runtime_at
+from engine.runtimes import RuntimeUnavailable
+from engine.runtimes.choose import open_runtime
+from engine.states import fingerprint
+from tests.engine.remote.ssh_server import SshServer, free_port, key
+from tests.engine.remote.test_standby import close, hidden_after, next_event, taken_back, until
+from tests.music import improvise
+
+MUSIC = improvise(700, seed=3)
+
+
+def test_it_is_the_same_as_here(ssh: SshServer) -> None:
+    with closing(RemoteRuntime(parse(ssh.address, "onnx", 1), fingerprint=fingerprint(bundled()), hang=5.0)) as runtime:
+        there, here = Engine(runtime), Engine(open_runtime("onnx", bundled(), threads=1))
+        assert runtime.name.startswith("onnx at ")
+        for begin, end in ((1, 2), (2, 90), (90, 500)):
+            for engine in (there, here):
+                engine.absorb(MUSIC[begin:end])
+            assert np.array_equal(there.hidden(), here.hidden())
+        for _ in range(30):
+            event = next_event(there)
+            assert event == next_event(here)
+            for engine in (there, here):
+                engine.absorb([event])  # type: ignore[list-item]
+        for engine in (there, here):
+            engine.rewind(500)
+        snapshot = there.snapshot()
+        assert all(map(np.array_equal, snapshot.rings, here.snapshot().rings))
+        there.forget()
+        there.restore(snapshot)
+        assert np.array_equal(there.hidden(), here.hidden())
+
+
+@pytest.mark.parametrize("loss", ["far end dies", "far end hangs", "ssh dies", "ssh hangs"])
+def test_a_lost_line_is_stood_in_for_and_taken_back(ssh: SshServer, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standby, "SOONEST", 0.05)
+    monkeypatch.setattr(standby, "LINE", 2.0)
+    with closing(open_runtime_at(parse(ssh.address, "onnx", 1), bundled(), fingerprint(bundled()))) as runtime:
+        assert isinstance(runtime, StandbyRuntime)
+        engine = Engine(runtime)
+        engine.absorb(MUSIC[1:200])
+        expected = next_event(engine)
+        number = signal.SIGKILL if loss.endswith("dies") else signal.SIGSTOP
+        if loss.startswith("ssh"):
+            os.kill(runtime._first._link.pid, number)
+        else:
+            ssh.kill_far_ends(number)
+        assert next_event(engine) == expected
+        assert runtime.standby
+        until(lambda: taken_back(runtime))
+        engine.absorb(MUSIC[200:220])
+        assert close(engine.hidden(), hidden_after(220))
+        assert not runtime.standby
+        ssh.kill_far_ends(signal.SIGCONT)
+    until(lambda: not ssh.far_ends())
+
+
+def test_nothing_is_left_at_the_far_end(ssh: SshServer) -> None:
+    runtime = RemoteRuntime(parse(ssh.address, "onnx", 1))
+    assert ssh.far_ends()
+    runtime.close()
+    until(lambda: not ssh.far_ends())
+
+
+def refused(address: str, match: str, **options: str) -> None:
+    """Reaching this address fails with one line like this."""
+    with pytest.raises((RuntimeUnavailable, CheckpointError), match=match) as error:
+        RemoteRuntime(parse(address, "onnx", 1), fingerprint=options.get("fingerprint"))
+    assert str(error.value).isprintable()
+
+
+def test_an_unknown_host_key(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{ssh_server.client(tmp_path / 'client', known=False)}:{os.environ['PATH']}")
+    refused(ssh_server.address, r"host key of \S+ is not known here")
+
+
+def test_a_key_that_is_refused(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = ssh_server.client(tmp_path / "client", identity=key(tmp_path / "other_key"))
+    monkeypatch.setenv("PATH", f"{client}:{os.environ['PATH']}")
+    refused(ssh_server.address, "refuses the keys")
+
+
+def test_a_host_without_the_program(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare").mkdir()
+    with SshServer(tmp_path / "bare", installed=False) as bare:
+        monkeypatch.setenv("PATH", f"{bare.client(tmp_path / 'client')}:{os.environ['PATH']}")
+        refused(bare.address, "perceivers-live is not found at")
+
+
+def test_a_port_that_nobody_answers(ssh: SshServer) -> None:
+    refused(re.sub(r":\d+$", f":{free_port()}", ssh.address), "connection refused")
+
+
+def test_a_host_that_does_not_answer(ssh: SshServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = parse(re.sub(r":\d+$", f":{mute.getsockname()[1]}", ssh.address))
+        quick = tuple(re.sub("ConnectTimeout=.*", "ConnectTimeout=1", part) for part in address.command)
+        with pytest.raises(RuntimeUnavailable, match="did not answer ssh"):
+            RemoteRuntime(dataclasses.replace(address, command=quick))
+
+
+def test_a_host_that_there_is_not(ssh: SshServer) -> None:
+    refused("ssh://no-such-host.invalid", "no host named no-such-host.invalid")
+
+
+def test_a_checkpoint_that_is_not_there(ssh: SshServer) -> None:
+    refused(f"{ssh.address}/no/such/folder", "no checkpoint here")
+
+
+def test_another_checkpoint(ssh: SshServer) -> None:
+    refused(ssh.address, "has another checkpoint", fingerprint="0" * 64)
+
+
+def test_a_command_that_is_not_there() -> None:
+    refused("no-such-command serve", "cannot be started")
+
+
+def test_a_command_that_fails() -> None:
+    with pytest.raises((RuntimeUnavailable, RuntimeLost), match="ended with status 3: out of quota"):
+        RemoteRuntime(parse("sh -c 'echo out of quota >&2; exit 3'"))

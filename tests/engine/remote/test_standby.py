@@ -1,0 +1,163 @@
+"""A runtime that is lost is stood in for at once, absorbs what it missed, and is taken back in a pause, exact again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from engine.checkpoint import bundled
+from engine.engine import RECENT, Engine
+from engine.remote import standby
+from engine.remote.address import this_machine
+from engine.remote.runtime import RemoteRuntime
+from engine.remote.standby import StandbyRuntime
+from engine.runtimes.choose import open_runtime
+from engine.sampling import Steering, sampling_bias
+from engine.states import StateError
+from tests.music import improvise
+
+MUSIC = improvise(700, seed=3)
+HERE = this_machine("onnx", bundled(), 1)
+PATIENCE = 60.0  # seconds
+
+
+def reach() -> RemoteRuntime:
+    return RemoteRuntime(HERE, hang=2.0, revive=False)
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandbyRuntime]:
+    monkeypatch.setattr(standby, "SOONEST", 0.05)
+    runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def engine(runtime: StandbyRuntime) -> Engine:
+    return Engine(runtime)
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.abs(a - b).max() < 1e-4 * np.abs(b).max())
+
+
+def hidden_after(count: int, begin: int = 1) -> np.ndarray:
+    """What the model makes of the events ``begin`` up to ``count``, after the start event if ``begin`` is 1."""
+    here = Engine(open_runtime("onnx", bundled(), threads=1))
+    here.absorb(MUSIC[begin:count])
+    return here.hidden()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def taken_back(runtime: StandbyRuntime) -> bool:
+    runtime.keep_warm()
+    return not runtime.standby
+
+
+def next_event(engine: Engine) -> object:
+    return engine.decide(sampling_bias(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
+def test_a_lost_runtime_is_stood_in_for_and_taken_back(runtime: StandbyRuntime, engine: Engine, number: signal.Signals) -> None:
+    engine.absorb(MUSIC[1:100])
+    expected = next_event(engine)
+    os.kill(runtime._first._link.pid, number)
+    assert next_event(engine) == expected, "of so short a history the standby knows all"
+    assert runtime.standby
+    for event in MUSIC[100:140]:
+        engine.absorb([event])
+    assert close(engine.hidden(), hidden_after(140))
+    until(lambda: taken_back(runtime))
+    assert close(engine.hidden(), hidden_after(140))
+    engine.absorb(MUSIC[140:150])
+    assert close(engine.hidden(), hidden_after(150))
+    assert not runtime.standby
+
+
+def test_what_is_older_than_the_standby_knows_is_remembered_again(runtime: StandbyRuntime, engine: Engine) -> None:
+    engine.absorb(MUSIC[1:650])
+    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    engine.absorb(MUSIC[650:])
+    engine.hidden()
+    assert runtime.standby
+    whole = hidden_after(len(MUSIC))
+    assert not close(engine.hidden(), whole), f"it knows the newest {RECENT} events only"
+    until(lambda: taken_back(runtime))
+    assert close(engine.hidden(), whole)
+
+
+def test_events_that_are_rewound_while_it_catches_up(runtime: StandbyRuntime, engine: Engine) -> None:
+    engine.absorb(MUSIC[1:100])
+    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    chance = np.random.default_rng(2)
+    position = 100
+    while not taken_back(runtime):
+        engine.absorb(improvise(int(chance.integers(2, 12)), seed=position)[1:])  # a plan that is not played
+        engine.rewind(position - 1)
+        next_event(engine)
+        if position < 300:
+            engine.absorb(MUSIC[position : position + 1])
+            position += 1
+    assert close(engine.hidden(), hidden_after(position))
+
+
+def test_a_history_that_begins_anew_on_the_standby(runtime: StandbyRuntime, engine: Engine) -> None:
+    engine.absorb(MUSIC[1:100])
+    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    engine.absorb(MUSIC[100:110])
+    engine.forget()
+    engine.absorb(MUSIC[1:50])
+    until(lambda: taken_back(runtime))
+    assert close(engine.hidden(), hidden_after(50))
+
+
+def test_a_state_recalled_before_the_loss_is_known_to_both(runtime: StandbyRuntime, engine: Engine) -> None:
+    engine.absorb(MUSIC[1:600])
+    snapshot = engine.snapshot()
+    engine.forget()
+    engine.restore(snapshot)
+    engine.rewind(590)
+    engine.absorb(MUSIC[591:610])
+    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    engine.absorb(MUSIC[610:620])
+    assert close(engine.hidden(), hidden_after(620))
+    assert runtime.standby
+    with pytest.raises(StateError, match="standby"):
+        engine.snapshot()
+    until(lambda: taken_back(runtime))
+    assert close(engine.hidden(), hidden_after(620))
+
+
+def test_lost_again_and_again(runtime: StandbyRuntime, engine: Engine) -> None:
+    position = 1
+    for _ in range(3):
+        engine.absorb(MUSIC[position : position + 40])
+        position += 40
+        os.kill(runtime._first._link.pid, signal.SIGKILL)
+        next_event(engine)
+        assert runtime.standby
+        runtime._delay = 0.05
+        until(lambda: taken_back(runtime))
+    assert close(engine.hidden(), hidden_after(position))
+
+
+def test_a_standby_that_has_died_meanwhile_is_begun_anew(runtime: StandbyRuntime, engine: Engine) -> None:
+    engine.absorb(MUSIC[1:60])
+    engine.hidden()
+    for one in (runtime._second, runtime._first):
+        os.kill(one._link.pid, signal.SIGKILL)
+    assert close(engine.hidden(), hidden_after(60))
+    assert runtime.standby
