@@ -1,4 +1,4 @@
-"""What asking another process costs: python benchmarks/roundtrip.py [--count 2000] [--rounds 5] [--load]
+"""What asking another process costs: python -m benchmarks.roundtrip [--count 2000] [--rounds 5] [--load]
 
 Round trips between two processes, in turns in one run: a pipe of Python's ``multiprocessing``, which pickles, and the frames of
 ``engine.remote``. Both ask for nothing (``empty``) or for a decision (``decide``, biases and noise included) of a runtime that
@@ -110,7 +110,7 @@ def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | N
         serve(standard_streams(), Echo, bundled())  # type: ignore[arg-type]
         return
     pickled = Pickled()
-    framed = RemoteRuntime(Address((sys.executable, __file__, "--serve"), "echo", here=True))
+    framed = RemoteRuntime(Address((sys.executable, "-m", "benchmarks.roundtrip", "--serve"), "echo", here=True))
     model = local_process("onnx", bundled())
 
     def event() -> None:

@@ -146,3 +146,25 @@ def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: 
     last = done.stderr.strip().splitlines()[-1]
     for word in words:
         assert word in last
+
+
+SERVE = f"'{sys.executable}' -m perceivers_live.cli serve --runtime onnx"
+
+
+def test_doctor_measures_the_line_to_an_engine_elsewhere(tmp_path: Path) -> None:
+    done = run("doctor", "--engine", SERVE, "--json", "found.json", cwd=tmp_path)
+    assert re.search(r"engine elsewhere +onnx at python\S*, version and checkpoint as here", done.stdout), done.stdout
+    assert re.search(r"line to it +there and back p50 \d+\.\d+", done.stdout), done.stdout
+    assert re.search(r"an event there +p50 .* events a second", done.stdout), done.stdout
+
+
+def test_an_engine_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    for engine, said in (
+        ("no-such-command", "cannot be started"),
+        ("ssh://-oX", "allowed is ssh://"),
+        ("false", "ended with status 1"),
+    ):
+        done = run("--engine", engine, cwd=tmp_path)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
