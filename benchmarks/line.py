@@ -1,0 +1,292 @@
+"""The model behind a line with delay: python -m benchmarks.line [--delay 0 --delay 10 ...] [--seconds 20] [--losses 3]
+
+A real ``sshd`` on loopback computes; between it and ``ssh`` a relay holds every byte back for the delay, each way, a tenth more
+or less by chance. A solo plays the bundled model with ``--engine``'s own runtime and standby. For each delay (one way, ms):
+
+    event       one decision after the other, there and back, ms: p50 / p99
+    lateness    of events, ms: p50 / p99, and the share of them that left at most 10 ms late
+    notes/s     of the solo
+    key         from a key press to the note-offs that silence the machine, ms: p50 / max
+    silence     seconds: the longest time for which nothing was planned: while nothing is lost; after the line goes dead (the
+                relay is stopped); after ``ssh`` is killed. Hung notes, and faults that broke a turn off, must be none
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from queue import SimpleQueue
+
+import click
+import numpy as np
+
+from engine.checkpoint import bundled
+from engine.engine import Engine
+from engine.remote.address import parse
+from engine.remote.standby import StandbyRuntime, open_runtime_at
+from engine.states import fingerprint
+from perceivers_live.commands.bench import machine
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import OscSettings, Settings
+from perceivers_live.player.player import LATE
+from perceivers_live.session.session import Session
+from tests.engine.remote.ssh_server import SshServer
+
+JITTER = 0.1  # of the delay
+PATIENCE = 60.0
+KEYS = 8  # presses
+
+
+def relay(port: int, target: int, delay: float) -> None:
+    """Carries connections to ``port`` on to ``target``, every piece ``delay`` seconds later."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        while True:
+            near = server.accept()[0]
+            far = socket.create_connection(("127.0.0.1", target))
+            for source, sink in ((near, far), (far, near)):
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                pieces: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+                threading.Thread(target=_take, args=(source, pieces, delay), daemon=True).start()
+                threading.Thread(target=_give, args=(sink, pieces), daemon=True).start()
+
+
+def _take(source: socket.socket, pieces: SimpleQueue[tuple[float, bytes]], delay: float) -> None:
+    chance, last = random.Random(1), 0.0
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            last = max(last, time.perf_counter() + delay * (1 + chance.uniform(-JITTER, JITTER)))  # in order, as TCP is
+            pieces.put((last, data))
+    pieces.put((0.0, b""))
+
+
+def _give(sink: socket.socket, pieces: SimpleQueue[tuple[float, bytes]]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            due, data = pieces.get()
+            if not data:
+                sink.shutdown(socket.SHUT_WR)
+                return
+            time.sleep(max(0.0, due - time.perf_counter()))
+            sink.sendall(data)
+
+
+class Port:
+    """Where a synthesizer would be: what was sent, and when."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[float, tuple[int, ...]]] = []
+
+    def send(self, message: Sequence[int]) -> None:
+        self.sent.append((time.perf_counter(), tuple(message)))
+
+    def strikes(self, since: float) -> list[float]:
+        return [at for at, message in list(self.sent) if at >= since and message[0] & 0xF0 == 0x90 and message[2]]
+
+    def hanging(self) -> int:
+        held: set[int] = set()
+        for _, message in self.sent:
+            if message[0] & 0xF0 == 0x90 and message[2]:
+                held.add(message[1])
+            elif message[0] & 0xF0 in (0x80, 0x90):
+                held.discard(message[1])
+        return len(held)
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What is printed, see above. ``delay`` in ms."""
+
+    delay: float
+    event_p50: float
+    event_p99: float
+    late_p50: float
+    late_p99: float
+    in_time: float
+    notes_a_second: float
+    key_p50: float
+    key_max: float
+    silence: float
+    silence_dead: float
+    silence_killed: float
+    hung: int
+    faults: float
+
+
+class Playing:
+    """A session that plays on a runtime behind a relay."""
+
+    def __init__(self, server: SshServer, relay_port: int) -> None:
+        address = parse(server.address.replace(str(server.port), str(relay_port)), "onnx", 1)
+        runtime = open_runtime_at(address, bundled(), fingerprint(bundled()))
+        assert isinstance(runtime, StandbyRuntime)
+        self.runtime, self.port = runtime, Port()
+        self.controls = Controls({"mode": "solo", "seed": 5})
+        settings = Settings(osc=OscSettings(enabled=False))
+        self.session = Session(Engine(runtime), settings, self.controls, self.port.send)
+        self._thread = threading.Thread(target=self.session.run)
+        self._thread.start()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                raise click.ClickException("it never came")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self.session.stop()
+        self._thread.join()
+        self.runtime.close()
+
+    def steadily(self, seconds: float) -> tuple[list[float], float, float]:
+        """Lateness in ms, notes a second, the longest silence, while nothing is lost."""
+        self.until(lambda: len(self.port.strikes(0)) > 5)
+        self.session.player.lateness.clear()
+        began = time.perf_counter()
+        silence = self.silence(lambda: time.perf_counter() > began + seconds)
+        late = [1000 * one for one in self.session.player.lateness]
+        return late, len(self.port.strikes(began)) / seconds, silence
+
+    def silence(self, until: Callable[[], bool]) -> float:
+        """The longest time, in seconds, for which nothing is planned."""
+        longest, planned = 0.0, time.perf_counter()
+        while not until():
+            now = time.perf_counter()
+            if self.session.player.planned():
+                planned = now
+            longest = max(longest, now - planned)
+            time.sleep(0.002)
+        return longest
+
+    def lost(self, lose: Callable[[], None], mend: Callable[[], None]) -> float:
+        """The longest silence from the loss until the runtime has been taken back."""
+        began = time.perf_counter()
+        lose()
+        silence = self.silence(lambda: time.perf_counter() > began + 3)
+        mend()
+        return max(silence, self.silence(lambda: not self.runtime.standby))
+
+    def pressed(self) -> list[float]:
+        """From key presses until nothing of the machine's sounds, ms. The machine begins anew by takeover."""
+        self.controls.set("mode", "respond")
+        taken = []
+        for _ in range(KEYS):
+            self.session.commands()["takeover"]()
+            self.until(lambda: bool(self.session.ledger.notes))
+            began = time.perf_counter()
+            self.session.hear(began, (0x90, 30, 80))
+            self.until(lambda: not self.session.ledger.notes)
+            ends = [at for at, message in self.port.sent if at >= began and message[0] & 0xF0 == 0x80]
+            taken.append(1000 * (ends[-1] - began) if ends else 0.0)
+            self.session.hear(time.perf_counter(), (0x80, 30, 0))
+            time.sleep(0.2)
+        return taken
+
+
+def events(playing: StandbyRuntime, count: int) -> list[float]:
+    """Milliseconds of decisions that follow each other, with the line's round trip in each."""
+    from engine.sampling import Steering, sampling_bias
+
+    engine, taken = Engine(playing), []
+    for seed in range(count):
+        own = set(engine.sounding.held().tolist())
+        bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+        began = time.perf_counter()
+        engine.absorb([engine.decide(bias)])
+        taken.append(1000 * (time.perf_counter() - began))
+    return taken[count // 10 :]
+
+
+@contextlib.contextmanager
+def relaying(server: SshServer, port: int, delay: float) -> Iterator[BaseProcess]:
+    process = multiprocessing.get_context("spawn").Process(target=relay, args=(port, server.port, delay), daemon=True)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def measure(server: SshServer, port: int, delay: float, seconds: float, losses: int) -> Line:
+    with relaying(server, port, delay / 1000) as line:
+        assert line.pid is not None
+        pid = line.pid
+        time.sleep(2)  # until it listens
+        playing = Playing(server, port)
+        try:
+            late, rate, silence = playing.steadily(seconds)
+            dead, killed = [0.0], [0.0]
+            for _ in range(losses):
+                dead.append(playing.lost(lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)))
+                killed.append(playing.lost(lambda: os.kill(playing.runtime._first._link.pid, signal.SIGKILL), lambda: None))
+            keys = playing.pressed()
+            faults = playing.session.stats()["faults"]
+            playing.session.stop()
+            playing._thread.join()
+            taken = events(playing.runtime, 200)
+        finally:
+            playing.close()
+    return Line(
+        delay,
+        *np.percentile(taken, [50, 99]).tolist(),
+        *np.percentile(late, [50, 99]).tolist(),
+        float(np.mean([one <= 1000 * LATE for one in late])),
+        rate,
+        float(np.median(keys)),
+        max(keys),
+        silence,
+        max(dead),
+        max(killed),
+        playing.port.hanging(),
+        faults,
+    )
+
+
+@click.command()
+@click.option("--delay", "delays", type=float, multiple=True, default=(0, 2, 10, 40), show_default=True, help="One way, ms.")
+@click.option("--seconds", default=20.0, show_default=True, help="Of a solo without losses.")
+@click.option("--losses", default=3, show_default=True, help="Of each kind.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+def main(delays: tuple[float, ...], seconds: float, losses: int, json_file: Path | None) -> None:
+    print(f"{machine()}; the bundled model behind ssh and a relay with delay")
+    print(f"{'one way':>8}{'event ms':>16}{'lateness ms':>16}{'in time':>9}{'notes/s':>9}{'key ms':>15}", end="")
+    print(f"{'silence s':>11}{'line dead':>11}{'ssh killed':>12}{'hung':>6}{'faults':>8}")
+    lines = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "sshd").mkdir()
+        with SshServer(folder / "sshd") as server:
+            os.environ["PATH"] = f"{server.client(folder / 'client', known=False)}:{os.environ['PATH']}"
+            with (folder / "client" / "config").open("a") as config:
+                config.write("StrictHostKeyChecking accept-new\n")  # the relay's ports are other hosts to ssh
+            from tests.engine.remote.ssh_server import free_port
+
+            for delay in delays:
+                one = measure(server, free_port(), delay, seconds, losses)
+                lines.append(one)
+                event, late = f"{one.event_p50:.1f} / {one.event_p99:.1f}", f"{one.late_p50:.2f} / {one.late_p99:.1f}"
+                key = f"{one.key_p50:.2f} / {one.key_max:.2f}"
+                print(f"{delay:8g}{event:>16}{late:>16}{100 * one.in_time:8.1f}%{one.notes_a_second:9.1f}{key:>15}", end="")
+                print(
+                    f"{one.silence:11.2f}{one.silence_dead:11.2f}{one.silence_killed:12.2f}{one.hung:6}{one.faults:8.0f}",
+                    flush=True,
+                )
+    if json_file is not None:
+        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(one) for one in lines]}))
+
+
+if __name__ == "__main__":
+    main()
