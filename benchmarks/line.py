@@ -36,7 +36,6 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.remote.address import parse
 from engine.remote.standby import StandbyRuntime, open_runtime_at
-from engine.states import fingerprint
 from perceivers_live.commands.bench import machine
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
@@ -129,7 +128,7 @@ class Playing:
 
     def __init__(self, server: SshServer, relay_port: int) -> None:
         address = parse(server.address.replace(str(server.port), str(relay_port)), "onnx", 1)
-        runtime = open_runtime_at(address, bundled(), fingerprint(bundled()))
+        runtime = open_runtime_at(address, bundled())
         assert isinstance(runtime, StandbyRuntime)
         self.runtime, self.port = runtime, Port()
         self.controls = Controls({"mode": "solo", "seed": 5})
@@ -138,11 +137,11 @@ class Playing:
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
 
-    def until(self, condition: Callable[[], bool]) -> None:
+    def until(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > end:
-                raise click.ClickException("it never came")
+                raise click.ClickException(f"it never came: {what}; {self.session.stats()}")
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -152,7 +151,7 @@ class Playing:
 
     def steadily(self, seconds: float) -> tuple[list[float], float, float]:
         """Lateness in ms, notes a second, the longest silence, while nothing is lost."""
-        self.until(lambda: len(self.port.strikes(0)) > 5)
+        self.until(lambda: len(self.port.strikes(0)) > 5, "a solo")
         self.session.player.lateness.clear()
         began = time.perf_counter()
         silence = self.silence(lambda: time.perf_counter() > began + seconds)
@@ -184,10 +183,10 @@ class Playing:
         taken = []
         for _ in range(KEYS):
             self.session.commands()["takeover"]()
-            self.until(lambda: bool(self.session.ledger.notes))
+            self.until(lambda: bool(self.session.ledger.notes), "a reply")
             began = time.perf_counter()
             self.session.hear(began, (0x90, 30, 80))
-            self.until(lambda: not self.session.ledger.notes)
+            self.until(lambda: not self.session.ledger.notes, "silence")
             ends = [at for at, message in self.port.sent if at >= began and message[0] & 0xF0 == 0x80]
             taken.append(1000 * (ends[-1] - began) if ends else 0.0)
             self.session.hear(time.perf_counter(), (0x80, 30, 0))

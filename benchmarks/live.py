@@ -228,7 +228,7 @@ def stuck(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
     remote.ask("thru")
     for children in Path(f"/proc/{daemon.process.pid}/task").glob("*/children"):
         for child in children.read_text().split():
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"engine.remote.serve" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(int(child), signal.SIGSTOP)
     taken = []
     for i in range(PASSED):

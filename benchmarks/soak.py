@@ -146,7 +146,7 @@ class Gig:
     def _signal_model(self, number: signal.Signals) -> None:
         for pid in self.processes()[1:]:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"multiprocessing" in command and b"spawn_main" in command:
+            if b"engine.remote.serve" in command:
                 os.kill(pid, number)
 
     def kill_server(self) -> None:

@@ -140,10 +140,9 @@ def _engine(settings: Settings) -> Any:
     """The engine of the settings, in a process of its own, here or elsewhere. Raises ``UserError``s of several kinds."""
     from engine.engine import Engine
     from engine.remote.standby import open_runtime_at
-    from engine.states import fingerprint
 
     checkpoint = _checkpoint(settings)
-    runtime = open_runtime_at(_address(settings), checkpoint, fingerprint(checkpoint))
+    runtime = open_runtime_at(_address(settings), checkpoint)
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
 

@@ -22,7 +22,7 @@ from engine.remote.history import History, absorb, repeat
 from engine.remote.link import RuntimeLost
 from engine.remote.runtime import CHECK, HANG, RemoteRuntime
 from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, SamplingBias
-from engine.states import StateError
+from engine.states import StateError, fingerprint
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -227,13 +227,15 @@ def on_standby(runtime: Runtime) -> bool:
     return isinstance(runtime, StandbyRuntime) and runtime.standby
 
 
-def open_runtime_at(address: Address, checkpoint: Path, fingerprint: str) -> RemoteRuntime | StandbyRuntime:
+def open_runtime_at(address: Address, checkpoint: Path) -> RemoteRuntime | StandbyRuntime:
     """The runtime at ``address``, of the model in ``checkpoint``, which is here as well. Unless it is on this machine's CPU, ONNX
     Runtime on this machine stands by. Raises what ``RemoteRuntime`` does.
     """
 
+    wanted = None if address.here else fingerprint(checkpoint)
+
     def reach() -> RemoteRuntime:
-        return RemoteRuntime(address, hang=HANG if address.here else LINE, fingerprint=fingerprint, revive=False)
+        return RemoteRuntime(address, hang=HANG if address.here else LINE, fingerprint=wanted, revive=False)
 
     first = reach()
     if address.here and first.name not in ON_GPU:

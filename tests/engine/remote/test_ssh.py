@@ -57,7 +57,7 @@ def test_it_is_the_same_as_here(ssh: SshServer) -> None:
 def test_a_lost_line_is_stood_in_for_and_taken_back(ssh: SshServer, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "SOONEST", 0.05)
     monkeypatch.setattr(standby, "LINE", 2.0)
-    with closing(open_runtime_at(parse(ssh.address, "onnx", 1), bundled(), fingerprint(bundled()))) as runtime:
+    with closing(open_runtime_at(parse(ssh.address, "onnx", 1), bundled())) as runtime:
         assert isinstance(runtime, StandbyRuntime)
         engine = Engine(runtime)
         engine.absorb(MUSIC[1:200])
