@@ -39,6 +39,7 @@ from engine.remote.standby import StandbyRuntime, open_runtime_at
 from perceivers_live.commands.bench import machine
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
+from perceivers_live.performer.performer import State
 from perceivers_live.player.player import LATE
 from perceivers_live.session.session import Session
 from tests.engine.remote.ssh_server import SshServer
@@ -177,13 +178,18 @@ class Playing:
         mend()
         return max(silence, self.silence(lambda: not self.runtime.standby))
 
+    def _sounds(self) -> bool:
+        """Whether the machine has a note down; asks for a turn if it has none."""
+        if self.session.performer.state is State.LISTENING:
+            self.session.commands()["takeover"]()
+        return bool(self.session.ledger.notes)
+
     def pressed(self) -> list[float]:
         """From key presses until nothing of the machine's sounds, ms. The machine begins anew by takeover."""
         self.controls.set("mode", "respond")
         taken = []
         for _ in range(KEYS):
-            self.session.commands()["takeover"]()
-            self.until(lambda: bool(self.session.ledger.notes), "a reply")
+            self.until(self._sounds, "a reply")
             began = time.perf_counter()
             self.session.hear(began, (0x90, 30, 80))
             self.until(lambda: not self.session.ledger.notes, "silence")
