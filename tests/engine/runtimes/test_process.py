@@ -118,7 +118,7 @@ def test_a_process_that_cannot_even_begin_anew_is_replaced(runtime: ProcessRunti
     engine = Engine(runtime)
     engine.absorb(MUSIC[1:40])
     before, hidden = runtime._process.pid, engine.hidden()
-    runtime._tell("__setattr__", "_rings", None)
+    runtime._tell("__setattr__", "_memory", None)
     engine.invalidate()
     engine.absorb(MUSIC[40:41])
     assert runtime._process.pid != before
