@@ -25,10 +25,9 @@ from engine.checkpoint import save_model
 from engine.config import PRESETS, ModelConfig
 from engine.engine import Engine
 from engine.model import PerceiverS
-from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
+from engine.runtimes.onnx import OnnxRuntime
 from perceivers_live.commands.bench import improvised, machine, timed
 from trainer.export import write_onnx
-from trainer.int8 import quantise
 
 import onnxruntime  # isort: skip -- after `engine`, which has told it to report nothing
 
@@ -51,9 +50,7 @@ def opened(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Calla
     torch.manual_seed(0)
     model = PerceiverS(config).eval()
     save_model(model, folder)
-    write_onnx(model, folder)
-    if int8:
-        quantise(folder / STEP_FILE, folder / STEP_INT8_FILE)
+    write_onnx(model, folder, int8=int8)
     engine = Engine(OnnxRuntime(folder, threads=threads, int8=int8))
     rng = np.random.default_rng(0)
     engine.absorb(improvised(config.reach + config.slack, rng))

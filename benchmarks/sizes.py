@@ -20,10 +20,9 @@ from engine.checkpoint import save_model
 from engine.config import PRESETS
 from engine.engine import Engine
 from engine.model import PerceiverS
-from engine.runtimes.onnx import STEP_FILE, STEP_INT8_FILE, OnnxRuntime
+from engine.runtimes.onnx import OnnxRuntime
 from perceivers_live.commands.bench import improvised
 from trainer.export import write_onnx
-from trainer.int8 import quantise
 
 LADDER = ((4, 256), (8, 256), (12, 256), (8, 384), (12, 384), (16, 384), (12, 512), (16, 512))  # layers, width
 
@@ -57,8 +56,7 @@ def main(limit_ms: float, threads: int, count: int) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             save_model(model, folder)
-            write_onnx(model, folder)
-            quantise(folder / STEP_FILE, folder / STEP_INT8_FILE)
+            write_onnx(model, folder, int8=True)
             for int8 in (False, True):
                 p50, p95, p99 = np.percentile(step_times(OnnxRuntime(folder, threads=threads, int8=int8), count), [50, 95, 99])
                 weights = "int8" if int8 else "float32"

@@ -1,5 +1,5 @@
 """The model's functions with flat inputs and outputs, as compilers want them: for CUDA graphs, TensorRT and ONNX alike, but that
-the step has a form of its own for ONNX (``trainer.onnx_step``).
+the step has a form of its own for ONNX (``trainer.onnx_graphs``).
 
 All are pure: rings come in, new rows go out, and whoever owns the rings writes them.
 """

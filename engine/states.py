@@ -72,9 +72,9 @@ def fingerprint(checkpoint: Path) -> str:
     """What tells a checkpoint's model from any other, whichever runtime it runs on. Raises ``CheckpointError``."""
     config, _ = read_config(checkpoint)
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-    path = next((path for name in ("model.safetensors", "step.onnx") if (path := checkpoint / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{checkpoint}: no weights here (model.safetensors or step.onnx)")
+    path = checkpoint / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"{checkpoint}: no weights here (model.safetensors)")
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):

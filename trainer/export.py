@@ -2,55 +2,60 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import onnx
 import torch
-from torch import Tensor, nn
 
 from engine.checkpoint import load_model, read_config, save_model
 from engine.config import CheckpointError
-from engine.graphs import Decide, PrefillCross, decide_inputs, ring_names
+from engine.graphs import Decide, decide_inputs
 from engine.model import PerceiverS
 from engine.runtimes.onnx import DECIDE_FILE, PREFILL_CROSS_FILE, STEP_FILE, STEP_INT8_FILE
+from engine.runtimes.onnx_weights import Read, decide_weights, prefill_cross_weights, quantised, step_weights
 from trainer.card import card
-from trainer.onnx_step import OnnxStep, onnx_step_inputs
-
-OPSET = 23  # the first with RMSNormalization as one operator
+from trainer.onnx_graphs import OPSET, prefill_cross_graph, step_graph, without_weights
 
 
-def write_onnx(model: PerceiverS, folder: Path) -> None:
-    """Writes ``step.onnx`` and ``remember.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU."""
+def write_onnx(model: PerceiverS, folder: Path, *, int8: bool = False) -> None:
+    """Writes ``step.onnx`` and ``prefill_cross.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU, and
+    with ``int8`` ``step.int8.onnx``. They hold no weights: those are read from ``model.safetensors`` when a runtime opens them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config
-    inputs = onnx_step_inputs(config, 3)
-    count = torch.export.Dim("count", min=1, max=4096)
-    shapes = {"events": {0: count}, "ages": {0: count}, "cos": {1: count}, "sin": {1: count}}
-    for i, window in enumerate((*config.scales, config.window)):
-        shapes[f"mask{i}"] = {0: count, 1: window + count}
-    flat = [shapes.get(name, {}) for name in inputs]
-    rows = [f"new_{name}" for name in ring_names(config)]
-    _export(OnnxStep(model), inputs, (*flat[:4], tuple(flat[4:])), ["hidden", *rows], folder / STEP_FILE)
-    if model.cross:
-        events = {name: inputs[name] for name in ("events", "ages", "cos", "sin")}
-        crossed = rows[: 2 * len(model.cross)]
-        _export(PrefillCross(model), events, tuple(shapes[name] for name in events), crossed, folder / PREFILL_CROSS_FILE)
-    _export(Decide(model), decide_inputs(model), None, ["event"], folder / DECIDE_FILE)
+    config, read = model.config, _reader(model)
+    weights = step_weights(read, config)
+    (folder / STEP_FILE).write_bytes(step_graph(config, weights).SerializeToString())
+    if int8:
+        (folder / STEP_INT8_FILE).write_bytes(step_graph(config, quantised(weights)).SerializeToString())
+    if config.scales:
+        prefill_cross = prefill_cross_graph(config, prefill_cross_weights(read, config))
+        (folder / PREFILL_CROSS_FILE).write_bytes(prefill_cross.SerializeToString())
+    decide = without_weights(_exported_decide(model), decide_weights(read, config))
+    (folder / DECIDE_FILE).write_bytes(decide.SerializeToString())
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: Any, outputs: list[str], path: Path) -> None:
+def _reader(model: PerceiverS) -> Read:
+    parameters = model.state_dict()
+    return lambda name, *shape: parameters[name].detach().float().numpy().reshape(shape)
+
+
+def _exported_decide(model: PerceiverS) -> onnx.ModelProto:
+    module, inputs = copy.deepcopy(Decide(model)).eval(), decide_inputs(model)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():  # the exporter would make one of two that are equal
+        parameter.data = torch.rand(parameter.shape, generator=generator)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
         program = torch.onnx.export(
-            module.eval(),
+            module,
             tuple(inputs.values()),
             dynamo=True,
-            dynamic_shapes=shapes,
             input_names=list(inputs),
-            output_names=outputs,
+            output_names=["event"],
             opset_version=OPSET,
             optimize=True,
             verbose=False,
@@ -59,7 +64,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], shapes: Any, outputs: 
     for part in (program.model.graph, *program.model.functions.values()):
         for node in part:
             node.metadata_props.clear()  # where in whose files each operator came from: no business of a bundle's
-    program.save(str(path), external_data=False)
+    return program.model_proto
 
 
 def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figures: Sequence[Path] = ()) -> None:

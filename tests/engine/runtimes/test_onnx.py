@@ -14,6 +14,7 @@ onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from engine.checkpoint import save_model  # noqa: E402
 from engine.config import CheckpointError, ModelConfig  # noqa: E402
@@ -57,22 +58,24 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def decides(event: object) -> onnx.ModelProto:
-    """A ``decide.onnx`` that always decides on the same."""
+def decides(folder: Path, event: object) -> onnx.ModelProto:
+    """A ``decide.onnx`` with the folder's weights that always decides on the same."""
+    constants = onnx.load(folder / DECIDE_FILE, load_external_data=False).graph.initializer
+    weights = [one for one in constants if one.data_location == TensorProto.EXTERNAL]
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name, size in INPUTS.items()]
     value = numpy_helper.from_array(np.asarray(event))
     output = helper.make_tensor_value_info("event", value.data_type, value.dims)
     node = helper.make_node("Constant", [], ["event"], value=value)
-    graph = helper.make_graph([node], "decide", inputs, [output])
+    used = [helper.make_node("Identity", [one.name], [f"used {one.name}"]) for one in weights]  # what is not is forgotten
+    graph = helper.make_graph([node, *used], "decide", inputs, [output], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None:
-    put(folder, DECIDE_FILE, decides([3, 60, 7]).SerializeToString())
+    put(folder, DECIDE_FILE, decides(folder, [3, 60, 7]).SerializeToString())
     noise = np.zeros(WAITS + ACTIONS + VELOCITY_BINS, np.float32)
-    bias = SamplingBias(
-        np.zeros(WAITS, np.float32), np.zeros(ACTIONS, np.float32), np.zeros(VELOCITY_BINS, np.float32), 1.0, 0.0, noise
-    )
+    zeros = [np.zeros(size, np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS)]
+    bias = SamplingBias(*zeros, 1.0, 0.0, noise)
     assert OnnxRuntime(folder).decide(0, bias) == (3, 60, 7)
 
 
@@ -80,7 +83,7 @@ def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None
     "event", [[101, 60, 7], [0, 261, 7], [0, -1, 7], [0, 60, 32], [0, 60], [], 5, [0.5, float("nan"), 1], "abc"]
 )
 def test_a_graph_that_decides_on_no_event_is_refused(folder: Path, event: object) -> None:
-    put(folder, DECIDE_FILE, decides(event).SerializeToString())
+    put(folder, DECIDE_FILE, decides(folder, event).SerializeToString())
     assert "do not do what" in refusal(folder)
 
 
@@ -109,8 +112,8 @@ def test_a_graph_that_was_cut_is_refused(folder: Path, bundle: Path) -> None:
 @pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "inside/../../outside.bin"])
 def test_a_graph_reads_no_file_outside_its_folder(folder: Path, location: str) -> None:
     (folder.parent / "outside.bin").write_bytes(np.array([3, 60, 7], np.int64).tobytes())
-    model = decides([3, 60, 7])
-    del model.graph.node[:]
+    model = decides(folder, [3, 60, 7])
+    del model.graph.node[0]
     event = model.graph.initializer.add(name="event", data_type=TensorProto.INT64, dims=[3], data_location=TensorProto.EXTERNAL)
     event.external_data.add(key="location", value=location)
     put(folder, DECIDE_FILE, model.SerializeToString())
@@ -125,6 +128,44 @@ def test_nothing_is_kept_for_reports_to_the_makers_of_onnx_runtime(bundle: Path,
     homeless = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY" and "XDG" not in name}
     subprocess.run([sys.executable, "-c", code], env={**homeless, "HOME": str(tmp_path)}, check=True)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_graph_without_some_weight_is_refused(folder: Path) -> None:
+    """Or with one that the checkpoint does not have: it computes something else."""
+    for change in ("less", "more"):
+        model = decides(folder, [3, 60, 7])
+        if change == "less":
+            model.graph.initializer.pop()
+            model.graph.node.pop()
+        else:
+            model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
+            model.graph.initializer[-1].name = "another"
+            model.graph.node.add(op_type="Identity", input=["another"], output=["used another"])
+        other = model.SerializeToString()
+        original = (folder / DECIDE_FILE).read_bytes()
+        put(folder, DECIDE_FILE, other)
+        assert "for these weights" in refusal(folder)
+        put(folder, DECIDE_FILE, original)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "of another shape", "whole numbers"])
+def test_weights_that_do_not_fit_are_refused(folder: Path, damage: str) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage != "missing":
+        tensors = load_file(bundle_of(folder))
+        name = "layers.0.query.weight"
+        tensors[name] = tensors[name][:1] if damage == "of another shape" else tensors[name].astype(np.int32)
+        save_file(tensors, path)
+    assert "model.safetensors" in refusal(folder)
+
+
+def bundle_of(folder: Path) -> Path:
+    """The weights that a folder's graphs link to."""
+    return (folder / STEP_FILE).resolve().with_name("model.safetensors")
 
 
 def test_a_missing_graph_is_named(folder: Path) -> None:

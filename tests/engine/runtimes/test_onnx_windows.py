@@ -18,7 +18,8 @@ from engine.engine import Engine  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.rings import MASKED, hidden_shape, ring_shapes  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
-from engine.runtimes.onnx import OnnxRuntime, fill_mask  # noqa: E402
+from engine.runtimes.onnx import OnnxRuntime  # noqa: E402
+from engine.runtimes.onnx_windows import fill_mask  # noqa: E402
 from tests.engine.slots import slot_positions  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
@@ -38,15 +39,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@given(begin=st.integers(0, 100), past=st.integers(0, 100), count=sizes, window=sizes)
-def test_a_mask_shows_the_window_of_each_event(begin: int, past: int, count: int, window: int) -> None:
-    mask, first = np.full((count, window + count), np.nan, np.float32), begin + past
-    fill_mask(mask, first, begin)
-    new = np.arange(first, first + count)
-    held = np.concatenate((slot_positions(first - 1, window, begin), new))
-    age = new[:, None] - held
+@given(begin=st.integers(0, 100), past=st.integers(0, 100), count=sizes, window=sizes, spare=st.integers(0, 20))
+def test_a_mask_shows_the_window_of_each_event(begin: int, past: int, count: int, window: int, spare: int) -> None:
+    """Of a window that has room for the new events' rows."""
+    rows, first = window + count - 1 + spare, begin + past
+    mask = np.full((count, rows), np.nan, np.float32)
+    fill_mask(mask, window, first, begin)
+    held = slot_positions(first + count - 1, rows, begin)
+    age = np.arange(first, first + count)[:, None] - held
     seen = (held >= 0) & (age >= 0) & (age < window)
-    assert np.array_equal(mask, np.where(seen, np.float32(0), MASKED))
+    assert np.array_equal(mask, np.where(seen, np.float32(0), np.float32(MASKED)))
 
 
 def test_a_state_moves_between_runtimes_and_is_rewound_there(checkpoint: Path) -> None:
