@@ -24,17 +24,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perceivers_live")
 IDLE = 600.0  # seconds without a word after which `serve` ends: whoever began it asks every few seconds
+INTERRUPTED = 130  # exit status, as shells count: 128 + SIGINT
 UNNAMED = "one has to be named" if sys.platform == "win32" else "if none is named, a virtual port is made"
 
 
 class _Group(click.Group):
-    """Faults of the user's or the machine's are one line, not a traceback (unless ``--debug``)."""
+    """Faults of the user's or the machine's, and Ctrl-C, are one line, not a traceback (unless ``--debug``)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            click.echo("\nstopped", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except Exception as error:
             if ctx.params.get("debug"):
                 raise

@@ -100,7 +100,7 @@ class Connections:
                 if opened is None:
                     open_it()
             except NoSuchPort as absent:
-                self._say(which, f"{absent}; waiting for it")
+                self._say(which, f"{absent}; waiting for it", logging.WARNING)
             except PortError as error:  # of the one, which must not keep the other shut
                 faults.append(error)
         if faults:
@@ -127,23 +127,23 @@ class Connections:
             if isinstance(error, PermanentPortError) or not isinstance(error, PortError):
                 self._failure = error
                 return
-            self._say("system", f"{error}; trying again")
+            self._say("system", f"{error}; trying again", logging.WARNING)
         finally:
             self._looked.set()
         while not self._stop.wait(INTERVAL):
             try:
                 self._look()
             except PermanentPortError as error:
-                self._say("input", str(error))
+                self._say("input", str(error), logging.WARNING)
             except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
-                self._say("system", f"{error}; trying again")
+                self._say("system", f"{error}; trying again", logging.WARNING)
 
     def _look(self) -> None:
         if self._probe is None:
             self._probe = Probe()  # raises as long as there is no system
             self._say("system", "the MIDI system is back")
         if not self._probe.alive():
-            self._say("system", "the MIDI system is gone; waiting for it")
+            self._say("system", "the MIDI system is gone; waiting for it", logging.WARNING)
             self._close_all()
             self._said.clear()
             self._lost()
@@ -151,12 +151,12 @@ class Connections:
         inputs, outputs = self._probe.names()  # raises if a port goes just now
         went = self._probe.gone()
         if self._input is not None and self._input.is_gone(inputs, went):
-            self._say("input", f"the input {self._input.name} is gone; waiting for it")
+            self._say("input", f"the input {self._input.name} is gone; waiting for it", logging.WARNING)
             self._close(self._input)
             self._input = None
             self._lost()
         if self._output is not None and self._output.is_gone(outputs, went):
-            self._say("output", f"the output {self._output.name} is gone; waiting for it")
+            self._say("output", f"the output {self._output.name} is gone; waiting for it", logging.WARNING)
             gone, self._output = self._output, None
             self._close(gone)
             self._close_watchdog()
@@ -182,9 +182,9 @@ class Connections:
         thread.start()
         thread.join(CLOSE_TIMEOUT)
 
-    def _say(self, what: str, text: str) -> None:
+    def _say(self, what: str, text: str, level: int = logging.INFO) -> None:
         if self._said.get(what) != text:
-            log.info("%s", text)
+            log.log(level, "%s", text)
         self._said[what] = text
 
 

@@ -36,7 +36,7 @@ def refusal(file: Path, content: str | bytes) -> str:
 
 
 def test_the_file_in_the_repository_is_the_generated_one() -> None:
-    assert (REPOSITORY / "perceivers_live.toml").read_text(encoding="utf-8") == default_toml()
+    assert (REPOSITORY / "examples" / "perceivers_live.toml").read_text(encoding="utf-8") == default_toml()
 
 
 def test_the_generated_file_says_exactly_the_defaults(file: Path) -> None:
