@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("symusic")
 
-from engine.config import PRESETS, ModelConfig  # noqa: E402
-from trainer.resume import Begun, goes_on  # noqa: E402
-from trainer.run import TrainingError  # noqa: E402
-from trainer.segmentation import Segmentation  # noqa: E402
-from trainer.settings import Training  # noqa: E402
+from engine.config import PRESETS, ModelConfig
+from trainer.resume import Begun, goes_on
+from trainer.run import TrainingError
+from trainer.segmentation import Segmentation
+from trainer.settings import Training
 
 CONFIG: ModelConfig = PRESETS["tiny"]
 TRAINING = Training(preset="tiny", batch=8, steps=100, learning_rate=1e-3, segmentation=Segmentation(latents=32, context=64))

@@ -244,7 +244,7 @@ def test_a_kill_or_ctrl_c_at_any_moment_loses_at_most_the_last_interval(corpus: 
         (2, signal.SIGKILL),
         (6, signal.SIGINT),
         (8, signal.SIGKILL),
-    ):  # each time further: saves are really used
+    ):  # further each time: saves are used
         process = subprocess.Popen([*start, *common, f"--out={out}"], stderr=subprocess.PIPE, env=environment, text=True)
         while process.poll() is None and steps_of(out) < step:
             time.sleep(0.005)
