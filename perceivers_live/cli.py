@@ -364,6 +364,21 @@ def config(config_file: Path | None, default: bool) -> None:
     click.echo(in_force(settings), nl=False)
 
 
+@main.command(short_help="List the recordings of sessions; copy the newest, which may still go on.")
+@click.option("-o", "--output", type=OUTPUT, help="Write the newest one here, as a MIDI file.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
+def recordings(output: Path | None, config_file: Path | None) -> None:
+    """List the recordings of sessions; or, with -o, copy the newest: of a session that still goes on what has been played."""
+    from perceivers_live.commands import recordings
+
+    folder = recordings.sessions_folder(load(config_file))
+    if output is not None:
+        click.echo(f"{output}: a copy of {recordings.copy_newest(folder, output)}")
+        return
+    for path in recordings.recordings(folder):
+        click.echo(f"{path}{'  (of a session that has not ended)' if path.suffix == recordings.JOURNAL else ''}")
+
+
 for command in (train.train, train.evaluate, train.export):
     main.add_command(command)
 

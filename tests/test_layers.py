@@ -25,6 +25,7 @@ MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the
     "folders": {"controls"},
     "commands": {*BELOW_SESSION, "session", "folders"},
     "cli": {*BELOW_SESSION, "session", "folders", "commands"},
+    "__main__": {"cli"},
 }
 PACKAGES = ("engine", "trainer", "perceivers_live")
 OTHERS = ("tests", "benchmarks", "fuzz", "tools")  # nothing that is installed may need them

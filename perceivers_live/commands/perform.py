@@ -14,6 +14,7 @@ from engine.engine import Engine
 from engine.realtime import DAEMON, set_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.commands.recordings import sessions_folder
 from perceivers_live.controls.midi_map import Learnt, MidiMap
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
@@ -76,10 +77,11 @@ def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
     """Records the session, after making files of what killed sessions left."""
     if not settings.recording.record:
         return None
-    folder = Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
+    folder = sessions_folder(settings)
     for path in recover(folder):
         log.info("an earlier session is now %s", path)
     recorder = Recorder(folder)
+    log.info("recording; to listen to it meanwhile: perceivers-live recordings -o take.mid")
 
     def close() -> None:
         path = recorder.close()

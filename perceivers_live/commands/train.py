@@ -133,6 +133,7 @@ def _stop_on_signals(stop: threading.Event, tell: Callable[[str], None], out: Pa
             signal.signal(number, signal.SIG_DFL)
             tell(f"stopping at once; {out} has the last save")
             signal.raise_signal(number)
+            return
         stop.set()
         tell(f"stopping: this step is finished, then {out} is saved; once more: stop at once")
 
