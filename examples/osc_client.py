@@ -1,4 +1,4 @@
-"""Steers a running perceivers-live by OSC: python examples/osc_client.py (needs python-osc, which perceivers-live brings along)."""
+"""Steers a running perceivers-live by OSC: python examples/osc_client.py (needs python-osc, which comes with perceivers-live)."""
 
 from pythonosc.udp_client import SimpleUDPClient
 
