@@ -11,7 +11,7 @@ from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig
 from trainer.run import STATE, TrainingError
 from trainer.segmentation import Segmentation
-from trainer.settings import Training, changed
+from trainer.settings import Settings, Training, changed
 
 FIXED = ("preset", "pedal", "batch", "seed")  # with others, the examples or the model would not be those of the run
 
@@ -58,12 +58,16 @@ def goes_on(
         own = run.pedal if name == "pedal" else getattr(run.training, name)
         if name in given and options[name] != own:
             raise _contradiction(run, f"--{name} {options[name]}", own)
-    for option, changes, settings in (("model", model, run.config), ("segmentation", segmentation, run.training.segmentation)):
-        for change in changes:
-            if changed(settings, [change]) != settings:
-                raise _contradiction(run, f"--{option} {change}", getattr(settings, change.partition("=")[0]))
+    _check_unchanged(run, "model", run.config, model)
+    _check_unchanged(run, "segmentation", run.training.segmentation, segmentation)
     names = {field.name for field in dataclasses.fields(Training)}
     return dataclasses.replace(run.training, **{name: options[name] for name in names & {*given} & options.keys()})
+
+
+def _check_unchanged(run: Begun, option: str, own: Settings, changes: Iterable[str]) -> None:
+    for change in changes:
+        if changed(own, [change]) != own:
+            raise _contradiction(run, f"--{option} {change}", getattr(own, change.partition("=")[0]))
 
 
 def _contradiction(run: Begun, found: str, own: object) -> TrainingError:
