@@ -10,7 +10,10 @@ import click
 
 from perceivers_live.commands.options import OUTPUT
 
-DATA = "DATA is a folder or an archive of MIDI files, or the word `maestro`: the dataset, fetched from its publisher."
+DATA = (
+    "DATA is a folder or an archive of MIDI files, a folder of packed data, or the word `maestro`: the dataset, fetched from its "
+    "publisher."
+)
 CACHE = click.option(
     "--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Downloads and packed data."
 )
@@ -93,7 +96,13 @@ def train(
 @click.command(epilog=DATA)
 @click.argument("data")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Which pieces; all: files of your own.",
+)
 @CACHE
 @click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
 @click.option("--quick", is_flag=True, help="Likelihoods only: no cut states, no clips, no search for copies.")

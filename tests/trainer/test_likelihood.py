@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 from engine.checkpoint import load_model, save_model  # noqa: E402
 from engine.engine import Engine  # noqa: E402

@@ -13,7 +13,7 @@ from engine.events import ACTIONS, END, MAX_WAIT, NOTE_OFF, NOTE_ON, REST, START
 from engine.sounding import ages_of, legal_actions
 from tests.music import improvise_timed
 
-pytest.importorskip("symusic")  # the trainer's own
+pytest.importorskip("tqdm")  # the trainer's own
 
 from trainer.data import Actions, actions_of
 from trainer.segmentation import Example, Segmentation, augment, draw

@@ -16,7 +16,8 @@ import pytest
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import MessageReader, message_of, read_file
+from engine.midi import MessageReader, message_of
+from engine.midi_file import read_file
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.folders import data_folder
