@@ -10,7 +10,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -25,6 +25,8 @@ LIMIT = 8 << 30  # bytes of an archive's music
 MEMBER_LIMIT = 64 << 20  # bytes of one file: some carry a bank of sounds along
 CHUNK = 1 << 18  # bytes
 BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+
+_Chunks = Generator[bytes, None, None]
 
 
 class _MemberError(Exception):
@@ -75,16 +77,20 @@ def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
         members = _zip_members if file.read(2) == b"PK" else _tar_members
     count, room = 0, limit
     left_out: list[str] = []
+
+    def spend(size: int) -> None:
+        nonlocal room
+        room -= size
+        if room < 0:
+            raise DataError(f"{archive}: grows over {limit:,} bytes; if you trust it, unpack it and give the folder")
+
     with contextlib.closing(members(archive)) as found:
         for name, chunks in tqdm(found, desc=f"unpacking {archive.name}", unit="file", disable=None):
             path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
             if not is_music(path.name) and path.suffix.lower() != ".csv":
                 continue
             try:
-                for size in _write(chunks, _place(folder, path)):
-                    room -= size
-                    if room < 0:
-                        raise DataError(f"{archive}: grows over {limit:,} bytes; if you trust it, unpack it and give the folder")
+                _write(chunks, _place(folder, path), spend)
                 count += is_music(path.name)
             except _MemberError as error:
                 left_out.append(str(error))
@@ -101,7 +107,7 @@ def _place(folder: Path, path: PureWindowsPath) -> Path:
     target = folder.joinpath(*path.parts)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
+        target.open("wb").close()
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno not in BAD_NAMES:
             raise
@@ -109,14 +115,14 @@ def _place(folder: Path, path: PureWindowsPath) -> Path:
     return target
 
 
-def _write(chunks: Iterator[bytes], target: Path) -> Iterator[int]:
-    """Yields the size of each chunk before it is written. Nothing is left of a member that ends in a ``_MemberError``."""
+def _write(chunks: _Chunks, target: Path, spend: Callable[[int], None]) -> None:
+    """``spend`` is told of each chunk before it is written. Nothing is left of a member that ends in a ``_MemberError``."""
     total = 0
     try:
-        with target.open("wb") as out:
+        with target.open("wb") as out, contextlib.closing(chunks):
             for chunk in chunks:
+                spend(len(chunk))
                 total += len(chunk)
-                yield len(chunk)
                 if total > MEMBER_LIMIT:
                     raise _MemberError(f"larger than {MEMBER_LIMIT >> 20} MB")
                 out.write(chunk)
@@ -125,14 +131,14 @@ def _write(chunks: Iterator[bytes], target: Path) -> Iterator[int]:
         raise
 
 
-def _zip_members(archive: Path) -> Generator[tuple[str, Iterator[bytes]], None, None]:
+def _zip_members(archive: Path) -> Generator[tuple[str, _Chunks], None, None]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
                 yield info.filename, _unzip(file, info)
 
 
-def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Chunks:
     """The members of a zip do not depend on one another: what one raises is its own fault alone."""
     if info.flag_bits & 1:
         raise _MemberError("encrypted")
@@ -148,13 +154,13 @@ def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
         raise _MemberError("damaged") from error
 
 
-def _tar_members(archive: Path) -> Generator[tuple[str, Iterator[bytes]], None, None]:
+def _tar_members(archive: Path) -> Generator[tuple[str, _Chunks], None, None]:
     with tarfile.open(archive) as file:
         for member in file:
             stream = file.extractfile(member) if member.isreg() else None
             if stream is not None:
                 with stream:
-                    yield member.name, iter(partial(stream.read, CHUNK), b"")
+                    yield member.name, (chunk for chunk in iter(partial(stream.read, CHUNK), b""))
         # tarfile takes a damaged header for the end: look for the zeros that are there, and read on to the compressor's checksum
         if (tail := file.fileobj) is not None:
             tail.seek(file.offset)

@@ -13,7 +13,6 @@ pytest.importorskip("symusic")
 import symusic
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from perceivers_live.performer.timeline import Timeline
 
 from engine.codec import encode_arrays
 from engine.engine import Engine
@@ -21,6 +20,7 @@ from engine.events import NOTE_OFF, REST, SUSTAIN_DOWN, Event, Timed
 from engine.midi import MessageReader
 from engine.midi_file import perform, read_file
 from engine.smf import decode
+from perceivers_live.performer.timeline import Timeline
 from tests.midi_files import midi_bytes, track_bytes
 from tests.music import Piano
 from tests.perceivers_live.scripted import ToyRuntime
