@@ -383,3 +383,30 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\0b.mid", "x" * 300 + ".mid", "nowhere/a.mid"])
 def test_names_that_cannot_be_opened_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in refusal(tmp_path / name)
+
+
+def test_the_waits_of_what_is_skipped_count(midi: Path) -> None:
+    skipped = b"\x08\xf0\x02\x43\x12" + b"\x08\xf7\x02\x01\xf7" + b"\x10\xff\x59\x01\x00" + b"\x20\xc0\x05" + b"\x20\xf8"
+    timed = read_bytes(midi, midi_bytes(skipped + b"\x00\x90\x3c\x40" + b"\x60\x80\x3c\x40", division=96))
+    assert [one.time for one in timed] == [0.5, 1.0]
+
+
+def test_any_name_and_any_silence_can_be_written(midi: Path) -> None:
+    """A silence of a hundred hours becomes the longest that a file can hold, which is longer than a file may last."""
+    write_file(midi, [("Чайковский \U0001f3b9", [Timed(0.0, NOTE_ON + 60, 64), Timed(1.0, NOTE_OFF + 60)])])
+    assert mido.MidiFile(midi).tracks[0].name == "?????????? ?"
+    assert len(read_file(midi)) == 2
+    write_file(midi, [("long", [Timed(0.0, NOTE_ON + 60, 64), Timed(360_000.0, NOTE_OFF + 60)])])
+    assert "24 hours" in refusal(midi)
+
+
+@pytest.mark.parametrize("name", NEEDLESS)
+def test_other_programs_can_read_what_was_read_and_written_again(name: str, midi: Path) -> None:
+    write_file(midi, [("again", read_bytes(midi, NEEDLESS[name]))])
+    times = itertools.accumulate((message.time for message in mido.MidiFile(midi)), initial=0.0)
+    heard = [
+        (round(time * 1000), message.note)
+        for time, message in zip(list(times)[1:], mido.MidiFile(midi), strict=True)
+        if message.type == "note_on"
+    ]
+    assert heard == STRIKES
