@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import tempfile
 from pathlib import Path
+
+import atheris
 
 FOLLOWED = ["engine", "perceivers_live", "trainer", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
 MEMORY = Path("/dev/shm")  # a disk would be what takes the time
 IMPORTED_LATE = ["engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.unpack"]  # by what is followed
+
+with atheris.instrument_imports(include=FOLLOWED):
+    for late in IMPORTED_LATE:
+        importlib.import_module(late)
+    from fuzz.contract import strict_logging
+    from fuzz.targets import TARGETS
+
+
+def main() -> None:
+    name, folder, *arguments = sys.argv[1:]
+    strict_logging()
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
+        target = TARGETS[name](Path(scratch))
+        for number, seed in enumerate(target.seeds):
+            Path(folder, f"seed-{number}").write_bytes(seed)
+        atheris.Setup([sys.argv[0], folder, f"-max_len={target.longest}", *arguments], target.feed)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -175,7 +175,7 @@ def counted(reasons: Iterable[str], most: int = 5) -> str:
 
 def packed_times(piece: Actions) -> np.ndarray:
     """A piece's times as the cache keeps them, since its first action: uint32 [n]."""
-    return np.round((piece.times - piece.times[0]) * UNITS_PER_SECOND).astype(np.uint32)
+    return np.round((piece.times - piece.times[:1]) * UNITS_PER_SECOND).astype(np.uint32)
 
 
 def _follow(pieces: list[dict[str, Any]], *lengths: int) -> bool:
