@@ -32,7 +32,8 @@ import click
 import numpy as np
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import message_of, read_file
+from engine.midi import message_of
+from engine.midi_file import read_file
 from perceivers_live.commands.bench import machine
 from perceivers_live.commands.demo import bundled_call
 from tests.live.daemon import Daemon, Home

@@ -232,7 +232,7 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     `--mode respond` answers the whole of it, about as long as it is but for a minute at most; `--mode duet` plays along; `--mode
     solo` goes on from it for a minute.
     """
-    from engine.midi import MidiFileError, read_file, write_file
+    from engine.midi_file import MidiFileError, read_file, write_file
     from perceivers_live.controls.registry import Controls
     from perceivers_live.session.offline import recent, render
 

@@ -13,7 +13,8 @@ import click
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
-from engine.midi import MessageReader, message_of, read_file, releases, write_file
+from engine.midi import MessageReader, message_of, releases
+from engine.midi_file import read_file, write_file
 from perceivers_live.commands.liveroll import LiveRoll
 from perceivers_live.commands.pianoroll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls

@@ -18,9 +18,12 @@ from perceivers_live.commands.options import OUTPUT
 if TYPE_CHECKING:
     import threading
 
-NEEDED = ("torch", "safetensors", "symusic", "tensorboard", "tqdm", "onnx", "onnxscript")  # of the extra `train`
+NEEDED = ("torch", "safetensors", "tensorboard", "tqdm", "onnx", "onnxscript")  # of the extra `train`
 
-DATA = "DATA is a folder or an archive of MIDI files, or the word `maestro`: the dataset, fetched from its publisher."
+DATA = (
+    "DATA is a folder or an archive of MIDI files, a folder of packed data, or the word `maestro`: the dataset, fetched from its "
+    "publisher."
+)
 CACHE = click.option(
     "--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Downloads and packed data."
 )
@@ -149,7 +152,13 @@ def _tell(text: str) -> None:
 @click.command(epilog=DATA)
 @click.argument("data")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Which pieces; all: files of your own.",
+)
 @CACHE
 @click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
 @click.option("--quick", is_flag=True, help="Likelihoods only: no cut states, no clips, no search for copies.")

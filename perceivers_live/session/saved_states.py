@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.codec import LONGEST_SILENCE
 from engine.config import ModelConfig
 from engine.events import STEPS_PER_SECOND
 from engine.states import SUFFIX, StateError, load_state, save_state, state_path
 from perceivers_live.performer.performer import SavedState
-from perceivers_live.performer.timeline import LONGEST_SILENCE
 
 MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
 MOST_STATES = 100  # each is as large as the model's rings, 40 MB for the bundled one

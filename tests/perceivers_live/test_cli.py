@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.events import NOTE_OFF, Timed
-from engine.midi import read_file, write_file
+from engine.midi_file import read_file, write_file
 from perceivers_live.commands.demo import bundled_call
 from perceivers_live.controls.registry import CONTROLS
 from perceivers_live.controls.settings import default_toml

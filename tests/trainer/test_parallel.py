@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
-from engine.midi import write_file  # noqa: E402
+from engine.midi_file import write_file  # noqa: E402
 from tests.trainer.test_train import scales  # noqa: E402
 
 TORCHRUN = Path(sys.executable).with_name("torchrun")

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 from PIL import Image  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
@@ -29,7 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.checkpoint import load_model, read_config  # noqa: E402
 from engine.config import PRESETS, CheckpointError  # noqa: E402
 from engine.events import NOTE_OFF, NOTE_ON, Timed  # noqa: E402
-from engine.midi import read_file, write_file  # noqa: E402
+from engine.midi_file import read_file, write_file  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from trainer.data import Corpus, DataError, prepare  # noqa: E402
 from trainer.initialise import initialise  # noqa: E402
