@@ -29,7 +29,7 @@ class Client:
 
     def __init__(self, connection: ServerConnection, behind: Callable[[Client], None]) -> None:
         self._connection, self._behind = connection, behind
-        self._frames: deque[str] = deque()
+        self._frames: deque[str | bytes] = deque()
         self._bytes = 0
         self._dropped = self._closed = False
         self._sending_since: float | None = None
@@ -39,7 +39,7 @@ class Client:
         self._thread = threading.Thread(target=self._write, name="page-client", daemon=True)
         self._thread.start()
 
-    def send(self, frame: str) -> None:
+    def send(self, frame: str | bytes) -> None:
         """Puts a frame into the outbox; if it is full, empties it and drops everything until the client is up to date again."""
         with self._changed:
             if self._closed:
@@ -86,7 +86,7 @@ class Client:
         except (ConnectionClosed, OSError):
             self.close()
 
-    def _next(self) -> str | None:
+    def _next(self) -> str | bytes | None:
         """The next frame; empty: frames were dropped, and there is room again; None: closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._dropped or self._closed)

@@ -16,6 +16,7 @@ from perceivers_live.page.protocol import Message, frame
 
 log = logging.getLogger(__name__)
 MAX_WAITING = 4096  # things told that wait for the hub; later ones are left out
+MAX_GATHERED = 256  # of them in one frame
 GATHER = 0.004  # seconds in which what happens shares a frame
 TICK = 0.25  # seconds between two looks at what is polled
 KEPT = ("turn", "countdown", "beat", "ports", "health", "bindings", "states")  # types whose newest message a new page is told
@@ -99,7 +100,7 @@ class Hub:
             return []
         time.sleep(GATHER)
         waiting = [first]
-        for _ in range(self._told.qsize()):
+        for _ in range(min(self._told.qsize(), MAX_GATHERED)):
             waiting.append(self._told.get_nowait())
         return [message for make in waiting if make is not None and (message := make()) is not None]
 

@@ -42,6 +42,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from engine.errors import UserError
+from engine.midi import is_channel_message
 
 MAX_FRAME = 4096  # bytes of a message from the page
 MAX_TEXT = 200  # characters of a name
@@ -138,10 +139,8 @@ def _command(data: Message) -> Command:
 
 def _midi(data: Message) -> Midi:
     message = data["message"]
-    if not isinstance(message, list) or len(message) not in (2, 3) or not all(type(one) is int for one in message):
-        raise ProtocolError("message: two or three bytes")
-    if not 0x80 <= message[0] < 0xF0 or not all(0 <= one < 128 for one in message[1:]):
-        raise ProtocolError("message: a MIDI channel message")
+    if not isinstance(message, list) or not all(type(one) is int for one in message) or not is_channel_message(message):
+        raise ProtocolError("message: the bytes of a MIDI channel message")
     return Midi(_number(data, "time"), tuple(message))
 
 
@@ -151,7 +150,13 @@ def _port(data: Message) -> ChoosePort:
     return ChoosePort(data["direction"], _text(data, "name"))
 
 
-_READERS: dict[type[Request], Callable[[Message], Request]] = {Ping: _ping, SetControl: _set, Command: _command, Midi: _midi, ChoosePort: _port}
+_READERS: dict[type[Request], Callable[[Message], Request]] = {
+    Ping: _ping,
+    SetControl: _set,
+    Command: _command,
+    Midi: _midi,
+    ChoosePort: _port,
+}
 
 
 def _number(data: Message, name: str) -> float:
