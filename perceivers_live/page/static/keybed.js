@@ -29,6 +29,7 @@ export class Keybed {
     this._pointers = new Map();
     this._drawn = "";
     this.isPlayable = false;
+    this._hasKeyboard = matchMedia("(hover: hover)").matches; // a phone has no letters to press
     this.resize();
     new ResizeObserver(() => this.resize()).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => this._down(event));
@@ -77,7 +78,7 @@ export class Keybed {
 
   /** @param {import("./geometry.js").Key} key @param {boolean} isLit */
   _label(key, isLit) {
-    const codes = this.isPlayable && key.width > 9 ? this._typing.codesFor(key.pitch) : [];
+    const codes = this.isPlayable && this._hasKeyboard && key.width > 9 ? this._typing.codesFor(key.pitch) : [];
     const labels = codes.map((code) => LABELS[code] ?? code.replace(/^Key|^Digit/, ""));
     const text = labels[0] ?? (!key.black && key.pitch % 12 === 0 && key.width > 12 ? pitchName(key.pitch) : "");
     if (!text) return;

@@ -156,8 +156,9 @@ function showPorts(message) {
 function showHealth(message) {
   const error = connection.clockError;
   health.show(message, {
-    "Frames of this page": `${frames.percentile(0.5).toFixed(1)} ms, 99 %: ${frames.percentile(0.99).toFixed(1)} ms`,
-    "Its clock is known to": Number.isFinite(error) ? `${(1000 * error).toFixed(1)} ms` : "not yet",
+    "A frame of this page (median)": `${frames.percentile(0.5).toFixed(1)} ms`,
+    "A frame of this page (99 %)": `${frames.percentile(0.99).toFixed(1)} ms`,
+    "The page's clock is known to": Number.isFinite(error) ? `${(1000 * error).toFixed(1)} ms` : "not yet",
   });
 }
 

@@ -159,6 +159,8 @@ export class Roll {
   _drawKeys() {
     const { nowX, planX, height, lowest, highest, row } = this._stage, context = this._context;
     const sounding = this._music.sounding();
+    context.fillStyle = this._palette.keyEdge;
+    context.fillRect(nowX - 1, 0, planX - nowX + 2, height);
     context.fillStyle = this._palette.white;
     context.fillRect(nowX, 0, planX - nowX, height);
     for (let pitch = lowest; pitch <= highest; pitch++) {

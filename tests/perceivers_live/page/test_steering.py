@@ -173,7 +173,7 @@ def test_a_page_that_does_not_read_misses_frames_and_costs_the_others_nothing() 
     with served() as stage, page(stage) as other, connect(f"ws://127.0.0.1:{stage.port}/page/socket", max_queue=1) as slow:
         slow.recv(PATIENCE)  # it is there, and reads no more
         assert until(lambda: len(stage.hub.clients) == 2)
-        events = [[1.0, "on", 60, 80]] * 200
+        events = [[1.0, "on", 60, 80]] * 4000
         for number in itertools.count():
             stage.hub.tell(lambda number=number: {"type": "countdown", "at": number, "events": events})  # type: ignore[misc]
             while other.next("countdown")["at"] != number:
