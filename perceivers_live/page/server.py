@@ -18,8 +18,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from perceivers_live.controls import printable
-from perceivers_live.osc_wire import OscError, doorkeeper
+from perceivers_live.controls.registry import printable
+from perceivers_live.osc.wire import OscError, doorkeeper
 from perceivers_live.page.door import Door
 from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import HEADERS, Answer, Routes, refusal

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from engine.errors import UserError
-from perceivers_live.controls import CONTROLS, Control, Controls, Value, printable
+from perceivers_live.controls.registry import CONTROLS, Control, Controls, Value, printable
 from perceivers_live.page.client import Client
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.keys import PageKeys
@@ -161,7 +161,7 @@ def _described(control: Control, value: Value) -> Message:
     return {
         "name": control.name,
         "kind": control.kind,
-        "group": getattr(control, "group", ""),
+        "group": control.group,
         "value": value,
         "default": control.default,
         "low": control.low,

@@ -29,6 +29,7 @@
 
 const FADING = 1.2; // seconds for which what was taken back is kept
 const SAME = 0.0005; // seconds
+const AGAIN = 0.03; // seconds: a note that is planned again this near was not taken back
 const MOST_NOTES = 20000; // kept, however long the window
 
 export class Music {
@@ -65,6 +66,7 @@ export class Music {
   planned(events) {
     for (const [number, time, action, pitch, velocity] of events) {
       if (action === "on") {
+        this.takenBack = this.takenBack.filter((one) => one.pitch !== pitch || Math.abs(one.start - time) > AGAIN);
         this.plan.push({ number, pitch, velocity, start: time, end: null, ending: Infinity });
       } else if (action === "off") {
         const note = this.plan.findLast((one) => one.pitch === pitch && one.end === null);

@@ -47,6 +47,13 @@ test("a plan taken back is kept for a moment, to be seen vanishing, and then gon
   assert.equal(music.takenBack.length, 0);
 });
 
+test("what is planned again in its place was not taken back", () => {
+  const music = planned();
+  music.takeBack(1, 4.9);
+  music.planned([[1, 5.01, "on", 60, 80]]);
+  assert.deepEqual(music.takenBack.map((note) => note.pitch), [62]);
+});
+
 test("a planned release that is taken back leaves the note's end open", () => {
   const music = planned();
   music.takeBack(2, 5.1);

@@ -12,7 +12,7 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from perceivers_live.controls import Controls
+from perceivers_live.controls.registry import Controls
 from perceivers_live.page.keys import PageKeys, PageSound
 from perceivers_live.page.library import Library
 from perceivers_live.page.query import OscQuery

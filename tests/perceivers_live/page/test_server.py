@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from perceivers_live.osc_wire import OscError
+from perceivers_live.osc.wire import OscError
 from perceivers_live.page.door import MAX_PENDING
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
 from tests.perceivers_live.page.serving import PATIENCE, Page, Served, page, raw, served, until
-from tests.perceivers_live.test_osc import beyond_loopback
+from tests.perceivers_live.osc.test_server import beyond_loopback
 
 
 def ask(stage: Served, target: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
