@@ -56,7 +56,7 @@ from tests.live.remote import Remote, free_port
 ROOT = Path(__file__).parents[1]
 TICKS = (0.01, 0.125)  # seconds
 LOWEST = 20  # a key lower than the machine plays
-SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
+SETTINGS = "[page]\nport = 0\n[recording]\nrecord = false\n"
 PORTS = ("--in", "human-keys:port", "--out", "human-ear:port")
 STARTS = 5
 PASSED = 60  # notes, over two seconds: the model is given one to answer

@@ -311,7 +311,7 @@ def _not_a_table(name: str, found: object) -> str:
         return f"{name}: found {shown(found)}, allowed only as the table [{name}]"
     if isinstance(found, dict):
         return f"[{printable(name)}]: unknown table; nearest is [{nearest(name, SCHEMA)}]"
-    homes = {key: table for table, specs in SCHEMA.items() for key in specs}
+    homes = {key: table for table, specs in reversed(list(SCHEMA.items())) for key in specs}  # of two, the first
     close = nearest(name, homes)
     allowed = SCHEMA[homes[close]][close].allowed
     return f"{printable(name)}: found {shown(found)} outside the tables; nearest is {close} in [{homes[close]}] ({allowed})"

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import UserError
 from engine.realtime import DRIVER, set_realtime
@@ -22,6 +22,32 @@ log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 SETTLE = 0.05  # seconds; without a message for so long an input is quiet
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
+
+
+class Input(Protocol):
+    """An input that is open."""
+
+    name: str
+
+    def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Output(Input, Protocol):
+    """An output that is open."""
+
+    def send(self, message: Sequence[int]) -> None: ...
+
+
+class LocalPorts(Protocol):
+    """An input and an output of this program's own, both called ``name``, for which no MIDI system is needed."""
+
+    name: str
+
+    def open_input(self, on_message: MessageListener) -> Input: ...
+
+    def open_output(self) -> Output: ...
 
 
 class PortError(UserError):
@@ -86,10 +112,13 @@ def _jack_runs(rtmidi: Any) -> bool:
 
 
 def _advice() -> str:
+    page = "; or play in the browser: perceivers-live page"
     if sys.platform == "linux":
         packages = "libasound2 libjack-jackd2-0 jackd2"
-        return f"start JACK, or load ALSA's sequencer (modprobe snd-seq); what is missing: sudo apt-get install -y {packages}"
-    return "install loopMIDI, or Windows MIDI Services" if sys.platform == "win32" else ""
+        return (
+            f"start JACK, or load ALSA's sequencer (modprobe snd-seq); what is missing: sudo apt-get install -y {packages}{page}"
+        )
+    return f"install loopMIDI, or Windows MIDI Services{page}" if sys.platform == "win32" else page.removeprefix("; or ")
 
 
 def list_ports() -> tuple[list[str], list[str]]:

@@ -28,12 +28,14 @@ class Hub:
 
     Args:
         welcome: makes the first message for a new page.
-        poll: makes messages about what is looked at four times a second while a page is connected; those that repeat the
-            newest one of their type are not sent.
+
+    The attribute ``poll`` makes messages about what is looked at four times a second while a page is connected; those that repeat
+    the newest one of their type are not sent.
     """
 
-    def __init__(self, welcome: Callable[[], Message], poll: Callable[[], Iterable[Message]] = lambda: ()) -> None:
-        self._welcome, self._poll = welcome, poll
+    def __init__(self, welcome: Callable[[], Message]) -> None:
+        self._welcome = welcome
+        self.poll: Callable[[], Iterable[Message]] = lambda: ()
         self._told: queue.SimpleQueue[Callable[[], Message | None] | None] = queue.SimpleQueue()
         self._kept: dict[str, Message] = {}
         self._clients: tuple[Client, ...] = ()  # replaced, never changed
@@ -84,7 +86,7 @@ class Hub:
                 messages = self._next(max(0.0, next_tick - time.monotonic()) if self._clients else None)
                 if self._clients and time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK
-                    messages += self._changes(self._poll())
+                    messages += self._changes(self.poll())
                     self._end_stuck()
                 self._send(messages)
                 self._greet()
@@ -120,7 +122,7 @@ class Hub:
         """Tells pages that have just come, or missed frames, how things stand."""
         while not self._joining.empty():
             client = self._joining.get_nowait()
-            self._kept |= {message["type"]: message for message in self._poll() if message["type"] in KEPT}
+            self._kept |= {message["type"]: message for message in self.poll() if message["type"] in KEPT}
             client.send(frame([self._welcome(), *self._kept.values()]))
             with self._lock:
                 if client not in self._clients:

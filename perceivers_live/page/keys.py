@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from engine.midi import MessageReader, message_of
 from perceivers_live.page.hub import Hub
@@ -16,64 +16,60 @@ from perceivers_live.page.protocol import seconds
 
 PAGE = "page"  # the name of the port
 EARLIEST = 0.25  # seconds; a stamp that is older comes from a page whose clock is wrong
-Heard = Callable[[float, Sequence[int]], None]
+MessageListener = Callable[[float, Sequence[int]], None]
 
 
 class PageKeys:
-    """The input. Messages of several pages reach ``heard`` one at a time, in an order in which time does not run backwards.
+    """The input. Messages of several pages reach ``on_message`` one at a time, in an order in which time does not run backwards.
 
     A page that goes away lets go of the keys that it holds.
     """
 
-    name = PAGE
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: Heard | None = None
+        self._on_message: MessageListener | None = None
         self._held: dict[object, MessageReader] = {}
         self._last = float("-inf")
 
     @property
     def is_open(self) -> bool:
         """Whether the session listens to the pages."""
-        return self._heard is not None
+        return self._on_message is not None
 
-    def open(self, heard: Heard) -> None:
-        """From now on what is played on a page goes to ``heard``, on the page's thread."""
+    def open(self, on_message: MessageListener) -> None:
+        """From now on what is played on a page goes to ``on_message``, on the page's thread."""
         with self._lock:
-            self._heard = heard
+            self._on_message = on_message
 
     def close(self) -> None:
         """Nothing is heard any more, and no key is held."""
         with self._lock:
-            self._heard = None
+            self._on_message = None
             self._held.clear()
 
     def play(self, page: object, at: float, message: Sequence[int]) -> bool:
         """A message played on ``page`` at a time on our clock; False if the session listens to other ports."""
         with self._lock:
-            if self._heard is None:
+            if self._on_message is None:
                 return False
             now = time.perf_counter()
             self._last = max(self._last, min(max(at, now - EARLIEST), now))
             self._held.setdefault(page, MessageReader()).feed(self._last, message)
-            self._heard(self._last, message)
+            self._on_message(self._last, message)
             return True
 
     def gone(self, page: object) -> None:
         """The page has gone away."""
         with self._lock:
             reader = self._held.pop(page, None)
-            if reader is not None and self._heard is not None:
+            if reader is not None and self._on_message is not None:
                 self._last = max(self._last, time.perf_counter())
                 for one in reader.close(self._last):
-                    self._heard(self._last, message_of(one.action, one.velocity))
+                    self._on_message(self._last, message_of(one.action, one.velocity))
 
 
 class PageSound:
     """The output: sounds on every page that has its sound switched on."""
-
-    name = PAGE
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -84,5 +80,30 @@ class PageSound:
             now, kept = time.perf_counter(), tuple(message)
             self._hub.tell(lambda: {"type": "sound", "time": seconds(now), "message": kept})
 
-    def close(self) -> None:
-        """There is nothing to close: the page goes on without us."""
+
+class PagePorts:
+    """The page among the ports that can be chosen."""
+
+    name = PAGE
+
+    def __init__(self, keys: PageKeys, sound: PageSound) -> None:
+        self._keys, self._sound = keys, sound
+
+    def open_input(self, on_message: MessageListener) -> _Port:
+        """The pages' keys, which go to ``on_message`` from now on."""
+        self._keys.open(on_message)
+        return _Port(self._keys.close, self._sound.send)
+
+    def open_output(self) -> _Port:
+        """The pages' sound."""
+        return _Port(lambda: None, self._sound.send)
+
+
+class _Port:
+    name = PAGE
+
+    def __init__(self, close: Callable[[], None], send: Callable[[Sequence[int]], None]) -> None:
+        self.close, self.send = close, send
+
+    def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool:
+        return False

@@ -26,9 +26,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from perceivers_live.controls.registry import CONTROLS, Controls, Value
+from perceivers_live.osc.query_tree import OPTIONAL, Node, answer, node_at, tree
 from perceivers_live.osc.server import PREFIX
 from perceivers_live.osc.wire import packet_of
-from perceivers_live.osc.query_tree import OPTIONAL, Node, answer, node_at, tree
 from perceivers_live.page.client import Client
 from perceivers_live.page.hub import Hub
 

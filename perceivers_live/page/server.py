@@ -19,7 +19,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from perceivers_live.controls.registry import printable
-from perceivers_live.osc.wire import OscError, doorkeeper
+from perceivers_live.osc.wire import OscError, sender_filter
 from perceivers_live.page.door import Door
 from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import HEADERS, Answer, Routes, refusal
@@ -168,7 +168,7 @@ def _listen(host: str, port: int, allow: str) -> Door:
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
-        return Door(family, (str(address[0]), int(address[1])), doorkeeper(str(address[0]), allow))
+        return Door(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"the page cannot be served on {printable(host)}:{port} ({reason}): choose another port or host") from None

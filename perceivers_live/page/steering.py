@@ -39,28 +39,31 @@ class Steering:
 
     Args:
         controls: set by the pages, and listened to until ``close``.
-        commands: name -> function, as OSC has them.
         keys: the input "page".
-        choose_port: direction and name -> the port is changed; raises ``UserError``. None: ports cannot be chosen.
         session: tells one start of the daemon from another.
     """
 
     def __init__(
         self,
         controls: Controls,
-        commands: Mapping[str, Callable[..., object]],
         keys: PageKeys,
         *,
-        choose_port: Choose | None = None,
         session: str = "",
     ) -> None:
-        self._controls, self._commands, self._keys = controls, dict(commands), keys
-        self._choose_port, self._session = choose_port, session
+        self._controls, self._keys, self._session = controls, keys, session
+        self._commands: Mapping[str, Callable[..., object]] = {}
+        self._choose_port: Choose | None = None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._changes: dict[str, tuple[Value, object]] = {}  # control -> newest value and who set it, yet to be told
         self.hub = Hub(self.welcome)
         self._stop_listening = controls.on_change(self._changed)
+
+    def connect(self, commands: Mapping[str, Callable[..., object]], choose_port: Choose | None = None) -> None:
+        """What the pages can command, name -> function, as OSC has them; and what makes another port the input or the output,
+        given the direction and a name, which may raise ``UserError``.
+        """
+        self._commands, self._choose_port = dict(commands), choose_port
 
     def close(self) -> None:
         """Ends the hub and every page's connection."""

@@ -76,7 +76,7 @@ class Performer:
         on_state: Callable[[State], None] = lambda _: None,
         on_countdown: Callable[[float | None], None] = lambda _: None,
     ) -> None:
-        """``on_countdown``: told when the machine will begin if nothing more is heard, whenever that changes; None: not by itself."""
+        """``on_countdown``: told when the machine will begin if nothing more is heard, and of changes; None: not by itself."""
         self._engine, self._player, self._controls, self._beats = engine, player, controls, beats
         self.timeline = Timeline(engine)
         self._detector = PhraseDetector(phrase, lambda: float(controls.snapshot()["patience"]))
@@ -94,6 +94,10 @@ class Performer:
     def took(self, seconds: float) -> None:
         """A decision took so long. The next ones are made with as much time to spare."""
         self._took.append(seconds)
+
+    def steps(self) -> list[float]:
+        """What the last decisions took, in seconds."""
+        return list(self._took)
 
     @property
     def _decision(self) -> float:

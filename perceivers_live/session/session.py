@@ -109,6 +109,16 @@ class Session:
         self._serve_osc = osc and settings.osc.enabled
         self._osc: OscServer | None = None
 
+    @property
+    def beats(self) -> Beats | None:
+        """Where musical time comes from, if from anywhere."""
+        return self._beats
+
+    @property
+    def midi_map(self) -> MidiMap | None:
+        """What the controllers are bound to."""
+        return self._map
+
     # The driver's thread.
 
     def hear(self, now: float, message: Sequence[int]) -> None:

@@ -75,7 +75,8 @@ export class Health {
     this._show("Runtime", health.runtime, false);
     for (const [name, label, unit, doubtful] of FIGURES) {
       const value = health.figures[name];
-      if (value !== undefined) this._show(label, `${figure(value)}${unit && ` ${unit}`}`, value > doubtful);
+      const text = value === undefined ? "–" : `${figure(value)}${unit && ` ${unit}`}`;
+      this._show(label, text, value !== undefined && value > doubtful);
     }
     for (const [label, text] of Object.entries(own)) this._show(label, text, false);
   }

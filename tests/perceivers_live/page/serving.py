@@ -43,7 +43,8 @@ class Served:
 
         commands: dict[str, Callable[..., None]] = {"takeover": takeover, "save": save}
         choose = lambda direction, name: self.chosen.append((direction, name))  # noqa: E731
-        self.steering = Steering(self.controls, commands, self.keys, choose_port=choose, session="one")
+        self.steering = Steering(self.controls, self.keys, session="one")
+        self.steering.connect(commands, choose)
         self.hub = self.steering.hub
         self.sound = PageSound(self.hub)
         self.query = OscQuery(self.controls, commands, ("127.0.0.1", 9010), self.hub)

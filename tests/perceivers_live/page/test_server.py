@@ -19,8 +19,8 @@ from perceivers_live.osc.wire import OscError
 from perceivers_live.page.door import MAX_PENDING
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
-from tests.perceivers_live.page.serving import PATIENCE, Page, Served, page, raw, served, until
 from tests.perceivers_live.osc.test_server import beyond_loopback
+from tests.perceivers_live.page.serving import PATIENCE, Page, Served, page, raw, served, until
 
 
 def ask(stage: Served, target: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
@@ -33,7 +33,9 @@ def ask(stage: Served, target: str, method: str = "GET", **headers: str) -> tupl
 # What is served.
 
 
-@pytest.mark.parametrize("path", sorted(path.name for path in STATIC.glob("*") if path.suffix in (".html", ".css", ".js", ".svg")))
+@pytest.mark.parametrize(
+    "path", sorted(path.name for path in STATIC.glob("*") if path.suffix in (".html", ".css", ".js", ".svg"))
+)
 def test_every_file_of_the_page_is_served_with_its_type(stage: Served, path: str) -> None:
     response, body = ask(stage, f"/page/{path}")
     assert (response.status, body) == (200, (STATIC / path).read_bytes())
@@ -128,7 +130,15 @@ def test_a_websocket_of_the_page_itself_or_of_a_program_is_opened(stage: Served,
 @pytest.mark.parametrize("path", ["/page/socket", "/"])
 @pytest.mark.parametrize(
     "origin",
-    ["http://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1:{port}", "http://localhost:{port}", "http://127.0.0.1:1", ""],
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1",
+        "https://127.0.0.1:{port}",
+        "http://localhost:{port}",
+        "http://127.0.0.1:1",
+        "",
+    ],
 )
 def test_a_websocket_of_another_origin_is_refused(stage: Served, path: str, origin: str) -> None:
     headers = {"Origin": origin.format(port=stage.port)}
@@ -139,7 +149,9 @@ def test_a_websocket_of_another_origin_is_refused(stage: Served, path: str, orig
 
 def test_a_websocket_to_another_host_is_refused(stage: Served) -> None:
     head = b"GET /page/socket HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\nUpgrade: websocket\r\n"
-    answer = raw(stage.port, head + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + b"A" * 22 + b"==\r\n\r\n")
+    answer = raw(
+        stage.port, head + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + b"A" * 22 + b"==\r\n\r\n"
+    )
     assert answer.split()[1] == b"421"
 
 
@@ -164,6 +176,41 @@ def test_an_address_that_cannot_be_used_is_one_line(host: str, port: int) -> Non
 
 
 # What a hostile client can do.
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", b"400"),
+        (b"GET //[ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"200"),
+    ],
+)
+def test_a_malformed_request_is_refused(stage: Served, request_text: bytes, status: bytes) -> None:
+    assert raw(stage.port, request_text).split()[1] == status
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\nGET /?HOST_INFO HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"hello\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_or_too_large_a_one_is_not_answered_with_content(stage: Served, request_text: bytes) -> None:
+    try:
+        answer = raw(stage.port, request_text)
+    except ConnectionError:
+        return
+    assert answer.split()[1:2] in ([], [b"400"], [b"414"], [b"431"], [b"505"])
+    assert b"HOST_INFO" not in answer
+    assert b"temperature" not in answer
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -207,7 +254,7 @@ def test_more_pages_than_are_served_are_refused_and_room_comes_back(stage: Serve
 
 def test_a_large_frame_ends_the_connection_and_nothing_else(stage: Served) -> None:
     with page(stage) as other:
-        with pytest.raises(ConnectionClosed) as closed, page(stage) as ours:
+        with pytest.raises(ConnectionClosed) as closed, page(stage) as ours:  # noqa: PT012
             ours.connection.send("x" * (1 << 20))
             ours.next("pong")
         assert closed.value.rcvd is None or closed.value.rcvd.code == 1009
@@ -233,7 +280,7 @@ def test_closing_ends_the_connections_and_frees_the_port() -> None:
             stage.close()
             assert time.monotonic() - began < PATIENCE / 2
             assert slow.recv(1) == b""
-        with pytest.raises(ConnectionClosed):
+        with pytest.raises(ConnectionClosed):  # noqa: PT012
             while True:
                 connection.recv(PATIENCE)
     with socket.socket() as again:

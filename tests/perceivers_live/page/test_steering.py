@@ -77,7 +77,9 @@ def test_commands_run_with_their_arguments(stage: Served) -> None:
         ("dance", {}, "type"),
     ],
 )
-def test_what_cannot_be_followed_is_refused_in_a_line_and_the_page_stays(stage: Served, kind: str, fields: dict, word: str) -> None:  # type: ignore[type-arg]
+def test_what_cannot_be_followed_is_refused_in_a_line_and_the_page_stays(
+    stage: Served, kind: str, fields: dict, word: str
+) -> None:  # type: ignore[type-arg]
     with page(stage) as ours:
         ours.send(kind, **fields)
         text = ours.next("refused")["text"]

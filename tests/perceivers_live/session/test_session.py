@@ -318,7 +318,7 @@ def test_beyond_loopback_it_does_not_begin_before_somebody_is_allowed() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    opened = OscSettings(host="0.0.0.0", port=port, query_port=0)
+    opened = OscSettings(host="0.0.0.0", port=port)
     with pytest.raises(OscError, match="beyond loopback"):
         Stage(settings=dataclasses.replace(SETTINGS, osc=opened)).session.run()
     assert threading.active_count() == before
