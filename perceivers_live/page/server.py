@@ -168,7 +168,7 @@ def _listen(host: str, port: int, allow: str) -> Door:
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
-        return Door(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow))
+        return Door(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow, "page"))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"the page cannot be served on {printable(host)}:{port} ({reason}): choose another port or host") from None
