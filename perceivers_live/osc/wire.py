@@ -62,7 +62,8 @@ def sender_filter(host: str, allow: str, table: str = "osc") -> Callable[[str], 
     try:
         networks = [ipaddress.ip_network(text.strip(), strict=False) for text in allow.split(",") if text.strip()]
     except ValueError as error:
-        raise OscError(f"[{table}] allow: {printable(error)}; allowed are addresses and networks such as 192.168.1.0/24") from None
+        allowed = "allowed are addresses and networks such as 192.168.1.0/24"
+        raise OscError(f"[{table}] allow: {printable(error)}; {allowed}") from None
     if is_loopback(host):
         networks = []
     elif not networks:

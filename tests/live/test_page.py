@@ -1,4 +1,4 @@
-"""The page in a real browser, at a real daemon with the real model: on the page's own ports, without a MIDI system, and on JACK."""
+"""The page in a real browser, at a real daemon with the real model: on the page's own ports, without MIDI, and on JACK."""
 
 from __future__ import annotations
 
