@@ -202,12 +202,14 @@ function showStatus() {
 /** @param {number} time milliseconds */
 function drawFrame(time) {
   frames.mark(time);
+  const began = performance.now();
   const now = connection.now ?? pageTime();
   music.prune(now);
   const countdown = daemon.turn === "listening" ? daemon.countdown : null;
   roll.draw({ now, countdown, beat: daemon.beat, beatsPerBar: Number(daemon.values.beats_per_bar ?? 4) });
   keybed.draw();
   showStatus();
+  frames.drawn(performance.now() - began);
   requestAnimationFrame(drawFrame);
 }
 
