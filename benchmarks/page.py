@@ -9,6 +9,7 @@ Needs Chromium and ``pip install '.[dev]'``.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 import threading
@@ -87,7 +88,7 @@ def pictures(browser: Browser, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         home = Home(Path(scratch))
         home.configure("[osc]\nenabled = false\n")
-        daemon = Daemon(("page", "--page-port", "0", "--seed", "11", "--lookahead-ms", "1500"), dict(home.env), home)
+        daemon = Daemon(("page", "--page-port", "0", "--seed", "11", "--lookahead-ms", "1500"), dict(os.environ), home)
         try:
             url = daemon.wait_for_line(r"the page is at (http://\S+)")[1]
             visitor = Visitor(browser, url, 1280, 800)
@@ -118,9 +119,9 @@ def pictures(browser: Browser, folder: Path) -> None:
             daemon.end()
         folder.mkdir(exist_ok=True)
         Image.open(frames[still]).save(folder / "page.webp", quality=80, method=6)
-        moving = [Image.open(path).convert("RGB").resize((800, 500), Image.Resampling.LANCZOS) for path in frames]
+        moving = [Image.open(path).convert("RGB").resize((640, 400), Image.Resampling.LANCZOS) for path in frames]
         moving[0].save(
-            folder / "page-moving.webp", save_all=True, append_images=moving[1:], duration=120, loop=0, quality=40, method=6
+            folder / "page-moving.webp", save_all=True, append_images=moving[1:], duration=120, loop=0, quality=35, method=6
         )
         for path in (folder / "page.webp", folder / "page-moving.webp"):
             print(f"{path}: {path.stat().st_size // 1024} KB")
