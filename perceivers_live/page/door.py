@@ -14,7 +14,7 @@ from collections.abc import Callable
 from threading import Lock
 
 MAX_PENDING = 24  # connections that are no WebSocket (yet); a browser opens six at a time
-RATE, BURST = 100.0, 100.0  # connections a second, and at once
+RATE, BURST = 20.0, 100.0  # connections a second, and at once; a page is loaded with about thirty
 BACKLOG = 64  # connections that wait in the kernel
 POLL = 0.2  # seconds until ``accept`` notices that the socket was closed
 SEND_BUFFER = 1 << 16  # bytes that the kernel holds for a client that does not read

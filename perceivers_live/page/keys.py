@@ -28,7 +28,7 @@ class PageKeys:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._on_message: MessageListener | None = None
-        self._held: dict[object, MessageReader] = {}
+        self._held: dict[tuple[object, int], MessageReader] = {}  # of each page on each channel
         self._last = float("-inf")
 
     @property
@@ -54,18 +54,18 @@ class PageKeys:
                 return False
             now = time.perf_counter()
             self._last = max(self._last, min(max(at, now - EARLIEST), now))
-            self._held.setdefault(page, MessageReader()).feed(self._last, message)
+            self._held.setdefault((page, message[0] & 0x0F), MessageReader()).feed(self._last, message)
             self._on_message(self._last, message)
             return True
 
     def gone(self, page: object) -> None:
         """The page has gone away."""
         with self._lock:
-            reader = self._held.pop(page, None)
-            if reader is not None and self._on_message is not None:
-                self._last = max(self._last, time.perf_counter())
-                for one in reader.close(self._last):
-                    self._on_message(self._last, message_of(one.action, one.velocity))
+            self._last = max(self._last, time.perf_counter())
+            for key in [key for key in self._held if key[0] == page]:
+                for one in self._held.pop(key).close(self._last):
+                    if self._on_message is not None:
+                        self._on_message(self._last, message_of(one.action, one.velocity, key[1]))
 
 
 class PageSound:
