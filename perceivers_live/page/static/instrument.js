@@ -23,7 +23,8 @@ export class Instrument {
   /** A raw message, played at `at` on the page's clock. @param {number[]} message @param {number} at seconds */
   play(message, at) {
     if (!this.isInput) return;
-    this._sound.start().then(() => this._sound.play(PARTS.human, message));
+    if (this._sound.isOn) this._sound.play(PARTS.human, message);
+    else if (this._sound.isWanted) this._sound.start().then(() => this._sound.play(PARTS.human, message));
     this._connection.send({ type: "midi", time: this._connection.at(at) ?? 0, message });
   }
 

@@ -172,7 +172,11 @@ def test_a_page_that_comes_later_is_told_how_things_stand(stage: Served) -> None
 
 
 def test_a_page_that_does_not_read_misses_frames_and_costs_the_others_nothing() -> None:
-    with served() as stage, page(stage) as other, connect(f"ws://127.0.0.1:{stage.port}/page/socket", max_queue=1) as slow:
+    with (
+        served() as stage,
+        page(stage) as other,
+        connect(f"ws://127.0.0.1:{stage.port}/page/socket", max_queue=1, close_timeout=0.1) as slow,
+    ):
         slow.recv(PATIENCE)  # it is there, and reads no more
         assert until(lambda: len(stage.hub.clients) == 2)
         events = [[1.0, "on", 60, 80]] * 4000
@@ -193,8 +197,22 @@ def test_a_page_that_does_not_read_misses_frames_and_costs_the_others_nothing() 
             pass
 
 
+def test_a_page_that_does_not_read_for_long_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceivers_live.page.client.STUCK", 0.2)
+    with served() as stage, connect(f"ws://127.0.0.1:{stage.port}/page/socket", max_queue=1, close_timeout=0.1) as slow:
+        slow.recv(PATIENCE)
+        assert until(lambda: len(stage.hub.clients) == 1)
+        events = [[1.0, "on", 60, 80]] * 4000
+
+        def gone() -> bool:
+            stage.hub.tell(lambda: {"type": "played", "part": "human", "events": events})
+            return not stage.hub.clients
+
+        assert until(gone)
+
+
 def test_telling_does_not_wait_for_a_page_that_does_not_read_and_is_bounded() -> None:
-    with served() as stage, connect(f"ws://127.0.0.1:{stage.port}/page/socket", max_queue=1) as slow:
+    with served() as stage, connect(f"ws://127.0.0.1:{stage.port}/page/socket", max_queue=1, close_timeout=0.1) as slow:
         slow.recv(PATIENCE)
         assert until(lambda: len(stage.hub.clients) == 1)
         big = {"type": "notice", "level": "info", "text": "x" * 10_000}
