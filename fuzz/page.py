@@ -78,7 +78,7 @@ def page(scratch: Path) -> Target:
     steering.connect(stage.commands, lambda direction, name: None)
 
     def feed(data: bytes) -> None:
-        for line in data.split(b"\n")[:64]:
+        for line in data.split(b"\n")[:16]:
             answer = None
             with refused(UserError):
                 answer = steering._follow(parse(line), 1)
@@ -102,7 +102,7 @@ def page(scratch: Path) -> Target:
         {"type": "port", "direction": "input", "name": "page"},
     ]
     lines = [json.dumps(one).encode() for one in seeds]
-    return Target(feed, [*lines, b"\n".join(lines)], 4300)
+    return Target(feed, [*lines, b"\n".join(lines)], 1024)
 
 
 def query_socket(scratch: Path) -> Target:
@@ -113,12 +113,12 @@ def query_socket(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         query._listeners[client] = set()
-        for line in data.split(b"\n")[:64]:
+        for line in data.split(b"\n")[:16]:
             query._follow(client, line)
         promise(query._listeners[client] <= set(CONTROLS), "something else is listened to")
 
     asked = [{"COMMAND": command, "DATA": "/perceivers/temperature"} for command in ("LISTEN", "IGNORE")]
-    return Target(feed, [json.dumps(one).encode() for one in asked])
+    return Target(feed, [json.dumps(one).encode() for one in asked], 512)
 
 
 TARGETS: dict[str, Maker] = {maker.__name__: maker for maker in (http, page, query_socket)}
