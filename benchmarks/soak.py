@@ -57,7 +57,7 @@ while time.monotonic() < end:
 CHECKED = tuple(range(24, 32))  # keys below what the machine plays
 QUIET = 1.0  # seconds of silence after which what sounds hangs
 MODES = ("respond", "duet", "solo", "listen")
-SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = true\n"
+SETTINGS = "[page]\nport = 0\n[recording]\nrecord = true\n"
 
 
 @dataclasses.dataclass

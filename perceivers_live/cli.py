@@ -92,6 +92,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
         "osc_port": "osc.port",
         "osc_host": "osc.host",
         "osc_allow": "osc.allow",
+        "page_port": "page.port",
     }
     places |= {name: f"controls.{name}" for name in CONTROLS}
     given = {places[name]: value for name, value in options.items() if name in places and value is not None}
@@ -108,6 +109,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @_remote_option
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
+@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
 @click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
 @click.option("--osc-allow", help="Addresses and networks of other machines that may steer, separated by commas.")
 @_control_options
@@ -128,10 +130,10 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
         raise click.UsageError(f"only --debug and --log-json go before {ctx.invoked_subcommand}; other options follow it")
 
 
-def _perform(settings: Settings) -> None:
+def _perform(settings: Settings, *, show_page: bool = False) -> None:
     from perceivers_live.commands.perform import perform
 
-    perform(settings, _engine(settings), _checkpoint(settings))
+    perform(settings, _engine(settings), _checkpoint(settings), show_page=show_page)
 
 
 def _checkpoint(settings: Settings) -> Path:
@@ -174,6 +176,19 @@ def _engine_here(settings: Settings) -> Iterator[Any]:
         yield Engine(runtime)
     finally:
         runtime.close()
+
+
+@main.command(short_help="Play in the browser: no keyboard, DAW or MIDI system is needed.")
+@click.option("--in", "in_", metavar="NAME", default="page", show_default=True, help="Input port, or a part of its name.")
+@click.option("--out", metavar="NAME", default="page", show_default=True, help="Output port, or a part of its name.")
+@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
+@_engine_options
+@_control_options
+def page(config_file: Path | None, **options: Any) -> None:
+    """Play in the browser: the page is the keyboard and the sound. Opens it where there is a desktop, and says its address."""
+    settings = _settings(config_file, options)
+    settings = dataclasses.replace(settings, page=dataclasses.replace(settings.page, enabled=True))
+    _perform(settings, show_page=True)
 
 
 @main.command()

@@ -18,7 +18,7 @@ MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the
     "recording": set(),
     "midi": {"controls"},
     "osc": {"controls"},
-    "page": {"controls"},
+    "page": {"controls", "osc"},
     "player": {"controls"},
     "performer": {"player", "clock", "controls"},
     "session": BELOW_SESSION,

@@ -27,7 +27,9 @@ from perceivers_live.session.session import Session
 FRAME = 0.05  # seconds between two looks at what has sounded
 REPLY_TIMEOUT = 1.0  # seconds for which an answer may be late
 NEXT = """
-Now with your own keyboard:
+Now play yourself:
+  perceivers-live page                         in the browser, which is the keyboard and the sound
+Or with your own keyboard:
   perceivers-live ports                        lists the MIDI ports
   perceivers-live --in "part of its name"      listens to it, and answers on the virtual port "perceivers-live"
 In a DAW choose that port as the input of an instrument track; OSC on 127.0.0.1:9010 steers, as in

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import UserError
 from engine.realtime import DRIVER, set_realtime
@@ -23,6 +23,32 @@ log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 SETTLE = 0.05  # seconds; without a message for so long an input is quiet
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
+
+
+class Input(Protocol):
+    """An input that is open."""
+
+    name: str
+
+    def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Output(Input, Protocol):
+    """An output that is open."""
+
+    def send(self, message: Sequence[int]) -> None: ...
+
+
+class LocalPorts(Protocol):
+    """An input and an output of this program's own, both called ``name``, for which no MIDI system is needed."""
+
+    name: str
+
+    def open_input(self, on_message: MessageListener) -> Input: ...
+
+    def open_output(self) -> Output: ...
 
 
 class PortError(UserError):
@@ -88,11 +114,12 @@ def _jack_runs(rtmidi: Any) -> bool:
 
 def _advice(*, libraries: bool = True) -> str:
     """What to do where no MIDI system answers. ``libraries``: whether those that MIDI systems are spoken to with are there."""
+    page = "; or play in the browser: perceivers-live page"
     if sys.platform == "linux":
         packages = ([] if libraries else ["libasound2", "libjack-jackd2-0"]) + ([] if shutil.which("jackd") else ["jackd2"])
         missing = f"; what is missing: sudo apt-get install -y {' '.join(packages)}" if packages else ""
-        return f"start JACK, or load ALSA's sequencer (sudo modprobe snd-seq){missing}"
-    return "install loopMIDI, or Windows MIDI Services" if sys.platform == "win32" else ""
+        return f"start JACK, or load ALSA's sequencer (sudo modprobe snd-seq){missing}{page}"
+    return f"install loopMIDI, or Windows MIDI Services{page}" if sys.platform == "win32" else page.removeprefix("; or ")
 
 
 def list_ports() -> tuple[list[str], list[str]]:

@@ -74,12 +74,15 @@ class Performer:
         seed: int | None = None,
         beats: Beats | None = None,
         on_state: Callable[[State], None] = lambda _: None,
+        on_countdown: Callable[[float | None], None] = lambda _: None,
     ) -> None:
+        """``on_countdown``: told when the machine will begin if nothing more is heard, and of changes; None: not by itself."""
         self._engine, self._player, self._controls, self._beats = engine, player, controls, beats
         self.timeline = Timeline(engine)
         self._detector = PhraseDetector(phrase, lambda: float(controls.snapshot()["patience"]))
         self._own_seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
-        self._on_state = on_state
+        self._on_state, self._on_countdown = on_state, on_countdown
+        self._countdown: float | None = None
         self.state = State.LISTENING
         self._turn = Turn(0.0, SHORTEST_REPLY)
         self._seen = controls.snapshot()  # the values that the plan was made with
@@ -91,6 +94,10 @@ class Performer:
     def took(self, seconds: float) -> None:
         """A decision took so long. The next ones are made with as much time to spare."""
         self._took.append(seconds)
+
+    def steps(self) -> list[float]:
+        """What the last decisions took, in seconds."""
+        return list(self._took)
 
     @property
     def _decision(self) -> float:
@@ -245,6 +252,9 @@ class Performer:
             if controls["mode"] != self._seen["mode"]:
                 self._seen, self._waiting = controls, False
             begin = self._begin_at(controls, now)
+            if begin != self._countdown:
+                self._countdown = begin
+                self._on_countdown(begin)
             if begin is None or begin > now:
                 return begin
             self._begin(now)

@@ -189,6 +189,16 @@ class Ledger:
                 closed.append(Timed(now, SUSTAIN_UP))
             return closed
 
+    def hand_over(self, change: Callable[[], None]) -> None:
+        """Leaves the receiver silent, and has ``change`` make it another one before anything else is sent."""
+        with self._lock:
+            self.reset()
+            self._notes.clear()  # what could not be released there is nothing that the next one knows
+            self._thru.clear()
+            self._thru_pedals.clear()
+            self._pedal = False
+            change()
+
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
         with self._lock:

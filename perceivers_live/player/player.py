@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity, subject
 from engine.realtime import PLAYER, fine_timing, set_realtime
@@ -51,13 +51,29 @@ class Standing(NamedTuple):
     last: int  # position of the last event that sounded or is going to
 
 
+class PlanObserver(Protocol):
+    """Told what becomes of the plan, in order and under the player's lock: to be noted, not to be waited for. Planned events are
+    counted; those that were taken back count no more, so that later ones have their numbers.
+    """
+
+    def planned(self, first: int, events: Sequence[Planned]) -> None:
+        """These were added to the plan, numbered from ``first`` on."""
+
+    def taken_back(self, first: int) -> None:
+        """Those numbered ``first`` and later will not sound."""
+
+
 class Player:
     """The plan and its way out. Safe to use from any thread; the plan is in time order, and so is the output."""
 
-    def __init__(self, ledger: Ledger, heard: Callable[[Timed], None] = lambda _: None) -> None:
+    def __init__(
+        self, ledger: Ledger, heard: Callable[[Timed], None] = lambda _: None, observer: PlanObserver | None = None
+    ) -> None:
         self.ledger = ledger
         self._on_sound = heard  # told of everything that sounds, with its planned time
+        self._observer = observer
         self._plan: deque[Planned] = deque()
+        self._count = 0  # events ever planned, without those that were taken back
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         self.sounded: int | None = None  # position of the last event that sounded; None: there has been no plan
@@ -79,7 +95,7 @@ class Player:
     def end(self) -> None:
         """There is no plan any more; nothing can be scheduled until the next one begins."""
         with self._lock:
-            self._plan.clear()
+            self._keep(())
             self.playing = self.torn = self.unsettled = False
 
     def schedule(self, events: Iterable[Planned]) -> None:
@@ -87,8 +103,8 @@ class Player:
         short is left out.
         """
         with self.changed:
-            for event in events if self.playing and not (self.torn or self.unsettled) else ():
-                self._plan.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
+            if self.playing and not (self.torn or self.unsettled):
+                self._append(events)
             self.changed.notify()
 
     def cancel(self, after: float = float("-inf")) -> int | None:
@@ -96,8 +112,7 @@ class Player:
         there has been no plan.
         """
         with self._lock:
-            while self._plan and self._plan[-1].time > after:
-                self._plan.pop()
+            self._keep(list(takewhile(lambda one: one.time <= after, self._plan)))
             self.torn = self.unsettled = False
             return self._plan[-1].position if self._plan else self.sounded
 
@@ -137,15 +152,36 @@ class Player:
         none is dropped.
         """
         with self._lock:
-            kept = [one._replace(position=positions[one.position]) for one in self._plan if one.position in positions]
-            self._plan = deque(kept)
+            known = [one._replace(position=positions[one.position]) for one in self._plan if one.position in positions]
+            if len(known) == len(self._plan):
+                self._plan = deque(known)
+            else:
+                self._keep(())
+                self._append(known)
             if self.sounded is not None:
                 self.sounded = positions.get(self.sounded, self.sounded)
 
     def _shorten(self, actions: Sequence[Timed], until: float) -> None:
         moved = {subject(one.action) for one in actions}
-        stays = list(takewhile(lambda one: one.time <= until and subject(one.action) not in moved, self._plan))
+        self._keep(list(takewhile(lambda one: one.time <= until and subject(one.action) not in moved, self._plan)))
+
+    def _append(self, events: Iterable[Planned]) -> None:
+        added = []
+        for event in events:
+            added.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
+            self._plan.append(added[-1])
+        if added and self._observer is not None:
+            self._observer.planned(self._count, added)
+        self._count += len(added)
+
+    def _keep(self, stays: Sequence[Planned]) -> None:
+        """The plan ends with these, its first ones."""
+        gone = len(self._plan) - len(stays)
         self._plan = deque(stays)
+        if gone:
+            self._count -= gone
+            if self._observer is not None:
+                self._observer.taken_back(self._count)
 
     def planned(self) -> int:
         """Events that have not sounded yet."""
@@ -212,7 +248,7 @@ class Player:
             self._told([Timed(event.time, event.action, velocity)])
 
     def _tear(self) -> None:
-        self._plan.clear()
+        self._keep(())
         self.torn = True
 
     def _told(self, sounded: list[Timed]) -> list[Timed]:

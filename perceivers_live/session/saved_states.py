@@ -26,6 +26,10 @@ class StateStore:
         if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MOST_STATES:
             raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; remove one")
 
+    def names(self) -> list[str]:
+        """The states that there are, in the alphabet's order."""
+        return sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
+
     def save(self, name: str, saved_state: SavedState) -> None:
         self.check(name)
         extra = {"seed": saved_state.seed, "silence": saved_state.silence}

@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from engine.engine import Engine
@@ -29,13 +29,11 @@ from perceivers_live.controls.midi_map_file import Binding
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
-from perceivers_live.osc.query_server import OscQueryServer
 from perceivers_live.osc.server import OscServer
-from perceivers_live.osc.wire import OscError
 from perceivers_live.performer.merge import Played
 from perceivers_live.performer.performer import Performer, SavedState, State
 from perceivers_live.player.ledger import Ledger, Voicing
-from perceivers_live.player.player import Player, PlayerThread
+from perceivers_live.player.player import PlanObserver, Player, PlayerThread
 from perceivers_live.session.inbox import Inbox
 from perceivers_live.session.input import Hearing
 from perceivers_live.session.saved_states import StateStore
@@ -57,7 +55,8 @@ class Session:
 
     ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
     they can command. ``states``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
-    that sounds, as it was sent, on whatever thread that was done.
+    that sounds, as it was sent, on whatever thread that was done. ``on_plan`` is told what is planned and taken back,
+    ``on_countdown`` when the machine will begin by itself, ``on_stats`` four times a second how it goes.
     """
 
     def __init__(
@@ -74,11 +73,14 @@ class Session:
         on_machine: TimedListener = lambda _: None,
         on_state: Callable[[State], None] = lambda _: None,
         on_listening: Callable[[], None] = lambda: None,
+        on_plan: PlanObserver | None = None,
+        on_countdown: Callable[[float | None], None] = lambda _: None,
+        on_stats: Callable[[Mapping[str, float]], None] = lambda _: None,
         osc: bool = True,
     ) -> None:
         self._settings, self._controls, self._states = settings, controls, states
         self._engine = engine
-        self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
+        self._on_human, self._on_state, self._on_listening, self._on_stats = on_human, on_state, on_listening, on_stats
         self._inbox = Inbox()
         self._saving: list[threading.Thread] = []
         self._recalled: deque[SavedState] = deque(maxlen=1)  # states are large: only the one asked for last waits
@@ -89,15 +91,33 @@ class Session:
         self._send = send
         channel = settings.midi.channel - 1
         self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
-        self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)))
+        self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)), on_plan)
         clock = MidiClock() if settings.clock.source == "midi" else None
         self._beats, self._bpm = beats or clock, 0.0
         self._standby = False  # as last told
-        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)
+        self.performer = Performer(
+            engine,
+            self.player,
+            controls,
+            settings.phrase,
+            beats=self._beats,
+            on_state=self._entered,
+            on_countdown=on_countdown,
+        )
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
         self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
         self._serve_osc = osc and settings.osc.enabled
         self._osc: OscServer | None = None
+
+    @property
+    def beats(self) -> Beats | None:
+        """Where musical time comes from, if from anywhere."""
+        return self._beats
+
+    @property
+    def midi_map(self) -> MidiMap | None:
+        """What the controllers are bound to."""
+        return self._map
 
     # The driver's thread.
 
@@ -131,6 +151,18 @@ class Session:
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
         self._quietly(self._sweep)
+
+    def change_output(self, change: Callable[[], None]) -> None:
+        """Silences the machine on the output as it is, has ``change`` make it another one, and lets the machine go on there.
+        Nothing is sent in between.
+        """
+        with self.player.changed:
+            plays = self.player.playing
+            self._hush()
+            self.ledger.hand_over(change)
+        self.output_back()
+        if plays:
+            self._later(self.performer.takeover)
 
     def _sweep(self) -> None:
         self.ledger.sweep(self._send)
@@ -270,8 +302,10 @@ class Session:
             while self._goes_on():
                 self._tell_tempo()
                 self._tell_standby()
+                stats = self.stats()
+                self._on_stats(stats)
                 if self._osc is not None:
-                    self._osc.send_stats(self.stats())
+                    self._osc.send_stats(stats)
             performing.join(JOIN_TIMEOUT)
 
     def stats(self) -> dict[str, float]:
@@ -323,19 +357,10 @@ class Session:
         self._inbox.put(None)
 
     def _open_osc(self, closing: ExitStack) -> None:
-        osc, commands = self._settings.osc, self.commands()
-        self._osc = OscServer(self._controls, commands, osc.host, osc.port, osc.reply_port, allow=osc.allow)
+        osc = self._settings.osc
+        self._osc = OscServer(self._controls, self.commands(), osc.host, osc.port, osc.reply_port, allow=osc.allow)
         closing.callback(self._osc.close)
         log.info("OSC on %s:%d", self._osc.host, self._osc.port)
-        if osc.query_port >= 0:
-            try:
-                here = self._osc.host, self._osc.port
-                query = OscQueryServer(self._controls, commands, *here, osc.host, osc.query_port, allow=osc.allow)
-            except OscError as error:  # a convenience; another daemon has it, most likely
-                log.warning("%s", error)
-            else:
-                closing.callback(query.close)
-                log.info("OSCQuery on http://%s:%d", query.host, query.port)
 
     def _perform(self) -> None:
         while not self._stopping:

@@ -30,7 +30,13 @@ SETTINGS = Settings(osc=OscSettings(enabled=False), phrase=QUICK)
 class Stage:
     """A session in its own thread, and who plays at it."""
 
-    def __init__(self, musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> None:
+    def __init__(
+        self,
+        musician: Musician = improviser,
+        settings: Settings = SETTINGS,
+        on_countdown: Callable[[float | None], None] = lambda _: None,
+        **controls: object,
+    ) -> None:
         self.runtime = ToyRuntime(musician)
         self.engine = Engine(self.runtime)
         self.port = Synthesizer()
@@ -48,6 +54,7 @@ class Stage:
             on_machine=self.machine.append,
             on_state=self.states.append,
             on_listening=self.listening.set,
+            on_countdown=on_countdown,
         )
         self.thread = threading.Thread(target=self.session.run)
 
@@ -85,8 +92,13 @@ class Stage:
 
 
 @contextmanager
-def running(musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> Iterator[Stage]:
-    stage = Stage(musician, settings, **controls)
+def running(
+    musician: Musician = improviser,
+    settings: Settings = SETTINGS,
+    on_countdown: Callable[[float | None], None] = lambda _: None,
+    **controls: object,
+) -> Iterator[Stage]:
+    stage = Stage(musician, settings, on_countdown, **controls)
     stage.thread.start()
     try:
         yield stage

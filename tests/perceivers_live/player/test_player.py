@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -394,3 +394,64 @@ def test_a_plan_that_is_long_overdue_is_dropped_and_made_anew(player: Player, sy
     assert synthesizer.note_ons == [60, 62]
     assert player.torn
     assert player.cancel() == 2
+
+
+# --- whoever watches the plan ---------------------------------------------------------------------------------------
+
+
+class Watcher:
+    """Follows what it is told: ``plan`` has to be what the player's is, with what has sounded still in it."""
+
+    def __init__(self) -> None:
+        self.plan: list[Planned] = []
+
+    def planned(self, first: int, events: Sequence[Planned]) -> None:
+        assert first == len(self.plan)
+        self.plan += events
+
+    def taken_back(self, first: int) -> None:
+        assert first < len(self.plan)
+        del self.plan[first:]
+
+
+_moves = st.one_of(
+    st.tuples(st.just("schedule"), st.integers(1, 4)),
+    st.tuples(st.just("play"), st.integers(0, 5)),
+    st.tuples(st.just("cancel"), st.integers(0, 5)),
+    st.tuples(st.just("key"), st.integers(60, 64)),
+    st.tuples(st.just("renumber"), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["interrupt", "begin", "drop"]), st.just(0)),
+)
+
+
+@given(st.lists(_moves, max_size=40))
+def test_who_watches_the_plan_knows_it_whatever_happens(moves: list[tuple[str, int]]) -> None:
+    watcher, sounded = Watcher(), []
+    player = Player(Ledger(Synthesizer().send), sounded.append, watcher)
+    player.begin(0)
+    now, position = 0.0, 0
+    for move, number in moves:
+        if move == "schedule":
+            for _ in range(number):
+                position += 1
+                player.schedule([on(now + position % 5, position, 60 + position % 5)])
+        elif move == "play":
+            now += number
+            player.play_due(now)
+        elif move == "cancel":
+            player.cancel(now + number)
+        elif move == "key":
+            actions = [Timed(now, NOTE_ON + number, 80)]
+            player.make_room(actions, now + 1)
+            player.settle(actions, now + 1)
+        elif move == "renumber":
+            player.renumber({one.position: one.position for i, one in enumerate(player._plan) if i != number})
+        elif move == "interrupt":
+            player.interrupt(now)
+        elif move == "begin":
+            player.begin(position)
+        else:
+            player.drop()
+        left = len(player._plan)
+        assert watcher.plan[len(watcher.plan) - left :] == list(player._plan)
+        assert len(watcher.plan) - left >= player.passed
