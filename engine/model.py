@@ -162,7 +162,9 @@ class EventHead(nn.Module):
 
 
 class PerceiverS(nn.Module):
-    """The model. ``hidden`` is the training forward, ``step`` the streaming one; both return [..., N, D], the input of ``head``."""
+    """The model. ``hidden`` is the training forward, ``step`` the streaming one; both return [...,
+    N, D], the input of ``head``.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -21,7 +21,9 @@ MAX_SHARE = 0.75  # of one core's time in a window
 
 
 def set_realtime(priority: int) -> None:
-    """Gives this priority to the calling thread and to threads that it starts later. A thread of an audio server keeps its own."""
+    """Gives this priority to the calling thread and to threads that it starts later. A thread of an
+    audio server keeps its own.
+    """
     with contextlib.suppress(OSError, AttributeError):
         if os.sched_getscheduler(0) != os.SCHED_FIFO:
             _schedule(0, priority)

@@ -111,7 +111,9 @@ def _ssh(text: str, runtime: str, threads: int) -> Address:
 
 
 def start_failure(address: Address, status: int | None, lines: Sequence[str]) -> str:
-    """Why the server did not start, in one line; ``status`` is its exit status, ``lines`` are its last lines on standard error."""
+    """Why the server did not start, in one line; ``status`` is its exit status, ``lines`` are its
+    last lines on standard error.
+    """
     text = "\n".join(lines)
     if address.host is not None:
         for found, meaning in _SSH_ERRORS.items():

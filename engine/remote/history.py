@@ -29,7 +29,9 @@ class History:
         self.reset(0)
 
     def reset(self, first: int, rings: Sequence[np.ndarray] | None = None) -> None:
-        """Drops all events. ``rings``: of a restored state, whose history begins at ``first``; None: an empty state at ``first``."""
+        """Drops all events. ``rings``: of a restored state, whose history begins at ``first``;
+        None: an empty state at ``first``.
+        """
         self.first, self.rings = first, rings
         self.begin = self.end = first
 
@@ -61,7 +63,9 @@ class History:
 
 
 def absorb(runtime: Runtime, rows: Rows, first: int, distant: int = 0) -> None:
-    """Makes ``runtime`` absorb events at positions ``first``, first + 1 ... The first ``distant`` only enter the cross-attention."""
+    """Makes ``runtime`` absorb events at positions ``first``, first + 1 ... The first ``distant``
+    only enter the cross-attention.
+    """
     events, ages, times = rows
     done, total = 0, len(events)
     while done < total:

@@ -29,7 +29,9 @@ READ_BYTES = 1 << 16  # a read; a larger buffer would be allocated and freed by 
 
 
 class Stream:
-    """Reads frames from one file descriptor, writes them to another. ``idle``: seconds without input that end it; None: no limit."""
+    """Reads frames from one file descriptor, writes them to another. ``idle``: seconds without
+    input that end it; None: no limit.
+    """
 
     def __init__(self, source: int, sink: int, idle: float | None = None) -> None:
         self._source, self._sink = source, sink

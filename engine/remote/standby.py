@@ -191,7 +191,9 @@ class StandbyRuntime:
             return not self._changed.wait_for(lambda: self._closing, seconds)
 
     def _catch_up(self, first: RemoteRuntime, loss: int) -> bool:
-        """Sends the history and new events to ``first``. True: it is in use again, lost, or closed. False: the history was reset."""
+        """Sends the history and new events to ``first``. True: it is in use again, lost, or closed.
+        False: the history was reset.
+        """
         history = self._history
         with self._changed:
             resets, begin, rings, self._sent = self._resets, history.first, history.rings, history.begin

@@ -36,7 +36,9 @@ def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cac
 
 
 class Compilation:
-    """``compile_missing`` in a separate process, which ends with this one. Finished plans remain in the cache if it is stopped."""
+    """``compile_missing`` in a separate process, which ends with this one. Finished plans remain in
+    the cache if it is stopped.
+    """
 
     def __init__(self, checkpoint: Path, precision: str, counts: Sequence[int], cache: PlanCache) -> None:
         command = [sys.executable, "-m", __name__, str(checkpoint), precision, str(cache.folder), *map(str, counts)]

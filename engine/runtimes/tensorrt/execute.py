@@ -200,7 +200,9 @@ class Plan:
 
 
 def _logger(trt: ModuleType) -> Any:
-    """Forwards TensorRT's messages to Python's logging. Keeps the first error for exceptions; later ones are consequences of it."""
+    """Forwards TensorRT's messages to Python's logging. Keeps the first error for exceptions; later
+    ones are consequences of it.
+    """
 
     class Log(trt.ILogger):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:

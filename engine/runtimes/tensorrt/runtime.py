@@ -65,7 +65,9 @@ class TensorRTRuntime(TorchRuntime):
             self._compilation.stop()
 
     def _load_plans(self) -> Iterator[None]:
-        """Loads one plan at each step, and uses them all after the last. If one of them does not run, CUDA graphs remain in use."""
+        """Loads one plan at each step, and uses them all after the last. If one of them does not
+        run, CUDA graphs remain in use.
+        """
         functions: dict[PlanSpec, ChunkStep | Decision] = {}
         for spec, key in self._keys.items():
             if functions:
