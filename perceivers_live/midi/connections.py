@@ -297,12 +297,14 @@ class Connections:
         """A cable can be pulled in a patchbay as well: both ports stay. It is left to whoever did that to plug it in again."""
         for link in probe.links():
             for which, port in (("input", self._input), ("output", self._output)):
-                was_cut = port is not None and port.cut
-                if port is None or not port.follow(link):
+                if not isinstance(port, InputPort | OutputPort):
+                    continue
+                was_cut = port.cut
+                if not port.follow(link):
                     continue
                 if port.cut:
                     ours, other = (link.destination, link.source) if port is self._input else (link.source, link.destination)
-                    self._say(which, f"the {which} was disconnected from {other}; to go on, connect {ours} with it again")
+                    self._say(which, f"the {which} was disconnected from {other}; to go on, connect {ours} with it again", logging.WARNING)
                     if port is self._input:
                         self._lost()
                 elif was_cut:

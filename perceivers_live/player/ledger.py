@@ -197,8 +197,7 @@ class Ledger:
         with self._lock:
             self.reset()
             self._notes.clear()  # what could not be released there is nothing that the next one knows
-            self._thru.clear()
-            self._thru_pedals.clear()
+            self._passed = PassedThrough()
             self._pedal = False
             change()
 
