@@ -83,7 +83,7 @@ class Stage:
         """Once the machine has given way the model must know what is held, and once a session has ended nothing may sound."""
         self.commands["yield"]()
         self.perform()
-        known, held = set(self.engine.sounding.held().tolist()), self.session.ledger.humans_keys
+        known, held = set(self.engine.sounding.held().tolist()), self.session.ledger.keys.held
         agreed = known == held or (self.forgot and known < held)
         promise(self.failed or agreed, f"the human holds {sorted(held)}, the model knows of {sorted(known)}")
         self.fails = False

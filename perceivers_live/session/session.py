@@ -32,6 +32,7 @@ from perceivers_live.midi.echo import EchoGuard
 from perceivers_live.osc.server import OscServer
 from perceivers_live.performer.merge import Played
 from perceivers_live.performer.performer import Performer, SavedState, State
+from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.player.ledger import Ledger, Voicing
 from perceivers_live.player.player import PlanObserver, Player, PlayerThread
 from perceivers_live.session.inbox import Inbox
@@ -90,7 +91,14 @@ class Session:
         self.echo = EchoGuard()
         self._send = send
         channel = settings.midi.channel - 1
-        self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
+        self.keys = HumanKeys(lambda: (int(controls.get("listen_low")), int(controls.get("listen_high"))))
+        self.ledger = Ledger(
+            self._sent,
+            channel=channel,
+            voicing=lambda: Voicing.of(controls.snapshot()),
+            keys=self.keys,
+            pass_on=self._passed_on,
+        )
         self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)), on_plan)
         clock = MidiClock() if settings.clock.source == "midi" else None
         self._beats, self._bpm = beats or clock, 0.0
@@ -127,12 +135,8 @@ class Session:
             if self._stopping:
                 return
             heard = self._hearing.feed(now, message)
-            if heard.actions:
-                self._happened(lambda: self.performer.react(heard.actions))
-            if heard.thru:
-                self._pass_on(message, releases_only=not self._controls.get("thru"))
-            for one in heard.actions:
-                self._on_human(one)
+            if heard.music is not None:
+                self._play(heard.time, heard.music)
             if heard.takeover:
                 self._later(self.performer.takeover)
             if heard.transport is not None:
@@ -140,11 +144,27 @@ class Session:
         except Exception:
             log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
 
+    def _play(self, time: float, message: Sequence[int]) -> None:
+        """One message of the human's music."""
+        with self.player.changed:  # nobody may see the keys changed who does not yet see what follows from it
+            actions = self.keys.feed(time, message)
+            if actions:
+                self._happened(lambda: self.performer.react(actions))
+            self._pass_on(message, releases_only=not self._controls.get("thru"))
+        for one in actions:
+            self._on_human(one)
+
     def input_lost(self, now: float) -> None:
         """The input has gone away: the keys that were held on it are up."""
-        actions = self._hearing.close(now)
-        self._happened(lambda: self.performer.react(actions))
-        self.ledger.end_thru()
+        self.echo.forget()
+        self._let_go(now)
+
+    def _let_go(self, now: float) -> None:
+        """What the human holds is up, for everybody, and for the receiver what was passed through."""
+        with self.player.changed:
+            actions = self.keys.release_all(now)
+            self._happened(lambda: self.performer.react(actions))
+            self.ledger.end_thru()
         for one in actions:
             self._on_human(one)
 
@@ -192,6 +212,10 @@ class Session:
         self.echo.sent(time.perf_counter(), message)
         self._send(message)
 
+    def _passed_on(self, message: Sequence[int]) -> None:
+        self.echo.sent(time.perf_counter(), message, own=False)
+        self._send(message)
+
     # What can be commanded, from any thread.
 
     def commands(self) -> dict[str, Callable[..., None]]:
@@ -207,14 +231,19 @@ class Session:
         """The commands without arguments."""
 
         def panic() -> None:
+            self._let_go(time.perf_counter())
             self._hush()
             self._later(self.performer.give_way)  # a solo would begin again at once
             self._quietly(self._sweep)
 
+        def forget() -> None:
+            self._let_go(time.perf_counter())
+            self._later(self.performer.forget)
+
         return {
             "takeover": lambda: self._later(self.performer.takeover),
             "yield": lambda: self._later(self.performer.give_way),
-            "forget": lambda: self._later(self.performer.forget),
+            "forget": forget,
             "panic": panic,
         }
 

@@ -52,7 +52,7 @@ def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
         assert stage._inbox.qsize() <= MOST_ACTIONS
     stage.hear(3.0, (0x80, 5, 0))
     drain(stage)
-    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.ledger.humans_keys
+    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.ledger.keys.held
     assert stage.performer.timeline.engine.position < 2 * MOST_ACTIONS
     for pitch in range(128):
         stage.hear(4.0, (0x80, pitch, 0))
