@@ -304,7 +304,11 @@ class Connections:
                     continue
                 if port.cut:
                     ours, other = (link.destination, link.source) if port is self._input else (link.source, link.destination)
-                    self._say(which, f"the {which} was disconnected from {other}; to go on, connect {ours} with it again", logging.WARNING)
+                    self._say(
+                        which,
+                        f"the {which} was disconnected from {other}; to go on, connect {ours} with it again",
+                        logging.WARNING,
+                    )
                     if port is self._input:
                         self._lost()
                 elif was_cut:
