@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -279,7 +280,8 @@ def test_closing_ends_the_connections_and_frees_the_port() -> None:
             began = time.monotonic()
             stage.close()
             assert time.monotonic() - began < PATIENCE / 2
-            assert slow.recv(1) == b""
+            with contextlib.suppress(ConnectionResetError):  # the kernel's answer where bytes were still unread
+                assert slow.recv(1) == b""
         with pytest.raises(ConnectionClosed):  # noqa: PT012
             while True:
                 connection.recv(PATIENCE)
