@@ -21,6 +21,7 @@ from perceivers_live.controls.settings import PhraseSettings, Settings
 from perceivers_live.performer.performer import LONGEST_REPLY, State
 from perceivers_live.player.ledger import Send
 from perceivers_live.session.offline import render
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 
 FRAME = 0.05  # seconds between two looks at what has sounded
@@ -77,8 +78,7 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
         Settings(phrase=phrase),
         controls,
         send,
-        on_human=lambda timed: sounded.append((0, timed)),
-        on_machine=lambda timed: sounded.append((1, timed)),
+        observers=[Observer(human=lambda one: sounded.append((0, one)), machine=lambda one: sounded.append((1, one)))],
         osc=False,
     )
     worker = threading.Thread(target=session.run, name="performer")

@@ -20,6 +20,7 @@ from perceivers_live.controls.settings import Settings
 from perceivers_live.folders import data_folder, midi_map_path
 from perceivers_live.midi.connections import Connections
 from perceivers_live.recording.recorder import Recorder, recover
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session, Triggers
 
@@ -35,7 +36,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
     set_realtime(DAEMON)
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
-        recorder = _recorder(settings, closing)
+        observers = [Observer(state=lambda state: log.info("%s", state.value)), *_recorder(settings, closing)]
         connections = Connections(
             settings.midi,
             lambda now, message: session.hear(now, message),
@@ -50,9 +51,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
             beats=_link(settings, closing),
             midi_map=lambda commands, learnt: _map(controls, commands, learnt),
             states=StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint)),
-            on_human=recorder.human if recorder else lambda _: None,
-            on_machine=recorder.machine if recorder else lambda _: None,
-            on_state=lambda state: log.info("%s", state.value),
+            observers=observers,
             on_listening=lambda: log.info("listening; %s", _what_next(connections)),
         )
         for number in STOP_SIGNALS:
@@ -72,10 +71,10 @@ def _what_next(connections: Connections) -> str:
     return "play, and pause to hear the answer" if all(connections.names) else "the ports are waited for"
 
 
-def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
-    """Records the session, after making files of what killed sessions left."""
+def _recorder(settings: Settings, closing: ExitStack) -> list[Observer]:
+    """Records the session if that is asked for, after making files of what killed sessions left."""
     if not settings.recording.record:
-        return None
+        return []
     folder = Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
     for path in recover(folder):
         log.info("an earlier session is now %s", path)
@@ -87,7 +86,7 @@ def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
             log.info("recorded as %s", path)
 
     closing.callback(close)
-    return recorder
+    return [Observer(human=recorder.human, machine=recorder.machine)]
 
 
 def _link(settings: Settings, closing: ExitStack) -> Beats | None:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 from engine.engine import Engine
-from engine.events import Timed
 from engine.remote.standby import on_standby
 from engine.states import StateError
 from perceivers_live.clock.midi_clock import Beats, MidiClock, Transport
@@ -38,6 +37,7 @@ from perceivers_live.player.ledger import Ledger, Voicing
 from perceivers_live.player.player import Player, PlayerThread
 from perceivers_live.session.inbox import Inbox
 from perceivers_live.session.input import Hearing
+from perceivers_live.session.observers import Observer, Observers
 from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ SAVING = 10.0  # seconds that a state has to reach the disk at the end
 MOST_SAVING = 2  # states, which are large, on their way to the disk
 NOTICED = 0.01  # a change of tempo by more than this is worth a line
 RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
-TimedListener = Callable[[Timed], None]
 Triggers = dict[str, Callable[[], None]]
 
 
@@ -56,8 +55,7 @@ class Session:
     """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
 
     ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
-    they can command. ``states``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
-    that sounds, as it was sent, on whatever thread that was done.
+    they can command. ``states``: where states are kept, None = nowhere.
     """
 
     def __init__(
@@ -70,15 +68,13 @@ class Session:
         beats: Beats | None = None,
         midi_map: Callable[[Triggers, Callable[[Binding], None]], MidiMap] | None = None,
         states: StateStore | None = None,
-        on_human: TimedListener = lambda _: None,
-        on_machine: TimedListener = lambda _: None,
-        on_state: Callable[[State], None] = lambda _: None,
+        observers: Sequence[Observer] = (),
         on_listening: Callable[[], None] = lambda: None,
         osc: bool = True,
     ) -> None:
         self._settings, self._controls, self._states = settings, controls, states
         self._engine = engine
-        self._on_human, self._on_state, self._on_listening = on_human, on_state, on_listening
+        self._observers, self._on_listening = Observers(observers), on_listening
         self._inbox = Inbox()
         self._saving: list[threading.Thread] = []
         self._recalled: deque[SavedState] = deque(maxlen=1)  # states are large: only the one asked for last waits
@@ -89,11 +85,19 @@ class Session:
         self._send = send
         channel = settings.midi.channel - 1
         self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
-        self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)))
+        self.player = Player(self.ledger, self._observers)
         clock = MidiClock() if settings.clock.source == "midi" else None
         self._beats, self._bpm = beats or clock, 0.0
         self._standby = False  # as last told
-        self.performer = Performer(engine, self.player, controls, settings.phrase, beats=self._beats, on_state=self._entered)
+        self.performer = Performer(
+            engine,
+            self.player,
+            controls,
+            settings.phrase,
+            beats=self._beats,
+            on_state=self._entered,
+            on_countdown=self._observers.countdown,
+        )
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
         self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
         self._serve_osc = osc and settings.osc.enabled
@@ -112,7 +116,7 @@ class Session:
             if heard.thru:
                 self._pass_on(message, releases_only=not self._controls.get("thru"))
             for one in heard.actions:
-                self._on_human(one)
+                self._observers.human(one)
             if heard.takeover:
                 self._later(self.performer.takeover)
             if heard.transport is not None:
@@ -126,7 +130,7 @@ class Session:
         self._happened(lambda: self.performer.react(actions))
         self.ledger.end_thru()
         for one in actions:
-            self._on_human(one)
+            self._observers.human(one)
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
@@ -393,7 +397,7 @@ class Session:
                 time.sleep(RETRY)
 
     def _entered(self, state: State) -> None:
-        self._on_state(state)
+        self._observers.state(state)
         if self._osc is not None:
             self._osc.send_state(state.value)
 

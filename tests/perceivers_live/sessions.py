@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import dropwhile
 
@@ -13,6 +13,7 @@ from engine.events import Timed
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import State
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import (
     Message,
@@ -30,7 +31,13 @@ SETTINGS = Settings(osc=OscSettings(enabled=False), phrase=QUICK)
 class Stage:
     """A session in its own thread, and who plays at it."""
 
-    def __init__(self, musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> None:
+    def __init__(
+        self,
+        musician: Musician = improviser,
+        settings: Settings = SETTINGS,
+        observers: Sequence[Observer] = (),
+        **controls: object,
+    ) -> None:
         self.runtime = ToyRuntime(musician)
         self.engine = Engine(self.runtime)
         self.port = Synthesizer()
@@ -44,9 +51,7 @@ class Stage:
             settings,
             self.controls,
             self.port.send,
-            on_human=self.human.append,
-            on_machine=self.machine.append,
-            on_state=self.states.append,
+            observers=[Observer(human=self.human.append, machine=self.machine.append, state=self.states.append), *observers],
             on_listening=self.listening.set,
         )
         self.thread = threading.Thread(target=self.session.run)
@@ -85,8 +90,13 @@ class Stage:
 
 
 @contextmanager
-def running(musician: Musician = improviser, settings: Settings = SETTINGS, **controls: object) -> Iterator[Stage]:
-    stage = Stage(musician, settings, **controls)
+def running(
+    musician: Musician = improviser,
+    settings: Settings = SETTINGS,
+    observers: Sequence[Observer] = (),
+    **controls: object,
+) -> Iterator[Stage]:
+    stage = Stage(musician, settings, observers, **controls)
     stage.thread.start()
     try:
         yield stage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_UP, Event
-from perceivers_live.performer.turns import BREATH, GAP, OVERTIME, REMEMBERED, Turn
+from perceivers_live.performer.turns import BREATH, GAP, OVERTIME, REMEMBERED, MachineEvent, Turn
 
 DUE, LENGTH = 100.0, 8.0
 SLIGHTLY, RATHER, VERY = DUE + 0.1, DUE + LENGTH * (OVERTIME + 0.1), DUE + LENGTH * 1.1
@@ -18,7 +18,7 @@ def on(wait: int = 10, pitch: int = 60) -> Event:
 def turn(*events: Event) -> Turn:
     made = Turn(90.0, LENGTH)
     for position, event in enumerate(events, 1):
-        made.add(position, 10 * position, event)
+        made.add(MachineEvent(100 + position, position, 10 * position, event))
     return made
 
 
@@ -61,6 +61,13 @@ def test_what_came_after_a_rewind_was_never_played() -> None:
     made.rewind(0)
     assert made.strikes == []
     made.rewind(0)
+
+
+def test_a_serial_number_that_is_not_in_the_history_stands_for_the_last_one_before_it() -> None:
+    made = turn(on(), on(), on())
+    assert [made.reached(serial) for serial in (0, 100, 101, 103, 999)] == [0, 0, 1, 3, 3]
+    made.rewind(2)
+    assert made.reached(103) == 2
 
 
 def test_events_at_one_moment_are_a_crowd() -> None:
