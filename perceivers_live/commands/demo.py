@@ -17,11 +17,11 @@ from engine.midi import message_of, read_file, releases, write_file
 from perceivers_live.commands.liveroll import LiveRoll
 from perceivers_live.commands.pianoroll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import PhraseSettings, Settings
+from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import LONGEST_REPLY, State
 from perceivers_live.player.ledger import Send
-from perceivers_live.session.offline import render
 from perceivers_live.session.observers import Observer
+from perceivers_live.session.offline import render
 from perceivers_live.session.session import Session
 
 FRAME = 0.05  # seconds between two looks at what has sounded
@@ -75,11 +75,10 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
     sounded: list[tuple[int, Timed]] = []
     session = Session(
         engine,
-        Settings(phrase=phrase),
+        Settings(phrase=phrase, osc=OscSettings(enabled=False)),
         controls,
         send,
         observers=[Observer(human=lambda one: sounded.append((0, one)), machine=lambda one: sounded.append((1, one)))],
-        osc=False,
     )
     worker = threading.Thread(target=session.run, name="performer")
     worker.start()

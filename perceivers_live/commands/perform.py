@@ -14,7 +14,6 @@ from engine.engine import Engine
 from engine.realtime import DAEMON, set_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
-from perceivers_live.controls.midi_map import Learnt, MidiMap
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.folders import data_folder, midi_map_path
@@ -22,7 +21,7 @@ from perceivers_live.midi.connections import Connections
 from perceivers_live.recording.recorder import Recorder, recover
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
-from perceivers_live.session.session import Session, Triggers
+from perceivers_live.session.session import Session
 
 log = logging.getLogger(__name__)
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last on Windows, when its console is closed
@@ -36,24 +35,24 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
     set_realtime(DAEMON)
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
-        observers = [Observer(state=lambda state: log.info("%s", state.value)), *_recorder(settings, closing)]
-        connections = Connections(
-            settings.midi,
-            lambda now, message: session.hear(now, message),
-            lost=lambda: session.input_lost(time.perf_counter()),
-            back=lambda: session.output_back(),
-        )
+        connections = Connections(settings.midi)
         session = Session(
             engine,
             settings,
             controls,
             connections.send,
             beats=_link(settings, closing),
-            midi_map=lambda commands, learnt: _map(controls, commands, learnt),
             states=StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint)),
-            observers=observers,
-            on_listening=lambda: log.info("listening; %s", _what_next(connections)),
+            bindings=midi_map_path(),
+            observers=[
+                Observer(
+                    state=lambda state: log.info("%s", state.value),
+                    listening=lambda: log.info("listening; %s", _what_next(connections)),
+                ),
+                *_recorder(settings, closing),
+            ],
         )
+        connections.listen(session.hear, lost=lambda: session.input_lost(time.perf_counter()), back=session.output_back)
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
@@ -97,10 +96,3 @@ def _link(settings: Settings, closing: ExitStack) -> Beats | None:
     link = LinkClock()
     closing.callback(link.close)
     return link
-
-
-def _map(controls: Controls, commands: Triggers, learnt: Learnt) -> MidiMap:
-    made = MidiMap(controls, commands, midi_map_path(), on_learnt=learnt)
-    if made.error:
-        log.warning("%s", made.error)
-    return made

@@ -35,7 +35,7 @@ class Connections:
     def __init__(
         self,
         settings: MidiSettings,
-        on_message: MessageListener,
+        on_message: MessageListener = lambda now, message: None,
         *,
         lost: Callable[[], None] = lambda: None,
         back: Callable[[], None] = lambda: None,
@@ -52,6 +52,13 @@ class Connections:
         self._failure: Exception | None = None  # what came of it, if there is no going on
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
+
+    def listen(
+        self, on_message: MessageListener, *, lost: Callable[[], None] = lambda: None, back: Callable[[], None] = lambda: None
+    ) -> Connections:
+        """Who is told, where that was not known from the beginning: to be said before entering. Returns itself."""
+        self._on_message, self._lost, self._back = on_message, lost, back
+        return self
 
     def __enter__(self) -> Connections:
         self._thread.start()

@@ -14,6 +14,7 @@ from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import State
 from perceivers_live.session.observers import Observer
+from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import (
     Message,
@@ -36,6 +37,7 @@ class Stage:
         musician: Musician = improviser,
         settings: Settings = SETTINGS,
         observers: Sequence[Observer] = (),
+        states: StateStore | None = None,
         **controls: object,
     ) -> None:
         self.runtime = ToyRuntime(musician)
@@ -51,8 +53,16 @@ class Stage:
             settings,
             self.controls,
             self.port.send,
-            observers=[Observer(human=self.human.append, machine=self.machine.append, state=self.states.append), *observers],
-            on_listening=self.listening.set,
+            states=states,
+            observers=[
+                Observer(
+                    human=self.human.append,
+                    machine=self.machine.append,
+                    state=self.states.append,
+                    listening=self.listening.set,
+                ),
+                *observers,
+            ],
         )
         self.thread = threading.Thread(target=self.session.run)
 
@@ -80,12 +90,12 @@ class Stage:
 
     def until_playing(self) -> None:
         """Until notes of the machine's sound."""
-        self.until(lambda: self.replying and bool(self.session.ledger.notes) and bool(self.machine))
+        self.until(lambda: self.replying and bool(self.session.player.ledger.notes) and bool(self.machine))
 
     def until_absorbed(self) -> None:
         """Until the performer has dealt with everything heard and commanded so far."""
         done = threading.Event()
-        self.session._inbox.put(done.set)
+        self.session.loop.inbox.put(done.set)
         self.until(done.is_set)
 
 
@@ -94,9 +104,10 @@ def running(
     musician: Musician = improviser,
     settings: Settings = SETTINGS,
     observers: Sequence[Observer] = (),
+    states: StateStore | None = None,
     **controls: object,
 ) -> Iterator[Stage]:
-    stage = Stage(musician, settings, observers, **controls)
+    stage = Stage(musician, settings, observers, states, **controls)
     stage.thread.start()
     try:
         yield stage

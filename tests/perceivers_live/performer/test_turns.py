@@ -86,12 +86,12 @@ def test_a_note_is_owed_at_the_beginning_and_after_a_rest_and_while_nothing_of_i
 
 def test_a_note_is_owed_when_nothing_was_struck_for_too_long_whatever_is_held() -> None:
     made = Turn(90.0, LENGTH, max_silence=1.5)
-    made.add(1, 1000, on(10, 60))
-    made.add(2, 1100, Event(100, NOTE_OFF + 62))
+    made.add(MachineEvent(1, 1, 1000, on(10, 60)))
+    made.add(MachineEvent(2, 2, 1100, Event(100, NOTE_OFF + 62)))
     held = frozenset({60})
     assert not made.opening(held, Event(50, NOTE_OFF + 62), 1150)
     assert made.opening(held, Event(51, NOTE_OFF + 62), 1151)
-    made.add(3, 1160, on(9, 64))
+    made.add(MachineEvent(3, 3, 1160, on(9, 64)))
     assert not made.opening(held, on(9, 64), 1160)
     assert not turn(on(10, 60)).opening(held, Event(100, REST), 9999)  # a turn without that limit may wait for ever
 

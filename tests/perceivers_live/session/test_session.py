@@ -358,8 +358,7 @@ class SlowDisk(StateStore):
 
 def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
     disk = SlowDisk()
-    with running() as stage:
-        stage.session._states = disk
+    with running(states=disk) as stage:
         stage.session.commands()["save"]("evening")
         stage.until_absorbed()
     assert disk.saved == ["evening"]
