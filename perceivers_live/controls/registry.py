@@ -19,6 +19,7 @@ from engine.errors import UserError
 
 Value = float | int | str | bool
 Kind = Literal["float", "int", "choice", "switch", "text"]
+Affects = Literal["decision", "output", "input", "nothing"]
 Listener = Callable[[str, Value, object], None]
 COMMANDS = ("takeover", "yield", "panic", "forget")  # those that need no argument
 
@@ -57,6 +58,9 @@ class Control:
 
     `low`..`high` (inclusive) bounds a number, in `unit`; a choice's index; a switch (0..1); or the length in characters of a
     text. Texts occur in the configuration file only, never among the live controls.
+
+    `affects`: what of the music under way another value changes: what the machine decides (its plan is then made anew), how what
+    it decided leaves, how the human is heard, or nothing before something begins.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Control:
     choices: tuple[str, ...] = ()
     unit: str = ""
     help: str = ""
+    affects: Affects = "decision"
 
     @property
     def allowed(self) -> str:
@@ -159,6 +164,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.25,
                 4.0,
                 help="How long a pause has to be, for the pace of your playing, to end your phrase; 0.5 is eager, 2 patient.",
+                affects="input",
             ),
             Control(
                 "response_length",
@@ -168,11 +174,19 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 4.0,
                 unit="times the call",
                 help="How long a reply lasts; from 2 s to a minute.",
+                affects="nothing",
             ),
             Control(
-                "start_on", "choice", "now", 0, 2, ("now", "beat", "bar"), help="When a turn begins, where there is a clock."
+                "start_on",
+                "choice",
+                "now",
+                0,
+                2,
+                ("now", "beat", "bar"),
+                help="When a turn begins, where there is a clock.",
+                affects="nothing",
             ),
-            Control("beats_per_bar", "int", 4, 1, 16, unit="beats", help="Length of the clock's bars."),
+            Control("beats_per_bar", "int", 4, 1, 16, unit="beats", help="Length of the clock's bars.", affects="nothing"),
             Control(
                 "lookahead_ms",
                 "int",
@@ -181,16 +195,36 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 2000,
                 unit="ms",
                 help="How far ahead the music is decided; what you do still changes all of it.",
+                affects="nothing",
             ),
-            Control("input_offset_ms", "float", 0.0, -200.0, 200.0, unit="ms", help="Added to the time of what is heard."),
+            Control(
+                "input_offset_ms",
+                "float",
+                0.0,
+                -200.0,
+                200.0,
+                unit="ms",
+                help="Added to the time of what is heard.",
+                affects="input",
+            ),
             Control("output_offset_ms", "float", 0.0, -200.0, 200.0, unit="ms", help="Added to the time of what is played."),
             Control("transpose", "int", 0, -24, 24, unit="semitones", help="Moves what is played, on its way out."),
-            Control("loudness", "float", 0.0, -1.0, 1.0, help="Bends the velocities of what is played, on their way out."),
-            Control("listen_low", "int", 0, 0, 127, unit="MIDI note", help="Lowest key that is listened to."),
-            Control("listen_high", "int", 127, 0, 127, unit="MIDI note", help="Highest key that is listened to."),
+            Control(
+                "loudness",
+                "float",
+                0.0,
+                -1.0,
+                1.0,
+                help="Bends the velocities of what is played, on their way out.",
+                affects="output",
+            ),
+            Control("listen_low", "int", 0, 0, 127, unit="MIDI note", help="Lowest key that is listened to.", affects="input"),
+            Control(
+                "listen_high", "int", 127, 0, 127, unit="MIDI note", help="Highest key that is listened to.", affects="input"
+            ),
             Control("seed", "int", -1, -1, 2**31 - 1, help="Random seed that makes a reply repeatable; -1 draws a new one."),
             Control("hold", "switch", False, help="Play nothing, and go on listening."),
-            Control("thru", "switch", False, help="Copy the input to the output at once."),
+            Control("thru", "switch", False, help="Copy the input to the output at once.", affects="output"),
         )
     }
 )
@@ -210,13 +244,15 @@ def find(name: str) -> Control:
 
 
 class ControlValues(Mapping[str, Value]):
-    """Every control's value at one moment: never changes. `version` grows by one with each change."""
+    """Every control's value at one moment: never changes. `version` grows by one with each change, `decisions` with each of a
+    control that affects decisions.
+    """
 
-    __slots__ = ("_values", "version")
+    __slots__ = ("_values", "decisions", "version")
 
-    def __init__(self, values: Mapping[str, Value], version: int) -> None:
+    def __init__(self, values: Mapping[str, Value], version: int = 0, decisions: int = 0) -> None:
         self._values = values
-        self.version = version
+        self.version, self.decisions = version, decisions
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -243,7 +279,7 @@ class Controls:
         for name, value in (values or {}).items():
             start[name] = find(name).clamp(value)
         self._lock = threading.RLock()  # reentrant: a listener may set another control
-        self._snapshot = ControlValues(start, 0)
+        self._snapshot = ControlValues(start)
         self._listeners: tuple[Listener, ...] = ()
 
     def snapshot(self) -> ControlValues:
@@ -268,7 +304,8 @@ class Controls:
         with self._lock:
             before = self._snapshot
             if before[name] != taken:
-                self._snapshot = ControlValues({**before, name: taken}, before.version + 1)
+                decisions = before.decisions + (find(name).affects == "decision")
+                self._snapshot = ControlValues({**before, name: taken}, before.version + 1, decisions)
                 for listener in self._listeners:
                     try:
                         listener(name, taken, source)

@@ -269,7 +269,7 @@ class Performer:
         if not self._may_play(controls):
             self._silence(now)
             return now
-        if controls.version != self._seen.version:
+        if controls.decisions != self._seen.decisions:
             if controls["mode"] == "respond" != self._seen["mode"] and self._detector.held:
                 self._silence(now)  # from now on a human who is playing is not played over
                 return now

@@ -260,6 +260,7 @@ class Watcher(PlayerObserver):
     def __init__(self, heard: Callable[[Timed], object] = lambda _: None) -> None:
         self._heard = heard
         self.plan: list[Planned] = []
+        self.taken = 0  # events that were taken back
 
     def sounded(self, one: Sent) -> None:
         self._heard(one.played)
@@ -268,7 +269,9 @@ class Watcher(PlayerObserver):
         self.plan += events
 
     def taken_back(self, first: int) -> None:
-        self.plan = [one for one in self.plan if one.serial < first]
+        stays = [one for one in self.plan if one.serial < first]
+        self.taken += len(self.plan) - len(stays)
+        self.plan = stays
 
 
 # --- a performer on a virtual clock --------------------------------------------------------------------------------
@@ -300,7 +303,8 @@ class Stage:
         self.keys: set[int] = set()
         self.pedal = False
         self.trespasses: list[Message] = []
-        self.player = Player(Ledger(self._send, voicing=self._voicing), Watcher(self._heard))
+        self.watcher = Watcher(self._heard)
+        self.player = Player(Ledger(self._send, voicing=self._voicing), self.watcher)
         self.now = 0.0
         self.performer = Performer(
             self.engine,
