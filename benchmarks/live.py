@@ -1,7 +1,8 @@
-"""How fast the daemon is on stage: python -m benchmarks.live [--trials 60] [--seconds 30] [--json FILE]
+"""How fast the daemon is on stage: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--json FILE]
 
 A daemon on a JACK server of this benchmark's own (64 frames at 48 kHz), played at and listened to through real MIDI ports, idle
-and with a busy process on every core. In milliseconds:
+and with a busy process on every core; with ``--page`` idle, with a page connected, and with that and four badly behaved clients
+(`page_clients.py`). In milliseconds:
 
     start to listening           from the command until the daemon listens, its ports and OSC ready
     round trip                   a message to another process and back, by two MIDI ports each: the floor of what follows
@@ -56,14 +57,16 @@ from tests.live.remote import Remote, free_port
 ROOT = Path(__file__).parents[1]
 TICKS = (0.01, 0.125)  # seconds
 LOWEST = 20  # a key lower than the machine plays
-SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = false\n"
+SETTINGS = "[page]\nport = 0\n[recording]\nrecord = false\n"
 PORTS = ("--in", "human-keys:port", "--out", "human-ear:port")
 STARTS = 5
 PASSED = 60  # notes, over two seconds: the model is given one to answer
 LOST = 1.0  # second after which a note counts as lost, and as late as that
 START_BUDGET = 2000.0
 BUDGETS = {"key -> silence": 10.0, "key -> planned anew": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}
-LATENESS = {"idle": 1.0, "busy": 2.0}  # budget of what is sent, ms
+LATENESS = {"idle": 1.0, "busy": 2.0, "page": 1.0, "hostile": 2.0}  # budget of what is sent, ms
+PAGE_CLIENTS = {"page": ["reader"], "hostile": ["reader", "silent", "slow", "large", "flood"]}
+SETTLING = 2.0  # seconds until the clients are what they are
 HOG = """
 import os
 if hasattr(os, "sched_setscheduler"):
@@ -176,12 +179,12 @@ def waited(condition: Callable[[], object], patience: float) -> bool:
 
 
 @contextlib.contextmanager
-def load(busy: bool) -> Iterator[str]:
-    """One process on every core that does nothing, all the time; its name."""
+def load(under: str) -> Iterator[str]:
+    """``busy``: one process on every core that does nothing, all the time."""
     command = [sys.executable, "-c", HOG]
-    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if busy else []
+    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if under == "busy" else []
     try:
-        yield "busy" if busy else "idle"
+        yield under
     finally:
         for process in processes:
             process.kill()
@@ -254,7 +257,23 @@ class Performance(NamedTuple):
     stuck: list[float]
 
 
-def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> Performance:
+@contextlib.contextmanager
+def visitors(daemon: Daemon, under: str) -> Iterator[None]:
+    """Clients of the daemon's page, in a process of their own."""
+    if under not in PAGE_CLIENTS:
+        yield
+        return
+    url = daemon.wait_for_line(r"the page is at (http://\S+)", PATIENCE)[1]
+    command = [sys.executable, "-m", "benchmarks.page_clients", url, *PAGE_CLIENTS[under]]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as clients:
+        try:
+            time.sleep(SETTLING)
+            yield
+        finally:
+            clients.kill()
+
+
+def performed(jack: JackServer, human: Human, under: str, trials: int, seconds: float) -> Performance:
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         path, home, port = Path(folder, "notes"), Home(Path(folder)), free_port()
@@ -264,7 +283,7 @@ def performed(jack: JackServer, human: Human, trials: int, seconds: float) -> Pe
         try:
             daemon.wait_for_line("listening;", PATIENCE)
             human.begin()
-            with closing(Remote(port)) as remote:
+            with closing(Remote(port)) as remote, visitors(daemon, under):
                 done = []
                 for _ in range(trials):
                     asked = handover(human, remote)
@@ -292,7 +311,7 @@ def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: fl
 
     yield made("start to listening", ms(starts(jack)), budget=START_BUDGET)
     yield made("round trip", trips)
-    done, duet, notes, through = performed(jack, human, trials, seconds)
+    done, duet, notes, through = performed(jack, human, under, trials, seconds)
     asked = [one.asked for one in done if one.asked is not None]
     yield made("key -> silence", ms([one.silenced for one in done if one.silenced is not None]), floor)
     planned = [one.when for one in notes if one.what == PLANNED and one.action < NOTES]
@@ -340,8 +359,9 @@ def report(rows: Iterator[Row], json_file: Path | None) -> None:
 @click.command()
 @click.option("--trials", default=60, show_default=True, help="Handovers and interruptions.")
 @click.option("--seconds", default=30.0, show_default=True, help="Length of the duet.")
+@click.option("--page", is_flag=True, help="With clients of the page, well and badly behaved, in place of busy cores.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
-def main(trials: int, seconds: float, json_file: Path | None) -> None:
+def main(trials: int, seconds: float, page: bool, json_file: Path | None) -> None:
     with ExitStack() as stack:
         jack = stack.enter_context(JackServer(period=64))
         os.environ.update({name: jack.env[name] for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")})
@@ -349,8 +369,8 @@ def main(trials: int, seconds: float, json_file: Path | None) -> None:
         stack.callback(human.close)
 
         def rows() -> Iterator[Row]:
-            for busy in (False, True):
-                with load(busy) as under:
+            for situation in ("idle", *PAGE_CLIENTS) if page else ("idle", "busy"):
+                with load(situation) as under:
                     yield from measure(jack, human, under, trials, seconds)
 
         report(rows(), json_file)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from benchmarks.calls import Call
 from benchmarks.scores import Score
 from engine.events import Timed
-from engine.midi import write_file
+from engine.midi_file import write_file
 from trainer.samples import COLOURS, picture
 
 SHEET, COLUMNS, MARGIN = 10, 2, 6  # rolls on a sheet, beside each other, and pixels between them

@@ -9,7 +9,7 @@ and has the machine take over. Then all are silent: what still sounds hangs.
 Printed at the end: for each disturbance the notes that hung, the human's that were not passed on, and the time until the machine
 was heard again; and by quarter of the time the latency from `/perceivers/takeover` to the first note (undisturbed), resident
 memory, threads and open files of the daemon and its model: all of one daemon. Fails if a note hung, the machine did not come
-back, or memory, threads or files have grown.
+back, or, from ten minutes on, memory, threads or files have grown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ import click
 import numpy as np
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import message_of, read_file
+from engine.midi import message_of
+from engine.midi_file import read_file
 from perceivers_live.commands.bench import machine
 from perceivers_live.commands.demo import bundled_call
 from tests.live.daemon import Daemon, Home
@@ -42,6 +43,7 @@ from tests.live.peer import Peer
 from tests.live.recording import notes_on
 from tests.live.remote import Remote, free_port
 
+GROWTH_AFTER = 10.0  # minutes; a shorter run sees mostly how the daemon fills its buffers
 MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
 ASKED = 20  # times, a second each
 SOME = 4  # more of each
@@ -55,7 +57,7 @@ while time.monotonic() < end:
 CHECKED = tuple(range(24, 32))  # keys below what the machine plays
 QUIET = 1.0  # seconds of silence after which what sounds hangs
 MODES = ("respond", "duet", "solo", "listen")
-SETTINGS = "[osc]\nquery_port = 0\n[recording]\nrecord = true\n"
+SETTINGS = "[page]\nport = 0\n[recording]\nrecord = true\n"
 
 
 @dataclasses.dataclass
@@ -339,7 +341,7 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
         raise failed
     if any(one.hung or math.inf in one.recovery for one in gig.outcomes.values()):
         raise click.ClickException("a note hung, or the machine did not come back")
-    if growing:
+    if growing and minutes >= GROWTH_AFTER:
         raise click.ClickException(f"from the first quarter to the last there are more: {', '.join(growing)}")
 
 

@@ -1,4 +1,4 @@
-"""The model and its streaming inference."""
+"""The model of perceivers-live and its streaming inference."""
 
 import os
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,10 +30,27 @@ from engine.events import (
     velocity_bin,
 )
 
+LONGEST_SILENCE = 500  # steps; a longer one in the history, live or learnt from, is shortened to this
+Steps = TypeVar("Steps", int, np.ndarray)
+
 
 def to_step(seconds: float) -> int:
     """Nearest 10 ms step of an absolute time."""
     return math.floor(seconds * STEPS_PER_SECOND + 0.5)
+
+
+def surplus(gap: Steps) -> Steps:
+    """How much of a silence of ``gap`` steps the history leaves out; also for arrays."""
+    left_out: Steps = (gap > LONGEST_SILENCE) * (gap - LONGEST_SILENCE)
+    return left_out
+
+
+def without_long_silences(times: np.ndarray) -> np.ndarray:
+    """Rising times in seconds [n], from the first on as live playing would have them in its history."""
+    if len(times) == 0:
+        return times
+    steps = np.floor((times - times[0]) * STEPS_PER_SECOND + 0.5).astype(np.int64)
+    return np.asarray(times - np.cumsum(surplus(np.diff(steps, prepend=0))) / STEPS_PER_SECOND)
 
 
 def spell(gap: int, action: int, velocity: int = NO_VELOCITY) -> list[Event]:

@@ -1,27 +1,21 @@
-"""MIDI messages and files <-> timed actions.
+"""MIDI messages <-> timed actions.
 
 ``MessageReader`` reads raw channel messages as a keyboard or a file sends them and gives back clean actions: every
-note-on meets a note that is up, every note-off one that is down. Notes of several channels are merged, as on one piano.
+note-on meets a note that is up, every note-off one that is down. The channels are merged, as on one piano (``engine.keys``).
+Live input, calls to answer and training data are all read by it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from engine.errors import UserError
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.keys import HeldKeys, Press, SustainPedals
 
 SUSTAIN = 64
 ALL_SOUND_OFF, RESET_CONTROLLERS, ALL_NOTES_OFF = 120, 121, 123
+RELEASING = (ALL_SOUND_OFF, *range(ALL_NOTES_OFF, 128))  # the modes 124 to 127 let go of all notes as well
 DRUMS = 9  # channel 10, counted from 0
-MAX_FILE_BYTES = 4 << 20  # ten times MAESTRO's longest piece; the reader takes 9 s and 0.4 GB for the worst MB
-LONGEST = 24 * 3600.0  # seconds
-
-
-class MidiFileError(UserError, ValueError):
-    """A MIDI file that cannot be read; the message is one line for the user."""
 
 
 class MessageReader:
@@ -32,68 +26,45 @@ class MessageReader:
 
     def __init__(self, *, drums: bool = True) -> None:
         self._drums = drums
-        self._holders: dict[int, set[int]] = {}  # pitch -> channels that hold it
-        self._pedals: set[int] = set()  # channels with the pedal down
+        self._keys, self._pedals = HeldKeys(), SustainPedals()
 
     @property
     def held(self) -> frozenset[int]:
-        return frozenset(self._holders)
+        return self._keys.held
 
     @property
     def pedal(self) -> bool:
-        return bool(self._pedals)
+        return self._pedals.down
 
     def feed(self, time: float, message: Sequence[int]) -> list[Timed]:
         """One complete message (status and data bytes) at a time in seconds. Anything that is no music gives nothing."""
-        if len(message) != 3 or not is_channel_message(message):
+        if len(message) != 3:
             return []
-        kind, channel = message[0] & 0xF0, message[0] & 0x0F
-        if channel == DRUMS and not self._drums:
+        status, first, second = message
+        kind, channel = status & 0xF0, status & 0x0F
+        if not (0 <= first < 128 and 0 <= second < 128) or (channel == DRUMS and not self._drums):
             return []
-        first, second = message[1], message[2]
-        if kind == 0x90 and second:
-            return self._strike(time, channel, first, second)
+        if kind == 0x90 and second and status < 0x100:
+            press = self._keys.press(time, channel, first)
+            again = [Timed(time, NOTE_OFF + first)] if press is Press.REPEAT else []
+            return [*again, Timed(time, NOTE_ON + first, second)] if press is not Press.LAYER else []
         if kind in (0x80, 0x90):
-            return self._release(time, channel, first)
-        if kind == 0xB0:
-            return self._control(time, channel, first, second)
-        return []
+            return [Timed(time, NOTE_OFF + first)] if self._keys.release(channel, first) else []
+        return self._control(time, channel, first, second) if kind == 0xB0 else []
 
     def close(self, time: float) -> list[Timed]:
         """Releases whatever is still held, keys and pedal."""
-        timed = [Timed(time, NOTE_OFF + pitch) for pitch in sorted(self._holders)]
-        timed += [Timed(time, SUSTAIN_UP)] if self._pedals else []
-        self._holders.clear()
-        self._pedals.clear()
-        return timed
-
-    def _strike(self, time: float, channel: int, pitch: int, velocity: int) -> list[Timed]:
-        again = [Timed(time, NOTE_OFF + pitch)] if pitch in self._holders else []
-        self._holders.setdefault(pitch, set()).add(channel)
-        return [*again, Timed(time, NOTE_ON + pitch, velocity)]
-
-    def _release(self, time: float, channel: int, pitch: int) -> list[Timed]:
-        holders = self._holders.get(pitch, set())
-        holders.discard(channel)
-        if pitch not in self._holders or holders:
-            return []
-        del self._holders[pitch]
-        return [Timed(time, NOTE_OFF + pitch)]
+        timed = [Timed(time, NOTE_OFF + pitch) for pitch in self._keys.release_all()]
+        return [*timed, Timed(time, SUSTAIN_UP)] if self._pedals.lift() else timed
 
     def _control(self, time: float, channel: int, number: int, value: int) -> list[Timed]:
-        if number in (ALL_SOUND_OFF, ALL_NOTES_OFF):
-            pitches = [pitch for pitch, holders in sorted(self._holders.items()) if channel in holders]
-            return [one for pitch in pitches for one in self._release(time, channel, pitch)]
-        if number not in (SUSTAIN, RESET_CONTROLLERS):
-            return []
-        was = bool(self._pedals)
-        if number == SUSTAIN and value >= 64:
-            self._pedals.add(channel)
+        if number in RELEASING:
+            return [Timed(time, NOTE_OFF + pitch) for pitch in self._keys.release_all(channel)]
+        if number == SUSTAIN:
+            turned = self._pedals.move(channel, value)
         else:
-            self._pedals.discard(channel)
-        if bool(self._pedals) == was:
-            return []
-        return [Timed(time, SUSTAIN_UP if was else SUSTAIN_DOWN)]
+            turned = number == RESET_CONTROLLERS and self._pedals.lift(channel)
+        return [Timed(time, SUSTAIN_DOWN if self._pedals.down else SUSTAIN_UP)] if turned else []
 
 
 def is_channel_message(message: Sequence[int]) -> bool:
@@ -123,61 +94,3 @@ def releases(channel: int) -> list[tuple[int, int, int]]:
 def releasing_controllers(channel: int) -> list[tuple[int, int, int]]:
     """The sustain pedal up, all notes off, all controllers reset: raw messages."""
     return [(0xB0 | channel, number, 0) for number in (SUSTAIN, ALL_NOTES_OFF, RESET_CONTROLLERS)]
-
-
-def read_file(path: str | Path, *, drums: bool = False) -> list[Timed]:
-    """All tracks of a MIDI file, merged, in seconds. Raises ``MidiFileError`` for anything that is no readable MIDI file, and for
-    one that is larger or longer than music is.
-    """
-    import mido
-
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise MidiFileError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MB, not read")
-        if re.search(rb"[\x80-\xff]{4096}", path.read_bytes()):
-            raise MidiFileError(f"{path}: not a readable MIDI file (a number without an end)")  # mido would take ages over it
-        file = mido.MidiFile(path, clip=True)
-        if file.ticks_per_beat <= 0:
-            raise MidiFileError(f"{path}: its times are SMPTE frames or nothing at all, which is not supported")
-        messages = list(file)
-        if sum(message.time for message in messages) > LONGEST:
-            raise MidiFileError(f"{path}: lasts longer than {LONGEST / 3600:g} hours, not read")
-    except MidiFileError:
-        raise
-    except OSError as error:
-        raise MidiFileError(f"{path}: {error.strerror or 'not a MIDI file'}") from error
-    except Exception as error:  # mido raises many kinds for broken bytes
-        raise MidiFileError(f"{path}: not a readable MIDI file ({str(error) or type(error).__name__})") from error
-    reader = MessageReader(drums=drums)
-    timed: list[Timed] = []
-    now = 0.0
-    for message in messages:
-        now += message.time
-        if not message.is_meta:
-            timed += reader.feed(now, message.bytes())
-    return timed + reader.close(now)
-
-
-def write_file(path: str | Path, tracks: Iterable[tuple[str, Iterable[Timed]]]) -> None:
-    """Named tracks of timed actions -> a type 1 MIDI file, one channel a track, 1 ms ticks (480 a beat at 125 bpm)."""
-    import mido
-
-    file = mido.MidiFile(type=1, ticks_per_beat=480)
-    for channel, (name, timed) in enumerate(tracks):
-        track = mido.MidiTrack()
-        track.append(mido.MetaMessage("track_name", name=name))
-        if channel == 0:
-            track.append(mido.MetaMessage("set_tempo", tempo=480_000))
-        tick = 0
-        for one, message in _messages(timed, channel):
-            now = max(tick, round(one.time * 1000))
-            track.append(mido.Message.from_bytes(message, time=now - tick))
-            tick = now
-        file.tracks.append(track)
-    file.save(path)
-
-
-def _messages(timed: Iterable[Timed], channel: int) -> Iterator[tuple[Timed, tuple[int, int, int]]]:
-    for one in timed:
-        yield one, message_of(one.action, one.velocity, channel)

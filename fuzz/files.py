@@ -19,7 +19,7 @@ from engine.codec import encode
 from engine.config import PRESETS, CheckpointError, ModelConfig
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON, REST, Event, Timed
-from engine.midi import MidiFileError, read_file, write_file
+from engine.midi_file import MidiFileError, read_file, write_file
 from engine.states import StateError, load_state, save_state
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
@@ -79,18 +79,22 @@ def midi_file(scratch: Path) -> Target:
 
 
 def training_file(scratch: Path) -> Target:
-    """A MIDI file that is to be learnt from."""
-    from trainer.data import _parse_or_reason, packed_times
+    """A MIDI file that is to be learnt from: both ways of reading it mean the same."""
+    from engine.midi_file import load, perform
+    from trainer.data import packed_times
+    from trainer.reading import actions_of, learnable, plain, played
 
     path = scratch / "piece.mid"
 
     def feed(data: bytes) -> None:
         path.write_bytes(data)
-        for pedal in ("events", "extend"):
-            found = _parse_or_reason(path, pedal)
-            if isinstance(found, str):
-                promise(found.isprintable() and len(found) < 1000, f"a reason that cannot be read: {found[:200]!r}")
-            else:
+        with refused(MidiFileError):
+            performance = load(path)
+            if (fast := plain(performance)) is not None:
+                both = zip(fast, actions_of(perform(performance)), strict=True)
+                promise(all(np.array_equal(one, other) for one, other in both), "the fast reader read something else")
+            for pedal in ("events", "extend"):
+                found = learnable(played(performance), pedal)
                 promise(np.isfinite(found.times).all() and (np.diff(found.times) >= 0).all(), "time is out of joint")
                 promise((np.diff(packed_times(found).astype(np.int64)) >= 0).all(), "time was wrapped when it was packed")
 
@@ -104,7 +108,8 @@ def _midi_files(path: Path) -> list[bytes]:
         made.append(path.read_bytes())
     tempo = b"\x00\xff\x51\x03\x07\xa1\x20" + b"\x60\x90\x3c\x40\x60\x3e\x00\x00\xf0\x03\x7e\x7f\xf7" + b"\x00\xff\x2f\x00"
     head = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x00\x60MTrk\x00\x00\x00"
-    return [*made, head + bytes([len(tempo)]) + tempo]
+    bare = head + bytes([len(tempo)]) + tempo
+    return [*made, bare, b"RIFF" + (len(bare) + 12).to_bytes(4, "little") + b"RMIDdata" + len(bare).to_bytes(4, "little") + bare]
 
 
 def journal(scratch: Path) -> Target:
@@ -226,7 +231,7 @@ def _graph(scratch: Path, name: str) -> Target:
 def archive(scratch: Path) -> Target:
     """An archive of training data."""
     from trainer.data import DataError
-    from trainer.fetch import unpack
+    from trainer.unpack import unpack
 
     cache, path = scratch / "cache", scratch / "archive"
     made = []
@@ -271,7 +276,7 @@ def cache(scratch: Path) -> Target:
                 promise(len(corpus.actions(piece).times) == corpus.length(piece), "a piece is not as long as it should be")
             corpus.split("train")
 
-    return Target(feed, [json.dumps({"format": FORMAT, "pedal": "events", "pieces": pieces, "skipped": []}).encode()])
+    return Target(feed, [json.dumps({"format": FORMAT, "pedal": "events", "pieces": pieces, "skipped": {}}).encode()])
 
 
 TARGETS: dict[str, Maker] = {

@@ -1,10 +1,8 @@
-"""What reaches a running daemon: raw MIDI, OSC datagrams, HTTP requests, what the process that computes says."""
+"""What reaches a running daemon: raw MIDI, OSC datagrams, what the process that computes says."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +18,6 @@ from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
-from perceivers_live.osc.query_server import OscQueryServer, _Handler
 from perceivers_live.osc.server import MAX_SUBSCRIBERS, OscServer
 from perceivers_live.session import commands as session_commands
 from perceivers_live.session import loop, output
@@ -205,46 +202,6 @@ def bundle(*elements: bytes) -> bytes:
     return b"#bundle\0" + bytes(7) + b"\1" + b"".join(len(one).to_bytes(4, "big") + one for one in elements)
 
 
-def http(scratch: Path) -> Target:
-    """Requests at OSCQuery's port."""
-    stage = Stage(scratch)
-    server = OscQueryServer(stage.controls, stage.commands, "127.0.0.1", 9010)
-    server.close()
-
-    def feed(data: bytes) -> None:
-        here, there = socket.socketpair()
-        with here, there:
-            there.sendall(data)
-            there.shutdown(socket.SHUT_WR)
-            reading = threading.Thread(target=drain, args=(there,))
-            reading.start()
-            _Unhurried(here, SENDER, server._server)
-            here.close()
-            reading.join()
-
-    def get(target: str, *headers: str) -> bytes:
-        return "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
-
-    asked = [
-        get("/"),
-        get("/perceivers/temperature?VALUE"),
-        get("/?HOST_INFO"),
-        get("/perceivers?CONTENTS&TYPE"),
-        get("/%2e%2e/a"),
-    ]
-    return Target(feed, [*asked, get("/", "Content-Length: 5") + b"hello", asked[1].replace(b"GET", b"HEAD"), b"GET /\r\n"])
-
-
-def drain(end: socket.socket) -> None:
-    """Reads until the other end is closed, and forgets it."""
-    while end.recv(1 << 16):
-        pass
-
-
-class _Unhurried(_Handler):
-    disable_nagle_algorithm = False  # a socket pair has none
-
-
 def wire(_: Path) -> Target:
     """Frames between the daemon and the process that computes, in either direction."""
 
@@ -278,4 +235,4 @@ def wire(_: Path) -> Target:
     return Target(feed, [*calls, b"".join(calls)])
 
 
-TARGETS: dict[str, Maker] = {maker.__name__: maker for maker in (midi, osc, http, wire)}
+TARGETS: dict[str, Maker] = {maker.__name__: maker for maker in (midi, osc, wire)}

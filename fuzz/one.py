@@ -9,9 +9,9 @@ from pathlib import Path
 
 import atheris
 
-FOLLOWED = ["engine", "perceivers_live", "trainer", "mido", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
+FOLLOWED = ["engine", "perceivers_live", "trainer", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
 MEMORY = Path("/dev/shm")  # a disk would be what takes the time
-IMPORTED_LATE = ["mido", "engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.fetch"]  # by what is followed
+IMPORTED_LATE = ["engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.unpack"]  # by what is followed
 
 with atheris.instrument_imports(include=FOLLOWED):
     for late in IMPORTED_LATE:

@@ -1,5 +1,5 @@
 """Every target by its name."""
 
-from fuzz import files, live
+from fuzz import files, live, page
 
-TARGETS = live.TARGETS | files.TARGETS
+TARGETS = live.TARGETS | page.TARGETS | files.TARGETS

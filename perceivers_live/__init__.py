@@ -10,6 +10,7 @@ What is played goes this way, and only this way:
 
 ``session`` puts these on their threads, ``commands.perform`` on real ports; ``session.offline`` and ``commands.demo`` do without.
 ``controls`` is the one registry of what can be steered, reached by the settings, ``cli``, ``osc`` and bound MIDI controllers.
+``page`` shows all of it in a browser, and is a keyboard and a piano for whoever has none: it is told, and nobody waits for it.
 ``clock`` is musical time, ``recording`` and ``session.saved_states`` keep what was played. Which folder may import which is in
 ``tests/test_layers.py``.
 """

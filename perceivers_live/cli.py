@@ -24,17 +24,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("perceivers_live")
 IDLE = 600.0  # seconds without a word after which `serve` ends: whoever began it asks every few seconds
+INTERRUPTED = 130  # exit status, as shells count: 128 + SIGINT
 UNNAMED = "one has to be named" if sys.platform == "win32" else "if none is named, a virtual port is made"
 
 
 class _Group(click.Group):
-    """Faults of the user's or the machine's are one line, not a traceback (unless ``--debug``)."""
+    """Faults of the user's or the machine's, and Ctrl-C, are one line, not a traceback (unless ``--debug``)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            click.echo("\nstopped", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except Exception as error:
             if ctx.params.get("debug"):
                 raise
@@ -88,6 +92,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
         "osc_port": "osc.port",
         "osc_host": "osc.host",
         "osc_allow": "osc.allow",
+        "page_port": "page.port",
     }
     places |= {name: f"controls.{name}" for name in CONTROLS}
     given = {places[name]: value for name, value in options.items() if name in places and value is not None}
@@ -104,6 +109,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @_remote_option
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
+@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
 @click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
 @click.option("--osc-allow", help="Addresses and networks of other machines that may steer, separated by commas.")
 @_control_options
@@ -124,10 +130,10 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
         raise click.UsageError(f"only --debug and --log-json go before {ctx.invoked_subcommand}; other options follow it")
 
 
-def _perform(settings: Settings) -> None:
+def _perform(settings: Settings, *, show_page: bool = False) -> None:
     from perceivers_live.commands.perform import perform
 
-    perform(settings, _engine(settings), _checkpoint(settings))
+    perform(settings, _engine(settings), _checkpoint(settings), show_page=show_page)
 
 
 def _checkpoint(settings: Settings) -> Path:
@@ -170,6 +176,19 @@ def _engine_here(settings: Settings) -> Iterator[Any]:
         yield Engine(runtime)
     finally:
         runtime.close()
+
+
+@main.command(short_help="Play in the browser: no keyboard, DAW or MIDI system is needed.")
+@click.option("--in", "in_", metavar="NAME", default="page", show_default=True, help="Input port, or a part of its name.")
+@click.option("--out", metavar="NAME", default="page", show_default=True, help="Output port, or a part of its name.")
+@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
+@_engine_options
+@_control_options
+def page(config_file: Path | None, **options: Any) -> None:
+    """Play in the browser: the page is the keyboard and the sound. Opens it where there is a desktop, and says its address."""
+    settings = _settings(config_file, options)
+    settings = dataclasses.replace(settings, page=dataclasses.replace(settings.page, enabled=True))
+    _perform(settings, show_page=True)
 
 
 @main.command()
@@ -228,7 +247,7 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     `--mode respond` answers the whole of it, about as long as it is but for a minute at most; `--mode duet` plays along; `--mode
     solo` goes on from it for a minute.
     """
-    from engine.midi import MidiFileError, read_file, write_file
+    from engine.midi_file import MidiFileError, read_file, write_file
     from perceivers_live.controls.registry import Controls
     from perceivers_live.session.offline import recent, render
 
@@ -358,6 +377,21 @@ def config(config_file: Path | None, default: bool) -> None:
     if settings.osc.enabled:
         listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # at any port, to see whether it would
     click.echo(in_force(settings), nl=False)
+
+
+@main.command(short_help="List the recordings of sessions; copy the newest, which may still go on.")
+@click.option("-o", "--output", type=OUTPUT, help="Write the newest one here, as a MIDI file.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
+def recordings(output: Path | None, config_file: Path | None) -> None:
+    """List the recordings of sessions; or, with -o, copy the newest: of a session that still goes on what has been played."""
+    from perceivers_live.commands import recordings
+
+    folder = recordings.sessions_folder(load(config_file))
+    if output is not None:
+        click.echo(f"{output}: a copy of {recordings.copy_newest(folder, output)}")
+        return
+    for path in recordings.recordings(folder):
+        click.echo(f"{path}{'  (of a session that has not ended)' if path.suffix == recordings.JOURNAL else ''}")
 
 
 for command in (train.train, train.evaluate, train.export):

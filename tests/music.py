@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from engine.codec import encode
@@ -33,3 +35,24 @@ def improvise_timed(count: int, *, seed: int) -> list[Timed]:
             held.append(pitch)
             timed.append(Timed(now, NOTE_ON + pitch, int(rng.integers(1, 128))))
     return timed
+
+
+class Piano:
+    """Plays timed actions. Fails as soon as an action is impossible on a piano."""
+
+    def __init__(self) -> None:
+        self.down: set[int] = set()
+        self.pedal = False
+
+    def play(self, timed: Iterable[Timed]) -> None:
+        for one in timed:
+            if one.action < NOTE_OFF:
+                assert one.action not in self.down
+                assert 1 <= one.velocity <= 127
+                self.down.add(one.action)
+            elif one.action < SUSTAIN_DOWN:
+                self.down.remove(one.action - NOTE_OFF)
+            else:
+                assert one.action in (SUSTAIN_DOWN, SUSTAIN_UP)
+                assert self.pedal != (one.action == SUSTAIN_DOWN)
+                self.pedal = one.action == SUSTAIN_DOWN

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("torch")
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 from fuzz.contract import NoFaults, Target
 from fuzz.live import CLOCKED

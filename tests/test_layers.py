@@ -18,13 +18,14 @@ MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the
     "recording": set(),
     "midi": {"controls"},
     "osc": {"controls"},
-    "page": {"controls"},
+    "page": {"controls", "osc"},
     "player": {"controls"},
     "performer": {"player", "clock", "controls"},
     "session": BELOW_SESSION,
     "folders": {"controls"},
     "commands": {*BELOW_SESSION, "session", "folders"},
     "cli": {*BELOW_SESSION, "session", "folders", "commands"},
+    "__main__": {"cli"},
 }
 PACKAGES = ("engine", "trainer", "perceivers_live")
 OTHERS = ("tests", "benchmarks", "fuzz", "tools")  # nothing that is installed may need them

@@ -47,16 +47,18 @@ def card(
         "",
     ]
     for one in figures:
+        baselines = [name for name in ("unigram", "bigram") if f"{name}_{UNITS[0][0]}" in one]  # of --split all there are none
         lines += [
             f"## Likelihood, {one['split']} split ({one['pieces']} performances, {one['events']} events, {one['notes']} notes)",
             "",
-            "| nats per | unigram | bigram | this model |",
-            "|---|---|---|---|",
+            " | ".join(["| nats per", *baselines, "this model |"]),
+            "|---" * (len(baselines) + 2) + "|",
         ]
-        lines += [
-            f"| {name} | {one['unigram_' + key]:.3f} | {one['bigram_' + key]:.3f} | **{one[key]:.3f}** |" for key, name in UNITS
-        ]
-        lines += ["", "Printed by `perceivers-live evaluate`; the baselines are counted over events on the training split."]
+        for key, name in UNITS:
+            figures_of = [f"{one[f'{baseline}_{key}']:.3f}" for baseline in baselines]
+            lines.append(" | ".join([f"| {name}", *figures_of, f"**{one[key]:.3f}** |"]))
+        note = "; the baselines are counted over events on the training split" if baselines else ""
+        lines += ["", f"Printed by `perceivers-live evaluate`{note}."]
         if "streaming_nats_per_event" in one:
             streamed, full = one["streaming_nats_per_event"], one["full_forward_nats_per_event"]
             lines += [f"Some of these pieces streamed, as live: {streamed:.4f} nats an event; in one forward: {full:.4f}."]

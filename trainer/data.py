@@ -1,8 +1,8 @@
 """MIDI files -> a packed, memory-mapped cache of timed actions.
 
-The cache keeps absolute times in units of 0.1 ms rather than events: stretching and quantising happen when an example is
-drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an index of pieces, in a folder named by
-the files' content and the settings:
+What a file means, ``trainer.reading`` says. The cache keeps absolute times in units of 0.1 ms rather than events: stretching and
+quantising happen when an example is drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an
+index of pieces, in a folder named by the files' content and the settings:
 
     times.npy  uint32    actions.npy  uint16    velocities.npy  uint8    index.json
 """
@@ -14,7 +14,9 @@ import hashlib
 import json
 import logging
 import multiprocessing
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,114 +25,68 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from engine.codec import extend_pedal
 from engine.errors import UserError
-from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import LONGEST, MAX_FILE_BYTES, MidiFileError, read_file
+from engine.events import NOTE_OFF
+from engine.midi_file import MAX_FILE_BYTES, SUFFIXES, MidiFileError, load
+from trainer.reading import Actions as Actions
+from trainer.reading import learnable, played
 
 log = logging.getLogger(__name__)
 
 UNITS_PER_SECOND = 10_000
-FORMAT = 4
+FORMAT = 5
 PEDALS = ("events", "extend")
 EVERY = 20  # files, of which one is held out
 SPLITS = ("train", "validation", "test")
+ALL = "all"  # of the pieces, whatever their split
+FEWEST = 16  # notes of a file that is worth learning from
 
 
 class DataError(UserError, ValueError):
     """Training data that cannot be used; the message is one line for the user."""
 
 
-class Actions(NamedTuple):
-    """One performance: times in seconds float64 [n], actions int64 [n], MIDI velocities int64 [n]."""
+class _Read(NamedTuple):
+    """What became of a file: its actions, or why there are none; and why some of it was not read, if so."""
 
-    times: np.ndarray
-    actions: np.ndarray
-    velocities: np.ndarray
-
-
-def parse(path: Path) -> Actions:
-    """A MIDI file as clean actions, all channels but the drums merged. Raises what its readers raise for broken files, and
-    ``MidiFileError`` for one that is larger or longer than music is.
-
-    symusic reads the plain case, one track whose notes do not overlap on a key; everything else goes through the slower reader
-    that live playing uses, so that both mean the same by the same music. (One difference is left: symusic drops tracks that hold
-    a pedal but no notes.)
-    """
-    import symusic
-
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise MidiFileError(f"larger than {MAX_FILE_BYTES >> 20} MB")
-    score: Any = symusic.Score(path, ttype="second")
-    if not score.end() <= LONGEST:
-        raise MidiFileError(f"lasts longer than {LONGEST / 3600:g} hours")
-    tracks = [track for track in score.tracks if not track.is_drum and (len(track.notes) or len(track.controls))]
-    if len(tracks) != 1:
-        return _parse_slowly(path)
-    notes, controls = tracks[0].notes.numpy(), tracks[0].controls.numpy()
-    start, pitch = notes["time"].astype(np.float64), notes["pitch"].astype(np.int64)
-    end = start + notes["duration"]
-    order = np.lexsort((start, pitch))
-    start, end, pitch = start[order], end[order], pitch[order]
-    velocity = notes["velocity"][order].astype(np.int64)
-    same = pitch[1:] == pitch[:-1]
-    late = same & (end[:-1] > start[1:])
-    if (end <= start).any() or (late & (end[:-1] - start[1:] > 1e-4)).any():
-        return _parse_slowly(path)
-    end[:-1] = np.where(late, start[1:], end[:-1])  # float32 seconds: a release at the next strike, give or take a hair
-    pedal_times, pedal_actions = _pedal(controls)
-    times = np.concatenate((start, end, pedal_times))
-    actions = np.concatenate((NOTE_ON + pitch, NOTE_OFF + pitch, pedal_actions))
-    velocities = np.concatenate((velocity, np.zeros(len(end) + len(pedal_times), np.int64)))
-    rank = np.repeat((2, 0, 1), (len(start), len(end), len(pedal_times)))  # at one instant: releases, pedal, strikes
-    order = np.lexsort((rank, times))  # stable: pedal flips of one instant stay in order
-    return Actions(times[order], actions[order], velocities[order])
+    actions: Actions | None
+    reason: str = ""
+    damage: str = ""
 
 
-def _parse_slowly(path: Path) -> Actions:
-    return actions_of(read_file(path))
-
-
-def actions_of(timed: Iterable[Timed]) -> Actions:
-    """Timed actions as arrays."""
-    timed = list(timed)
-    columns = [np.array([one[i] for one in timed]) for i in range(3)]
-    return Actions(columns[0].astype(np.float64), columns[1].astype(np.int64), columns[2].astype(np.int64))
-
-
-def _pedal(controls: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Sustain flips, CC64 at or over 64; CC121 lifts the pedal."""
-    time = controls["time"][np.isin(controls["number"], (64, 121))].astype(np.float64)
-    number = controls["number"][np.isin(controls["number"], (64, 121))]
-    down = (controls["value"][np.isin(controls["number"], (64, 121))] >= 64) & (number == 64)
-    order = np.argsort(time, kind="stable")
-    time, down = time[order], down[order]
-    flips = np.flatnonzero(np.diff(down, prepend=False))
-    return time[flips], np.where(down[flips], SUSTAIN_DOWN, SUSTAIN_UP)
-
-
-def extended(piece: Actions) -> Actions:
-    """Sustain folded into the notes: no pedal actions, notes that last as long as they sound."""
-    return actions_of(extend_pedal(Timed(*row) for row in zip(*(part.tolist() for part in piece), strict=True)))
-
-
-def _parse_or_reason(path: Path, pedal: str) -> Actions | str:
+def _read(path: Path, pedal: str) -> _Read:
     try:
-        actions = parse(path)
-        if pedal == "extend" and len(actions.times):
-            actions = extended(actions)
-    except Exception as error:  # a corrupt file must never stop a run
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return actions if np.count_nonzero(actions.actions < NOTE_OFF) >= 16 else "fewer than 16 notes"
+        performance = load(path)
+        actions = learnable(played(performance), pedal)
+    except MidiFileError as error:
+        return _Read(None, str(error).removeprefix(f"{path}: "))
+    except Exception as error:  # no file may stop a run, whatever it does to its reader
+        return _Read(None, f"{type(error).__name__}: {error}".splitlines()[0])
+    if np.count_nonzero(actions.actions < NOTE_OFF) < FEWEST:
+        return _Read(None, f"fewer than {FEWEST} notes")
+    return _Read(actions, damage=performance.damage)
+
+
+def is_music(name: str) -> bool:
+    """Whether a file of this name is read: by its suffix, and none of macOS's notes about another file (``._a.mid``)."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith("._")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder, in order. What may not be entered has none."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names))
 
 
 def find_files(folder: Path) -> list[tuple[Path, str | None]]:
     """MIDI files below a folder with their split: MAESTRO's own where its csv lies beside them, and ``train`` for what that does
     not name; None where there is no csv.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".mid", ".midi") and path.is_file())
+    found = list(_walk(folder))
+    files = sorted(path for path in found if is_music(path.name) and os.path.isfile(path))  # noqa: PTH113 (is_file() can raise)
     official: dict[Path, str] = {}
-    for table in folder.rglob("maestro-*.csv"):
+    for table in (path for path in found if path.match("maestro-*.csv")):
         try:
             with table.open(newline="", encoding="utf-8") as lines:
                 rows = list(csv.DictReader(lines))
@@ -145,52 +101,81 @@ def find_files(folder: Path) -> list[tuple[Path, str | None]]:
 
 
 def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | None = None) -> Path:
-    """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and settings is used again.
+    """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and settings is used again, and
+    a folder that is a packed cache is used as it is.
 
-    ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used are counted
-    and named in the log and in the index, never fatal. Where no split is official, every 20th of the others by name, or the last
+    ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used are counted in
+    the log and named in the index, never fatal. Where no split is official, every 20th of the others by name, or the last
     one of fewer, is held out for validation. Raises ``DataError`` if nothing is left.
     """
+    if (folder / "index.json").is_file() and (folder / "times.npy").is_file():
+        if (packed := Corpus(folder).pedal) != pedal:
+            raise DataError(f"{folder}: packed with the pedal as {packed}, wanted as {pedal}; give the MIDI files")
+        return folder
     files = find_files(folder)
     if not files:
-        raise DataError(f"{folder}: no .mid or .midi files found")
+        raise DataError(f"{folder}: no MIDI files found ({', '.join(SUFFIXES)})")
     target = cache / _key(folder, files, pedal)
     if (target / "index.json").exists():
         return target
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        _pack(folder, files, target, pedal, workers)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror or error}); make room or choose another --cache"
+        ) from error
+    return target
+
+
+def _pack(folder: Path, files: list[tuple[Path, str | None]], target: Path, pedal: str, workers: int | None) -> None:
     pieces: list[dict[str, Any]] = []
     parts: list[Actions] = []
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(partial(_parse_or_reason, pedal=pedal), [path for path, _ in files], chunksize=8)
-        for (path, split), result in zip(files, tqdm(results, total=len(files), desc="parsing", unit="file"), strict=True):
-            if isinstance(result, str):
-                skipped.append(f"{path.relative_to(folder)}: {result}")
+        results = pool.map(partial(_read, pedal=pedal), [path for path, _ in files], chunksize=8)
+        for (path, split), read in zip(files, tqdm(results, total=len(files), desc="parsing", unit="file"), strict=True):
+            name = str(path.relative_to(folder))
+            if read.actions is None:
+                skipped[name] = read.reason
                 continue
+            if read.damage:
+                damaged[name] = read.damage
             offset = pieces[-1]["stop"] if pieces else 0
-            where = {"start": offset, "stop": offset + len(result.times)}
-            pieces.append({"name": str(path.relative_to(folder)), "split": split, **where})
-            parts.append(result)
+            where = {"start": offset, "stop": offset + len(read.actions.times)}
+            pieces.append({"name": name, "split": split, **where})
+            parts.append(read.actions)
+    if not parts:
+        raise DataError(f"{folder}: none of {len(files)} MIDI files could be used: {counted(skipped.values())}")
     held_out = min(EVERY, len(pieces)) - 1
     for i, piece in enumerate(pieces):
         piece["split"] = piece["split"] or ("validation" if i % EVERY == held_out else "train")
-    for reason in skipped:
-        log.warning("skipped %s", reason)
-    log.info("%d of %d files used, %d skipped", len(parts), len(files), len(skipped))
-    if not parts:
-        raise DataError(f"{folder}: none of {len(files)} MIDI files could be used, first reason: {skipped[0]}")
     np.save(target / "times.npy", np.concatenate([packed_times(part) for part in parts]))
     np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
-    index = json.dumps({"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped}, indent=1)
-    (target / "index.json.part").write_text(index)
+    index = {"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped, "damaged": damaged}
+    (target / "index.json.part").write_text(json.dumps(index, indent=1))
     (target / "index.json.part").replace(target / "index.json")  # last and atomic: an index means a whole cache
-    return target
+    log.info("%d of %d files used", len(parts), len(files))
+    for what, which in (("left out", skipped), ("damaged and read as far as they go", damaged)):
+        if which:
+            log.warning("%d of %d files %s: %s", len(which), len(files), what, counted(which.values()))
+    if skipped or damaged:
+        log.warning("they are named in %s", target / "index.json")
+
+
+def counted(reasons: Iterable[str], most: int = 5) -> str:
+    """How often each reason was given, in one line: the ``most`` frequent, and how many had others."""
+    counts = Counter(reasons)
+    rest = counts.total() - sum(count for _, count in counts.most_common(most))
+    told = [f"{count} {reason}" for reason, count in counts.most_common(most)]
+    return "; ".join([*told, f"{rest} for other reasons"] if rest else told)
 
 
 def packed_times(piece: Actions) -> np.ndarray:
     """A piece's times as the cache keeps them, since its first action: uint32 [n]."""
-    return np.round((piece.times - piece.times[0]) * UNITS_PER_SECOND).astype(np.uint32)
+    return np.round((piece.times - piece.times[:1]) * UNITS_PER_SECOND).astype(np.uint32)
 
 
 def _follow(pieces: list[dict[str, Any]], *lengths: int) -> bool:
@@ -208,9 +193,17 @@ def _follow(pieces: list[dict[str, Any]], *lengths: int) -> bool:
 def _key(folder: Path, files: list[tuple[Path, str | None]], pedal: str) -> str:
     key = hashlib.sha256(json.dumps([FORMAT, pedal]).encode())
     for path, split in files:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        key.update(json.dumps([str(path.relative_to(folder)), split, content]).encode())
+        key.update(json.dumps([str(path.relative_to(folder)), split, _content(path)]).encode())
     return key.hexdigest()[:16]
+
+
+def _content(path: Path) -> str:
+    """What a file has for its reader, in short."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read(MAX_FILE_BYTES + 1)).hexdigest()
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
 
 
 class Corpus:
@@ -239,8 +232,8 @@ class Corpus:
         return Corpus, (self.folder,)
 
     def split(self, name: str) -> list[int]:
-        """Indices of the pieces of a split."""
-        return [i for i, piece in enumerate(self.pieces) if piece["split"] == name]
+        """Indices of the pieces of a split, or of ``ALL`` of them."""
+        return [i for i, piece in enumerate(self.pieces) if name in (piece["split"], ALL)]
 
     def length(self, piece: int) -> int:
         return int(self.pieces[piece]["stop"] - self.pieces[piece]["start"])

@@ -23,7 +23,8 @@ from engine.runtimes.pytorch import TorchRuntime
 from trainer import likelihood, overlap
 from trainer.baselines import baseline
 from trainer.copying import NgramIndex
-from trainer.data import Corpus, DataError, actions_of
+from trainer.data import ALL, SPLITS, Corpus, DataError
+from trainer.reading import Actions, actions_of
 from trainer.samples import continue_music, prompt_of
 
 KEPT = (256, 1024, 4096, None)  # events of memory; None: all that the windows reach
@@ -43,21 +44,31 @@ def report(
     seed: int = 0,
     json_file: Path | None = None,
 ) -> Figures:
-    """Prints the tables of a split and returns their figures. Raises ``DataError`` if the split is empty."""
+    """Prints the tables of a split, or of ``all`` pieces, and returns their figures. Raises ``DataError`` if there are none.
+
+    Of all pieces there is no training split to count or to look for copies in, so the baselines and the search are left out.
+    """
     chosen = evenly_spaced(corpus.split(split), pieces)
     if not chosen:
-        raise DataError(f"the data has no {split} pieces")
+        raise DataError(f"the data has no {split} pieces, but {_sizes(corpus)}; --split {ALL} takes them all")
     model = load_model(checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
     engine = Engine(_exact(checkpoint))
     figures = _likelihoods(corpus, chosen, {"split": split}, model, engine)
     if not quick:
         rng = np.random.default_rng(seed)
         figures |= _cuts(likelihood.cut_losses(model, corpus, chosen, KEPT, rng))
-        figures |= _clips(corpus, chosen, engine, clips, rng)
+        real, generated = _clips(corpus, chosen, engine, clips, rng)
+        figures |= _overlaps(real, generated, rng)
+        figures |= _copies(corpus, real, generated) if split != ALL else {}
     figures = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
     return figures
+
+
+def _sizes(corpus: Corpus) -> str:
+    counts = {split: len(corpus.split(split)) for split in SPLITS}
+    return ", ".join(f"{count} {split}" for split, count in counts.items() if count)
 
 
 def _exact(checkpoint: Path) -> Runtime:
@@ -75,7 +86,8 @@ def evenly_spaced(pieces: Sequence[int], count: int | None) -> list[int]:
 
 
 def _likelihoods(corpus: Corpus, chosen: list[int], figures: Figures, model: PerceiverS, engine: Engine) -> Figures:
-    rows = {name: baseline(corpus, chosen, bigram=name == "bigram") for name in ("unigram", "bigram")}
+    names = () if figures["split"] == ALL else ("unigram", "bigram")
+    rows = {name: baseline(corpus, chosen, bigram=name == "bigram") for name in names}
     rows["model"] = best = likelihood.likelihood(model, corpus, chosen)
     few = evenly_spaced(chosen, STREAMED)
     streamed = likelihood.streamed_likelihood(engine, model, corpus, few).rates()["nats_per_event"]
@@ -94,7 +106,7 @@ def _likelihoods(corpus: Corpus, chosen: list[int], figures: Figures, model: Per
     print(f"{len(few)} of these pieces streamed ({engine.runtime.name}): {streamed:.4f} nats/event, full forward {same:.4f}")
     figures |= {"pieces": len(chosen), "pedal": corpus.pedal, **best.rates(), "events": best.events, "notes": best.notes}
     figures |= {"streaming_nats_per_event": streamed, "full_forward_nats_per_event": same}
-    for name in ("unigram", "bigram"):
+    for name in names:
         figures |= {f"{name}_{key}": value for key, value in rows[name].rates().items()}
     return figures
 
@@ -108,8 +120,10 @@ def _cuts(cuts: dict[int | None, float]) -> Figures:
     return {f"nats_per_event_memory_{names[keep]}": value for keep, value in cuts.items()}
 
 
-def _clips(corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: np.random.Generator) -> Figures:
-    """Continuations of held-out music beside what was really played there: overlap of features, and copying."""
+def _clips(
+    corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: np.random.Generator
+) -> tuple[list[Actions], list[Actions]]:
+    """What was really played after prompts from held-out music, and what the model plays after them."""
     real, generated = [], []
     for _ in tqdm(range(count), desc="clips", unit="clip"):
         piece = chosen[int(rng.integers(len(chosen)))]
@@ -117,9 +131,13 @@ def _clips(corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: n
         begin = float(rng.uniform(0, max(0.0, length - PROMPT - CLIP)))
         real.append(actions_of(prompt_of(corpus, piece, begin + PROMPT, begin + PROMPT + CLIP)))
         generated.append(actions_of(continue_music(engine, prompt_of(corpus, piece, begin, begin + PROMPT), CLIP, rng)))
-    print(f"{count} continuations of {CLIP:.0f} s after {PROMPT:.0f} s of held-out music, beside the real ones:")
+    return real, generated
+
+
+def _overlaps(real: list[Actions], generated: list[Actions], rng: np.random.Generator) -> Figures:
+    print(f"{len(real)} continuations of {CLIP:.0f} s after {PROMPT:.0f} s of held-out music, beside the real ones:")
     print(f"{'':28}{'overlap area':>14}{'95 %':>16}{'real-real':>11}{'KLD':>8}{'95 %':>16}{'real-real':>11}")
-    figures: Figures = {"clips": count}
+    figures: Figures = {"clips": len(real)}
     for row in overlap.compare(real, generated, rng):
         print(
             f"{row.feature:28}{row.oa:14.3f}{f'{row.oa_low:.3f}-{row.oa_high:.3f}':>16}{row.ceiling_oa:11.3f}"
@@ -128,6 +146,11 @@ def _clips(corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: n
         name = row.feature.replace(" ", "_").replace("-", "_")
         figures |= {f"oa_{name}": row.oa, f"kld_{name}": row.kld}
         figures |= {f"oa_ceiling_{name}": row.ceiling_oa, f"kld_ceiling_{name}": row.ceiling_kld}
+    return figures
+
+
+def _copies(corpus: Corpus, real: list[Actions], generated: list[Actions]) -> Figures:
+    figures: Figures = {}
     index = NgramIndex(corpus.actions(piece) for piece in corpus.split("train"))
     for name, clips in (("generated", generated), ("real", real)):
         longest = [match.notes for match in index.longest(clips)]

@@ -5,28 +5,21 @@
     resolve("./maestro", cache)     a folder, used where it is
 
 A download goes to ``<name>.part`` and is picked up there after any interruption; only a whole file of the right checksum gets
-its name. An archive is unpacked beside its place and moved there when it is whole.
+its name.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import logging
 import re
-import stat
-import tarfile
-import tempfile
 import time
-import zipfile
-from collections.abc import Generator
-from pathlib import Path, PureWindowsPath
-from typing import IO
+from pathlib import Path
 
 import httpx
 from tqdm import tqdm
 
 from trainer.data import DataError
+from trainer.unpack import checksum, unpack
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +27,7 @@ log = logging.getLogger(__name__)
 MAESTRO_URL = "https://storage.googleapis.com/magentadata/datasets/maestro/v3.0.0/maestro-v3.0.0-midi.zip"
 MAESTRO_SHA256 = "70470ee253295c8d2c71e6d9d4a815189e35c89624b76d22fce5a019d5dde12c"
 DOWNLOAD_LIMIT = 4 << 30  # bytes
-UNPACKED_LIMIT = 8 << 30  # bytes
-CHUNK = 1 << 18  # bytes
 LONGEST_WAIT = 30.0  # seconds between two attempts
-MUSIC = (".mid", ".midi")
 BY_HAND = "or get it by hand and give the archive"
 
 
@@ -70,9 +60,6 @@ def maestro(cache: Path) -> Path:
     return unpack(download(MAESTRO_URL, cache / MAESTRO_URL.rpartition("/")[2], sha256=MAESTRO_SHA256), cache)
 
 
-# --- downloading -----------------------------------------------------------------------------------------------------
-
-
 def download(
     url: str,
     target: Path,
@@ -91,10 +78,10 @@ def download(
     """
     part = target.with_name(f"{target.name}.part")
     try:
-        if target.is_file() and _checksum(target) == sha256:
+        if target.is_file() and checksum(target) == sha256:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not (part.is_file() and _checksum(part) == sha256):
+        if not (part.is_file() and checksum(part) == sha256):
             with httpx.Client(follow_redirects=True, timeout=timeout) as client:
                 _fetch(client, url, part, sha256=sha256, limit=limit, attempts=attempts, backoff=backoff)
         part.replace(target)
@@ -119,7 +106,7 @@ def _fetch(client: httpx.Client, url: str, part: Path, *, sha256: str, limit: in
             furthest, reason = max(furthest, _size(part)), _line(error)
             log.warning("%s: %s", url, reason)
             continue
-        found = _checksum(part)
+        found = checksum(part)
         if found == sha256:
             return
         _discard(part)
@@ -188,93 +175,5 @@ def _discard(part: Path) -> None:
     _tag(part).unlink(missing_ok=True)
 
 
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _line(error: Exception) -> str:
     return f"{type(error).__name__.lstrip('_')}: {str(error).partition(chr(10))[0]}".rstrip(": ")
-
-
-# --- unpacking -------------------------------------------------------------------------------------------------------
-
-
-def unpack(archive: Path, cache: Path, *, limit: int = UNPACKED_LIMIT) -> Path:
-    """The MIDI and csv files of a zip or tar archive (plain, gz, bz2, xz) in ``cache/<checksum>``, which is returned; what was
-    unpacked before is used again. Links, devices and entries that lead out of the folder are left out. Raises ``DataError`` for
-    a broken archive, one without MIDI, and one that grows over ``limit`` bytes; nothing is left of them.
-    """
-    try:
-        folder = cache / _checksum(archive)[:16]
-        if folder.is_dir():
-            return folder
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=cache) as temporary:
-            if not _extract(archive, Path(temporary) / "files", limit):
-                raise DataError(f"{archive}: no .mid or .midi files in it")
-            try:
-                (Path(temporary) / "files").rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was first
-                    raise
-    except DataError:
-        raise
-    except Exception as error:  # a broken archive raises whatever its reader was at
-        raise DataError(f"{archive}: cannot be unpacked ({_line(error)}); give a whole zip or tar, or a folder") from error
-    return folder
-
-
-def _extract(archive: Path, folder: Path, limit: int) -> int:
-    """How many MIDI files were written. Bytes are counted as they come: what an archive says of its sizes is not believed."""
-    with archive.open("rb") as file:
-        members = _zip_members if file.read(2) == b"PK" else _tar_members
-    count, room = 0, limit
-    with contextlib.closing(members(archive)) as found:
-        for name, stream in tqdm(found, desc=f"unpacking {archive.name}", unit="file", disable=None):
-            path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
-            if path.suffix.lower() not in (*MUSIC, ".csv") or path.name.startswith("._"):  # ._a.mid: what macOS knows of a.mid
-                continue
-            if path.anchor or any(not part.strip(". ") for part in path.parts):
-                log.warning("%s: left out %a, which leads out of the folder", archive, name)
-                continue
-            target = folder.joinpath(*path.parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                while chunk := stream.read(CHUNK):
-                    room -= len(chunk)
-                    if room < 0:
-                        raise DataError(f"{archive}: grows over {limit:,} bytes; if you trust it, unpack it and give the folder")
-                    out.write(chunk)
-            count += path.suffix.lower() in MUSIC
-    return count
-
-
-def _zip_members(archive: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            if info.is_dir() or stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-                continue
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile gives others memory without bound
-                raise NotImplementedError(f"compression method {info.compress_type} of zip is not read")
-            with file.open(info) as stream:
-                yield info.filename, stream
-
-
-def _tar_members(archive: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
-    with tarfile.open(archive) as file:
-        for member in file:
-            stream = file.extractfile(member) if member.isreg() else None
-            if stream is not None:
-                with stream:
-                    yield member.name, stream
-        # tarfile takes a damaged header for the end: look for the zeros that are there, and read on to the compressor's checksum
-        if (tail := file.fileobj) is not None:
-            tail.seek(file.offset)
-            if tail.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("the end is missing")
-            while tail.read(CHUNK):
-                pass

@@ -27,24 +27,12 @@ from engine.model import PerceiverS
 from trainer import optimizer as optim
 from trainer.initialise import initialise
 from trainer.parallel import World, gather, shard_like
-from trainer.segmentation import Segmentation
 
 STATE = "state.safetensors"
 
 
 class TrainingError(UserError):
     """Training that cannot go on; the message is one line for the user."""
-
-
-def resumed(folder: Path) -> tuple[ModelConfig | None, Segmentation | None]:
-    """The model of the run that is in a folder, and how its examples are made; None for what is not known."""
-    if not (folder / STATE).exists():
-        return None, None
-    try:
-        config, about = read_config(folder)
-        return config, Segmentation(**about["training"]["segmentation"])
-    except (CheckpointError, KeyError, TypeError):  # killed in its first save, or of another version
-        return None, None
 
 
 @dataclasses.dataclass

@@ -13,7 +13,8 @@ from engine.codec import decode, encode_arrays
 from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, STEPS_PER_SECOND, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed, subject
-from engine.midi import MessageReader, message_of, write_file
+from engine.midi import MessageReader, message_of
+from engine.midi_file import write_file
 from engine.model import PerceiverS
 from engine.runtimes.pytorch import TorchRuntime
 from engine.sampling import Steering, sampling_bias

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from engine.codec import encode_arrays
+from engine.codec import encode_arrays, without_long_silences
 from engine.config import ModelConfig
 from engine.events import ACTIONS, MAX_WAIT, NOTE_OFF, REST, START_EVENT, SUSTAIN_DOWN
 from engine.sounding import ages_of, legal_actions
@@ -75,7 +75,7 @@ def augment(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Acti
     low, high = max(-how.transpose, 21 - int(pitches.min())), min(how.transpose, 108 - int(pitches.max()))
     shift = int(rng.integers(low, high + 1)) if low <= high else 0
     return Actions(
-        times * np.exp(rng.uniform(-how.stretch, how.stretch)),
+        without_long_silences(times * np.exp(rng.uniform(-how.stretch, how.stretch))),
         np.where(notes, actions + shift, actions),
         np.clip(velocities + int(rng.integers(-how.loudness, how.loudness + 1)), 1, 127),
     )

@@ -11,6 +11,7 @@ from statistics import median
 from time import perf_counter
 
 from engine.config import one_line
+from engine.errors import install
 from engine.runtimes import NAMES, Runtime, RuntimeUnavailable
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def _no_cuda() -> str | None:
     driver = Path("C:/Windows/System32/nvcuda.dll") if sys.platform == "win32" else Path("/dev/nvidiactl")
     if not driver.exists():
         return "no NVIDIA driver"
-    return None if importlib.util.find_spec("torch") else "PyTorch is not installed (pip install '.[train]')"
+    return None if importlib.util.find_spec("torch") else f"PyTorch is not installed ({install('train')})"
 
 
 def _only_on_request() -> str | None:

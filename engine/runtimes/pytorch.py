@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.errors import install
 from engine.rings import hidden_shape, ring_shapes, rotary_angles
 from engine.runtimes import CHUNKS, RuntimeUnavailable, SamplingBias
 
 try:
     import torch
 except ImportError as error:
-    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[train]')") from error
+    raise RuntimeUnavailable(f"PyTorch is not installed ({install('train')})") from error
 
 from torch import Tensor
 

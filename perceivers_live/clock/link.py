@@ -1,7 +1,7 @@
 """Musical time from Ableton Link: the tempo and the beats that the Link programs of a network share.
 
 Link multicasts on all networks of this machine (UDP, 224.76.78.75:20808), and whoever is there may join and set the tempo: it is
-only for a user who asked for it. It is an optional extra, ``pip install '.[link]'``, and not installed by default:
+only for a user who asked for it. It is an optional extra, ``pip install 'perceivers-live[link]'``, and not installed by default:
 the package ``aalink`` (https://github.com/artfwo/aalink, with Ableton's own library in it) is licensed under GPLv3 or later.
 """
 
@@ -13,7 +13,7 @@ import threading
 from time import perf_counter
 from typing import Any
 
-from engine.errors import UserError
+from engine.errors import UserError, install
 from perceivers_live.clock.midi_clock import Grid
 
 ATTEMPTS = 5  # readings of the beat, of which the quickest is the truest
@@ -40,7 +40,7 @@ class LinkClock:
         try:
             import aalink
         except ImportError as error:
-            raise LinkError(f"no Ableton Link ({error}): pip install '.[link]'") from error
+            raise LinkError(f"no Ableton Link ({error}): {install('link')}") from error
 
         async def join() -> Any:
             link = aalink.Link(bpm)  # wants a running event loop, for callbacks; we ask for none

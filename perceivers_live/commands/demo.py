@@ -13,7 +13,8 @@ import click
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
-from engine.midi import message_of, read_file, releases, write_file
+from engine.midi import MessageReader, message_of, releases
+from engine.midi_file import read_file, write_file
 from perceivers_live.commands.liveroll import LiveRoll
 from perceivers_live.commands.pianoroll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
@@ -27,7 +28,9 @@ from perceivers_live.session.session import Session
 FRAME = 0.05  # seconds between two looks at what has sounded
 REPLY_TIMEOUT = 1.0  # seconds for which an answer may be late
 NEXT = """
-Now with your own keyboard:
+Now play yourself:
+  perceivers-live page                         in the browser, which is the keyboard and the sound
+Or with your own keyboard:
   perceivers-live ports                        lists the MIDI ports
   perceivers-live --in "part of its name"      listens to it, and answers on the virtual port "perceivers-live"
 In a DAW choose that port as the input of an instrument track; OSC on 127.0.0.1:9010 steers, as in
@@ -42,18 +45,23 @@ def bundled_call() -> Path:
 def run(
     engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False, send: Send | None = None
 ) -> None:
-    """Plays the call and its answer, draws both, writes ``output``. ``fast``: not in real time; ``send``: takes both, as raw
-    messages. Raises ``MidiFileError`` for a call that is no MIDI file.
+    """Plays the call and its answer, draws both, writes ``output``. Ctrl-C ends the playing; what was played is written.
+
+    ``fast``: not in real time; ``send``: takes both, as raw messages. Raises ``MidiFileError`` for a call that is no MIDI file.
     """
     call = read_file(call_file)
     if not any(one.action < NOTE_OFF for one in call):
         raise click.ClickException(f"{call_file}: no notes in it")
     call = [one._replace(time=one.time - call[0].time) for one in call]
     controls = Controls(settings.controls)
+    stopped = False
     if fast:
         reply = render(engine, call, controls, settings.phrase)
     else:
-        reply = _perform(engine, call, controls, settings.phrase, send or (lambda message: None))
+        call, reply, stopped = _perform(engine, call, controls, settings.phrase, send or (lambda message: None))
+        if not call:
+            click.echo("\nstopped before anything was played")
+            return
     width = min(shutil.get_terminal_size((100, 30)).columns, 160)
     unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     parts = [Part(name, *notes_of(timed)) for name, timed in (("you", call), ("machine", reply))]
@@ -63,12 +71,18 @@ def run(
     except OSError as error:
         raise click.ClickException(f"{output}: cannot be written ({error.strerror})") from error
     notes = sum(one.action < NOTE_OFF for one in reply)
+    if stopped:
+        click.echo(f"\nstopped; what was played until then is in {output}")
+        return
     click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{NEXT}")
 
 
-def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings, send: Send) -> list[Timed]:
-    """The call, played in real time at a live session; returns the answer, in the call's time. It ends with the machine's turn
-    after the call, a solo after a minute, and soon if nothing comes.
+def _perform(
+    engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings, send: Send
+) -> tuple[list[Timed], list[Timed], bool]:
+    """The call, played in real time at a live session. It ends with the machine's turn after the call, a solo after a minute, and
+    soon if nothing comes, or with Ctrl-C. Returns what sounded of the call, the answer, both in the call's time, and whether it
+    was Ctrl-C.
     """
     started = time.perf_counter() + 0.5
     end = started + call[-1].time
@@ -102,12 +116,23 @@ def _perform(engine: Engine, call: Sequence[Timed], controls: Controls, phrase: 
                 session.commands()["yield"]()
             time.sleep(FRAME if not waiting else min(FRAME, max(0.0, started + waiting[-1].time - time.perf_counter())))
         _show(roll, sounded, shown, started)
+        stopped = False
+    except KeyboardInterrupt:
+        stopped = True
     finally:
         session.stop()
         worker.join()
         for release in releases(0):  # of the call's too, if it was cut short
             send(release)
-    return [one._replace(time=one.time - started) for part, one in sounded if part == 1]
+    yours, answer = ([one._replace(time=one.time - started) for part, one in sounded if part == which] for which in (0, 1))
+    return _released(yours) if stopped else list(call), answer, stopped
+
+
+def _released(played: list[Timed]) -> list[Timed]:
+    """With whatever is still held at the end released there."""
+    reader = MessageReader()
+    whole = [same for one in played for same in reader.feed(one.time, message_of(one.action, one.velocity))]
+    return whole + reader.close(played[-1].time + FRAME if played else 0.0)
 
 
 def _roll() -> LiveRoll:

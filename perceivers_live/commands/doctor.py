@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from engine.errors import UserError
+from engine.errors import UserError, install
 from engine.realtime import PLAYER, set_realtime
 from engine.remote.address import Address
 from perceivers_live.commands.bench import improvised, machine
@@ -99,7 +99,7 @@ def _steering(settings: Settings) -> Iterator[Finding]:
     except MidiMapError as error:
         yield Finding("MIDI controllers", False, str(error), "mend the file, or let the daemon set it aside and learn again")
     if settings.clock.source == "link" and importlib.util.find_spec("aalink") is None:
-        yield Finding("Ableton Link", False, "not installed", "pip install '.[link]', or another clock.source")
+        yield Finding("Ableton Link", False, "not installed", f"{install('link')}, or another clock.source")
 
 
 def _osc(settings: Settings) -> Iterator[Finding]:
@@ -186,7 +186,7 @@ def _accelerators() -> Iterator[Finding]:
     try:
         here = environment(load_tensorrt())
     except RuntimeUnavailable as error:
-        yield Finding("TensorRT", None, str(error), "pip install '.[tensorrt]' makes the GPU faster still")
+        yield Finding("TensorRT", None, str(error), f"{install('tensorrt')} makes the GPU faster still")
     else:
         yield Finding("TensorRT", True, f"{here.backend} {here.tensorrt}")
 

@@ -14,6 +14,8 @@ from engine.engine import Engine
 from engine.realtime import DAEMON, set_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.commands.recordings import sessions_folder
+from perceivers_live.commands.stage_page import StagePage, show
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.folders import data_folder, midi_map_path
@@ -27,22 +29,24 @@ log = logging.getLogger(__name__)
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last on Windows, when its console is closed
 
 
-def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
-    """Performs until a signal says stop. ``engine`` should compute in a process of its own. Raises ``PortError``, ``OscError``,
-    ``LinkError``.
+def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: bool = False) -> None:
+    """Performs until a signal says stop. ``engine`` should compute in a process of its own. ``show_page``: opens the page in a
+    browser. Raises ``PortError``, ``OscError``, ``LinkError``.
     """
     controls = Controls(settings.controls)
+    page = StagePage(controls) if settings.page.enabled else None
     set_realtime(DAEMON)
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
-        connections = Connections(settings.midi)
+        connections = Connections(settings.midi, local=page.ports if page is not None else None)
+        states = StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint))
         session = Session(
             engine,
             settings,
             controls,
             connections.send,
             beats=_link(settings, closing),
-            states=StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint)),
+            states=states,
             bindings=midi_map_path(),
             observers=[
                 Observer(
@@ -52,13 +56,21 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path) -> None:
                 *_recorder(settings, closing),
             ],
         )
-        connections.listen(session.hear, lost=lambda: session.input_lost(time.perf_counter()), back=session.output_back)
+        connections.listen(
+            session.hear,
+            lost=lambda: session.input_lost(time.perf_counter()),
+            back=session.output_back,
+            change=session.change_output,
+        )
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
         gc.collect()
         gc.freeze()  # a full collection would look through all there is by now, and hold up every thread for tens of milliseconds
-        with connections:
+        with ExitStack() as serving, connections:
+            server = page.open(settings, session, connections, states, sessions_folder(settings), serving) if page else None
+            if server is not None and show_page:
+                show(server.url)
             session.run()
         log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in session.stats().items()))
     if connections.stuck:
@@ -74,10 +86,11 @@ def _recorder(settings: Settings, closing: ExitStack) -> list[Observer]:
     """Records the session if that is asked for, after making files of what killed sessions left."""
     if not settings.recording.record:
         return []
-    folder = Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
+    folder = sessions_folder(settings)
     for path in recover(folder):
         log.info("an earlier session is now %s", path)
     recorder = Recorder(folder)
+    log.info("recording; to listen to it meanwhile: perceivers-live recordings -o take.mid")
 
     def close() -> None:
         path = recorder.close()

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from engine.errors import UserError, install
 from perceivers_live.commands.options import OUTPUT
 
-DATA = "DATA is a folder or an archive of MIDI files, or the word `maestro`: the dataset, fetched from its publisher."
+if TYPE_CHECKING:
+    import threading
+
+NEEDED = ("torch", "safetensors", "tensorboard", "tqdm", "onnx", "onnxscript")  # of the extra `train`
+
+DATA = (
+    "DATA is a folder or an archive of MIDI files, a folder of packed data, or the word `maestro`: the dataset, fetched from its "
+    "publisher."
+)
 CACHE = click.option(
     "--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Downloads and packed data."
 )
@@ -71,29 +84,81 @@ def train(
     **options: Any,
 ) -> None:
     """Train a model; a run's folder that exists is resumed. Several GPUs or machines: start it with torchrun."""
+    _check_installed()
     import threading
 
     from trainer.parallel import world
-    from trainer.run import resumed
+    from trainer.resume import begun, goes_on
     from trainer.segmentation import Segmentation
     from trainer.settings import Training, changed, model_config
     from trainer.train import train as run
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    config, how = resumed(out)
-    config = config or model_config(preset, model)
-    how = changed(how or Segmentation.for_model(config), segmentation)
+    options |= {"preset": preset, "pedal": pedal}
+    earlier = begun(out)
+    if earlier is not None:
+        config, pedal = earlier.config, earlier.pedal
+        training = goes_on(earlier, options, _given(), model, segmentation)
+    else:
+        config = model_config(preset, model)
+        how = changed(Segmentation.for_model(config), segmentation)
+        training = Training(segmentation=how, **{name: value for name, value in options.items() if name != "pedal"})
     with world(device) as here:
         corpus = here.first_then_others(lambda: _corpus(data, cache, pedal))
-        run(corpus, out, Training(preset=preset, segmentation=how, **options), stop, config=config, init=init, here=here)
+        stop = threading.Event()
+        _stop_on_signals(stop, _tell if here.first else lambda _: None, out)
+        step = run(corpus, out, training, stop, config=config, init=init, here=here).progress.step
+        if here.first:
+            end = "stopped; the same command goes on from there" if stop.is_set() and step < training.steps else "done"
+            _tell(f"{out}: saved at step {step} of {training.steps}, {end}")
+
+
+def _check_installed() -> None:
+    """Raises ``UserError`` where the extra that training needs is not installed."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UserError(f"training needs {', '.join(missing)}, which this installation lacks: {install('train')}")
+
+
+def _given() -> set[str]:
+    """The parameters of this command that the user gave."""
+    context = click.get_current_context()
+    return {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+
+
+def _stop_on_signals(stop: threading.Event, tell: Callable[[str], None], out: Path) -> None:
+    """SIGINT and SIGTERM end the training after its step; a second one at once, as if killed."""
+    process = os.getpid()  # processes that make examples inherit the handler
+
+    def asked(number: int, _: object) -> None:
+        if os.getpid() != process:
+            return
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            tell(f"stopping at once; {out} has the last save")
+            signal.raise_signal(number)
+            return
+        stop.set()
+        tell(f"stopping: this step is finished, then {out} is saved; once more: stop at once")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, asked)
+
+
+def _tell(text: str) -> None:
+    """A line on standard error. Written past Python's buffers, which a signal's handler must not enter."""
+    os.write(2, f"\n{text}\n".encode())
 
 
 @click.command(epilog=DATA)
 @click.argument("data")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="test",
+    show_default=True,
+    help="Which pieces; all: files of your own.",
+)
 @CACHE
 @click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
 @click.option("--quick", is_flag=True, help="Likelihoods only: no cut states, no clips, no search for copies.")
@@ -102,6 +167,7 @@ def train(
 @click.option("--json", "json_file", type=OUTPUT, help="Also write the figures here.")
 def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | None, **options: Any) -> None:
     """How well a checkpoint knows held-out music, and how like music it plays."""
+    _check_installed()
     from engine.checkpoint import bundled
     from trainer.evaluate import report
 
@@ -121,6 +187,7 @@ def export(
     run: Path, folder: Path, data: str, licence: str, figures: tuple[Path, ...], int8_data: str | None, cache: Path
 ) -> None:
     """Turn a run's checkpoint into a bundle that the daemon plays, with its model card."""
+    _check_installed()
     from trainer.export import export as write
 
     write(run, folder, data=data, licence=licence, figures=figures)

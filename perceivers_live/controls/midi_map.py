@@ -117,6 +117,11 @@ class MidiMap:
         with self._lock:
             self._learning = Learning(target, now + LEARN_TIMEOUT, {})
 
+    def learning(self, now: float) -> str | None:
+        """The control or command that still waits for a controller, if any."""
+        waiting = self._learning
+        return waiting.target if waiting is not None and now < waiting.deadline else None
+
     def unlearn(self, target: str) -> int:
         """Removes the bindings of a control or command; returns how many there were.
 

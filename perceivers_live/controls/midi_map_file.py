@@ -49,6 +49,15 @@ class Binding:
     low: Value | None = None
     high: Value | None = None
 
+    def __str__(self) -> str:
+        channel = f" on channel {self.channel}" if self.channel else ""
+        limits = "" if self.low is None and self.high is None else f", from {self._end(self.low)} to {self._end(self.high)}"
+        return f"CC {self.number}{channel} -> {self.target}{limits}"
+
+    @staticmethod
+    def _end(value: Value | None) -> str:
+        return "its limit" if value is None else str(value)
+
     def limits(self, control: Control) -> tuple[float, float]:
         """`low` and `high` as numbers; those of a choice are indices."""
         return _number(control, self.low, control.low), _number(control, self.high, control.high)

@@ -71,6 +71,7 @@ class Control:
     choices: tuple[str, ...] = ()
     unit: str = ""
     help: str = ""
+    group: str = ""  # of the live controls: what they have to do with, in a word
     affects: Affects = "decision"
 
     @property
@@ -139,15 +140,57 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
     {
         control.name: control
         for control in (
-            Control("temperature", "float", 1.0, 0.1, 2.0, help="How adventurous; 1 is as trained, lower is safer."),
-            Control("min_p", "float", 0.02, 0.0, 0.5, help="Drops choices less likely than this share of the likeliest one."),
-            Control("variety", "float", 1.0, 0.0, 3.0, help="Keeps a reply from dwelling on few keys; 0 is as trained."),
-            Control("density", "float", 0.0, -1.0, 1.0, help="Positive is busier, negative sparser, beyond what pace asks for."),
-            Control("pace", "float", 0.5, 0.0, 2.0, help="How firmly a reply keeps to the pace of the call; 0: not at all."),
-            Control("dynamics", "float", 0.0, -1.0, 1.0, help="Positive is louder, negative softer: a bias on velocity."),
-            Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note that is played."),
-            Control("register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note that is played."),
-            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes held at once."),
+            Control(
+                "temperature", "float", 1.0, 0.1, 2.0, help="How adventurous; 1 is as trained, lower is safer.", group="invention"
+            ),
+            Control(
+                "min_p",
+                "float",
+                0.02,
+                0.0,
+                0.5,
+                help="Drops choices less likely than this share of the likeliest one.",
+                group="invention",
+            ),
+            Control(
+                "variety",
+                "float",
+                1.0,
+                0.0,
+                3.0,
+                help="Keeps a reply from dwelling on few keys; 0 is as trained.",
+                group="invention",
+            ),
+            Control(
+                "density",
+                "float",
+                0.0,
+                -1.0,
+                1.0,
+                help="Positive is busier, negative sparser, beyond what pace asks for.",
+                group="texture",
+            ),
+            Control(
+                "pace",
+                "float",
+                0.5,
+                0.0,
+                2.0,
+                help="How firmly a reply keeps to the pace of the call; 0: not at all.",
+                group="texture",
+            ),
+            Control(
+                "dynamics",
+                "float",
+                0.0,
+                -1.0,
+                1.0,
+                help="Positive is louder, negative softer: a bias on velocity.",
+                group="texture",
+            ),
+            Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note that is played.", group="texture"),
+            Control("register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note that is played.", group="texture"),
+            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes held at once.", group="texture"),
             Control(
                 "mode",
                 "choice",
@@ -156,6 +199,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 3,
                 ("respond", "duet", "solo", "listen"),
                 help="respond: call and response; duet: plays around you; solo: plays on by itself; listen: only remembers.",
+                group="turns",
             ),
             Control(
                 "patience",
@@ -164,6 +208,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.25,
                 4.0,
                 help="How long a pause has to be, for the pace of your playing, to end your phrase; 0.5 is eager, 2 patient.",
+                group="turns",
                 affects="input",
             ),
             Control(
@@ -174,6 +219,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 4.0,
                 unit="times the call",
                 help="How long a reply lasts; from 2 s to a minute.",
+                group="turns",
                 affects="nothing",
             ),
             Control(
@@ -184,9 +230,20 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 2,
                 ("now", "beat", "bar"),
                 help="When a turn begins, where there is a clock.",
+                group="turns",
                 affects="nothing",
             ),
-            Control("beats_per_bar", "int", 4, 1, 16, unit="beats", help="Length of the clock's bars.", affects="nothing"),
+            Control(
+                "beats_per_bar",
+                "int",
+                4,
+                1,
+                16,
+                unit="beats",
+                help="Length of the clock's bars.",
+                group="turns",
+                affects="nothing",
+            ),
             Control(
                 "lookahead_ms",
                 "int",
@@ -195,6 +252,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 2000,
                 unit="ms",
                 help="How far ahead the music is decided; what you do still changes all of it.",
+                group="timing",
                 affects="nothing",
             ),
             Control(
@@ -205,10 +263,22 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 200.0,
                 unit="ms",
                 help="Added to the time of what is heard.",
+                group="timing",
                 affects="input",
             ),
-            Control("output_offset_ms", "float", 0.0, -200.0, 200.0, unit="ms", help="Added to the time of what is played."),
-            Control("transpose", "int", 0, -24, 24, unit="semitones", help="Moves what is played, on its way out."),
+            Control(
+                "output_offset_ms",
+                "float",
+                0.0,
+                -200.0,
+                200.0,
+                unit="ms",
+                help="Added to the time of what is played.",
+                group="timing",
+            ),
+            Control(
+                "transpose", "int", 0, -24, 24, unit="semitones", help="Moves what is played, on its way out.", group="sound"
+            ),
             Control(
                 "loudness",
                 "float",
@@ -216,15 +286,42 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -1.0,
                 1.0,
                 help="Bends the velocities of what is played, on their way out.",
+                group="sound",
                 affects="output",
             ),
-            Control("listen_low", "int", 0, 0, 127, unit="MIDI note", help="Lowest key that is listened to.", affects="input"),
             Control(
-                "listen_high", "int", 127, 0, 127, unit="MIDI note", help="Highest key that is listened to.", affects="input"
+                "listen_low",
+                "int",
+                0,
+                0,
+                127,
+                unit="MIDI note",
+                help="Lowest key that is listened to.",
+                group="hearing",
+                affects="input",
             ),
-            Control("seed", "int", -1, -1, 2**31 - 1, help="Random seed that makes a reply repeatable; -1 draws a new one."),
-            Control("hold", "switch", False, help="Play nothing, and go on listening."),
-            Control("thru", "switch", False, help="Copy the input to the output at once.", affects="output"),
+            Control(
+                "listen_high",
+                "int",
+                127,
+                0,
+                127,
+                unit="MIDI note",
+                help="Highest key that is listened to.",
+                group="hearing",
+                affects="input",
+            ),
+            Control(
+                "seed",
+                "int",
+                -1,
+                -1,
+                2**31 - 1,
+                help="Random seed that makes a reply repeatable; -1 draws a new one.",
+                group="invention",
+            ),
+            Control("hold", "switch", False, help="Play nothing, and go on listening.", group="turns"),
+            Control("thru", "switch", False, help="Copy the input to the output at once.", group="sound", affects="output"),
         )
     }
 )

@@ -48,10 +48,10 @@ class MidiSettings:
     """MIDI ports and channels."""
 
     input_port: str = _setting(
-        "", "Part of the input port's name, in any case; empty: a virtual port named perceivers-live.", key="in"
+        "", "Part of the input port's name, in any case; page: the page; empty: a virtual port named perceivers-live.", key="in"
     )
     output_port: str = _setting(
-        "", "Part of the output port's name, in any case; empty: a virtual port named perceivers-live.", key="out"
+        "", "Part of the output port's name, in any case; page: the page; empty: a virtual port named perceivers-live.", key="out"
     )
     channel: int = _setting(1, "Channel that is played on.", 1, 16)
     input_channel: int = _setting(0, "Channel that is listened to; 0: all.", 0, 16)
@@ -91,8 +91,27 @@ class OscSettings:
         1024,
     )
     port: int = _setting(9010, "UDP port to listen on.", 1, 65535)
-    query_port: int = _setting(9011, "TCP port of OSCQuery, where clients see what there is; 0: any free; -1: none.", -1, 65535)
     reply_port: int = _setting(0, "UDP port that replies go to, at the sender's address; 0: the sender's own port.", 0, 65535)
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """The page in the browser, and OSCQuery on the same port, for programs that build their surface from it."""
+
+    enabled: bool = _setting(True, "Whether it is served.")
+    host: str = _setting(
+        "127.0.0.1",
+        "Address to listen on; anything but loopback lets those other machines play and steer that allow names.",
+        1,
+        255,
+    )
+    allow: str = _setting(
+        "",
+        "Who may use it where host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
+        0,
+        1024,
+    )
+    port: int = _setting(9011, "TCP port to listen on; 0: any free.", 0, 65535)
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class Settings:
     midi: MidiSettings = field(default_factory=MidiSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     osc: OscSettings = field(default_factory=OscSettings)
+    page: PageSettings = field(default_factory=PageSettings)
     phrase: PhraseSettings = field(default_factory=PhraseSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)
     recording: RecordingSettings = field(default_factory=RecordingSettings)
@@ -141,6 +161,7 @@ TABLES: dict[str, Any] = {
     "midi": MidiSettings,
     "engine": EngineSettings,
     "osc": OscSettings,
+    "page": PageSettings,
     "phrase": PhraseSettings,
     "clock": ClockSettings,
     "recording": RecordingSettings,
@@ -290,7 +311,7 @@ def _not_a_table(name: str, found: object) -> str:
         return f"{name}: found {shown(found)}, allowed only as the table [{name}]"
     if isinstance(found, dict):
         return f"[{printable(name)}]: unknown table; nearest is [{nearest(name, SCHEMA)}]"
-    homes = {key: table for table, specs in SCHEMA.items() for key in specs}
+    homes = {key: table for table, specs in reversed(list(SCHEMA.items())) for key in specs}  # of two, the first
     close = nearest(name, homes)
     allowed = SCHEMA[homes[close]][close].allowed
     return f"{printable(name)}: found {shown(found)} outside the tables; nearest is {close} in [{homes[close]}] ({allowed})"

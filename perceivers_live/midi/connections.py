@@ -8,28 +8,64 @@ made anew once a server answers again.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from perceivers_live.controls.settings import MidiSettings
-from perceivers_live.midi.ports import InputPort, MessageListener, NoSuchPort, OutputPort, PermanentPortError, PortError, Probe
+from perceivers_live.midi.ports import (
+    NAME,
+    Input,
+    InputPort,
+    LocalPorts,
+    MessageListener,
+    NoSuchPort,
+    Output,
+    OutputPort,
+    PermanentPortError,
+    PortError,
+    Probe,
+)
 from perceivers_live.midi.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two looks
+SELDOM = 10.0  # seconds between two looks for a MIDI system that is not needed
 SYSTEM = 0xF0  # messages from here on have no channel
 ATTEMPTS = 3  # at finding a MIDI system
 CLOSE_TIMEOUT = 0.5  # seconds that closing a port may take before it is left to itself
 
 
+@dataclass(frozen=True)
+class PortState:
+    """One of the two ports as it is now: the name that was asked for, and its whole name, None while it is away."""
+
+    wanted: str
+    name: str | None
+    text: str  # what was last said of it
+
+
+@dataclass(frozen=True)
+class PortsState:
+    """What there is to choose from, and what is chosen."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input: PortState
+    output: PortState
+
+
 class Connections:
     """Opened by entering it; a watchdog stands by the output. ``on_message``: the input's callback; ``lost``: told that the input
-    went away; ``back``: that the output can be sent to again. Both run on the watching thread.
+    went away; ``back``: that the output can be sent to again. ``local``: ports that need no MIDI system. ``change``: is given
+    what makes another port the output, and runs it once the present one is silent. All but ``on_message`` run on the watching
+    thread.
 
-    Entering raises ``PortError`` if there can be no MIDI system, or if a name fits several ports; a port that is not there is
-    waited for, and so is a MIDI system that does not run.
+    Entering raises ``PortError`` if there can be no MIDI system and one is needed, or if a name fits several ports; a port that
+    is not there is waited for, and so is a MIDI system that does not run.
     """
 
     def __init__(
@@ -39,26 +75,36 @@ class Connections:
         *,
         lost: Callable[[], None] = lambda: None,
         back: Callable[[], None] = lambda: None,
+        local: LocalPorts | None = None,
+        change: Callable[[Callable[[], None]], None] = lambda swap: swap(),
     ) -> None:
-        self._settings, self._on_message, self._lost, self._back = settings, on_message, lost, back
+        self._on_message, self._lost, self._back, self._local, self._change = on_message, lost, back, local, change
+        self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
-        self._input: InputPort | None = None
-        self._output: OutputPort | None = None
+        self._next_probe = 0.0  # when a MIDI system is looked for that is not needed
+        self._there: tuple[tuple[str, ...], tuple[str, ...]] = (), ()  # the ports of other programs and devices
+        self._input: Input | None = None
+        self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._watched: set[int] = set()  # channels that it knows of
         self._closing: list[threading.Thread] = []
         self._said: dict[str, str] = {}  # what was last said of each port: once is enough
         self._looked = threading.Event()  # for the first time
         self._failure: Exception | None = None  # what came of it, if there is no going on
-        self._stop = threading.Event()
+        self._chosen: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._stopping, self._awake = False, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
 
     def listen(
-        self, on_message: MessageListener, *, lost: Callable[[], None] = lambda: None, back: Callable[[], None] = lambda: None
-    ) -> Connections:
-        """Who is told, where that was not known from the beginning: to be said before entering. Returns itself."""
-        self._on_message, self._lost, self._back = on_message, lost, back
-        return self
+        self,
+        on_message: MessageListener,
+        *,
+        lost: Callable[[], None],
+        back: Callable[[], None],
+        change: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """Who is told, where that was not known from the beginning; to be called before entering."""
+        self._on_message, self._lost, self._back, self._change = on_message, lost, back, change
 
     def __enter__(self) -> Connections:
         self._thread.start()
@@ -69,7 +115,8 @@ class Connections:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
+        self._stopping = True
+        self._awake.set()
         self._thread.join(4 * CLOSE_TIMEOUT)
         self._close_all()
 
@@ -83,6 +130,23 @@ class Connections:
         """Of the input and the output as they are now, None while one is away."""
         source, output = self._input, self._output  # the watching thread may take them away
         return (source.name if source else None), (output.name if output else None)
+
+    @property
+    def state(self) -> PortsState:
+        """Both ports, and what else there is."""
+        ports = {"input": self._input, "output": self._output}
+        told = {
+            which: PortState(self._wanted[which], port.name if port else None, self._said.get(which, ""))
+            for which, port in ports.items()
+        }
+        return PortsState(*self._there, told["input"], told["output"])
+
+    def choose(self, direction: str, wanted: str) -> None:
+        """Makes another port the ``"input"`` or the ``"output"``, soon; whatever sounds on the old one is released. If that
+        cannot be opened the old one stays, and the log says why.
+        """
+        self._chosen.put((direction, wanted))
+        self._awake.set()
 
     def send(self, message: Sequence[int]) -> None:
         """Sends one raw message. Raises ``PortError`` while the output is away."""
@@ -107,63 +171,133 @@ class Connections:
                 if opened is None:
                     open_it()
             except NoSuchPort as absent:
-                self._say(which, f"{absent}; waiting for it")
+                self._say(which, f"{absent}; waiting for it", logging.WARNING)
             except PortError as error:  # of the one, which must not keep the other shut
                 faults.append(error)
         if faults:
             raise next((one for one in faults if isinstance(one, PermanentPortError)), faults[0])
 
     def _open_output(self) -> None:
-        output = OutputPort(self._settings.output_port, self._probe)
-        self._say("output", f"out: {output.name}")
-        if self._settings.output_port:
-            self._watched.clear()
-            self._watchdog = Watchdog(output.address)
-        self._output = output  # from here on others send: what they send is watched
+        self._output, self._watchdog = self._make_output(self._wanted["output"])  # from here on others send
         self._back()
 
+    def _make_output(self, wanted: str) -> tuple[Output, Watchdog | None]:
+        if self._local is not None and wanted == self._local.name:
+            output, watchdog = self._local.open_output(), None
+        else:
+            port = OutputPort(wanted, self._probe)
+            output, watchdog = port, Watchdog(port.address) if wanted else None
+        self._watched.clear()
+        self._say("output", f"out: {output.name}")
+        return output, watchdog
+
     def _open_input(self) -> None:
-        self._input = InputPort(self._settings.input_port, self._on_message, self._probe)
-        self._say("input", f"in: {self._input.name}")
+        self._input = self._make_input(self._wanted["input"])
+
+    def _make_input(self, wanted: str) -> Input:
+        if self._local is not None and wanted == self._local.name:
+            made = self._local.open_input(self._on_message)
+        else:
+            made = InputPort(wanted, self._on_message, self._probe)
+        self._say("input", f"in: {made.name}")
+        return made
+
+    def _follow_choices(self) -> None:
+        while not self._chosen.empty():
+            direction, wanted = self._chosen.get()
+            try:
+                (self._change_output if direction == "output" else self._change_input)(wanted)
+            except Exception as error:
+                log.warning("%s; the %s stays as it was", error, direction)
+
+    def _change_output(self, wanted: str) -> None:
+        old, old_watchdog = self._output, self._watchdog
+        output, watchdog = self._make_output(wanted)
+
+        def swap() -> None:
+            self._output, self._watchdog = output, watchdog
+
+        self._change(swap)
+        self._wanted["output"] = wanted
+        if old_watchdog is not None:
+            old_watchdog.close()
+        if old is not None:
+            self._close(old)
+
+    def _change_input(self, wanted: str) -> None:
+        old = self._input
+        if old is not None and wanted == self._wanted["input"]:
+            return
+        made = self._make_input(wanted)
+        self._input, self._wanted["input"] = made, wanted
+        if old is not None:
+            self._close(old)
+            self._lost()
+
+    @property
+    def _needs_system(self) -> bool:
+        return self._local is None or any(wanted != self._local.name for wanted in self._wanted.values())
 
     def _watch(self) -> None:
         try:
-            self._probe = _patient_probe()
+            self._probe = self._first_probe()
             self._open()
+            if self._probe is not None:
+                self._there = _others(self._probe.names())
         except Exception as error:
             if isinstance(error, PermanentPortError) or not isinstance(error, PortError):
                 self._failure = error
                 return
-            self._say("system", f"{error}; trying again")
+            self._say("system", f"{error}; trying again", logging.WARNING)
         finally:
             self._looked.set()
-        while not self._stop.wait(INTERVAL):
+        while not self._stopping:
+            self._awake.wait(INTERVAL)
+            self._awake.clear()
             try:
                 self._look()
             except PermanentPortError as error:
-                self._say("input", str(error))
+                self._say("input", str(error), logging.WARNING)
             except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
-                self._say("system", f"{error}; trying again")
+                self._say("system", f"{error}; trying again", logging.WARNING)
+
+    def _first_probe(self) -> Probe | None:
+        """Raises ``PortError`` if there is no MIDI system though one is needed."""
+        if self._needs_system:
+            return _patient_probe()
+        self._next_probe = time.monotonic() + SELDOM
+        try:
+            return Probe()
+        except PortError:
+            return None
 
     def _look(self) -> None:
+        self._follow_choices()
         if self._probe is None:
+            if not self._needs_system:
+                self._open()
+                if time.monotonic() >= self._next_probe:
+                    self._probe = self._first_probe()
+                return
             self._probe = Probe()  # raises as long as there is no system
             self._say("system", "the MIDI system is back")
         if not self._probe.alive():
-            self._say("system", "the MIDI system is gone; waiting for it")
+            self._say("system", "the MIDI system is gone; waiting for it", logging.WARNING)
             self._close_all()
+            self._there = (), ()
             self._said.clear()
             self._lost()
             return
         inputs, outputs = self._probe.names()  # raises if a port goes just now
+        self._there = _others((inputs, outputs))
         went = self._probe.gone()
         if self._input is not None and self._input.is_gone(inputs, went):
-            self._say("input", f"the input {self._input.name} is gone; waiting for it")
+            self._say("input", f"the input {self._input.name} is gone; waiting for it", logging.WARNING)
             self._close(self._input)
             self._input = None
             self._lost()
         if self._output is not None and self._output.is_gone(outputs, went):
-            self._say("output", f"the output {self._output.name} is gone; waiting for it")
+            self._say("output", f"the output {self._output.name} is gone; waiting for it", logging.WARNING)
             gone, self._output = self._output, None
             self._close(gone)
             self._close_watchdog()
@@ -182,17 +316,23 @@ class Connections:
             if port is not None:
                 self._close(port)
 
-    def _close(self, port: InputPort | OutputPort | Probe) -> None:
+    def _close(self, port: Input | Probe) -> None:
         """Closes it, but does not wait for ever: drivers of a dead system may not return."""
         thread = threading.Thread(target=port.close, name="closing", daemon=True)
         self._closing.append(thread)
         thread.start()
         thread.join(CLOSE_TIMEOUT)
 
-    def _say(self, what: str, text: str) -> None:
+    def _say(self, what: str, text: str, level: int = logging.INFO) -> None:
         if self._said.get(what) != text:
-            log.info("%s", text)
+            log.log(level, "%s", text)
         self._said[what] = text
+
+
+def _others(names: tuple[Sequence[str], Sequence[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that are not our own."""
+    inputs, outputs = (tuple(name for name in some if not name.startswith(NAME)) for some in names)
+    return inputs, outputs
 
 
 def _patient_probe() -> Probe:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import UserError
 from engine.realtime import DRIVER, set_realtime
@@ -22,6 +23,32 @@ log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 SETTLE = 0.05  # seconds; without a message for so long an input is quiet
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
+
+
+class Input(Protocol):
+    """An input that is open."""
+
+    name: str
+
+    def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Output(Input, Protocol):
+    """An output that is open."""
+
+    def send(self, message: Sequence[int]) -> None: ...
+
+
+class LocalPorts(Protocol):
+    """An input and an output of this program's own, both called ``name``, for which no MIDI system is needed."""
+
+    name: str
+
+    def open_input(self, on_message: MessageListener) -> Input: ...
+
+    def open_output(self) -> Output: ...
 
 
 class PortError(UserError):
@@ -45,7 +72,7 @@ def _system() -> tuple[Any, int]:
     try:
         import rtmidi
     except ImportError as error:
-        raise PermanentPortError(f"no MIDI system ({error})", _advice()) from error
+        raise PermanentPortError(f"no MIDI system ({error})", _advice(libraries=False)) from error
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
@@ -85,18 +112,21 @@ def _jack_runs(rtmidi: Any) -> bool:
         other.delete()
 
 
-def _advice() -> str:
+def _advice(*, libraries: bool = True) -> str:
+    """What to do where no MIDI system answers. ``libraries``: whether those that MIDI systems are spoken to with are there."""
+    page = "; or play in the browser: perceivers-live page"
     if sys.platform == "linux":
-        packages = "libasound2 libjack-jackd2-0 jackd2"
-        return f"start JACK, or load ALSA's sequencer (modprobe snd-seq); what is missing: sudo apt-get install -y {packages}"
-    return "install loopMIDI, or Windows MIDI Services" if sys.platform == "win32" else ""
+        packages = ([] if libraries else ["libasound2", "libjack-jackd2-0"]) + ([] if shutil.which("jackd") else ["jackd2"])
+        missing = f"; what is missing: sudo apt-get install -y {' '.join(packages)}" if packages else ""
+        return f"start JACK, or load ALSA's sequencer (sudo modprobe snd-seq){missing}{page}"
+    return f"install loopMIDI, or Windows MIDI Services{page}" if sys.platform == "win32" else page.removeprefix("; or ")
 
 
 def list_ports() -> tuple[list[str], list[str]]:
     """Names of the inputs and outputs on this machine, other than ours. Raises ``PortError`` without a MIDI system."""
     probe = Probe()
     try:
-        inputs, outputs = ([name for name in names if not name.startswith(NAME)] for names in probe.names())
+        inputs, outputs = (list(filter(_is_foreign, names)) for names in probe.names())
         return inputs, outputs
     finally:
         probe.close()
@@ -150,7 +180,7 @@ def _names(port: Any) -> list[str]:
 
 def find(names: Sequence[str], wanted: str, kind: str) -> int:
     """Index of the one name that contains ``wanted``, whatever the case; an exact name wins. Where ports share a name, ``#2``
-    after it is the second of them. Raises ``PortError``.
+    after it is the second of them. Ports of this program are found by its own name only. Raises ``PortError``.
     """
     matching = _matching(names, wanted)
     if not matching and (numbered := re.fullmatch(r"(.+)#([1-9]\d*)", wanted)):
@@ -159,14 +189,20 @@ def find(names: Sequence[str], wanted: str, kind: str) -> int:
             return alike[int(numbered[2]) - 1]
     if len(matching) == 1:
         return matching[0]
-    there = ", ".join(repr(names[i]) for i in matching) if matching else ", ".join(map(repr, names)) or "none"
+    there = ", ".join(repr(name) for name in ([names[i] for i in matching] or filter(_is_foreign, names))) or "none"
     problem = "matches several" if matching else "matches none"
     raise (PermanentPortError if matching else NoSuchPort)(f"{kind} port {wanted!r} {problem} of the ports; there are: {there}")
 
 
 def _matching(names: Sequence[str], wanted: str) -> list[int]:
     exact = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
-    return exact or [i for i, name in enumerate(names) if wanted.lower() in name.lower()]
+    part = wanted.lower()
+    return exact or [i for i, name in enumerate(names) if part in name.lower() and (_is_foreign(name) or NAME in part)]
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a port is not one of ours."""
+    return not name.startswith(NAME)
 
 
 class _Port:

@@ -1,1 +1,1 @@
-"""OSC and OSCQuery servers, and layouts for their clients."""
+"""The OSC server, the tree that OSCQuery describes (`page.query` serves it), and layouts for their clients."""

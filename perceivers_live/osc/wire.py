@@ -52,9 +52,9 @@ def listen(host: str, port: int, allow: str = "") -> tuple[socket.socket, Callab
         raise OscError(f"OSC cannot listen on {printable(host)}:{port} ({reason}): choose another [osc] port or host") from None
 
 
-def sender_filter(host: str, allow: str) -> Callable[[str], bool]:
+def sender_filter(host: str, allow: str, table: str = "osc") -> Callable[[str], bool]:
     """Who may speak to a server at the IP address `host`: loopback always, and, unless that is loopback itself, the addresses and
-    networks in `allow`, separated by commas.
+    networks in `allow`, separated by commas. `table`: where the settings file says so.
 
     Raises:
         OscError: one of them is none; or `host` opens the door and nobody is allowed in.
@@ -62,11 +62,12 @@ def sender_filter(host: str, allow: str) -> Callable[[str], bool]:
     try:
         networks = [ipaddress.ip_network(text.strip(), strict=False) for text in allow.split(",") if text.strip()]
     except ValueError as error:
-        raise OscError(f"[osc] allow: {printable(error)}; allowed are addresses and networks such as 192.168.1.0/24") from None
+        allowed = "allowed are addresses and networks such as 192.168.1.0/24"
+        raise OscError(f"[{table}] allow: {printable(error)}; {allowed}") from None
     if is_loopback(host):
         networks = []
     elif not networks:
-        raise OscError(f"OSC on {host} is beyond loopback: [osc] allow must say who may steer, such as 192.168.1.0/24")
+        raise OscError(f"[{table}] {host} is beyond loopback: allow must say who may steer, such as 192.168.1.0/24")
 
     @functools.lru_cache(maxsize=256)
     def is_allowed(sender: str) -> bool:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.codec import spell
+from engine.codec import LONGEST_SILENCE, spell
 from engine.engine import Engine, Snapshot
 from engine.events import MAX_WAIT, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
 from perceivers_live.clock.midi_clock import Beats, Transport
@@ -30,7 +30,7 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.decision import Situation, decide
 from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
-from perceivers_live.performer.timeline import LONGEST_SILENCE, Timeline
+from perceivers_live.performer.timeline import Timeline
 from perceivers_live.performer.turns import MachineEvent, Turn
 from perceivers_live.player.player import Phase, Planned, Player
 
@@ -100,6 +100,10 @@ class Performer:
     def took(self, seconds: float) -> None:
         """A decision took so long. The next ones are made with as much time to spare."""
         self._took.append(seconds)
+
+    def steps(self) -> list[float]:
+        """What the last decisions took, in seconds."""
+        return list(self._took)
 
     @property
     def _decision(self) -> float:

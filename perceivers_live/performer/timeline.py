@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.codec import spell, to_step
+from engine.codec import spell, surplus, to_step
 from engine.engine import Engine
 from engine.events import NO_VELOCITY, NOTE_OFF, STEPS_PER_SECOND, SUSTAIN_DOWN, Event, Timed, subject, velocity_bin
-
-LONGEST_SILENCE = 500  # steps; a longer one in the history is shortened to this
 
 
 class Place(NamedTuple):
@@ -39,9 +37,7 @@ class Timeline:
         """Time runs from here on, if nothing was heard before; a silence up to here that is too long is shortened."""
         if self.origin is None:
             self.origin = now - self.engine.step / STEPS_PER_SECOND
-        surplus = self.step(now) - self.engine.step - LONGEST_SILENCE
-        if surplus > 0:
-            self.origin += surplus / STEPS_PER_SECOND
+        self.origin += surplus(self.step(now) - self.engine.step) / STEPS_PER_SECOND
 
     def resume(self, newest: float) -> None:
         """The engine was put into another state, all of which sounded; its newest event was at ``newest``."""
@@ -67,9 +63,9 @@ class Timeline:
                 if self.origin is None:
                     self.origin = one.time - step / STEPS_PER_SECOND
                 at = max(step, self.step(one.time))
-                if at - step > LONGEST_SILENCE:
-                    self.origin += (at - step - LONGEST_SILENCE) / STEPS_PER_SECOND
-                    at = step + LONGEST_SILENCE
+                if left_out := surplus(at - step):
+                    self.origin += left_out / STEPS_PER_SECOND
+                    at -= left_out
                 events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
                 step = at
             places.append(Place(position + len(events), step))

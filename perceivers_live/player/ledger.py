@@ -193,6 +193,16 @@ class Ledger:
         """Plays these releases as far as the port takes them; returns what was sent."""
         return [sent for action in actions if (sent := self._try(self.play, action, 0, now))]
 
+    def hand_over(self, change: Callable[[], None]) -> None:
+        """Leaves the receiver silent, and has ``change`` make it another one before anything else is sent."""
+        with self._lock:
+            self.reset()
+            self._notes.clear()  # what could not be released there is nothing that the next one knows
+            self._thru.clear()
+            self._thru_pedals.clear()
+            self._pedal = False
+            change()
+
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
         with self._lock:

@@ -88,6 +88,16 @@ class Journal:
         file.close()
         return None
 
+    @staticmethod
+    def look(path: Path) -> tuple[list[Entry], int]:
+        """The entries that a journal has so far, as ``read`` returns them, though somebody else may have it open. Raises
+        ``OSError``, ``JournalError``.
+        """
+        with path.open("rb", buffering=0) as file:
+            if file.read(len(HEADER)) != HEADER:
+                raise JournalError(f"{path}: not a journal of this version")
+            return Journal(path, cast(BinaryIO, file)).read()
+
     @property
     def size(self) -> int:
         """Bytes."""

@@ -18,7 +18,8 @@ from itertools import count
 from pathlib import Path
 
 from engine.events import NOTE_OFF, Timed
-from engine.midi import MessageReader, message_of, write_file
+from engine.midi import MessageReader, message_of
+from engine.midi_file import write_file
 from perceivers_live.recording.journal import Entry, Journal, JournalError
 
 log = logging.getLogger(__name__)

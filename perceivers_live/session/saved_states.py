@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.codec import LONGEST_SILENCE
 from engine.config import ModelConfig
 from engine.events import STEPS_PER_SECOND
 from engine.states import SUFFIX, StateError, load_state, save_state, state_path
 from perceivers_live.performer.performer import SavedState
-from perceivers_live.performer.timeline import LONGEST_SILENCE
 
 MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
 MOST_STATES = 100  # each is as large as the model's rings, 40 MB for the bundled one
@@ -25,6 +25,10 @@ class StateStore:
         path = state_path(self._folder, name)
         if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MOST_STATES:
             raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; remove one")
+
+    def names(self) -> list[str]:
+        """The states that there are, in the alphabet's order."""
+        return sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
 
     def save(self, name: str, saved_state: SavedState) -> None:
         self.check(name)

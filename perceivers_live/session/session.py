@@ -25,9 +25,7 @@ from perceivers_live.controls.midi_map_file import Binding
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
-from perceivers_live.osc.query_server import OscQueryServer
 from perceivers_live.osc.server import OscServer
-from perceivers_live.osc.wire import OscError
 from perceivers_live.performer.performer import Performer
 from perceivers_live.player.player import Player, PlayerThread
 from perceivers_live.session.commands import StateCommands, map_commands, triggers
@@ -62,7 +60,7 @@ class Session:
         bindings: Path | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
-        self._engine, self._settings, self._controls = engine, settings, controls
+        self.engine, self._settings, self._controls = engine, settings, controls
         self.observers = Observers(observers)
         self.echo = EchoGuard()
         clock = MidiClock() if settings.clock.source == "midi" else None
@@ -106,6 +104,18 @@ class Session:
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
         self.output.sweep()
+
+    def change_output(self, change: Callable[[], None]) -> None:
+        """Silences the machine on the output as it is, has ``change`` make it another one, and lets the machine go on there.
+        Nothing is sent in between.
+        """
+        with self.player.changed:
+            plays = self.player.playing
+            self.loop.hush()
+            self.player.ledger.hand_over(change)
+        self.output_back()
+        if plays:
+            self.loop.later(self.performer.takeover)
 
     def run(self) -> None:
         """Performs until ``stop`` is called, from any thread or signal handler; leaves nothing sounding. Raises ``OscError``."""
@@ -155,9 +165,9 @@ class Session:
             "echoes": self.echo.echoes,
             "left_out": loop.inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
             "waiting": loop.inbox.qsize(),
-            "standby": float(on_standby(self._engine.runtime)),
+            "standby": float(on_standby(self.engine.runtime)),
             "planned": player.planned(),
-            "history": self._engine.position,
+            "history": self.engine.position,
             "bpm": round(self._bpm, 1),
         }
 
@@ -172,7 +182,7 @@ class Session:
             self._bpm = bpm
 
     def _tell_standby(self) -> None:
-        standby = on_standby(self._engine.runtime)
+        standby = on_standby(self.engine.runtime)
         if standby != self._standby:
             self._standby = standby
             self.observers.message("standby" if standby else "standby over")
@@ -199,14 +209,3 @@ class Session:
             )
         )
         log.info("OSC on %s:%d", osc.host, osc.port)
-        if settings.query_port >= 0:
-            try:
-                here = osc.host, osc.port
-                query = OscQueryServer(
-                    self._controls, self._commands, *here, settings.host, settings.query_port, allow=settings.allow
-                )
-            except OscError as error:  # a convenience; another daemon has it, most likely
-                log.warning("%s", error)
-            else:
-                closing.callback(query.close)
-                log.info("OSCQuery on http://%s:%d", query.host, query.port)

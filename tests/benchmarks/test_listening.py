@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from benchmarks.calls import FEWEST, SEARCH, cut_calls, excerpt
 from benchmarks.listening import main
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import write_file
-from trainer.data import Corpus, DataError, actions_of, prepare
+from engine.midi_file import write_file
+from trainer.data import Corpus, DataError, prepare
+from trainer.reading import actions_of
 
 SECONDS = 3.0
 

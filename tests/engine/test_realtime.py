@@ -12,7 +12,7 @@ import pytest
 
 ELSEWHERE = """
 import json, os, threading, time
-from engine.realtime import DAEMON, MODEL, WINDOW, Budget, hurry, unhurry
+from engine.realtime import DAEMON, MODEL, WINDOW, Budget, set_realtime, clear_realtime
 
 def policies():
     return [os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")]
@@ -30,25 +30,25 @@ def elsewhere(program: str) -> Any:
 
 @pytest.fixture(scope="module")
 def permitted() -> None:
-    if elsewhere("hurry(MODEL); print(json.dumps(policies()))") != [os.SCHED_RR]:
+    if elsewhere("set_realtime(MODEL); print(json.dumps(policies()))") != [os.SCHED_RR]:
         pytest.skip("real-time priority is not permitted here")
 
 
 def test_whoever_may_not_have_it_goes_on_without() -> None:
-    assert elsewhere("del os.sched_setscheduler; unhurry(); hurry(DAEMON); Budget(MODEL).check(); print(1)") == 1
+    assert elsewhere("del os.sched_setscheduler; clear_realtime(); set_realtime(DAEMON); Budget(MODEL).check(); print(1)") == 1
 
 
 @pytest.mark.usefixtures("permitted")
 def test_what_a_thread_begins_has_its_priority() -> None:
     program = """
-hurry(DAEMON)
+set_realtime(DAEMON)
 found = []
 thread = threading.Thread(target=lambda: found.append((os.sched_getscheduler(0), os.sched_getparam(0).sched_priority)))
 thread.start()
 thread.join()
-hurry(MODEL)
+set_realtime(MODEL)
 now = [(os.sched_getscheduler(0), os.sched_getparam(0).sched_priority)]
-unhurry()
+clear_realtime()
 print(json.dumps([*found, *now, os.sched_getscheduler(0)]))
 """
     assert elsewhere(program) == [[os.SCHED_RR, 3], [os.SCHED_RR, 2], os.SCHED_OTHER]
@@ -56,7 +56,7 @@ print(json.dumps([*found, *now, os.sched_getscheduler(0)]))
 
 @pytest.mark.usefixtures("permitted")
 def test_an_audio_servers_thread_keeps_its_own() -> None:
-    program = "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); hurry(DAEMON); print(json.dumps(policies()))"
+    program = "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); set_realtime(DAEMON); print(json.dumps(policies()))"
     assert elsewhere(program) == [os.SCHED_FIFO]
 
 

@@ -13,8 +13,8 @@ from tests.live.peer import Peer
 from tests.live.remote import Remote, free_port
 
 SETTINGS = """
-[osc]
-query_port = 0
+[page]
+port = 0
 
 [phrase]
 min_silence_ms = 250

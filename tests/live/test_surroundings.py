@@ -172,7 +172,7 @@ def test_two_daemons_play_side_by_side(stage: Start, home: Home) -> None:
 
 def test_oscquery_tells_on_loopback_what_there_is(stage: Start) -> None:
     one = stage("--mode", "listen")
-    address = one.daemon.wait_for_line(r"OSCQuery on (http://127\.0\.0\.1:\d+)")[1]
+    address = one.daemon.wait_for_line(r"the page is at (http://127\.0\.0\.1:\d+)")[1]
     one.remote.send("temperature", 0.5)
     assert one.remote.ask("temperature") == 0.5
     assert fetched(f"{address}/perceivers/temperature?VALUE") == {"VALUE": [0.5]}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from engine.events import NOTE_OFF, Timed
-from engine.midi import read_file, write_file
+from engine.midi_file import read_file, write_file
 from perceivers_live.commands.demo import bundled_call
 from perceivers_live.controls.registry import CONTROLS
 from perceivers_live.controls.settings import default_toml
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("perceivers-live")
 
 
@@ -82,6 +85,44 @@ def test_a_demo_in_real_time_ends_after_the_call_whatever_the_mode(tmp_path: Pat
     played = read_file(tmp_path / "demo.mid")
     assert sum(one.action < 128 for one in played) >= (6 if "listen" in options else 7)  # those of the call are six
     assert ("\n0 notes in answer" in done.stdout) == ("listen" in options)
+
+
+def interrupted(line: str, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """A command that gets Ctrl-C once it has printed a line with ``line`` in it; its exit status and all that it said."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "perceivers_live", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    while line not in said and (more := process.stdout.readline()):
+        said += more
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    said += process.communicate(timeout=60)[0]
+    return process.returncode, said
+
+
+def test_ctrl_c_in_a_demo_keeps_what_was_played(tmp_path: Path) -> None:
+    status, said = interrupted("0:01", "demo", cwd=tmp_path)
+    assert status == 0
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "stopped; what was played until then is in demo.mid"
+    played = read_file(tmp_path / "demo.mid")
+    assert 0 < len(played) < len(read_file(bundled_call()))
+    assert sum(one.action < NOTE_OFF for one in played) == sum(NOTE_OFF <= one.action < 2 * NOTE_OFF for one in played)
+
+
+def test_ctrl_c_where_nothing_was_made_is_one_line(tmp_path: Path) -> None:
+    status, said = interrupted("runtime", "render", str(bundled_call()), "-o", "out.mid", "--mode", "solo", cwd=tmp_path)
+    assert status == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "stopped"
+    assert not (tmp_path / "out.mid").exists()
 
 
 @pytest.mark.parametrize("command", [("render", "call.mid"), ("demo", "--fast", "--call", "call.mid")])

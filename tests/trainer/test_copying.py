@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 import itertools
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 from engine.checkpoint import load_model, save_model  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.events import NOTE_OFF  # noqa: E402
+from engine.midi_file import write_file  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
+from tests.music import improvise_timed  # noqa: E402
 from tests.trainer.test_train import music_of  # noqa: E402
 from trainer import likelihood  # noqa: E402
 from trainer.baselines import baseline  # noqa: E402
@@ -126,8 +128,25 @@ def test_a_quick_report_stops_at_the_likelihoods(corpus: Corpus, bundle: Path, c
 
 
 def test_a_split_without_pieces_is_refused(corpus: Corpus, bundle: Path) -> None:
-    with pytest.raises(DataError, match="no test pieces"):
+    with pytest.raises(DataError, match="no test pieces, but 2 train, 1 validation; --split all"):
         report(corpus, bundle, split="test")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_handful_of_ones_own_files_is_evaluated_whole(
+    count: int, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i in range(count):
+        write_file(folder / f"{i}.mid", [("piano", improvise_timed(60, seed=i))])
+    own = Corpus(prepare(folder, tmp_path / "cache", workers=1))
+    figures = report(own, bundle, split="all", clips=3)
+    assert figures["pieces"] == count
+    assert figures["events"] == sum(len(piece_events(own, piece)) - 1 for piece in range(count))
+    assert figures["nats_per_event"] == pytest.approx(figures["streaming_nats_per_event"], abs=1e-3)
+    assert not [name for name in figures if name.startswith(("unigram", "bigram", "copied"))], "there is nothing to count in"
+    assert f"all: {count} pieces" in capsys.readouterr().out
 
 
 def test_pieces_are_spread_evenly() -> None:

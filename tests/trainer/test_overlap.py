@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN
 from trainer.data import Actions

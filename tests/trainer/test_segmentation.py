@@ -13,9 +13,10 @@ from engine.events import ACTIONS, END, MAX_WAIT, NOTE_OFF, NOTE_ON, REST, START
 from engine.sounding import ages_of, legal_actions
 from tests.music import improvise_timed
 
-pytest.importorskip("symusic")  # the trainer's own
+pytest.importorskip("tqdm")  # the trainer's own
 
-from trainer.data import Actions, actions_of
+from trainer.data import Actions
+from trainer.reading import actions_of
 from trainer.segmentation import Example, Segmentation, augment, draw
 
 PLAIN = Segmentation(latents=16, context=48, near=16, sampled=8, cold=0.0, transpose=0, stretch=0.0, loudness=0)

@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-pytest.importorskip("symusic")
+pytest.importorskip("tqdm")
 
 from PIL import Image  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
@@ -29,7 +29,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.checkpoint import load_model, read_config  # noqa: E402
 from engine.config import PRESETS, CheckpointError  # noqa: E402
 from engine.events import NOTE_OFF, NOTE_ON, Timed  # noqa: E402
-from engine.midi import read_file, write_file  # noqa: E402
+from engine.midi_file import read_file, write_file  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from trainer.data import Corpus, DataError, prepare  # noqa: E402
 from trainer.initialise import initialise  # noqa: E402
@@ -231,8 +231,8 @@ def test_data_without_a_split_is_refused(corpus: Corpus, tmp_path: Path, missing
     assert not (tmp_path / "run").exists()
 
 
-def test_a_kill_at_any_moment_loses_at_most_the_last_interval(corpus: Corpus, tmp_path: Path) -> None:
-    """Killed again and again, resumed each time, the run ends with the weights of the unbroken one."""
+def test_a_kill_or_ctrl_c_at_any_moment_loses_at_most_the_last_interval(corpus: Corpus, tmp_path: Path) -> None:
+    """Ended again and again, resumed each time, the run ends with the weights of the unbroken one."""
     training = ["--preset=tiny", "--steps=12", "--batch=2", "--warmup=3", "--save-every=2", "--workers=0", "--no-samples"]
     examples = [f"--segmentation={part}" for part in ("latents=32", "context=64", "near=32", "sampled=16")]
     out, music = tmp_path / "run", music_of(tmp_path / "music")
@@ -240,12 +240,17 @@ def test_a_kill_at_any_moment_loses_at_most_the_last_interval(corpus: Corpus, tm
     start = [sys.executable, "-m", "perceivers_live.cli", "train"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     reached = 0
-    for kills in (2, 6, 8):  # each time further: saves of the killed run are really used
-        process = subprocess.Popen([*start, *common, f"--out={out}"], stderr=subprocess.DEVNULL, env=environment)
-        while process.poll() is None and steps_of(out) < kills:
+    for step, number in (
+        (2, signal.SIGKILL),
+        (6, signal.SIGINT),
+        (8, signal.SIGKILL),
+    ):  # further each time: saves are used
+        process = subprocess.Popen([*start, *common, f"--out={out}"], stderr=subprocess.PIPE, env=environment, text=True)
+        while process.poll() is None and steps_of(out) < step:
             time.sleep(0.005)
-        process.kill()
-        process.wait()
+        process.send_signal(number)
+        said = process.communicate()[1]
+        assert number == signal.SIGKILL or f"{out}: saved at step" in said
         assert steps_of(out) >= reached
         reached = steps_of(out)
     assert reached >= 8

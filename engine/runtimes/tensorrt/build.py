@@ -18,12 +18,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.errors import install
 from engine.runtimes import RuntimeUnavailable
 
 try:
     import torch
 except ImportError as error:
-    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[tensorrt]')") from error
+    raise RuntimeUnavailable(f"PyTorch is not installed ({install('tensorrt')})") from error
 
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -146,7 +147,7 @@ def load_compiler() -> Any:
             return importlib.import_module("torch_tensorrt")
     except Exception as error:  # without its libraries it raises many kinds
         if isinstance(error, ModuleNotFoundError) and error.name == "torch_tensorrt":
-            raise RuntimeUnavailable("torch-tensorrt is not installed (pip install '.[tensorrt]')") from error
+            raise RuntimeUnavailable(f"torch-tensorrt is not installed ({install('tensorrt')})") from error
         raise RuntimeUnavailable(f"torch-tensorrt cannot be imported ({_first_line(error)})") from error
 
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from engine.errors import install
 from engine.runtimes import RuntimeUnavailable
 
 try:
     import torch
 except ImportError as error:
-    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[tensorrt]')") from error
+    raise RuntimeUnavailable(f"PyTorch is not installed ({install('tensorrt')})") from error
 
 from torch import Tensor
 
@@ -71,7 +72,7 @@ def _compiler() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
         return name
-    raise RuntimeUnavailable("torch-tensorrt is not installed (pip install '.[tensorrt]')")
+    raise RuntimeUnavailable(f"torch-tensorrt is not installed ({install('tensorrt')})")
 
 
 class Unreadable(PlanError):

@@ -8,12 +8,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from engine.errors import install
 from engine.runtimes import CHUNKS, RuntimeUnavailable
 
 try:
     import torch
 except ImportError as error:
-    raise RuntimeUnavailable("PyTorch is not installed (pip install '.[tensorrt]')") from error
+    raise RuntimeUnavailable(f"PyTorch is not installed ({install('tensorrt')})") from error
 
 from torch import Tensor
 

@@ -25,7 +25,7 @@ ISOLATED = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo u
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aalink", None)
-    with pytest.raises(LinkError, match=r"pip install '\.\[link\]'") as refused:
+    with pytest.raises(LinkError, match=r"pip install 'perceivers-live\[link\]'") as refused:
         LinkClock()
     assert str(refused.value).isprintable()
 
@@ -126,7 +126,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_session(scenario: str) -> None:
-    pytest.importorskip("aalink", reason="without the extra: pip install '.[link]'")
+    pytest.importorskip("aalink", reason="without the extra: pip install 'perceivers-live[link]'")
     if not can_isolate():
         pytest.skip("this system gives us no network of our own")
     command = [*ISOLATED, sys.executable, "-W", "error", __file__, scenario]

@@ -484,3 +484,15 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path: Path,
         assert all(binding.number not in NEVER for binding in bindings)
         write(file, bindings)
         assert read(file, {"takeover"}) == bindings
+
+
+@pytest.mark.parametrize(
+    ("binding", "text"),
+    [
+        (Binding("takeover", 66), "CC 66 -> takeover"),
+        (Binding("temperature", 20, channel=3), "CC 20 on channel 3 -> temperature"),
+        (Binding("temperature", 20, low=1.5), "CC 20 -> temperature, from 1.5 to its limit"),
+    ],
+)
+def test_a_binding_is_told_in_words(binding: Binding, text: str) -> None:
+    assert str(binding) == text

@@ -44,3 +44,11 @@ def test_a_port_is_missed_when_its_name_is_gone_but_a_virtual_one_never_is() -> 
     assert port.is_gone(["Piano"])
     port._wanted = ""
     assert not port.is_gone([])
+
+
+def test_our_own_ports_are_neither_offered_nor_taken_for_a_part_of_a_name() -> None:
+    names = ["perceivers-live-out:midi", "Piano:midi", "Synth:midi"]
+    with pytest.raises(NoSuchPort) as absent:
+        find(names, "live", "input")
+    assert "there are: 'Piano:midi', 'Synth:midi'" in str(absent.value)
+    assert find(names, "perceivers-live-out", "input") == 0  # another daemon's can be asked for by our whole name

@@ -5,7 +5,7 @@ memory is what sounded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import cycle, pairwise, permutations
 
 import pytest
 
@@ -15,6 +15,7 @@ from perceivers_live.performer.performer import State
 from perceivers_live.performer.phrases import BASE, FACTOR
 from tests.perceivers_live.playing import (
     MODES,
+    MUSICIANS,
     PLAYING,
     check,
     check_at_rest,
@@ -60,10 +61,13 @@ def with_keys_held_after_a_phrase(stage: Stage) -> None:
 SITUATIONS = [listening, in_a_phrase, after_a_phrase, with_keys_held, with_keys_held_after_a_phrase]
 
 
-@musicians
-@pytest.mark.parametrize("situation", SITUATIONS)
-@pytest.mark.parametrize("before", MODES)
-@pytest.mark.parametrize("after", MODES)
+SWITCHES = [(*modes, situation) for modes in permutations(MODES, 2) for situation in SITUATIONS]
+
+
+@pytest.mark.parametrize(  # each switch with one musician: five situations and three musicians meet in every order
+    ("before", "after", "situation", "musician"),
+    [(*switch, musician) for switch, musician in zip(SWITCHES, cycle(MUSICIANS), strict=False)],
+)
 def test_a_switch_of_modes_leaves_nothing_hanging_and_the_memory_right(
     before: str, after: str, situation: Callable[[Stage], None], musician: Musician
 ) -> None:

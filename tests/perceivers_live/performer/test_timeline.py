@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.codec import LONGEST_SILENCE
 from engine.engine import Engine
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
-from perceivers_live.performer.timeline import LONGEST_SILENCE, Timeline
+from perceivers_live.performer.timeline import Timeline
 from tests.perceivers_live.scripted import ToyRuntime, absolute, note
 
 

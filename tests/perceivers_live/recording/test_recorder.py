@@ -16,7 +16,8 @@ import pytest
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import MessageReader, message_of, read_file
+from engine.midi import MessageReader, message_of
+from engine.midi_file import read_file
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.folders import data_folder
@@ -135,7 +136,7 @@ def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_recordings_is_data_to_train_on(tmp_path: Path) -> None:
-    pytest.importorskip("symusic")
+    pytest.importorskip("tqdm")
     from trainer.data import Corpus, prepare
 
     human, machine = music(200, seed=3), [one._replace(time=one.time + 1.5) for one in music(200, seed=4)]

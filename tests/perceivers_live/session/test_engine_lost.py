@@ -42,7 +42,7 @@ class Solo:
         self.runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
         self.port, self.states = Synthesizer(), list[State]()
         self.controls = controls = Controls({"mode": "solo", "seed": 3})
-        settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=free_port(), query_port=-1))
+        settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=free_port()))
         self.session = Session(
             Engine(self.runtime), settings, controls, self.port.send, observers=[Observer(state=self.states.append)]
         )

@@ -18,9 +18,11 @@ from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
 from perceivers_live.controls.settings import MidiSettings, OscSettings, PhraseSettings
 from perceivers_live.osc.wire import OscError
 from perceivers_live.performer.performer import SavedState, State
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
 from tests.perceivers_live.scripted import (
     Musician,
+    Synthesizer,
     absolute,
     fresh,
     steady,
@@ -318,7 +320,7 @@ def test_beyond_loopback_it_does_not_begin_before_somebody_is_allowed() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    opened = OscSettings(host="0.0.0.0", port=port, query_port=0)
+    opened = OscSettings(host="0.0.0.0", port=port)
     with pytest.raises(OscError, match="beyond loopback"):
         Stage(settings=dataclasses.replace(SETTINGS, osc=opened)).session.run()
     assert threading.active_count() == before
@@ -362,3 +364,52 @@ def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
         stage.session.commands()["save"]("evening")
         stage.until_absorbed()
     assert disk.saved == ["evening"]
+
+
+# --- another output while it plays -----------------------------------------------------------------------------------
+
+
+def test_another_output_takes_over_and_nothing_hangs_on_the_old_one() -> None:
+    old, new = Synthesizer(), Synthesizer()
+    out = [old]
+    with running(steady(40), mode="solo") as stage:
+        stage.session.output._send = lambda message: out[0].send(message)
+        stage.until(lambda: len(old.note_ons) > 5 and bool(old.sounding))
+        stage.session.change_output(lambda: out.__setitem__(0, new))
+        assert old.silent
+        struck = len(old.messages)
+        stage.until(lambda: len(new.note_ons) > 5)
+        assert len(old.messages) == struck
+    assert new.silent
+    assert not unbalanced([m for m in notes_only(new.messages) if len(m) == 3])
+
+
+def test_another_output_while_the_old_one_fails_begins_with_a_clean_account() -> None:
+    new = Synthesizer()
+    with running(steady(40), mode="solo") as stage:
+        stage.until_playing()
+
+        def broken(message: object) -> None:
+            raise OSError("gone")
+
+        stage.session.output._send = broken
+        stage.session.change_output(lambda: vars(stage.session.output).__setitem__("_send", new.send))
+        stage.until(lambda: len(new.note_ons) > 5)
+    assert new.silent
+
+
+# --- what whoever watches is told ------------------------------------------------------------------------------------
+
+
+def test_the_countdown_tells_when_the_answer_begins_and_every_note_puts_it_off() -> None:
+    told: list[float | None] = []
+    patient = dataclasses.replace(SETTINGS, phrase=PhraseSettings(min_silence_ms=1500, max_silence_ms=1500))
+    with running(settings=patient, observers=[Observer(countdown=told.append)]) as stage:
+        stage.play(60, 64, 67)
+        stage.until(lambda: any(one is not None for one in told))
+        first = next(one for one in told if one is not None)
+        assert first > stage.human[-1].time
+        time.sleep(0.1)  # ``play`` plays ahead of time
+        stage.play(60)
+        stage.until_playing()
+        assert max(one for one in told if one is not None) > first

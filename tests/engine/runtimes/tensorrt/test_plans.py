@@ -269,7 +269,7 @@ def test_the_models_own_graphs_read_all_of_their_inputs_and_write_none(part: str
 
 def test_without_torch_tensorrt_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-    with pytest.raises(RuntimeUnavailable, match=r"pip install '\.\[tensorrt\]'"):
+    with pytest.raises(RuntimeUnavailable, match=r"pip install 'perceivers-live\[tensorrt\]'"):
         load_compiler()
 
 

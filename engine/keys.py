@@ -1,0 +1,106 @@
+"""Keys and pedals that several channels share: what a layered or split keyboard means as one piano.
+
+Live input, files and training data are all read through these two classes, so one playing means the same everywhere.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+LAYER = 0.015  # seconds: a ten-note chord on two channels takes 13 ms on a MIDI cable; no finger repeats a key within 40 ms
+PEDAL_DOWN = 64  # CC 64 from here on is down: the MIDI standard's threshold
+PEDAL_UP = 56  # CC 64 below this is up: wider than a worn pedal trembles, and still no depth that dampers hardly notice
+
+
+class Press(Enum):
+    """What a note-on does to its key."""
+
+    STRIKE = auto()  # the key was up
+    REPEAT = auto()  # struck again while it is down
+    LAYER = auto()  # another channel's copy of the strike that holds it
+
+
+class _Key(NamedTuple):
+    """A key that is down. Channels are the bits of a number."""
+
+    struck: float  # seconds
+    struck_by: int  # channels that the newest strike came on
+    held_by: int
+
+
+class HeldKeys:
+    """Which keys are down, and which channels hold them.
+
+    The same key on several channels within ``LAYER`` seconds is one strike. A key is held until its last channel lets go.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[int, _Key] = {}
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Pitches that are down."""
+        return frozenset(self._keys)
+
+    def press(self, time: float, channel: int, pitch: int) -> Press:
+        """A note-on, at a time in seconds."""
+        bit, key = 1 << channel, self._keys.get(pitch)
+        if key is None:
+            self._keys[pitch] = _Key(time, bit, bit)
+            return Press.STRIKE
+        if not key.struck_by & bit and time - key.struck <= LAYER:
+            self._keys[pitch] = _Key(key.struck, key.struck_by | bit, key.held_by | bit)
+            return Press.LAYER
+        self._keys[pitch] = _Key(time, bit, key.held_by | bit)
+        return Press.REPEAT
+
+    def release(self, channel: int, pitch: int) -> bool:
+        """A note-off: whether it was the last channel's, which lets the key go."""
+        key = self._keys.get(pitch)
+        if key is None or not key.held_by & 1 << channel:
+            return False
+        left = key.held_by & ~(1 << channel)
+        if left:
+            self._keys[pitch] = key._replace(held_by=left)
+        else:
+            del self._keys[pitch]
+        return not left
+
+    def release_all(self, channel: int | None = None) -> list[int]:
+        """A channel (None: every channel) lets go of all its keys; returns the pitches that are up now, in order."""
+        if channel is not None:
+            return [pitch for pitch in sorted(self._keys) if self.release(channel, pitch)]
+        pitches = sorted(self._keys)
+        self._keys.clear()
+        return pitches
+
+
+class SustainPedals:
+    """The sustain pedals of all channels as one: it is down while any of them is.
+
+    A pedal goes down at ``PEDAL_DOWN`` and up below ``PEDAL_UP``; between them it stays as it is (hysteresis), so a half pedal
+    that trembles is one press.
+    """
+
+    def __init__(self) -> None:
+        self._channels = 0  # bits of the channels whose pedal is down
+
+    @property
+    def down(self) -> bool:
+        return self._channels != 0
+
+    def move(self, channel: int, value: int) -> bool:
+        """CC 64 with this value: whether that turned ``down`` over."""
+        was = self.down
+        if value >= PEDAL_DOWN:
+            self._channels |= 1 << channel
+        elif value < PEDAL_UP:
+            self._channels &= ~(1 << channel)
+        return self.down != was
+
+    def lift(self, channel: int | None = None) -> bool:
+        """A channel's pedal (None: every channel's) is up: whether that turned ``down`` over."""
+        was = self.down
+        self._channels &= 0 if channel is None else ~(1 << channel)
+        return self.down != was

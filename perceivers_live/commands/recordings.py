@@ -1,0 +1,54 @@
+"""``perceivers-live recordings``: what has been recorded, and a copy of the newest session while it still goes on.
+
+A running session is a journal, which becomes a MIDI file when the session ends. It is read here without its owner noticing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.midi_file import write_file
+from perceivers_live.controls.settings import Settings
+from perceivers_live.folders import data_folder
+from perceivers_live.recording.journal import Journal, JournalError
+from perceivers_live.recording.recorder import tracks
+
+JOURNAL, MIDI = ".journal", ".mid"
+
+
+class RecordingError(UserError):
+    """A recording that cannot be had; the message is one line."""
+
+
+def sessions_folder(settings: Settings) -> Path:
+    """Where sessions are recorded."""
+    return Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The MIDI files of sessions that have ended and the journals of those that have not, the oldest first."""
+    return sorted(path for path in folder.glob("*") if path.suffix in (JOURNAL, MIDI))
+
+
+def copy_newest(folder: Path, output: Path) -> Path:
+    """Writes the newest recording as a MIDI file, of a running session what has been played so far; returns which it was. Raises
+    ``RecordingError``.
+    """
+    found = recordings(folder)
+    if not found:
+        raise RecordingError(f"{folder}: nothing has been recorded")
+    source = found[-1]
+    try:
+        if source.suffix == MIDI:
+            output.write_bytes(source.read_bytes())
+            return source
+        entries, _ = Journal.look(source)
+        if not entries:
+            raise RecordingError(f"{source}: nothing has been played yet")
+        write_file(output, tracks(entries))
+    except JournalError as error:
+        raise RecordingError(str(error)) from error
+    except OSError as error:
+        raise RecordingError(f"{error.filename or output}: {error.strerror}") from error
+    return source

@@ -1,0 +1,156 @@
+"""The page of a live session: what it is told of the music, and what it may steer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import webbrowser
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.controls.midi_map import MidiMap
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import Settings
+from perceivers_live.midi.connections import Connections, PortState
+from perceivers_live.osc.wire import OscError
+from perceivers_live.page.feed import Feed
+from perceivers_live.page.hub import NoticeHandler
+from perceivers_live.page.keys import PageKeys, PagePorts, PageSound
+from perceivers_live.page.library import Library
+from perceivers_live.page.protocol import Message, seconds
+from perceivers_live.page.query import OscQuery
+from perceivers_live.page.routes import Routes
+from perceivers_live.page.server import PageServer
+from perceivers_live.page.steering import Steering
+from perceivers_live.player.ledger import Voicing
+from perceivers_live.session.observers import Observer
+from perceivers_live.session.saved_states import StateStore
+from perceivers_live.session.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class StagePage:
+    """Made before the session, so that the page's ports can be among its ports; ``open`` serves it."""
+
+    def __init__(self, controls: Controls) -> None:
+        self._controls = controls
+        self.keys = PageKeys()
+        self.steering = Steering(controls, self.keys, session=f"{os.getpid()}-{time.time_ns()}")
+        self.hub = self.steering.hub
+        self.feed = Feed(self.hub, lambda pitch: Voicing.of(controls.snapshot()).pitch(pitch))
+        self.ports = PagePorts(self.keys, PageSound(self.hub))
+
+    def open(
+        self,
+        settings: Settings,
+        session: Session,
+        connections: Connections,
+        states: StateStore,
+        recordings: Path | None,
+        closing: ExitStack,
+    ) -> PageServer | None:
+        """Serves the page until ``closing`` is closed; None, and a warning, if its port cannot be had."""
+        closing.callback(self.steering.close)
+        closing.callback(session.observers.add(self._observer(session)))
+        self.steering.connect(session.commands(), connections.choose)
+        self.hub.poll = lambda: _polled(session, connections, states)
+        osc = (settings.osc.host, settings.osc.port) if settings.osc.enabled else None
+        query = OscQuery(self._controls, session.commands(), osc, self.hub)
+        closing.callback(query.close)
+        routes = Routes(query.answer, Library(recordings) if recordings is not None else None)
+        page = settings.page
+        try:
+            server = PageServer(routes, self.steering.serve, query.serve, page.host, page.port, allow=page.allow)
+        except OscError as error:
+            if "page" in (settings.midi.input_port, settings.midi.output_port):
+                raise  # nothing could be played or heard
+            log.warning("%s", error)  # another daemon has it, most likely
+            return None
+        closing.callback(server.close)
+        notices = NoticeHandler(self.hub)
+        logging.getLogger().addHandler(notices)
+        closing.callback(logging.getLogger().removeHandler, notices)
+        log.info("the page is at %s", server.url)
+        return server
+
+    def _observer(self, session: Session) -> Observer:
+        feed = self.feed
+
+        def health(stats: Mapping[str, float]) -> None:
+            steps, lateness = session.performer.steps(), list(session.player.lateness)
+            feed.health(figures(stats, steps, lateness), session.engine.runtime.name)
+
+        return Observer(
+            human=feed.human,
+            machine=feed.machine,
+            planned=feed.planned,
+            taken_back=feed.taken_back,
+            state=lambda state: feed.turn(state.value),
+            countdown=feed.countdown,
+            stats=health,
+        )
+
+
+def show(url: str) -> None:
+    """Opens the page in a browser, where there is a desktop to open it on."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    try:
+        webbrowser.open(url)
+    except webbrowser.Error as error:
+        log.info("no browser could be opened (%s): go to %s", error, url)
+
+
+def figures(stats: Mapping[str, float], steps: Iterable[float], lateness: Iterable[float]) -> dict[str, float]:
+    """The session's counters, and percentiles of what its model and its player take, in milliseconds."""
+    told = dict(stats)
+    for name, seconds_taken in (("step_ms", list(steps)), ("lateness_ms", list(lateness))):
+        if seconds_taken:
+            for share in (50, 99):
+                told[f"{name}_p{share}"] = round(1000 * float(np.percentile(seconds_taken, share)), 3)
+    return told
+
+
+def _polled(session: Session, connections: Connections, states: StateStore) -> list[Message]:
+    state = connections.state
+    ports: Message = {
+        "type": "ports",
+        "inputs": list(state.inputs),
+        "outputs": list(state.outputs),
+        "input": _port(state.input),
+        "output": _port(state.output),
+    }
+    told = [ports, {"type": "states", "names": states.names()}, _beat(session.beats)]
+    if session.midi_map is not None:
+        told.append(_bindings(session.midi_map))
+    return told
+
+
+def _port(port: PortState) -> Message:
+    opened = port.name is not None
+    return {"wanted": port.wanted, "name": port.name or "", "state": "open" if opened else "waiting", "text": port.text}
+
+
+def _beat(beats: Beats | None) -> Message:
+    now = time.perf_counter()
+    if beats is None or not beats.running or not beats.bpm:
+        return {"type": "beat", "running": False, "bpm": 0, "beat": 0, "at": 0}
+    return {
+        "type": "beat",
+        "running": True,
+        "bpm": round(beats.bpm, 2),
+        "beat": round(beats.position(now), 3),
+        "at": seconds(now),
+    }
+
+
+def _bindings(midi_map: MidiMap) -> Message:
+    bound = [{"target": one.target, "channel": one.channel, "number": one.number} for one in midi_map.bindings]
+    return {"type": "bindings", "bound": bound, "learning": midi_map.learning(time.perf_counter())}

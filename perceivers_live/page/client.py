@@ -1,0 +1,100 @@
+"""One connected page. What it is told waits in a bounded outbox, which a thread of the client's own empties; what it says is
+limited in rate. A client that falls behind misses frames, and is then told how everything stands; one that stops reading is
+disconnected.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import ServerConnection
+
+from perceivers_live.page.door import hang_up
+
+MAX_FRAMES = 128  # in the outbox
+MAX_BYTES = 1 << 20  # of them together
+STUCK = 5.0  # seconds that one frame may take to leave
+RATE, BURST = 400.0, 800.0  # messages a second from one page, and at once
+
+
+class Client:
+    """Wraps a WebSocket. ``behind`` is called on the client's thread, when it can be sent to again after frames were dropped.
+
+    ``send`` may be called from any thread, and never waits.
+    """
+
+    def __init__(self, connection: ServerConnection, behind: Callable[[Client], None]) -> None:
+        self._connection, self._behind = connection, behind
+        self._frames: deque[str | bytes] = deque()
+        self._bytes = 0
+        self._dropped = self._closed = False
+        self._sending_since: float | None = None
+        self._changed = threading.Condition()
+        self.dropped = 0  # frames so far
+        self._tokens, self._counted = BURST, time.monotonic()
+        self._thread = threading.Thread(target=self._write, name="page-client", daemon=True)
+        self._thread.start()
+
+    def send(self, frame: str | bytes) -> None:
+        """Puts a frame into the outbox; if it is full, empties it and drops everything until the client is up to date again."""
+        with self._changed:
+            if self._closed:
+                return
+            if self._dropped:
+                self.dropped += 1
+            elif len(self._frames) >= MAX_FRAMES or self._bytes + len(frame) > MAX_BYTES:
+                self.dropped += len(self._frames) + 1
+                self._frames.clear()
+                self._bytes, self._dropped = 0, True
+            else:
+                self._frames.append(frame)
+                self._bytes += len(frame)
+            self._changed.notify()
+
+    def may_speak(self) -> bool:
+        """Counts one message from the page; False if there have been too many."""
+        now = time.monotonic()
+        self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST) - 1
+        self._counted = now
+        return self._tokens >= 0
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether a frame has been on its way for too long (``now``: monotonic seconds)."""
+        since = self._sending_since
+        return since is not None and now - since > STUCK
+
+    def close(self) -> None:
+        """Ends the connection at once, and the thread with it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        hang_up(self._connection.socket)
+
+    def _write(self) -> None:
+        try:
+            while (frame := self._next()) is not None:
+                if frame:
+                    self._sending_since = time.monotonic()
+                    self._connection.send(frame)
+                    self._sending_since = None
+                else:
+                    self._behind(self)
+        except (ConnectionClosed, OSError):
+            self.close()
+
+    def _next(self) -> str | bytes | None:
+        """The next frame; empty: frames were dropped, and there is room again; None: closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._dropped or self._closed)
+            if self._closed:
+                return None
+            if self._frames:
+                frame = self._frames.popleft()
+                self._bytes -= len(frame)
+                return frame
+            self._dropped = False
+            return ""

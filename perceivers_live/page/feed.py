@@ -1,0 +1,87 @@
+"""What the session has to tell, as messages for the pages. Every method is called on a thread that must not wait, so each only
+notes what happened; the messages are made on the hub's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed
+from perceivers_live.page.hub import Hub
+from perceivers_live.page.protocol import Message, seconds
+
+
+class PlannedEvent(Protocol):
+    """An event of the player's plan."""
+
+    @property
+    def time(self) -> float: ...
+
+    @property
+    def serial(self) -> int: ...
+
+    @property
+    def action(self) -> int: ...
+
+    @property
+    def velocity(self) -> int: ...
+
+
+class Feed:
+    """Tells ``hub`` what the session tells this. ``sounds_as``: as what pitch a planned pitch will leave."""
+
+    def __init__(self, hub: Hub, sounds_as: Callable[[int], int] = lambda pitch: pitch) -> None:
+        self._hub, self._sounds_as = hub, sounds_as
+
+    def human(self, one: Timed) -> None:
+        """The human played this."""
+        if self._hub.is_watched:
+            self._hub.tell(lambda: _played("human", one))
+
+    def machine(self, one: Timed) -> None:
+        """The machine played this."""
+        if self._hub.is_watched:
+            self._hub.tell(lambda: _played("machine", one))
+
+    def planned(self, events: Sequence[PlannedEvent]) -> None:
+        """These were planned."""
+        if self._hub.is_watched:
+            self._hub.tell(lambda: self._plan(events))
+
+    def taken_back(self, first: int) -> None:
+        """What was planned with the serial number ``first`` or a later one will not sound."""
+        if self._hub.is_watched:
+            self._hub.tell(lambda: {"type": "taken_back", "first": first})
+
+    def turn(self, state: str) -> None:
+        """The machine listens, or plays."""
+        self._hub.tell(lambda: {"type": "turn", "state": state})
+
+    def countdown(self, at: float | None) -> None:
+        """When the machine will begin by itself."""
+        self._hub.tell(lambda: {"type": "countdown", "at": None if at is None else seconds(at)})
+
+    def health(self, figures: Mapping[str, float], runtime: str) -> None:
+        """How it goes."""
+        self._hub.tell(lambda: {"type": "health", "figures": dict(figures), "runtime": runtime})
+
+    def _plan(self, events: Sequence[PlannedEvent]) -> Message | None:
+        told = [
+            [one.serial, seconds(one.time), *_action(one.action, one.velocity, self._sounds_as)]
+            for one in events
+            if one.action < REST
+        ]
+        return {"type": "planned", "events": told} if told else None
+
+
+def _played(part: str, one: Timed) -> Message:
+    return {"type": "played", "part": part, "events": [[seconds(one.time), *_action(one.action, one.velocity)]]}
+
+
+def _action(action: int, velocity: int, sounds_as: Callable[[int], int] = lambda pitch: pitch) -> tuple[str, int, int]:
+    if action < NOTE_OFF:
+        return "on", sounds_as(action), velocity
+    if action < NOTE_OFF + PITCHES:
+        return "off", sounds_as(action - NOTE_OFF), 0
+    return ("down" if action == SUSTAIN_DOWN else "up"), 0, 0

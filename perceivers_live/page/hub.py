@@ -1,0 +1,150 @@
+"""What the pages are told. The threads that play put what happened into a queue, which costs them a microsecond and never waits;
+the hub's own thread makes messages of it and hands them to the clients' outboxes.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from perceivers_live.controls.registry import printable
+from perceivers_live.page.client import Client
+from perceivers_live.page.protocol import Message, frame
+
+log = logging.getLogger(__name__)
+MAX_WAITING = 4096  # things told that wait for the hub; later ones are left out
+MAX_GATHERED = 256  # of them in one frame
+GATHER = 0.004  # seconds in which what happens shares a frame
+TICK = 0.25  # seconds between two looks at what is polled
+KEPT = ("turn", "countdown", "beat", "ports", "health", "bindings", "states")  # types whose newest message a new page is told
+NEVER_SHARED = ("perceivers_live.page", "websockets")  # loggers whose lines would come of telling them
+
+
+class Hub:
+    """Tells the pages, from a thread of its own, until ``close``.
+
+    Args:
+        welcome: makes the first message for a new page.
+
+    The attribute ``poll`` makes messages about what is looked at four times a second while a page is connected; those that repeat
+    the newest one of their type are not sent.
+    """
+
+    def __init__(self, welcome: Callable[[], Message]) -> None:
+        self._welcome = welcome
+        self.poll: Callable[[], Iterable[Message]] = lambda: ()
+        self._told: queue.SimpleQueue[Callable[[], Message | None] | None] = queue.SimpleQueue()
+        self._kept: dict[str, Message] = {}
+        self._clients: tuple[Client, ...] = ()  # replaced, never changed
+        self._joining: queue.SimpleQueue[Client] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards who replaces the clients
+        self.left_out = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="page-hub", daemon=True)
+        self._thread.start()
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """The pages that are connected."""
+        return self._clients
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody looks. Whoever plays can save the trouble of telling otherwise."""
+        return bool(self._clients)
+
+    def tell(self, make: Callable[[], Message | None]) -> None:
+        """Has ``make`` called on the hub's thread, and what it returns told to every page. From any thread; never waits."""
+        if self._told.qsize() < MAX_WAITING:
+            self._told.put(make)
+        else:
+            self.left_out += 1
+
+    def join(self, client: Client) -> None:
+        """From now on this page is told everything, beginning with how things stand. Also for one that has missed frames."""
+        self._joining.put(client)
+        self.tell(lambda: None)
+
+    def leave(self, client: Client) -> None:
+        """This page is told no more."""
+        with self._lock:
+            self._clients = tuple(other for other in self._clients if other is not client)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closing = True
+        self._told.put(None)
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        next_tick = 0.0
+        while not self._closing:
+            try:
+                messages = self._next(max(0.0, next_tick - time.monotonic()) if self._clients else None)
+                if self._clients and time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK
+                    messages += self._changes(self.poll())
+                    self._end_stuck()
+                self._send(messages)
+                self._greet()
+            except Exception:  # whatever is told, the next thing can be told
+                log.exception("the page could not be told")
+                time.sleep(TICK)
+
+    def _next(self, timeout: float | None) -> list[Message]:
+        """What happened, after waiting for it; empty: nothing did."""
+        try:
+            first = self._told.get(timeout=timeout)
+        except queue.Empty:
+            return []
+        time.sleep(GATHER)
+        waiting = [first]
+        for _ in range(min(self._told.qsize(), MAX_GATHERED)):
+            waiting.append(self._told.get_nowait())
+        return [message for make in waiting if make is not None and (message := make()) is not None]
+
+    def _changes(self, polled: Iterable[Message]) -> list[Message]:
+        return [message for message in polled if self._kept.get(message["type"]) != message]
+
+    def _send(self, messages: list[Message]) -> None:
+        if not messages:
+            return
+        self._kept |= {message["type"]: message for message in messages if message["type"] in KEPT}
+        if self._clients:
+            text = frame(messages)
+            for client in self._clients:
+                client.send(text)
+
+    def _greet(self) -> None:
+        """Tells pages that have just come, or missed frames, how things stand."""
+        while not self._joining.empty():
+            client = self._joining.get_nowait()
+            self._kept |= {message["type"]: message for message in self.poll() if message["type"] in KEPT}
+            client.send(frame([self._welcome(), *self._kept.values()]))
+            with self._lock:
+                if client not in self._clients:
+                    self._clients = (*self._clients, client)
+
+    def _end_stuck(self) -> None:
+        for client in self._clients:
+            if client.is_stuck(time.monotonic()):
+                log.info("a page that does not read was disconnected")
+                client.close()
+                self.leave(client)
+
+
+class NoticeHandler(logging.Handler):
+    """Shows the log's warnings on the pages."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(logging.WARNING)
+        self._hub = hub
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith(NEVER_SHARED):
+            level = "error" if record.levelno >= logging.ERROR else "warning"
+            text = printable(record.getMessage())
+            self._hub.tell(lambda: {"type": "notice", "level": level, "text": text})

@@ -1,0 +1,40 @@
+"""The recordings of earlier sessions. The page reads and draws them itself: here they are only listed and handed out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.midi_file import MAX_FILE_BYTES
+
+MAX_LISTED = 500  # the newest
+NAME = re.compile(r"[0-9A-Za-z_-]{1,80}")
+
+
+class LibraryError(UserError):
+    """There is no such recording, or it cannot be read."""
+
+
+class Library:
+    """The MIDI files in ``folder``. Methods may be called from any thread, and wait for the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def recordings(self) -> list[dict[str, object]]:
+        """Name and size in bytes of each, newest first."""
+        found = sorted((path for path in self._folder.glob("*.mid") if NAME.fullmatch(path.stem)), reverse=True)
+        return [{"name": path.stem, "bytes": path.stat().st_size} for path in found[:MAX_LISTED]]
+
+    def content(self, name: str) -> bytes:
+        """A recording's MIDI file. Raises ``LibraryError``."""
+        path = self._folder / f"{name}.mid"
+        if not NAME.fullmatch(name) or not path.is_file():
+            raise LibraryError("no such recording")
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise LibraryError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MB")
+            return path.read_bytes()
+        except OSError as error:
+            raise LibraryError(f"{path.name} cannot be read ({error.strerror})") from None

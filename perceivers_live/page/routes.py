@@ -1,0 +1,115 @@
+"""What an HTTP request is answered with.
+
+GET /page and below        the page: static files of this package
+GET /recordings/NAME.mid   a recording: to draw, to play again, to keep
+GET /recordings            the list of them
+everything else            OSCQuery
+GET /                      for a browser the page, for everything else OSCQuery
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from perceivers_live.page.library import Library, LibraryError
+
+STATIC = Path(__file__).with_name("static")
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",  # the next version of the program brings another page
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response: ``body`` is empty where the status says all."""
+
+    status: HTTPStatus
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Query = Callable[[str, list[str]], tuple[HTTPStatus, object]]  # path, attributes -> status, what is answered as JSON
+
+
+class Routes:
+    """Answers requests. ``query``: OSCQuery's answers; ``library``: the recordings, None: there are none."""
+
+    def __init__(self, query: Query, library: Library | None = None) -> None:
+        self._query, self._library = query, library
+        self._files = {f"/page/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in TYPES}
+
+    def answer(self, target: str, *, for_people: bool) -> Answer:
+        """The answer to a GET of ``target`` (path and query). ``for_people``: a browser would show it. Raises ``ValueError``
+        if the target is malformed.
+        """
+        url = urlsplit(target)
+        path = unquote(url.path)
+        if path == "/" and not url.query and for_people:
+            return Answer(HTTPStatus.FOUND, headers={"Location": "/page/"})
+        if path == "/page":
+            return Answer(HTTPStatus.FOUND, headers={"Location": "/page/"})
+        if path.startswith("/page/"):
+            return self._static("/page/index.html" if path == "/page/" else path)
+        if path == "/recordings" or path.startswith("/recordings/"):
+            return self._recording(path.removeprefix("/recordings").removeprefix("/"))
+        attributes = [name for name in url.query.split("&") if name]
+        status, found = self._query(path, attributes)
+        if status is not HTTPStatus.OK:
+            return refusal(status)
+        return _json(found)
+
+    def _static(self, path: str) -> Answer:
+        file = self._files.get(path)  # nothing but the files that were there at the start
+        return Answer(HTTPStatus.OK, file.read_bytes(), TYPES[file.suffix]) if file is not None else refusal(HTTPStatus.NOT_FOUND)
+
+    def _recording(self, name: str) -> Answer:
+        if not name:
+            return _json(self._library.recordings() if self._library is not None else [])
+        stem, _, ending = name.rpartition(".")
+        if self._library is None or ending != "mid":
+            return refusal(HTTPStatus.NOT_FOUND)
+        try:
+            content = self._library.content(stem)
+        except LibraryError as error:
+            return Answer(HTTPStatus.NOT_FOUND, f"{error}\n".encode())
+        return Answer(HTTPStatus.OK, content, "audio/midi", {"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def refusal(status: HTTPStatus) -> Answer:
+    """An answer that only has a status."""
+    return Answer(status, b"" if status is HTTPStatus.NO_CONTENT else f"{status.value} {status.phrase}\n".encode())
+
+
+def _json(found: object) -> Answer:
+    return Answer(HTTPStatus.OK, json.dumps(found).encode(), "application/json")

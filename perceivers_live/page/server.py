@@ -1,0 +1,174 @@
+"""The page, its WebSocket and OSCQuery on one TCP port, served by threads (``websockets``).
+
+A request must name this host (``Host``), so that a web page cannot make a name of its own point here and read what we answer.
+A WebSocket must come from our own page, or from a program, which sends no ``Origin``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from perceivers_live.controls.registry import printable
+from perceivers_live.osc.wire import OscError, sender_filter
+from perceivers_live.page.door import Door
+from perceivers_live.page.protocol import MAX_FRAME
+from perceivers_live.page.routes import HEADERS, Answer, Routes, refusal
+
+log = logging.getLogger(__name__)
+PAGE_SOCKET = "/page/socket"
+MAX_SOCKETS = 16  # WebSockets at a time
+OPEN_TIMEOUT = 5.0  # seconds that a request may take to arrive
+CLOSE_TIMEOUT = 1.0  # seconds that a client has to agree to the end
+ALIVE = 20.0  # seconds between two pings, and for the answer to one
+Handler = Callable[[ServerConnection], None]
+
+
+class PageServer:
+    """Serves from threads of its own, started at once, until ``close``.
+
+    Args:
+        routes: answers HTTP requests.
+        page: takes the page's WebSockets, each on a thread of its own, until it returns.
+        query: takes all other WebSockets, OSCQuery's, likewise.
+        host: address to listen on; anything but loopback lets other machines in that ``allow`` names.
+        port: TCP port; 0 takes a free one (see the attribute ``port``).
+
+    Raises:
+        OscError: the address cannot be used, or the port is taken; or it is beyond loopback, and nobody is allowed.
+    """
+
+    def __init__(
+        self, routes: Routes, page: Handler, query: Handler, host: str = "127.0.0.1", port: int = 0, *, allow: str = ""
+    ) -> None:
+        self._routes, self._page, self._query = routes, page, query
+        self._name = host.lower()
+        self._door = _listen(host, port, allow)
+        self.host, self.port = self._door.getsockname()[:2]
+        self._sockets, self._lock = 0, threading.Lock()
+        quiet = logging.getLogger(f"{__name__}.websockets")
+        quiet.setLevel(logging.CRITICAL)  # what a client does wrong is no fault of ours
+        self._server = serve(
+            self._serve,
+            sock=self._door,
+            process_request=self._process_request,
+            compression=None,
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=ALIVE,
+            ping_timeout=ALIVE,
+            max_size=MAX_FRAME,
+            server_header="perceivers-live",
+            logger=quiet,
+        )
+        self._thread = threading.Thread(target=self._server.serve_forever, name="page-server", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """The page's address on this machine."""
+        everywhere = ipaddress.ip_address(self.host).is_unspecified
+        host = "127.0.0.1" if everywhere else f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/page/"
+
+    def close(self) -> None:
+        """Ends the connections and frees the port."""
+        self._door.close()
+        self._door.hang_up_all()
+        self._server.shutdown()
+        self._thread.join(2.0)
+
+    def is_own(self, authority: str) -> bool:
+        """Whether a ``Host`` or the end of an ``Origin`` means this server. Raises ``ValueError``: brackets that do not match."""
+        name = (urlsplit(f"//{authority}").hostname or "").lower()
+        if name in ("localhost", self._name):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or name == self.host or ipaddress.ip_address(self.host).is_unspecified
+
+    # On the connection's thread.
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """None lets a WebSocket be opened; everything else is answered here."""
+        try:
+            answer = self._answer(connection, request)
+        except ValueError:
+            answer = refusal(HTTPStatus.BAD_REQUEST)
+        return None if answer is None else _response(answer, body=_method(request) != "HEAD")
+
+    def _answer(self, connection: ServerConnection, request: Request) -> Answer | None:
+        hosts = request.headers.get_all("Host")
+        if len(hosts) != 1:
+            return refusal(HTTPStatus.BAD_REQUEST)
+        if not self.is_own(hosts[0]):
+            return refusal(HTTPStatus.MISDIRECTED_REQUEST)
+        if _method(request) not in ("GET", "HEAD"):
+            refused = refusal(HTTPStatus.METHOD_NOT_ALLOWED)
+            return Answer(refused.status, refused.body, headers={"Allow": "GET, HEAD"})
+        if "Upgrade" in request.headers:
+            return self._admit(connection, request, hosts[0])
+        accepted = ",".join(request.headers.get_all("Accept"))
+        return self._routes.answer(request.path, for_people="text/html" in accepted)
+
+    def _admit(self, connection: ServerConnection, request: Request, host: str) -> Answer | None:
+        origins = request.headers.get_all("Origin")
+        if origins and (len(origins) > 1 or origins[0].lower() != f"http://{host}".lower()):
+            return refusal(HTTPStatus.FORBIDDEN)
+        if self._sockets >= MAX_SOCKETS:
+            return refusal(HTTPStatus.SERVICE_UNAVAILABLE)
+        return None
+
+    def _serve(self, connection: ServerConnection) -> None:
+        with self._lock:
+            self._sockets += 1
+        self._door.established(connection.socket)
+        try:
+            is_page = connection.request is not None and urlsplit(connection.request.path).path == PAGE_SOCKET
+            (self._page if is_page else self._query)(connection)
+        except Exception as error:
+            log.debug("a WebSocket failed (%s)", error, exc_info=True)
+        finally:
+            with self._lock:
+                self._sockets -= 1
+
+
+def _method(request: Request) -> str:
+    return getattr(request, "method", "GET")  # older versions of websockets refuse every other one by themselves
+
+
+def _response(answer: Answer, *, body: bool) -> Response:
+    headers = Headers(
+        {
+            **HEADERS,
+            **answer.headers,
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "Connection": "close",
+        }
+    )
+    return Response(answer.status.value, answer.status.phrase, headers, answer.body if body else b"")
+
+
+def _listen(host: str, port: int, allow: str) -> Door:
+    """The socket for an address. Raises OscError."""
+    try:
+        if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
+            raise OSError("no such address")
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
+        return Door(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow, "page"))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OscError(f"the page cannot be served on {printable(host)}:{port} ({reason}): choose another port or host") from None

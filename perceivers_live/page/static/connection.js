@@ -1,0 +1,97 @@
+// The WebSocket to the daemon: opened again whenever it breaks, with the daemon's clock.
+
+import { ClockEstimate } from "./clock.js";
+
+/** @typedef {import("./messages.js").FromDaemon} FromDaemon */
+/** @typedef {import("./messages.js").ToDaemon} ToDaemon */
+
+const FIRST_RETRY = 250; // milliseconds, then twice as long each time
+const LONGEST_RETRY = 2000;
+const QUICK_PINGS = 8; // at the start, to know the clock soon
+const PING_EVERY = 2000; // milliseconds
+const MOST_BUFFERED = 1 << 16; // bytes: what waits longer than that is music no more
+
+/** @returns {number} seconds on the page's own clock */
+export function pageTime() {
+  return performance.now() / 1000;
+}
+
+export class Connection {
+  /**
+   * @param {string} url
+   * @param {(message: FromDaemon) => void} onMessage
+   * @param {(isOpen: boolean) => void} onChange
+   */
+  constructor(url, onMessage, onChange) {
+    this._url = url;
+    this._onMessage = onMessage;
+    this._onChange = onChange;
+    this._clock = new ClockEstimate();
+    /** @type {WebSocket | null} */
+    this._socket = null;
+    this._retry = FIRST_RETRY;
+    this._pings = 0;
+    this.isOpen = false;
+    this._open();
+  }
+
+  /** Seconds on the daemon's clock; null while that is unknown. */
+  get now() {
+    return this.at(pageTime());
+  }
+
+  /** @param {number} time seconds on the page's clock @returns {number | null} the same on the daemon's */
+  at(time) {
+    return this._clock.offset === null ? null : time + this._clock.offset;
+  }
+
+  /** Seconds that the daemon's clock may be misjudged. */
+  get clockError() {
+    return this._clock.error;
+  }
+
+  /** Sends a message, if the daemon can be reached now. @param {ToDaemon} message */
+  send(message) {
+    if (this.isOpen && this._socket && this._socket.bufferedAmount < MOST_BUFFERED) {
+      this._socket.send(JSON.stringify(message));
+    }
+  }
+
+  _open() {
+    const socket = new WebSocket(this._url);
+    this._socket = socket;
+    socket.onopen = () => {
+      this._retry = FIRST_RETRY;
+      this._clock.reset();
+      this._pings = 0;
+      this.isOpen = true;
+      this._onChange(true);
+      this._ping(socket);
+    };
+    socket.onmessage = (event) => this._received(String(event.data));
+    socket.onclose = () => {
+      const was = this.isOpen;
+      this.isOpen = false;
+      if (was) this._onChange(false);
+      setTimeout(() => this._open(), this._retry);
+      this._retry = Math.min(this._retry * 2, LONGEST_RETRY);
+    };
+  }
+
+  /** @param {string} text */
+  _received(text) {
+    const received = pageTime();
+    for (const message of /** @type {FromDaemon[]} */ (JSON.parse(text))) {
+      if (message.type === "pong") this._clock.answer(message.sent, message.clock, received);
+      else this._onMessage(message);
+    }
+  }
+
+  /** @param {WebSocket} socket */
+  _ping(socket) {
+    if (socket !== this._socket || socket.readyState !== WebSocket.OPEN) return;
+    this.send({ type: "ping", sent: pageTime() });
+    this._pings += 1;
+    setTimeout(() => this._ping(socket), this._pings < QUICK_PINGS ? 60 : PING_EVERY);
+  }
+}

@@ -1,0 +1,55 @@
+// What is played on this page: by typing, mouse, touch or a MIDI keyboard. It sounds here at once, and goes to the daemon with the
+// time at which it was played.
+
+import { PARTS } from "./sound.js";
+import { Typing } from "./typing.js";
+import { pageTime } from "./connection.js";
+
+/** @typedef {import("./connection.js").Connection} Connection */
+/** @typedef {import("./sound.js").Sound} Sound */
+
+export class Instrument {
+  /** @param {Connection} connection @param {Sound} sound */
+  constructor(connection, sound) {
+    this._connection = connection;
+    this._sound = sound;
+    this.typing = new Typing();
+    /** Whether the daemon listens to the pages. */
+    this.isInput = false;
+    addEventListener("blur", () => this._releaseAll());
+    document.addEventListener("visibilitychange", () => document.hidden && this._releaseAll());
+  }
+
+  /** A raw message, played at `at` on the page's clock. @param {number[]} message @param {number} at seconds */
+  play(message, at) {
+    if (!this.isInput) return;
+    if (this._sound.isOn) this._sound.play(PARTS.human, message);
+    else if (this._sound.isWanted) this._sound.start().then(() => this._sound.play(PARTS.human, message));
+    this._connection.send({ type: "midi", time: this._connection.at(at) ?? 0, message });
+  }
+
+  /** Whether a key of the computer keyboard was one of the piano's. @param {KeyboardEvent} event @returns {boolean} */
+  keyDown(event) {
+    if (!this.isInput || event.ctrlKey || event.metaKey) return false;
+    const played = this.typing.press(event.code, { shift: event.shiftKey, alt: event.altKey });
+    if (played) this._typed(played, event.timeStamp / 1000);
+    return played !== null;
+  }
+
+  /** @param {KeyboardEvent} event */
+  keyUp(event) {
+    const played = this.typing.release(event.code);
+    if (played) this._typed(played, event.timeStamp / 1000);
+  }
+
+  /** @param {import("./typing.js").Played} played @param {number} at */
+  _typed(played, at) {
+    if (played.kind === "on") this.play([0x90, played.pitch, played.velocity], at);
+    else if (played.kind === "off") this.play([0x80, played.pitch, 64], at);
+    else this.play([0xb0, 64, played.down ? 127 : 0], at);
+  }
+
+  _releaseAll() {
+    for (const played of this.typing.releaseAll()) this._typed(played, pageTime());
+  }
+}

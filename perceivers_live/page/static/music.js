@@ -1,0 +1,142 @@
+// What sounded, what sounds, what is planned and what was taken back. Times are seconds on the daemon's clock.
+
+/** @typedef {import("./messages.js").Part} Part */
+/** @typedef {import("./messages.js").Played} Played */
+/** @typedef {import("./messages.js").Planned} Planned */
+
+/**
+ * @typedef {object} Note
+ * @property {Part} part
+ * @property {number} pitch
+ * @property {number} velocity
+ * @property {number} start
+ * @property {number | null} end null: it sounds
+ */
+
+/** @typedef {{part: Part, start: number, end: number | null}} Press the pedal, held */
+
+/**
+ * @typedef {object} PlannedNote
+ * @property {number} number
+ * @property {number} pitch
+ * @property {number} velocity
+ * @property {number} start
+ * @property {number | null} end null: its end is not planned yet
+ * @property {number} ending number of the planned release, Infinity without one
+ */
+
+/** @typedef {PlannedNote & {takenBackAt: number}} TakenBackNote */
+
+const FADING = 1.2; // seconds for which what was taken back is kept
+const SAME = 0.0005; // seconds
+const AGAIN = 0.03; // seconds: a note that is planned again this near was not taken back
+const MOST_NOTES = 20000; // kept, however long the window
+
+export class Music {
+  /** @param {number} memory seconds of the past that are kept */
+  constructor(memory) {
+    this.memory = memory;
+    /** @type {Note[]} in the order of their ends, those that sound last */
+    this.notes = [];
+    /** @type {Press[]} */
+    this.presses = [];
+    /** @type {PlannedNote[]} */
+    this.plan = [];
+    /** @type {TakenBackNote[]} */
+    this.takenBack = [];
+    /** When something was last played, by part. @type {Record<Part, number>} */
+    this.latest = { human: -Infinity, machine: -Infinity };
+  }
+
+  /** @param {Part} part @param {Played[]} events */
+  played(part, events) {
+    for (const [time, action, pitch, velocity] of events) {
+      this.latest[part] = Math.max(this.latest[part], time);
+      if (part === "machine") this._planSounded(time);
+      if (action === "on") {
+        this._end(part, pitch, time); // a note that was never released, as far as we heard
+        this.notes.push({ part, pitch, velocity, start: time, end: null });
+      } else if (action === "off") this._end(part, pitch, time);
+      else if (action === "down") this.presses.push({ part, start: time, end: null });
+      else for (const press of this.presses) if (press.part === part && press.end === null) press.end = time;
+    }
+  }
+
+  /** @param {Planned[]} events */
+  planned(events) {
+    for (const [number, time, action, pitch, velocity] of events) {
+      if (action === "on") {
+        this.takenBack = this.takenBack.filter((one) => one.pitch !== pitch || Math.abs(one.start - time) > AGAIN);
+        this.plan.push({ number, pitch, velocity, start: time, end: null, ending: Infinity });
+      } else if (action === "off") {
+        const note = this.plan.findLast((one) => one.pitch === pitch && one.end === null);
+        if (note) {
+          note.end = time;
+          note.ending = number;
+        }
+      }
+    }
+  }
+
+  /** Planned events from number `first` on will not sound. @param {number} first @param {number} now */
+  takeBack(first, now) {
+    for (const note of this.plan) {
+      if (note.number >= first) this.takenBack.push({ ...note, takenBackAt: now });
+      else if (note.ending >= first) {
+        note.end = null;
+        note.ending = Infinity;
+      }
+    }
+    this.plan = this.plan.filter((note) => note.number < first);
+  }
+
+  /** Nothing sounds and nothing is planned: the daemon has gone, or begins anew. @param {number} now */
+  silence(now) {
+    this.takeBack(-Infinity, now);
+    for (const note of this.notes) if (note.end === null) note.end = now;
+    for (const press of this.presses) if (press.end === null) press.end = now;
+  }
+
+  /** Everything is forgotten: times of another clock mean nothing here. */
+  clear() {
+    this.notes = [];
+    this.presses = [];
+    this.plan = [];
+    this.takenBack = [];
+    this.latest = { human: -Infinity, machine: -Infinity };
+  }
+
+  /** Lets go of what is too old to be seen. @param {number} now */
+  prune(now) {
+    const oldest = now - this.memory;
+    const isSeen = (/** @type {{end: number | null}} */ one) => one.end === null || one.end > oldest;
+    if (this.notes.length > MOST_NOTES) this.notes = this.notes.slice(-MOST_NOTES / 2);
+    if (this.notes.length && !isSeen(this.notes[0])) this.notes = this.notes.filter(isSeen);
+    if (this.presses.length && !isSeen(this.presses[0])) this.presses = this.presses.filter(isSeen);
+    this.takenBack = this.takenBack.filter((note) => now - note.takenBackAt < FADING);
+    this._planSounded(now - 1); // it should have sounded long ago, and we did not hear of it
+  }
+
+  /** The keys that are down now: pitch -> who holds it. @returns {Map<number, Part>} */
+  sounding() {
+    const down = new Map();
+    for (const note of this.notes) if (note.end === null) down.set(note.pitch, note.part);
+    return down;
+  }
+
+  /** Whether a part's pedal is down. @param {Part} part */
+  pedal(part) {
+    return this.presses.some((press) => press.part === part && press.end === null);
+  }
+
+  /** The plan is in time order: what was planned up to `time` has sounded. @param {number} time */
+  _planSounded(time) {
+    if (this.plan.length && this.plan[0].start <= time + SAME) this.plan = this.plan.filter((note) => note.start > time + SAME);
+  }
+
+  /** @param {Part} part @param {number} pitch @param {number} time */
+  _end(part, pitch, time) {
+    const note = this.notes.findLast((one) => one.end === null && one.part === part && one.pitch === pitch);
+    if (note) note.end = Math.max(time, note.start);
+  }
+}

@@ -1,0 +1,100 @@
+// Inputs and outputs, chosen while the music goes on; and how the daemon and this page are.
+
+import { element, setText } from "./dom.js";
+
+/** @typedef {import("./messages.js").Ports} PortsMessage */
+/** @typedef {import("./messages.js").Health} HealthMessage */
+/** @typedef {(direction: "input" | "output", name: string) => void} Choose */
+
+export const PAGE = "page";
+
+/** Shows the daemon's ports and takes choices. */
+export class Ports {
+  /** @param {HTMLElement} where @param {Choose} choose */
+  constructor(where, choose) {
+    this._lists = /** @type {const} */ (["input", "output"]).map((direction) => {
+      const id = `port-${direction}`;
+      const select = element("select", { id, onchange: () => choose(direction, select.value) });
+      const state = element("p", { class: "state", id: `${id}-state` });
+      select.setAttribute("aria-describedby", state.id);
+      return { direction, select, state, label: element("label", { for: id }, direction === "input" ? "Input" : "Output"), shown: "" };
+    });
+    where.replaceChildren(...this._lists.map((one) => element("div", { class: "port" }, one.label, one.select, one.state)));
+  }
+
+  /** @param {PortsMessage} ports */
+  show(ports) {
+    for (const list of this._lists) {
+      const port = ports[list.direction];
+      const names = list.direction === "input" ? ports.inputs : ports.outputs;
+      const all = [...new Set([PAGE, "", ...names, port.wanted])];
+      const shown = JSON.stringify(all);
+      if (shown !== list.shown) {
+        list.shown = shown;
+        list.select.replaceChildren(...all.map((name) => element("option", { value: name }, portTitle(name))));
+      }
+      if (document.activeElement !== list.select || list.select.value === "") list.select.value = port.wanted;
+      list.select.value = port.wanted;
+      setText(list.state, port.state === "open" ? (port.wanted === PAGE ? "" : port.name) : port.text || "waiting for it");
+      list.state.dataset.state = port.state;
+    }
+  }
+}
+
+/** @param {string} name */
+function portTitle(name) {
+  return name === PAGE ? "This page" : name === "" ? "A virtual port" : name;
+}
+
+/** @type {[name: string, title: string, unit: string, doubtful: number][]} beyond `doubtful` it is worth a look */
+const FIGURES = [
+  ["step_ms_p50", "An event takes (median)", "ms", 10],
+  ["step_ms_p99", "An event takes (99 %)", "ms", 25],
+  ["lateness_ms_p50", "Notes leave late by (median)", "ms", 1],
+  ["lateness_ms_p99", "Notes leave late by (99 %)", "ms", 5],
+  ["late", "Late events", "", 0],
+  ["unheard", "Events that no output took", "", 0],
+  ["history", "Length of its memory", "events", Infinity],
+  ["faults", "Faults of the model", "", 0],
+  ["recoveries", "Recoveries", "", 0],
+  ["left_out", "Left out in a flood", "", 0],
+  ["echoes", "Echoes ignored", "", 0],
+];
+
+export class Health {
+  /** @param {HTMLElement} where */
+  constructor(where) {
+    this._list = element("dl", { class: "figures" });
+    where.replaceChildren(this._list);
+    /** @type {Map<string, HTMLElement>} */
+    this._values = new Map();
+  }
+
+  /** @param {HealthMessage} health @param {Record<string, string>} own figures of the page's own */
+  show(health, own) {
+    this._show("Runtime", health.runtime, false);
+    for (const [name, label, unit, doubtful] of FIGURES) {
+      const value = health.figures[name];
+      const text = value === undefined ? "–" : `${figure(value)}${unit && ` ${unit}`}`;
+      this._show(label, text, value !== undefined && value > doubtful);
+    }
+    for (const [label, text] of Object.entries(own)) this._show(label, text, false);
+  }
+
+  /** @param {string} label @param {string} text @param {boolean} isDoubtful */
+  _show(label, text, isDoubtful) {
+    let value = this._values.get(label);
+    if (!value) {
+      value = element("dd");
+      this._values.set(label, value);
+      this._list.append(element("dt", {}, label), value);
+    }
+    setText(value, text);
+    value.classList.toggle("doubtful", isDoubtful);
+  }
+}
+
+/** @param {number} value */
+function figure(value) {
+  return Number.isInteger(value) ? value.toLocaleString("en") : value.toFixed(value < 10 ? 2 : 1);
+}

@@ -1,0 +1,118 @@
+// The page's own piano: the strings on the audio thread, a room around them, and their loudness.
+
+/** @typedef {import("./messages.js").Part} Part */
+
+const LATENCY = 0.03; // seconds by which the machine's notes sound later than sent: what the network takes varies less than that
+const ROOM = 1.3; // seconds that the room's sound takes to fade
+export const PARTS = { human: 0, machine: 1, replay: 2 };
+
+/** The impulse response of a small room: noise that fades, and grows duller as it does. @param {BaseAudioContext} context */
+function room(context) {
+  const length = Math.round(ROOM * context.sampleRate);
+  const buffer = context.createBuffer(2, length, context.sampleRate);
+  for (let channel = 0; channel < 2; channel++) {
+    const data = buffer.getChannelData(channel);
+    let smooth = 0;
+    for (let n = 0; n < length; n++) {
+      const t = n / length;
+      smooth += (0.5 - 0.42 * t) * (Math.random() * 2 - 1 - smooth);
+      data[n] = smooth * (1 - t) ** 2 * Math.exp(-4.5 * t);
+    }
+  }
+  return buffer;
+}
+
+export class Sound {
+  /** @param {() => void} onChange told when the sound is switched on or off */
+  constructor(onChange) {
+    this._onChange = onChange;
+    /** @type {AudioContext | null} */
+    this._context = null;
+    /** @type {AudioWorkletNode | null} */
+    this._piano = null;
+    /** @type {GainNode | null} */
+    this._volume = null;
+    /** @type {AnalyserNode | null} */
+    this._meter = null;
+    this._samples = new Float32Array(1024);
+    this.isWanted = true;
+    this.fault = "";
+  }
+
+  /** Whether it can be heard. */
+  get isOn() {
+    return this.isWanted && this._piano !== null && this._context?.state === "running";
+  }
+
+  /** Starts the sound; browsers want a key press or a click for it. */
+  async start() {
+    try {
+      if (this._context === null) await this._build();
+      if (this.isWanted) await this._context?.resume();
+    } catch (error) {
+      this.fault = `no sound: ${error instanceof Error ? error.message : error}`;
+    }
+    this._onChange();
+  }
+
+  /** @param {boolean} on */
+  async switch(on) {
+    this.isWanted = on;
+    if (on) await this.start();
+    else {
+      this.silence();
+      await this._context?.suspend();
+      this._onChange();
+    }
+  }
+
+  /** A message that is to sound now. @param {number} part @param {number[]} message */
+  play(part, message) {
+    this.playAt(part, message, 0);
+  }
+
+  /** One that was sent `ago` seconds ago, a constant moment after that. @param {number[]} message @param {number} ago */
+  playSent(message, ago) {
+    this.playAt(PARTS.machine, message, Math.max(0, LATENCY - ago));
+  }
+
+  /** @param {number} part @param {number[]} message @param {number} after seconds from now */
+  playAt(part, message, after) {
+    if (this.isOn && this._context) this._piano?.port.postMessage([this._context.currentTime + after, part, message]);
+  }
+
+  /** Lets go of everything, and forgets what waits. */
+  silence() {
+    this._piano?.port.postMessage(null);
+  }
+
+  /** How loud it is now: the root mean square of the last samples, 0..1. */
+  level() {
+    if (!this._meter) return 0;
+    this._meter.getFloatTimeDomainData(this._samples);
+    return Math.sqrt(this._samples.reduce((sum, one) => sum + one * one, 0) / this._samples.length);
+  }
+
+  /** Seconds from the page to the ear, as far as the browser knows. */
+  get latency() {
+    return (this._context?.baseLatency ?? 0) + (this._context?.outputLatency ?? 0);
+  }
+
+  async _build() {
+    const context = new AudioContext({ latencyHint: "interactive" });
+    this._context = context;
+    context.onstatechange = () => this._onChange();
+    if (!context.audioWorklet) throw new Error("the browser plays only from 127.0.0.1, localhost or https");
+    await context.audioWorklet.addModule(new URL("./piano-worklet.js", import.meta.url));
+    const piano = new AudioWorkletNode(context, "piano", { numberOfInputs: 0, outputChannelCount: [2] });
+    const wet = new GainNode(context, { gain: 0.35 });
+    const walls = new ConvolverNode(context, { buffer: room(context) });
+    const volume = new GainNode(context, { gain: 1 });
+    const limiter = new DynamicsCompressorNode(context, { threshold: -9, knee: 9, ratio: 6, attack: 0.003, release: 0.2 });
+    const meter = new AnalyserNode(context, { fftSize: 1024 });
+    piano.connect(volume);
+    piano.connect(walls).connect(wet).connect(volume);
+    volume.connect(limiter).connect(meter).connect(context.destination);
+    [this._piano, this._volume, this._meter] = [piano, volume, meter];
+  }
+}

@@ -1,0 +1,37 @@
+// One line that says whose turn it is, and what is waited for.
+
+/** @typedef {import("./messages.js").Part} Part */
+
+/**
+ * @typedef {object} Situation
+ * @property {boolean} isConnected
+ * @property {"listening" | "playing"} turn
+ * @property {number | null} countdown when the machine answers, on the daemon's clock
+ * @property {string} mode
+ * @property {boolean} hold
+ * @property {boolean} humanPlays
+ * @property {boolean} everPlayed
+ * @property {boolean} canPlayHere whether this page is the input
+ * @property {number} now
+ */
+
+/** @typedef {{kind: "away" | "human" | "machine" | "both" | "waiting" | "idle", text: string}} Line */
+
+/** @param {Situation} situation @returns {Line} */
+export function statusLine(situation) {
+  const { isConnected, turn, countdown, mode, hold, humanPlays, everPlayed, canPlayHere, now } = situation;
+  if (!isConnected) return { kind: "away", text: "Disconnected. Trying again" };
+  if (turn === "playing") {
+    return humanPlays ? { kind: "both", text: "You play together" } : { kind: "machine", text: "The machine plays" };
+  }
+  if (hold) return { kind: "idle", text: "On hold: it listens" };
+  if (mode === "listen") return { kind: "idle", text: "It only listens" };
+  if (countdown !== null && countdown > now) {
+    const left = countdown - now;
+    if (left < 60) return { kind: humanPlays ? "human" : "waiting", text: `Answers in ${left.toFixed(1)} s` };
+  }
+  if (humanPlays) return { kind: "human", text: "You play" };
+  if (mode === "solo") return { kind: "idle", text: "Press space to let it play" };
+  if (everPlayed) return { kind: "idle", text: "Your turn" };
+  return { kind: "idle", text: canPlayHere ? "Play a phrase, and pause" : "Play a phrase on your keyboard, and pause" };
+}

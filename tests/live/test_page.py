@@ -1,0 +1,254 @@
+"""The page in a real browser, at a real daemon with the real model: on the page's own ports, without MIDI, and on JACK."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.live.browser import Visitor, chromium, needs_chromium
+from tests.live.daemon import Daemon, Home
+from tests.live.jack_server import JackServer
+from tests.live.patience import PATIENCE, until
+from tests.live.peer import Peer
+from tests.live.remote import Remote, free_port
+
+pytestmark = needs_chromium
+SETTINGS = """
+[phrase]
+min_silence_ms = 700
+max_silence_ms = 1200
+"""
+Start = Callable[..., "Show"]
+
+
+class Show:
+    """A daemon and its page."""
+
+    def __init__(self, daemon: Callable[..., Daemon], home: Home, *arguments: str, page_port: int = 0) -> None:
+        home.configure(SETTINGS)
+        port = free_port()
+        own = () if "--in" in arguments else ("--in", "page", "--out", "page")
+        ports = ("--osc-port", str(port), "--page-port", str(page_port))
+        self.daemon = daemon(*own, *ports, "--seed", "3", *arguments)
+        self.url = self.daemon.wait_for_line(r"the page is at (http://\S+)", PATIENCE)[1]
+        self.daemon.wait_for_line("listening;", PATIENCE)
+        self.remote = Remote(port)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def show(daemon: Callable[..., Daemon], home: Home) -> Iterator[Start]:
+    """Starts daemons; they end in good order."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, page_port: int = 0) -> Show:
+            begun = Show(daemon, home, *arguments, page_port=page_port)
+            stack.callback(begun.remote.close)
+            return begun
+
+        yield start
+
+
+@contextmanager
+def visit(browser: Browser, url: str) -> Iterator[Visitor]:
+    visitor = Visitor(browser, url)
+    try:
+        yield visitor
+    finally:
+        visitor.close()
+
+
+def hears(remote: Remote, name: str, value: float) -> None:
+    """Waits until a subscriber of OSC's has been told a control's value."""
+    until(lambda: [one.values[0] for one in remote.told(name)][-1:] == [pytest.approx(value)], lambda: remote.told(name))
+
+
+def test_a_phrase_played_by_typing_is_answered_and_a_key_takes_the_answer_back(show: Start, browser: Browser) -> None:
+    begun = show()
+    with visit(browser, begun.url) as visitor:
+        assert visitor.sounds() == 0
+        visitor.play()
+        waited = [visitor.status]
+        visitor.until(lambda: waited.append(visitor.status) or visitor.status == "The machine plays")
+        left = [float(found[1]) for text in waited if (found := re.match(r"Answers in ([\d.]+) s", text))]
+        assert len(left) >= 3, waited
+        assert left == sorted(left, reverse=True), "the countdown counts down while nothing is played"
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.some((note) => note.part === 'machine')"))
+        visitor.until(lambda: visitor.sounds() > 0.001)
+        visitor.until(lambda: visitor.ask("perceivers.music.plan.length") > 0)
+        visitor.page.keyboard.down("KeyQ")
+        visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "listening")
+        assert visitor.ask("perceivers.music.plan.length") == 0
+        assert visitor.ask("perceivers.music.notes.filter((note) => note.end === null).map((note) => note.part)") == ["human"]
+        visitor.page.keyboard.up("KeyQ")
+        visitor.page.keyboard.press("Escape")
+    human, machine = begun.remote.states[:1], begun.remote.states
+    assert human == ["playing"]
+    assert machine[-1] == "listening"
+
+
+def test_without_any_midi_system_the_page_is_all_that_is_needed(browser: Browser, home: Home) -> None:
+    home.configure(SETTINGS + f"[osc]\nport = {free_port()}\n")
+    nothing = {"JACK_DEFAULT_SERVER": "nothing", "JACK_NO_START_SERVER": "1"}
+    daemon = Daemon(("page", "--page-port", "0"), os.environ | nothing, home)
+    try:
+        url = daemon.wait_for_line(r"the page is at (http://\S+)", PATIENCE)[1]
+        with visit(browser, url) as visitor:
+            visitor.play()
+            visitor.until(lambda: visitor.status == "The machine plays" and visitor.sounds() > 0.001)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+    finally:
+        daemon.end()
+
+
+def test_each_note_puts_the_answer_off(show: Start, browser: Browser) -> None:
+    begun = show("--mode", "respond")
+    with visit(browser, begun.url) as visitor:
+        visitor.play("KeyC", "KeyE", "KeyG")
+        visitor.until(lambda: visitor.ask("perceivers.daemon.countdown !== null"))
+        before = visitor.ask("perceivers.daemon.countdown")
+        visitor.play("KeyC")
+        visitor.until(lambda: visitor.ask("perceivers.daemon.countdown") > before)
+        visitor.page.keyboard.press("Escape")
+
+
+def test_a_control_turned_on_the_page_reaches_osc_and_the_other_page_and_back(show: Start, browser: Browser) -> None:
+    begun = show()
+    with visit(browser, begun.url) as visitor, visit(browser, begun.url) as other:
+        visitor.page.fill("#control-temperature", "1.5")
+        other.until(lambda: other.value["temperature"] == pytest.approx(1.5))
+        hears(begun.remote, "temperature", 1.5)
+        begun.remote.send("temperature", 0.5)
+        for each in (visitor, other):
+            each.until(lambda each=each: each.value["temperature"] == pytest.approx(0.5))  # type: ignore[misc]
+        visitor.page.dblclick("[data-control=temperature] label")
+        hears(begun.remote, "temperature", 1.0)
+        visitor.page.click("[data-value=solo]")
+        other.until(lambda: other.ask("perceivers.daemon.values.mode") == "solo")
+        visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "playing")
+
+
+def test_panic_silences_and_space_hands_over(show: Start, browser: Browser) -> None:
+    begun = show()
+    with visit(browser, begun.url) as visitor:
+        visitor.page.click("#roll")
+        visitor.page.keyboard.press("Space")
+        visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "playing")
+        visitor.until(lambda: visitor.ask("perceivers.music.sounding().size") > 0)
+        visitor.page.keyboard.press("Escape")
+        visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "listening")
+        visitor.until(lambda: visitor.ask("perceivers.music.sounding().size") == 0)
+        visitor.until(lambda: visitor.sounds() < 0.02)
+
+
+def test_a_controller_is_bound_from_the_page(show: Start, browser: Browser, jack: JackServer) -> None:
+    peer = Peer(jack, "learn")
+    try:
+        begun = show("--in", peer.keys, "--out", "page")
+        with visit(browser, begun.url) as visitor:
+            learn = visitor.page.locator("[data-control=temperature] .learn")
+            learn.click()
+            visitor.until(lambda: "learning" in str(learn.get_attribute("class")))
+            for value in (10, 40, 90):
+                peer.send(0xB0, 21, value)
+            visitor.until(lambda: learn.text_content() == "CC 21")
+            peer.send(0xB0, 21, 127)
+            visitor.until(lambda: visitor.value["temperature"] == pytest.approx(2.0))
+            learn.click()
+            visitor.until(lambda: learn.text_content() == "learn")
+    finally:
+        peer.close()
+
+
+def test_the_output_is_changed_while_it_plays_and_nothing_hangs_on_the_old_one(
+    show: Start, browser: Browser, jack: JackServer
+) -> None:
+    peer = Peer(jack, "change")
+    try:
+        begun = show("--in", "page", "--out", peer.synth, "--mode", "solo")
+        with visit(browser, begun.url) as visitor:
+            peer.until(lambda: peer.struck > 5 and bool(peer.sounding))
+            visitor.page.click("#tab-ports")
+            visitor.page.select_option("#port-output", "page")
+            visitor.page.click("#stage")  # a click allows the sound
+            peer.until(lambda: not peer.sounding)
+            visitor.until(lambda: visitor.ask("perceivers.daemon.isOutputHere") and visitor.sounds() > 0.001)
+            struck = peer.struck
+            visitor.until(lambda: visitor.ask("perceivers.music.notes.length") > 5)
+            assert peer.struck == struck, "it still plays on the old output"
+            visitor.page.select_option("#port-output", peer.synth)
+            peer.until(lambda: peer.struck > struck + 3)
+            visitor.page.keyboard.press("Escape")
+            peer.until(lambda: not peer.sounding)
+    finally:
+        peer.close()
+
+
+def test_a_killed_daemon_is_missed_and_found_again(show: Start, browser: Browser) -> None:
+    port = free_port()
+    begun = show("--mode", "solo", page_port=port)
+    with visit(browser, begun.url) as visitor:
+        visitor.until(lambda: visitor.ask("perceivers.music.sounding().size") > 0)
+        begun.daemon.signal(signal.SIGKILL)
+        visitor.until(lambda: visitor.status.startswith("Disconnected"))
+        visitor.until(lambda: visitor.ask("perceivers.music.sounding().size") == 0)
+        show(page_port=port)
+        visitor.until(lambda: visitor.status == "Play a phrase, and pause")
+        assert "restarted" in visitor.page.inner_text("#notices")
+        visitor.play()
+        visitor.until(lambda: visitor.status == "The machine plays")
+
+
+def test_the_recording_of_an_earlier_session_is_drawn_played_and_kept(show: Start, browser: Browser, home: Home) -> None:
+    first = show()
+    with visit(browser, first.url) as visitor:
+        visitor.play()
+        visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "playing")
+    first.daemon.signal(signal.SIGTERM)
+    assert first.daemon.wait() == 0
+    [path] = home.sessions
+    begun = show()
+    with visit(browser, begun.url) as visitor:
+        visitor.page.click("#tab-recordings")
+        item = visitor.page.locator(f"[data-recording='{path.stem}']")
+        item.wait_for()
+        visitor.until(lambda: re.fullmatch(r"\d+ notes", item.locator(".about").inner_text()))
+        item.locator("button").click()
+        visitor.until(lambda: visitor.sounds() > 0.001)
+        item.locator("button").click()
+        with visitor.page.expect_download() as download:
+            item.locator("a").click()
+        assert download.value.suggested_filename == path.name
+        assert download.value.path().read_bytes() == path.read_bytes()
+
+
+def test_keys_by_mouse_and_their_time_reach_the_recording(show: Start, browser: Browser, home: Home) -> None:
+    begun = show("--mode", "listen")
+    with visit(browser, begun.url) as visitor:
+        box = visitor.page.locator("#keybed").bounding_box()
+        assert box is not None
+        for share in (0.3, 0.9):
+            visitor.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + share * box["height"])
+            visitor.page.mouse.down()
+            time.sleep(0.1)
+            visitor.page.mouse.up()
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 2)
+        soft, loud = visitor.ask("perceivers.music.notes.map((note) => note.velocity)")
+        assert soft < loud
+        assert visitor.ask("perceivers.music.notes.every((note) => note.end - note.start > 0.05)")
+    begun.daemon.signal(signal.SIGTERM)
+    assert begun.daemon.wait() == 0
+    assert len(home.sessions) == 1

@@ -1,0 +1,60 @@
+"""Recordings are listed, and the newest can be heard while its session goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.events import NOTE_OFF
+from perceivers_live.cli import main
+from perceivers_live.commands.recordings import RecordingError, copy_newest
+from perceivers_live.recording.journal import HEADER, RECORD_BYTES
+from perceivers_live.recording.recorder import Recorder
+from tests.perceivers_live.recording.recordings import in_ms, music, recorded, until
+
+
+def test_a_running_sessions_recording_is_copied_and_left_alone(tmp_path: Path) -> None:
+    folder, played = tmp_path / "sessions", music(60)
+    recorder = Recorder(folder)
+    half = len(played) // 2
+    for one in played[:half]:
+        recorder.human(one)
+    journal = next(folder.glob("*.journal"))
+    until(lambda: journal.stat().st_size == len(HEADER) + half * RECORD_BYTES)
+    assert copy_newest(folder, tmp_path / "take.mid") == journal
+    first = in_ms(recorded(tmp_path / "take.mid")["human"])
+    for one in played[half:]:
+        recorder.human(one)
+    finished = recorder.close()
+    assert finished is not None
+    whole = in_ms(recorded(finished)["human"])
+    assert whole == in_ms(played, played[0].time)
+    strikes = [one for one in whole if one[1] < NOTE_OFF]
+    assert [one for one in first if one[1] < NOTE_OFF] == strikes[: sum(one.action < NOTE_OFF for one in played[:half])]
+    assert copy_newest(folder, tmp_path / "take.mid") == finished
+    assert (tmp_path / "take.mid").read_bytes() == finished.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(None, "nothing has been recorded"), (b"text", "not a journal"), (HEADER, "nothing")]
+)
+def test_what_cannot_be_copied_is_said(tmp_path: Path, content: bytes | None, word: str) -> None:
+    if content is not None:
+        (tmp_path / "2026-01-01_00-00-00.journal").write_bytes(content)
+    with pytest.raises(RecordingError, match=word):
+        copy_newest(tmp_path, tmp_path / "take.mid")
+
+
+def test_recordings_are_listed_the_oldest_first(tmp_path: Path) -> None:
+    for name in ("2026-02-02_00-00-00.journal", "2026-01-01_00-00-00.mid", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    settings = tmp_path / "mine.toml"
+    settings.write_text(f"[recording]\nfolder = '{tmp_path}'\n")
+    lines = CliRunner().invoke(main, ["recordings", "--config", str(settings)]).output.splitlines()
+    assert [line.partition("  (")[0] for line in lines] == [
+        str(tmp_path / "2026-01-01_00-00-00.mid"),
+        str(tmp_path / "2026-02-02_00-00-00.journal"),
+    ]
+    assert "not ended" in lines[1]

@@ -1,0 +1,81 @@
+"""Ports of our own among the ports that can be chosen, where there is no MIDI system. Real MIDI systems are in ``tests/live``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from perceivers_live.controls.settings import MidiSettings
+from perceivers_live.midi.connections import Connections
+from perceivers_live.midi.ports import PortError
+from perceivers_live.page.keys import PAGE, PageKeys, PagePorts
+
+PATIENCE = 10.0  # seconds
+OWN = MidiSettings(input_port=PAGE, output_port=PAGE)
+
+
+class Sound:
+    def __init__(self) -> None:
+        self.sent: list[Sequence[int]] = []
+
+    def send(self, message: Sequence[int]) -> None:
+        self.sent.append(message)
+
+
+@pytest.fixture(autouse=True)
+def _without_midi(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing() -> None:
+        raise PortError("no MIDI system (this is a test)")
+
+    monkeypatch.setattr("perceivers_live.midi.ports._system", nothing)
+
+
+def until(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return bool(condition())
+
+
+def test_ports_of_our_own_need_no_midi_system() -> None:
+    keys, sound, heard = PageKeys(), Sound(), []
+    with Connections(OWN, lambda now, message: heard.append(message), local=PagePorts(keys, sound)) as connections:  # type: ignore[arg-type]
+        assert connections.names == (PAGE, PAGE)
+        keys.play("page", 0.0, (0x90, 60, 80))
+        connections.send((0x90, 62, 80))
+        state = connections.state
+        assert (state.input.wanted, state.output.name, state.inputs) == (PAGE, PAGE, ())
+    assert heard == [(0x90, 60, 80)]
+    assert sound.sent == [(0x90, 62, 80)]
+    assert not keys.is_open
+
+
+def test_a_choice_that_cannot_be_had_leaves_what_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    changed = []
+    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    with (
+        Connections(OWN, lambda now, message: None, local=ports, change=changed.append) as connections,
+        caplog.at_level(logging.WARNING),
+    ):
+        for direction in ("input", "output"):
+            connections.choose(direction, "Synth")
+            assert until(lambda direction=direction: f"the {direction} stays as it was" in caplog.text)  # type: ignore[misc]
+        assert connections.names == (PAGE, PAGE)
+    assert changed == []
+
+
+def test_choosing_the_output_again_goes_by_way_of_whoever_silences_it() -> None:
+    changed = []
+
+    def change(swap: Callable[[], None]) -> None:
+        swap()
+        changed.append(swap)
+
+    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    with Connections(OWN, lambda now, message: None, local=ports, change=change) as connections:
+        connections.choose("output", PAGE)
+        assert until(lambda: changed)
+        assert connections.names == (PAGE, PAGE)

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Music } from "../../../perceivers_live/page/static/music.js";
+
+function planned() {
+  const music = new Music(10);
+  music.planned([
+    [1, 5.0, "on", 60, 80],
+    [2, 5.2, "off", 60, 0],
+    [3, 5.4, "on", 62, 80],
+    [4, 5.6, "off", 62, 0],
+  ]);
+  return music;
+}
+
+test("a note sounds from its note-on to its note-off", () => {
+  const music = new Music(10);
+  music.played("human", [[1, "on", 60, 80]]);
+  assert.deepEqual([...music.sounding()], [[60, "human"]]);
+  music.played("human", [[2, "off", 60, 0]]);
+  assert.equal(music.sounding().size, 0);
+  assert.deepEqual(music.notes, [{ part: "human", pitch: 60, velocity: 80, start: 1, end: 2 }]);
+});
+
+test("the release of one part does not end the other's note", () => {
+  const music = new Music(10);
+  music.played("human", [[1, "on", 60, 80]]);
+  music.played("machine", [[1.5, "off", 60, 0]]);
+  assert.deepEqual([...music.sounding()], [[60, "human"]]);
+});
+
+test("what has sounded is no longer planned", () => {
+  const music = planned();
+  music.played("machine", [[5.0, "on", 60, 80]]);
+  assert.deepEqual(music.plan.map((note) => note.pitch), [62]);
+});
+
+test("a plan taken back is kept for a moment, to be seen vanishing, and then gone", () => {
+  const music = planned();
+  music.takeBack(3, 5.1);
+  assert.deepEqual(music.plan.map((note) => [note.pitch, note.end]), [[60, 5.2]]);
+  assert.deepEqual(music.takenBack.map((note) => note.pitch), [62]);
+  music.prune(5.2);
+  assert.equal(music.takenBack.length, 1);
+  music.prune(7);
+  assert.equal(music.takenBack.length, 0);
+});
+
+test("what is planned again in its place was not taken back", () => {
+  const music = planned();
+  music.takeBack(1, 4.9);
+  music.planned([[1, 5.01, "on", 60, 80]]);
+  assert.deepEqual(music.takenBack.map((note) => note.pitch), [62]);
+});
+
+test("a planned release that is taken back leaves the note's end open", () => {
+  const music = planned();
+  music.takeBack(2, 5.1);
+  assert.deepEqual(music.plan.map((note) => [note.pitch, note.end]), [[60, null]]);
+});
+
+test("silence ends what sounds and takes the plan back", () => {
+  const music = planned();
+  music.played("machine", [[4, "on", 50, 80], [4, "down", 0, 0]]);
+  music.silence(5);
+  assert.equal(music.sounding().size, 0);
+  assert.equal(music.pedal("machine"), false);
+  assert.equal(music.plan.length, 0);
+});
+
+test("what is older than the window is let go of, what sounds is kept", () => {
+  const music = new Music(10);
+  music.played("human", [[0, "on", 60, 80], [1, "off", 60, 0], [2, "on", 61, 80]]);
+  music.prune(30);
+  assert.deepEqual(music.notes.map((note) => note.pitch), [61]);
+});
+
+test("the pedal of each part is known", () => {
+  const music = new Music(10);
+  music.played("human", [[0, "down", 0, 0]]);
+  assert.deepEqual([music.pedal("human"), music.pedal("machine")], [true, false]);
+  music.played("human", [[1, "up", 0, 0]]);
+  assert.equal(music.pedal("human"), false);
+});

@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { title, valueText } from "../../../perceivers_live/page/static/panel.js";
+import { statusLine } from "../../../perceivers_live/page/static/status.js";
+
+/** @type {import("../../../perceivers_live/page/static/status.js").Situation} */
+const idle = {
+  isConnected: true, turn: "listening", countdown: null, mode: "respond", hold: false, humanPlays: false, everPlayed: false,
+  canPlayHere: true, now: 100,
+};
+
+test("the line says whose turn it is", () => {
+  assert.equal(statusLine({ ...idle, isConnected: false }).kind, "away");
+  assert.equal(statusLine({ ...idle, turn: "playing" }).kind, "machine");
+  assert.equal(statusLine({ ...idle, turn: "playing", humanPlays: true }).kind, "both");
+  assert.equal(statusLine({ ...idle, humanPlays: true }).kind, "human");
+  assert.equal(statusLine(idle).kind, "idle");
+});
+
+test("while it waits it says for how long", () => {
+  assert.equal(statusLine({ ...idle, countdown: 101.25 }).text, "Answers in 1.3 s");
+  assert.equal(statusLine({ ...idle, countdown: 99 }).kind, "idle");
+});
+
+test("no answer is promised on hold, nor where it only listens", () => {
+  assert.match(statusLine({ ...idle, countdown: 101, hold: true }).text, /hold/);
+  assert.match(statusLine({ ...idle, countdown: 101, mode: "listen" }).text, /listens/);
+});
+
+test("values are shown in their units", () => {
+  /** @type {import("../../../perceivers_live/page/static/messages.js").Control} */
+  const control = { name: "x", kind: "float", group: "", value: 0, default: 0, low: 0, high: 2, choices: [], unit: "", help: "" };
+  assert.equal(valueText(control, 1), "1.00");
+  assert.equal(valueText({ ...control, kind: "int", unit: "MIDI note", high: 127 }, 60), "C4");
+  assert.equal(valueText({ ...control, name: "seed", kind: "int" }, -1), "random");
+  assert.equal(valueText({ ...control, kind: "int", unit: "ms", high: 2000 }, 400), "400 ms");
+  assert.equal(title("lookahead_ms"), "Lookahead");
+  assert.equal(title("register_low"), "Register low");
+});

@@ -1,0 +1,60 @@
+"""A run that goes on keeps what it was begun with; options that contradict it are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("symusic")
+
+from engine.config import PRESETS, ModelConfig
+from trainer.resume import Begun, goes_on
+from trainer.run import TrainingError
+from trainer.segmentation import Segmentation
+from trainer.settings import Training
+
+CONFIG: ModelConfig = PRESETS["tiny"]
+TRAINING = Training(preset="tiny", batch=8, steps=100, learning_rate=1e-3, segmentation=Segmentation(latents=32, context=64))
+RUN = Begun(Path("runs/mine"), CONFIG, TRAINING, "events")
+
+
+def on(model: tuple[str, ...] = (), segmentation: tuple[str, ...] = (), **given: Any) -> Training:
+    """The run gone on with, the options given as on the command line; those that were not have a command line's defaults."""
+    options = dataclasses.asdict(Training()) | {"pedal": "events"} | given
+    return goes_on(RUN, options, given.keys(), model, segmentation)
+
+
+def test_what_is_not_given_is_the_runs_own() -> None:
+    assert on() == TRAINING
+
+
+def test_what_may_change_does() -> None:
+    assert on(steps=200, learning_rate=5e-4, workers=0) == dataclasses.replace(TRAINING, steps=200, learning_rate=5e-4, workers=0)
+
+
+def test_the_same_again_is_no_contradiction() -> None:
+    layers, context = f"layers={CONFIG.layers}", "context=64"
+    assert on((layers,), (context,), preset="tiny", batch=8, pedal="events", seed=0) == TRAINING
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"preset": "base"}, ["--preset base", "has tiny"]),
+        ({"batch": 4}, ["--batch 4", "has 8"]),
+        ({"seed": 7}, ["--seed 7", "has 0"]),
+        ({"pedal": "extend"}, ["--pedal extend", "has events"]),
+        ({"model": ("layers=9",)}, ["--model layers=9", f"has {CONFIG.layers}"]),
+        ({"model": ("scales=1024",)}, ["--model scales=1024", f"has {','.join(map(str, CONFIG.scales))}"]),
+        ({"segmentation": ("draw=traditional",)}, ["--segmentation draw=traditional", "has effective"]),
+    ],
+)
+def test_what_contradicts_the_run_is_refused_by_name(given: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(TrainingError) as refused:
+        on(**given)
+    for word in ("runs/mine", *words):
+        assert word in str(refused.value)

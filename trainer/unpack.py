@@ -1,0 +1,174 @@
+"""Archives of MIDI files -> folders. An archive is unpacked beside its place and moved there when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path, PureWindowsPath
+
+from tqdm import tqdm
+
+from engine.midi_file import SUFFIXES
+from trainer.data import DataError, counted, is_music
+
+log = logging.getLogger(__name__)
+
+LIMIT = 8 << 30  # bytes of an archive's music
+MEMBER_LIMIT = 64 << 20  # bytes of one file: some carry a bank of sounds along
+CHUNK = 1 << 18  # bytes
+BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+
+_Chunks = Generator[bytes, None, None]
+
+
+class _MemberError(Exception):
+    """A member that cannot be had; the message is the reason."""
+
+
+def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
+    """The MIDI and csv files of a zip or tar archive (plain, gz, bz2, xz) in ``cache/<checksum>``, which is returned; what was
+    unpacked before is used again. Links and devices are left out. So are, counted in the log, members that lead out of the
+    folder, that are too large, or that cannot be read or named. Raises ``DataError`` for an archive that is broken off, one
+    without MIDI, and one that grows over ``limit`` bytes; nothing is left of them.
+    """
+    try:
+        folder = cache / checksum(archive)[:16]
+        if folder.is_dir():
+            return folder
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=cache) as temporary:
+            left_out = _extract(archive, Path(temporary) / "files", limit)
+            if left_out:
+                log.warning("%s: %d members left out: %s", archive, len(left_out), counted(left_out))
+            try:
+                (Path(temporary) / "files").rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was first
+                    raise
+    except DataError:
+        raise
+    except Exception as error:  # a broken archive raises whatever its reader was at
+        raise DataError(f"{archive}: cannot be unpacked ({_line(error)}); give a whole zip or tar, or a folder") from error
+    return folder
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
+    """Writes the members and returns the reason for each that was left out. Bytes are counted as they come: that a member is
+    small, an archive is not believed.
+    """
+    with archive.open("rb") as file:
+        members = _zip_members if file.read(2) == b"PK" else _tar_members
+    count, room = 0, limit
+    left_out: list[str] = []
+
+    def spend(size: int) -> None:
+        nonlocal room
+        room -= size
+        if room < 0:
+            raise DataError(f"{archive}: grows over {limit:,} bytes; if you trust it, unpack it and give the folder")
+
+    with contextlib.closing(members(archive)) as found:
+        for name, chunks in tqdm(found, desc=f"unpacking {archive.name}", unit="file", disable=None):
+            path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+            if not is_music(path.name) and path.suffix.lower() != ".csv":
+                continue
+            try:
+                _write(chunks, _place(folder, path), spend)
+                count += is_music(path.name)
+            except _MemberError as error:
+                left_out.append(str(error))
+    if not count:
+        reasons = f"; left out: {counted(left_out)}" if left_out else ""
+        raise DataError(f"{archive}: no MIDI files in it ({', '.join(SUFFIXES)}){reasons}")
+    return left_out
+
+
+def _place(folder: Path, path: PureWindowsPath) -> Path:
+    """Where a member of this name is written."""
+    if path.anchor or any(not part.strip(". ") for part in path.parts):
+        raise _MemberError("a name that leads out of the folder")
+    target = folder.joinpath(*path.parts)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.open("wb").close()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in BAD_NAMES:
+            raise
+        raise _MemberError("a name that no file can have here") from error
+    return target
+
+
+def _write(chunks: _Chunks, target: Path, spend: Callable[[int], None]) -> None:
+    """``spend`` is told of each chunk before it is written. Nothing is left of a member that ends in a ``_MemberError``."""
+    total = 0
+    try:
+        with target.open("wb") as out, contextlib.closing(chunks):
+            for chunk in chunks:
+                spend(len(chunk))
+                total += len(chunk)
+                if total > MEMBER_LIMIT:
+                    raise _MemberError(f"larger than {MEMBER_LIMIT >> 20} MB")
+                out.write(chunk)
+    except _MemberError:
+        target.unlink()
+        raise
+
+
+def _zip_members(archive: Path) -> Generator[tuple[str, _Chunks], None, None]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
+                yield info.filename, _unzip(file, info)
+
+
+def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Chunks:
+    """The members of a zip do not depend on one another: what one raises is its own fault alone."""
+    if info.flag_bits & 1:
+        raise _MemberError("encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile gives others memory without bound
+        raise _MemberError(f"compressed by a method that is not read ({info.compress_type})")
+    if info.file_size > MEMBER_LIMIT:
+        raise _MemberError(f"larger than {MEMBER_LIMIT >> 20} MB")
+    try:
+        with file.open(info) as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+    except Exception as error:  # a damaged member raises whatever its reader was at
+        raise _MemberError("damaged") from error
+
+
+def _tar_members(archive: Path) -> Generator[tuple[str, _Chunks], None, None]:
+    with tarfile.open(archive) as file:
+        for member in file:
+            stream = file.extractfile(member) if member.isreg() else None
+            if stream is not None:
+                with stream:
+                    yield member.name, (chunk for chunk in iter(partial(stream.read, CHUNK), b""))
+        # tarfile takes a damaged header for the end: look for the zeros that are there, and read on to the compressor's checksum
+        if (tail := file.fileobj) is not None:
+            tail.seek(file.offset)
+            if tail.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("the end is missing")
+            while tail.read(CHUNK):
+                pass
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__.lstrip('_')}: {str(error).partition(chr(10))[0]}".rstrip(": ")
