@@ -110,7 +110,7 @@ def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | N
         serve(standard_streams(), Echo, bundled())  # type: ignore[arg-type]
         return
     pickled = Pickled()
-    framed = RemoteRuntime(Address((sys.executable, "-m", "benchmarks.roundtrip", "--serve"), "echo", here=True))
+    framed = RemoteRuntime(Address((sys.executable, "-m", "benchmarks.roundtrip", "--serve"), "echo", local=True))
     model = local_process("onnx", bundled())
 
     def event() -> None:

@@ -1,10 +1,11 @@
 """Hours on stage: python -m benchmarks.soak [--minutes 60] [--performances FOLDER] [--seed 0] [--json FILE]
 
 A real daemon on a JACK server of its own. Performances (MIDI files, or else the bundled call) are played at it in real time while
-it changes its mode, and every half a minute something goes wrong: cables are pulled, the model's process is killed or hangs, the
-machine sleeps or is overloaded, the JACK server is killed, floods of MIDI and OSC come in; when the time is over the daemon is
-killed, and told to stop in every way there is. Straight after that the human plays eight notes that the daemon has to pass on,
-and has the machine take over. Then all are silent: what still sounds hangs.
+it changes its mode and whether it passes them on, and every half a minute something goes wrong: cables are pulled, connections
+are cut in a patchbay, a layered keyboard plays with a pedal that trembles, the model's process is killed or hangs, the machine
+sleeps or is overloaded, the JACK server is killed, floods of MIDI and OSC come in; when the time is over the daemon is killed,
+and told to stop in every way there is. Straight after that the human plays eight notes that the daemon has to pass on, and has
+the machine take over. Then all are silent: what still sounds hangs.
 
 Printed at the end: for each disturbance the notes that hung, the human's that were not passed on, and the time until the machine
 was heard again; and by quarter of the time the latency from `/perceivers/takeover` to the first note (undisturbed), resident
@@ -83,6 +84,7 @@ class Gig:
         self.remote = Remote(self.port)
         self.remote.send("register_low", CHECKED[-1] + 1)
         self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
+        self.hung = self.lost = 0  # that were seen to be, under the present disturbance
         self.busy: list[subprocess.Popen[bytes]] = []
 
     def _begin(self) -> Daemon:
@@ -121,6 +123,8 @@ class Gig:
     def disturbances(self) -> dict[str, Callable[[], None]]:
         return {
             "keyboard and synthesizer unplugged": self.unplug,
+            "keyboard disconnected, keys held": self.disconnect,
+            "layers and pedal noise, thru": self.tremble,
             "model's process killed": lambda: self._signal_model(signal.SIGKILL),
             "model's process stopped": lambda: self._signal_model(signal.SIGSTOP),
             "JACK server killed": self.kill_server,
@@ -144,6 +148,37 @@ class Gig:
         self.peer.close()
         time.sleep(1.5)
         self.peer = Peer(self.jack)
+
+    def disconnect(self) -> None:
+        """Another program cuts the keyboard's connection under held keys that are passed on, and makes it again."""
+        self.turn("thru", 1)
+        for message in ((0x90, CHECKED[0], 64), (0x90, 60, 64), (0xB0, 64, 127), (0xB1, 66, 127)):
+            self.peer.send(*message)
+        time.sleep(0.1)
+        ours = self.jack.wait_for_port("perceivers-live-in")
+        self.jack.disconnect(self.peer.keys, ours)
+        time.sleep(QUIET)
+        self.hung += CHECKED[0] in self.peer.sounding
+        self.jack.connect(self.peer.keys, ours)
+
+    def tremble(self) -> None:
+        """Every key on two channels, a pedal between up and down, channel mode messages after the keys; the machine plays too."""
+        self.turn("thru", 1)
+        self.remote.send("mode", "duet")
+        before, struck = len(self.peer.received), 0
+        for round_ in range(40):
+            pitch = CHECKED[round_ % len(CHECKED)]
+            for message in ((0x90, pitch, 64), (0x91, pitch, 64), (0xB0, 64, 61 + round_ % 6), (0xD0, round_)):
+                self.peer.send(*message)
+            time.sleep(0.03)
+            for message in ((0x80, pitch, 0), (0x81, pitch, 0), (0xB0, 123, 0), (0xB0, 64, 62 + round_ % 4)):
+                self.peer.send(*message)
+            struck += 2
+            time.sleep(0.02)
+        self.peer.send(0xB0, 64, 0)
+        time.sleep(0.2)
+        arrived = [message for message in notes_on(self.peer.received[before:]) if message.data1 in CHECKED]
+        self.lost += struck - len(arrived)
 
     def _signal_model(self, number: signal.Signals) -> None:
         for pid in self.processes()[1:]:
@@ -183,6 +218,7 @@ class Gig:
 
     def flood_midi(self) -> None:
         """Ten thousand messages a second; RtMidi's own buffer on JACK loses some of what comes faster."""
+        self.turn("thru", 0)
         began = time.perf_counter()
         for count in range(3000):
             time.sleep(max(0.0, began + count * 3 / 10_000 - time.perf_counter()))
@@ -215,14 +251,14 @@ class Gig:
         self.suffer(name, choice[name])
 
     def suffer(self, name: str, disturb: Callable[[], None]) -> None:
-        outcome, self.hung = self.outcomes[name], 0
+        outcome, self.hung, self.lost = self.outcomes[name], 0, 0
         outcome.times += 1
         self.remote.send("takeover")
         time.sleep(0.5)  # something sounds
         disturb()
         began = time.perf_counter()
         self.turn("mode", "listen")
-        outcome.lost += self.not_passed_on()
+        outcome.lost += self.lost + self.not_passed_on()
         self.turn("mode", "respond")
         outcome.recovery.append(time.perf_counter() - began if self.heard(timeout=15.0, again=0.25) is not None else math.inf)
         outcome.hung += self.hung + self.hanging()
@@ -318,6 +354,7 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
             began = time.monotonic()
             while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
                 gig.remote.send("mode", gig.rng.choice(MODES[:3]))
+                gig.turn("thru", gig.rng.randint(0, 1))
                 gig.play(CALM)
                 gig.remote.send("mode", "respond")
                 gig.remote.send("yield")

@@ -2,6 +2,6 @@
 
 import os
 
-# ONNX Runtime's official builds report to their maker unless they are told not to, before they are imported. This program calls
-# nobody that its user has not named.
+# ONNX Runtime's official builds send telemetry unless this is set before the import. This program opens no connection that its
+# user did not ask for.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

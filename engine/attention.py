@@ -1,4 +1,4 @@
-"""Attention over the past: whole examples in training, rings of keys and values in streaming.
+"""Causal attention: over whole examples in training, over rings of keys and values in streaming.
 
 Shapes: B batch, N queries, K keys, H heads, G key/value heads, C head size, T new events, R ring rows.
 """
@@ -18,7 +18,7 @@ QUERY_BLOCK = 128  # queries scored together: memory stays linear in the context
 
 
 def visible(q_pos: Tensor, k_pos: Tensor, oldest: Tensor) -> Tensor:
-    """Whether a query at ``q_pos`` sees a key at ``k_pos``: itself always, so that no row is empty."""
+    """Whether a query at ``q_pos`` sees a key at ``k_pos``. A query always sees itself, so that no row is empty."""
     return ((k_pos <= q_pos) & (k_pos >= oldest) & (k_pos >= 0)) | (k_pos == q_pos)
 
 
@@ -29,9 +29,9 @@ class PastAttention:
     Each query sees the keys of its last ``window`` positions, itself included; with ``block`` it sees the keys that the newest
     query sees, up to itself (the paper's mask).
 
-    q_pos [B, N] and k_pos [B, K] rise, with -1 for padding at the front and gaps where context was dropped; the queries are the
-    last N of the K keys. ``multiplicity`` [B, K]: how many events a key stands for (1, or more where only a sample of the older
-    events was kept). Its logarithm is added to the key's scores: sums over the sample then estimate sums over all events.
+    q_pos [B, N] and k_pos [B, K] are ascending, with -1 for padding at the front and gaps where context was dropped; the queries
+    are the last N of the K keys. ``multiplicity`` [B, K]: how many events a key stands for (1, or more where only a sample of the
+    older events was kept). Its logarithm is added to the key's scores: sums over the sample then estimate sums over all events.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class PastAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, N, C]; k, v [B, G, K, C] -> [B, H, N, C]."""
-        if q.is_cuda and torch.compiler.is_compiling():  # uncompiled, FlexAttention would store every score
+        if q.is_cuda and torch.compiler.is_compiling():  # without compilation, FlexAttention stores every score
             return self.flex(q, k, v)
         return self.blockwise(q, k, v)
 
     def blockwise(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """By PyTorch's own kernels, a block of queries at a time over the keys that it can reach."""
-        if q.is_cuda:  # its kernels that take a mask want as many heads of keys as of queries
+        """PyTorch's ``scaled_dot_product_attention``, one block of queries at a time over the keys that it can reach."""
+        if q.is_cuda:  # CUDA kernels that take a mask need as many key heads as query heads
             k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
         self._parts = self._parts or list(self._blocks())
         out = [
@@ -65,7 +65,7 @@ class PastAttention:
         n, total = self._q_pos.shape[1], self._k_pos.shape[1]
         for i in range(0, n, QUERY_BLOCK):
             stop = min(i + QUERY_BLOCK, n)
-            first = total - n + i  # the place of the block's first query among the keys
+            first = total - n + i  # index of the block's first query among the keys
             low = max(0, min(first, total - self._window) if self._block else first + 1 - self._window)
             queries, keys = slice(i, stop), slice(low, total - n + stop)
             seen = visible(self._q_pos[:, queries, None], self._k_pos[:, None, keys], self._oldest[:, queries, None])
@@ -75,7 +75,7 @@ class PastAttention:
             yield queries, keys, mask[:, None]
 
     def flex(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """By PyTorch's FlexAttention, which skips blocks of keys that no query sees and stores no scores."""
+        """PyTorch's FlexAttention: it skips blocks of keys that no query sees, and stores no scores."""
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
         q_pos, k_pos, oldest, log_multiplicity = self._q_pos, self._k_pos, self._oldest, self._log_multiplicity

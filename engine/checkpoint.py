@@ -1,4 +1,4 @@
-"""Checkpoints on disk: a folder with ``config.json`` and ``model.safetensors`` (and, once exported, ONNX files).
+"""Checkpoints on disk: a folder with ``config.json``, ``model.safetensors`` and, after an export, ONNX files.
 
 Nothing is unpickled, and every size is checked before anything of that size is allocated.
 """
@@ -20,19 +20,19 @@ MAX_CONFIG_BYTES = 1 << 20
 
 
 def bundled() -> Path:
-    """The checkpoint that comes with the package."""
+    """Folder of the checkpoint that is part of the package."""
     return Path(__file__).with_name("weights") / "small"
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """The model's shape and the other entries of ``config.json``. Raises ``CheckpointError``."""
+    """The model's config and the other entries of ``config.json``. Raises ``CheckpointError``."""
     path = folder / "config.json"
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise CheckpointError(f"{path}: too large for a config")
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(f"{folder}: no checkpoint here ({error.strerror}: {path.name})") from error
+        raise CheckpointError(f"{folder}: not a checkpoint ({error.strerror}: {path.name})") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON ({one_line(error) or type(error).__name__})") from error
     if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
@@ -41,12 +41,12 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def save_model(model: PerceiverS, folder: Path, **extra: Any) -> None:
-    """Writes weights and config, each file complete or not at all."""
+    """Writes weights and config. Each file is replaced at once, so it is never incomplete."""
     save_weights({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, model.config, folder, **extra)
 
 
 def save_weights(weights: dict[str, Tensor], config: ModelConfig, folder: Path, **extra: Any) -> None:
-    """``save_model`` for weights that are in no model."""
+    """``save_model`` for a dictionary of weights."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,14 +71,14 @@ def load_model(folder: Path) -> PerceiverS:
     need = sum(p.numel() for p in model.parameters()) * 8 + (1 << 20)
     try:
         if path.stat().st_size > need:
-            raise CheckpointError(f"{path}: larger than its config explains")
+            raise CheckpointError(f"{path}: larger than a model of its config")
         tensors = load_file(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged ({one_line(error)})") from error
     if not all(tensor.is_floating_point() for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: holds weights that are no real numbers")
+        raise CheckpointError(f"{path}: contains weights that are not floating point")
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:

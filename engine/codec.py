@@ -54,7 +54,7 @@ def without_long_silences(times: np.ndarray) -> np.ndarray:
 
 
 def spell(gap: int, action: int, velocity: int = NO_VELOCITY) -> list[Event]:
-    """The event ``gap`` steps after the previous one, preceded by the rests that a gap over ``MAX_WAIT`` needs."""
+    """The event that is ``gap`` steps after the previous one. A gap over ``MAX_WAIT`` puts rests before it."""
     rests = max(0, gap - 1) // MAX_WAIT
     return [Event(MAX_WAIT, REST)] * rests + [Event(gap - rests * MAX_WAIT, action, velocity)]
 
@@ -62,8 +62,8 @@ def spell(gap: int, action: int, velocity: int = NO_VELOCITY) -> list[Event]:
 class StreamEncoder:
     """Turns timed actions into events as they arrive.
 
-    ``step`` is the time of the last event in 10 ms steps. The first action defines step 0 (leading silence is not
-    music) unless an origin is given. An action that arrives with an earlier time than its predecessor is moved up to it.
+    ``step`` is the time of the last event in 10 ms steps. The first action defines step 0 (leading silence is left out)
+    unless an origin is given. An action with an earlier time than its predecessor gets the predecessor's time.
     """
 
     def __init__(self, origin: float | None = None) -> None:
@@ -81,7 +81,7 @@ class StreamEncoder:
 
 
 def encode(timed: Iterable[Timed], *, end: bool = False) -> list[Event]:
-    """A whole performance: ``START``, its events and, if asked, ``END``."""
+    """Encodes a whole performance: ``START``, its events and, with ``end``, ``END``."""
     encoder = StreamEncoder()
     events = [START_EVENT]
     for one in timed:
@@ -99,7 +99,7 @@ def encode_arrays(times: np.ndarray, actions: np.ndarray, velocities: np.ndarray
     steps = np.maximum.accumulate(np.maximum(steps, 0))
     gaps = np.diff(steps, prepend=0)
     rests = np.maximum(gaps - 1, 0) // MAX_WAIT
-    index = np.arange(len(steps)) + np.cumsum(rests) + 1  # one place for START
+    index = np.arange(len(steps)) + np.cumsum(rests) + 1  # after START
     events = np.empty((index[-1] + 1 + end, 3), np.int16)
     events[:] = (MAX_WAIT, REST, NO_VELOCITY)
     events[0] = START_EVENT
@@ -112,7 +112,7 @@ def encode_arrays(times: np.ndarray, actions: np.ndarray, velocities: np.ndarray
 
 
 def decode(events: Iterable[Event], origin: float = 0.0) -> Iterator[Timed]:
-    """Events -> timed actions; rests and markers only move time."""
+    """Events -> timed actions. Rests, START and END give no action; their waits count."""
     step = 0
     for event in events:
         step += event.wait
@@ -122,7 +122,9 @@ def decode(events: Iterable[Event], origin: float = 0.0) -> Iterator[Timed]:
 
 
 def extend_pedal(timed: Iterable[Timed]) -> Iterator[Timed]:
-    """Sustain folded into the notes (``pedal = "extend"``): a note-off waits for the pedal's release or the next strike."""
+    """Replaces the sustain pedal by longer notes (``pedal = "extend"``): a note-off under the pedal moves to the pedal's release
+    or to the next note-on of the same pitch.
+    """
     pedal = False
     deferred: dict[int, None] = {}  # pitches released under the pedal, in order
     last = 0.0
@@ -146,8 +148,8 @@ def extend_pedal(timed: Iterable[Timed]) -> Iterator[Timed]:
 
 
 def tokens_388(events: np.ndarray) -> int:
-    """How many tokens the same music takes in the 388-event vocabulary (note-on 128, note-off 128, time shift 100, velocity
-    32, a velocity only when its bin changes), pedal events counted as one token each. ``events`` is [n, 3].
+    """Number of tokens of the same music in the 388-token vocabulary: note-on 128, note-off 128, time shift 100, velocity 32
+    (only when the bin changes). A pedal event counts as one token. ``events`` is [n, 3].
     """
     wait, action, velocity = events.T
     played = velocity[action < NOTE_OFF]

@@ -1,4 +1,4 @@
-"""The shape of a PerceiverS, as stored in a checkpoint's ``config.json``. Free of torch."""
+"""The hyperparameters of a PerceiverS, as stored in a checkpoint's ``config.json``. Does not import torch."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ModelConfig:
     sliding-window Transformer); ``window`` is the sliding window of every latent layer; ``slack`` is how many events can be
     rewound without recomputing.
 
-    ``combine``: stages read each other's output (``cascade``) or all read the embeddings and are summed (``sum``).
-    ``rotary``: angles over the event index, or over musical time on the upper half of the heads (``half-time``).
-    ``mask``: a window for each query (``band``) or one for all queries of an example (``block``, the paper's; it moves with the
-    example, so that such a model cannot stream: an ablation).
+    ``combine``: each cross-attention stage reads the output of the one before (``cascade``), or all read the embeddings and their
+    outputs are summed (``sum``). ``rotary``: angles of the event index on all heads (``index``), or of musical time on the upper
+    half of the heads (``half-time``). ``mask``: a window for each query (``band``), or one window for all queries of an example
+    (``block``, as in the paper). A ``block`` model is for ablations only: its window moves with the example, so it cannot stream.
     """
 
     width: int = 256
@@ -58,11 +58,11 @@ class ModelConfig:
 
     @property
     def reach(self) -> int:
-        """How far back, in events, the cross-attention sees; the latents' windows add to it."""
+        """The longest cross-attention window in events. The latents' windows add to it."""
         return max(self.scales, default=1)
 
     def ring(self, window: int) -> int:
-        """Rows of the key/value ring for a window: the window and the slack for rewinds."""
+        """Rows of the key/value ring of a window: the window plus the slack for rewinds."""
         return window + self.slack
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Raises ``CheckpointError`` for unknown fields, wrong types and sizes no machine should be asked for."""
+        """Raises ``CheckpointError`` for unknown fields, wrong types and values out of range."""
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for name in data:
             if name not in fields:
@@ -93,13 +93,11 @@ class ModelConfig:
         if config.width > 8192 or config.layers > 128 or config.width % config.heads or config.heads % config.kv_heads:
             raise CheckpointError(f"model config: sizes do not fit together: {config}")
         rings = sum(config.ring(window) for window in config.windows) * config.kv_heads * config.head_dim * 8
-        rings += (config.slack + 1) * config.width * 4  # of hidden states
+        rings += (config.slack + 1) * config.width * 4  # hidden states
         if rings > MAX_RING_BYTES:
-            raise CheckpointError(
-                f"model config: the rings would take {rings >> 20} MB, at most {MAX_RING_BYTES >> 20} are allowed"
-            )
+            raise CheckpointError(f"model config: the rings would take {rings >> 20} MB, allowed are {MAX_RING_BYTES >> 20} MB")
         if config.rotary == "half-time" and config.kv_heads % 2:
-            raise CheckpointError(f"model config: rotary over time takes half of the key/value heads, found {config.kv_heads}")
+            raise CheckpointError(f"model config: half-time rotary needs an even number of kv_heads, found {config.kv_heads}")
         if config.head_dim % 2:
             raise CheckpointError(f"model config: the head size must be even, found {config.head_dim}")
         return config

@@ -1,12 +1,12 @@
-"""The rolling musical state: what was absorbed, where the model stands, and how to go back.
+"""The rolling musical state: the event history and the model's state after it.
 
-    absorb(events)      the rings advance
-    decide(...)         the next event, from the newest position
-    rewind(position)    forget what was never played: moves a pointer
+    absorb(events)      appends events and computes the state after them
+    decide(...)         draws the next event from the newest state
+    rewind(position)    drops the events after a position; within the slack this moves a pointer
     snapshot(), restore()
-    rebuild()           from the history, should the runtime have lost its rings
+    rebuild()           recomputes the state from the history, after the runtime lost its rings
 
-One owner, one thread: the performer. Nothing here knows of ports, OSC or clocks.
+Not thread-safe: one thread owns an engine, the performer's.
 """
 
 from __future__ import annotations
@@ -22,51 +22,51 @@ from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
 from engine.runtimes import CHUNKS, Runtime, SamplingBias
 from engine.sounding import Sounding
 
-RECENT = 512  # events that are computed again after a failure: within half a second, on two cores
+RECENT = 512  # events that are recomputed after a failure; takes half a second at most on two cores
 
 
 class EngineError(RuntimeError):
-    """The engine was asked for what it cannot do, or its runtime failed."""
+    """An invalid rewind, or a state that is not finite."""
 
 
 class Moment(NamedTuple):
-    """A position: its event and what sounds after it."""
+    """One position: its event, and the keys and pedal that are down after it."""
 
     event: Event
     sounding: Sounding
 
 
 class Snapshot(NamedTuple):
-    """An exact musical state, free of the runtime it came from."""
+    """An exact musical state. Any runtime of the same model can restore it."""
 
     position: int
     high_water: int
-    moments: tuple[Moment, ...]  # the newest ones, as many as a rewind can go back to
+    moments: tuple[Moment, ...]  # the newest positions, as far back as a rewind within the slack can go
     rings: tuple[np.ndarray, ...]
     history: tuple[Event, ...]  # the newest events, as many as the state depends on
-    before: Sounding  # what sounded before them
+    before: Sounding  # keys and pedal before the history
 
 
 class Engine:
-    """A runtime with a memory. ``position`` is that of the newest event; the start event is position 0."""
+    """A runtime and its event history. ``position`` is that of the newest event; the start event has position 0."""
 
     def __init__(self, runtime: Runtime) -> None:
-        """Raises ``CheckpointError`` for a model whose memory cannot roll."""
+        """Raises ``CheckpointError`` for a model that cannot stream."""
         if runtime.config.mask != "band":
-            raise CheckpointError("a model with a block mask was trained to compare with; it cannot stream")
+            raise CheckpointError("a model with mask = block cannot stream; it is for ablations only")
         self.runtime = runtime
         self.config = config = runtime.config
-        self._latent = config.layers * (config.window - 1) + config.slack + 1  # positions whose latents the newest ones feel
+        self._latent = config.layers * (config.window - 1) + config.slack + 1  # newest positions whose latents matter
         self._moments: deque[Moment] = deque(maxlen=config.slack + 1)
-        self._history: deque[Event] = deque()  # as much of it as the state depends on; everything follows from it
-        self._limit = config.reach + self._latent + config.slack  # so that a rewound one is still enough to rebuild from
-        self._before = Sounding()  # what sounded before that
-        self._stale = False  # whether the runtime has yet to be brought up to date
+        self._history: deque[Event] = deque()  # the newest events, as many as the state depends on
+        self._limit = config.reach + self._latent + config.slack  # events; enough to rebuild from even after a rewind
+        self._before = Sounding()  # keys and pedal before the history
+        self._stale = False  # whether the runtime's state must be rebuilt before use
         self.position = self.high_water = 0
         self.forget()
 
     def forget(self) -> None:
-        """Back to an empty history: the start event alone."""
+        """Clears the history. Only the start event remains."""
         self._history.clear()
         self._history.append(START_EVENT)
         self._before = Sounding()
@@ -75,7 +75,7 @@ class Engine:
 
     @property
     def sounding(self) -> Sounding:
-        """What sounds after the newest event. Not to be changed."""
+        """The keys and pedal that are down after the newest event. Read only."""
         return self._moments[-1].sounding
 
     @property
@@ -84,7 +84,7 @@ class Engine:
         return self._moments[-1].event
 
     def since(self, position: int) -> list[Event]:
-        """The events after ``position``, as far back as the slack."""
+        """The events after ``position``; at most slack + 1 of them are known."""
         return [moment.event for moment in list(self._moments)[-(self.position - position) :]] if position < self.position else []
 
     @property
@@ -93,10 +93,10 @@ class Engine:
         return self._moments[-1].sounding.step
 
     def absorb(self, events: Sequence[Event]) -> None:
-        """Appends events to the history and computes the state there. If the runtime fails, whatever it raises is passed on; the
-        events are in the history, and the next call computes from that.
+        """Appends events to the history and computes the state after them. Raises what the runtime raises; the events are then in
+        the history all the same, and the next call rebuilds the state from it.
 
-        Of more events than the newest positions depend on, the first ones only reach the cross-attention's rings.
+        In a long list, events too far back for the latents of the newest positions only enter the cross-attention's rings.
         """
         first = self.position + 1
         soundings = self._recorded(events, self._moments[-1].sounding)
@@ -111,7 +111,7 @@ class Engine:
             self.high_water = max(self.high_water, self.position)
 
     def _recorded(self, events: Sequence[Event], before: Sounding) -> list[Sounding]:
-        """What sounds after each of the events; they become the newest moments."""
+        """The keys and pedal after each of the events; appends these to the moments."""
         soundings, now = [], before
         for event in events:
             now = now.copy()
@@ -142,7 +142,7 @@ class Engine:
         try:
             drawn = self.runtime.decide(self.position, bias)
         except Exception:
-            self._stale = True  # a runtime may fail long after it was given what it fails at
+            self._stale = True  # the failure may belong to an earlier, asynchronous step
             raise
         if drawn is None:
             raise EngineError("the model's state is not finite")
@@ -150,8 +150,8 @@ class Engine:
         return Event(wait, action, velocity if action < NOTE_OFF else NO_VELOCITY)
 
     def rewind(self, position: int) -> None:
-        """Forgets every event after ``position``. Within the slack this moves pointers; further back it recomputes from the
-        history. Raises ``EngineError`` for a position that never was, or that too little history is left for.
+        """Drops every event after ``position``. Within the slack this moves pointers; further back it recomputes from the
+        history. Raises ``EngineError`` for a position that does not exist, or that the history does not reach.
         """
         back = self.position - position
         pointers_do = back < len(self._moments) and self.high_water - position <= self.config.slack
@@ -169,19 +169,19 @@ class Engine:
             self.rebuild()
 
     def invalidate(self) -> None:
-        """The state may be wrong, or lost: the next call computes it again from the newest events."""
+        """Marks the runtime's state as wrong or lost. The next call recomputes it from the newest events."""
         self._stale = True
 
     def rebuild(self, newest: int | None = None) -> None:
-        """Computes the state again from the history, or from its ``newest`` events, which is sooner done: the state is then that
-        of a session which began there, and what came before is forgotten.
+        """Recomputes the state from the history. With ``newest``, from that many events only, which is faster: older events are
+        dropped, as if the session had begun there.
         """
         while newest is not None and len(self._history) > newest:
             self._before.apply(self._history.popleft())
         self._stale = True
         history = list(self._history)
         self._moments.clear()
-        soundings = self._recorded(history, self._before)  # known whatever becomes of the runtime
+        soundings = self._recorded(history, self._before)  # before the runtime's part, which may fail
         self.runtime.reset(self._first)
         self._compute(history, soundings, self._first)
         self.high_water = self.position

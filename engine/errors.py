@@ -1,8 +1,8 @@
-"""Faults of the user's or the machine's, as opposed to the program's own."""
+"""Errors that the user can correct: wrong input, a missing file, an unsuitable machine."""
 
 
 class UserError(Exception):
-    """Its message is one line, written for the user: no traceback is needed."""
+    """An error whose message is one line for the user. It is shown without a traceback."""
 
 
 def install(extra: str) -> str:

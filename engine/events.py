@@ -2,7 +2,7 @@
 
 One sequence position is one event ``(wait, action, velocity)``:
 
-- ``wait``: 0..100 steps of 10 ms since the previous event; a longer gap is spelled with ``REST`` events of 100 steps each.
+- ``wait``: 0..100 steps of 10 ms since the previous event; a longer gap is filled with ``REST`` events of 100 steps each.
 - ``action``: note-on x 128, note-off x 128, sustain down, sustain up, rest, start of a stream, end of a piece.
 - ``velocity``: one of 32 bins for a note-on, ``NO_VELOCITY`` for everything else.
 """
@@ -31,7 +31,7 @@ VELOCITIES = VELOCITY_BINS + 1
 
 
 class Event(NamedTuple):
-    """One position of the sequence; see the module's text for the ranges."""
+    """One position of the sequence. The module's docstring states the ranges."""
 
     wait: int
     action: int
@@ -55,7 +55,7 @@ START_EVENT = Event(0, START)
 
 
 def subject(action: int) -> int:
-    """What an action is about: a key 0..127, or the pedal, 128."""
+    """The key 0..127 of a note-on or note-off; 128, the pedal, for every other action."""
     return action % PITCHES if action < SUSTAIN_DOWN else PITCHES
 
 

@@ -1,7 +1,7 @@
-"""The model's functions with flat inputs and outputs, as compilers want them: for CUDA graphs, TensorRT and ONNX alike, but that
-the step has a form of its own for ONNX (``trainer.onnx_graphs``).
+"""The model's functions with flat tensor inputs and outputs, as CUDA graphs, TensorRT and ONNX need them. The ONNX step is
+written separately in ``trainer.onnx_graphs``.
 
-All are pure: rings come in, new rows go out, and whoever owns the rings writes them.
+All are pure: they read rings and return new rows. The runtime that owns the rings writes the rows into them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.sounding import AGES
 
 
 class Step(nn.Module):
-    """``PerceiverS.step``; inputs as in ``step_inputs``, outputs: hidden and the new rows, k and v of every attention."""
+    """``PerceiverS.step``. Inputs as in ``step_inputs``; outputs: hidden, then the new rows, k and v of every attention."""
 
     def __init__(self, model: PerceiverS) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class PrefillCross(nn.Module):
 
 
 class Decide(nn.Module):
-    """``decide`` with the heads inside; inputs as in ``decide_inputs``."""
+    """``decide`` with the model's heads. Inputs as in ``decide_inputs``."""
 
     def __init__(self, model: PerceiverS) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Decide(nn.Module):
 
 
 def step_inputs(model: PerceiverS, count: int) -> dict[str, Tensor]:
-    """Example inputs of ``Step`` by name, for ``count`` new events; rings of the model's own precision."""
+    """Example inputs of ``Step`` by name, for ``count`` new events. Rings have the model's precision."""
     config, dtype = model.config, model.embedding.sounding.weight.dtype
     angles = config.kv_heads if config.rotary == "half-time" else 1
     inputs = {

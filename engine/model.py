@@ -1,12 +1,12 @@
-"""PerceiverS in PyTorch: the training forward and the streaming step are two readings of the same blocks.
+"""PerceiverS in PyTorch: the training forward and the streaming step, built from the same blocks.
 
     z = e[t]                                                raw event embeddings
     for S in scales:    z += CrossAttention(z, e[t-S+1..t]);  z += MLP(z)       Multi-Scale, cascaded
     for layer in layers: z += SelfAttention(z, z[t-W+1..t]);  z += MLP(z)       sliding window, in training too
 
-Cross-attention keys and values come from raw embeddings, so they never go stale; the sliding window makes the latents'
-rolling cache exact as well. Positions enter only through rotary angles of differences. Source of the architecture:
-PerceiverS, arXiv 2411.08307; Perceiver AR, arXiv 2202.07765.
+Cross-attention keys and values come from raw embeddings, so cached ones stay valid. Because latents are trained with a sliding
+window, their rolling cache is exact too. Positions are relative (rotary). Sources: PerceiverS, arXiv 2411.08307; Perceiver AR,
+arXiv 2202.07765.
 
 Shapes: B batch, T events, N latents (the last N of T), D width, H heads, G key/value heads, C head size, R ring rows.
 """
@@ -44,7 +44,7 @@ class Rotary(NamedTuple):
         return Rotary(angle.cos().float(), angle.sin().float())
 
     def last(self, count: int) -> Rotary:
-        """Of the last ``count`` positions."""
+        """The angles of the last ``count`` positions."""
         return Rotary(self.cos[..., -count:, :], self.sin[..., -count:, :])
 
 
@@ -59,7 +59,7 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP. Where the keys come from is the caller's business."""
+    """Pre-norm attention and MLP. The caller supplies the source of keys and values."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -92,12 +92,12 @@ class Block(nn.Module):
 
 
 def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """RMSNorm in float32 whatever the precision: angles of rotation deserve it."""
+    """RMSNorm in float32 at any precision, because the result is rotated."""
     return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
 
 
 class EventEmbedding(nn.Module):
-    """Sum of the embeddings of an event's fields and of what sounds after it."""
+    """Sum of the embeddings of an event's fields and of the keys and pedal that are down after it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Logits(NamedTuple):
 
 
 class EventHead(nn.Module):
-    """p(wait | h) p(action | h, wait) p(velocity | h, wait, action): a chain of light heads."""
+    """p(wait | h) p(action | h, wait) p(velocity | h, wait, action): a chain of small heads."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -155,14 +155,16 @@ class EventHead(nn.Module):
         return self.velocity_out(h + self.velocity_mlp(h))
 
     def forward(self, hidden: Tensor, wait: Tensor, action: Tensor) -> Logits:
-        """Teacher-forced logits: hidden [..., D], the event that did come [...]."""
+        """Teacher-forced logits: hidden [..., D], wait and action of the target event [...]."""
         h, wait_logits = self.wait_logits(hidden)
         h, action_logits = self.action_logits(h, wait)
         return Logits(wait_logits, action_logits, self.velocity_logits(h, action))
 
 
 class PerceiverS(nn.Module):
-    """The model. ``hidden`` is the training forward, ``step`` the streaming one; both give [.., N, D] for ``head``."""
+    """The model. ``hidden`` is the training forward, ``step`` the streaming one; both return [...,
+    N, D], the input of ``head``.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -201,7 +203,7 @@ class PerceiverS(nn.Module):
     ) -> Tensor:
         """The training forward.
 
-        events [B, T, 3], ages [B, T, AGES], positions and times [B, T] (rising; position -1 = padding, only at the front; gaps
+        events [B, T, 3], ages [B, T, AGES], positions and times [B, T] (ascending; position -1 = padding, only at the front; gaps
         where context was dropped), multiplicity [B, T] (how many events a position stands for; None: one each). The last
         ``latents`` positions are queries. Returns [B, latents, D].
         """
@@ -224,7 +226,7 @@ class PerceiverS(nn.Module):
         return z
 
     def _combined(self, e: Tensor, stages: Sequence[Callable[[Block, Tensor], Tensor]]) -> Tensor:
-        """The cross-attention stages, one after the other or side by side."""
+        """Applies the cross-attention stages in sequence (``cascade``) or in parallel (``sum``)."""
         z = e
         for block, stage in zip(self.blocks, stages, strict=False):
             z = stage(block, z) if self.config.combine == "cascade" else z + stage(block, e) - e
@@ -262,7 +264,7 @@ class PerceiverS(nn.Module):
         return z[0], rows
 
     def prefill_cross(self, events: Tensor, ages: Tensor, rotary: Rotary) -> list[Tensor]:
-        """The part of ``step`` that a distant past needs: the new rows, k and v [G, T, C], of the cross-attention stages."""
+        """The part of ``step`` for events that only cross-attention will see: the new rows, k and v [G, T, C], of its stages."""
         e = self.embedding(events, ages)[None]
         return [row[0] for block in self.blocks[: len(self.cross)] for row in block.keys_values(e, rotary)]
 
@@ -279,12 +281,12 @@ def decide(
 ) -> Tensor:
     """One event drawn from the chain of heads: [3] int64 (wait, action, velocity bin), deterministic given the noise.
 
-    hidden [D], biases [WAITS], [ACTIONS], [VELOCITY_BINS] added to the logits, temperature [1], min_p [1] (what is less likely
-    than this share of the likeliest is out), noise [WAITS + ACTIONS + VELOCITY_BINS] standard Gumbel (Gumbel-max sampling).
-    A rest is possible only after a full wait.
+    hidden [D], biases [WAITS], [ACTIONS], [VELOCITY_BINS] added to the logits, temperature [1], min_p [1] (choices whose
+    probability is below this share of the highest one are excluded), noise [WAITS + ACTIONS + VELOCITY_BINS] standard Gumbel
+    (Gumbel-max sampling). A rest is possible only after a full wait.
 
-    ``min_p`` leaves waits alone: a long wait's probability is spread over many 10 ms steps, each of them unlikely beside the one
-    step of a chord, and to drop them one by one makes all music faster.
+    ``min_p`` does not apply to waits: the probability of a long wait is spread over many 10 ms steps, each of them small beside
+    the single step within a chord. Excluding them would make all music faster.
     """
 
     def draw(logits: Tensor, gumbel: Tensor) -> Tensor:

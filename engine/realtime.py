@@ -1,8 +1,8 @@
-"""Real-time priority, where the system permits it (on Linux: `ulimit -r`, which audio groups raise).
+"""Real-time thread priorities, where the system permits them (on Linux: `ulimit -r`, which audio groups raise).
 
-The order matters more than the numbers: all are below an audio server's. Whoever hears and whoever plays sleep most of the time.
-The daemon's other threads come next, all of them: one that is preempted while it holds Python's interpreter holds up the rest.
-The model computes for many milliseconds at a stretch and comes last.
+Only the order matters; all are below an audio server's. The MIDI input and the player sleep most of the time and come first. All
+other threads of the daemon come next: a thread that is preempted while it holds the interpreter lock delays the others. The model
+computes for many milliseconds without a pause and comes last.
 """
 
 from __future__ import annotations
@@ -14,57 +14,59 @@ import sys
 import time
 from pathlib import Path
 
-DRIVER, PLAYER, DAEMON, MODEL = 6, 5, 3, 2  # of 1..99
+DRIVER, PLAYER, DAEMON, MODEL = 6, 5, 3, 2  # real-time priorities, 1..99
 THREADS = Path("/proc/self/task")
-WINDOW = 0.25  # seconds
-MOST = 0.75  # of a core's time
+WINDOW = 0.25  # seconds over which CPU time is measured
+MAX_SHARE = 0.75  # of one core's time in a window
 
 
 def set_realtime(priority: int) -> None:
-    """Gives the calling thread, and what it begins from now on, this priority. An audio server's thread keeps its own."""
+    """Gives this priority to the calling thread and to threads that it starts later. A thread of an
+    audio server keeps its own.
+    """
     with contextlib.suppress(OSError, AttributeError):
         if os.sched_getscheduler(0) != os.SCHED_FIFO:
             _schedule(0, priority)
 
 
 def clear_realtime() -> None:
-    """Takes the priority away from the calling thread, and from what it begins from now on."""
+    """Returns the calling thread, and threads that it starts later, to normal priority."""
     _schedule(0, 0)
 
 
 def fine_timing() -> None:
-    """Windows wakes who waits on a lock only every 15.6 ms, unless a program asks for better."""
+    """Sets the timer resolution of Windows to 1 ms. By default waiting threads wake only every 15.6 ms."""
     if sys.platform == "win32":
         ctypes.windll.winmm.timeBeginPeriod(1)
 
 
 class Budget:
-    """Real-time priority for every thread of this process, as long as it leaves some of a core's time to others. Linux stops all
-    real-time threads of a core, an audio server's as well, for a twentieth of a second if they take nearly all of a second.
+    """Real-time priority for all threads of this process while they use at most ``MAX_SHARE`` of one core. Linux stops all
+    real-time threads of a core, also an audio server's, for 50 ms if they use more than 95 % of a second.
     """
 
     def __init__(self, priority: int) -> None:
-        self._priority, self._hurried = priority, True
+        self._priority, self._realtime = priority, True
         self._since, self._used = time.monotonic(), time.process_time()
         self._apply()
 
     def check(self) -> None:
-        """To be called often, after each piece of work."""
+        """Measures CPU time once a window and changes the priority if necessary. Call it after each piece of work."""
         now, used = time.monotonic(), time.process_time()
         if now - self._since > WINDOW:
-            hurried = used - self._used < MOST * (now - self._since)
-            changed = hurried != self._hurried
-            self._since, self._used, self._hurried = now, used, hurried
+            realtime = used - self._used < MAX_SHARE * (now - self._since)
+            changed = realtime != self._realtime
+            self._since, self._used, self._realtime = now, used, realtime
             if changed:
                 self._apply()
 
     def _apply(self) -> None:
         if THREADS.is_dir():
             for thread in THREADS.iterdir():
-                _schedule(int(thread.name), self._priority if self._hurried else 0)
+                _schedule(int(thread.name), self._priority if self._realtime else 0)
 
 
 def _schedule(thread: int, priority: int) -> None:
-    """0: none."""
-    with contextlib.suppress(OSError, AttributeError):  # not permitted, the thread has ended, not this system
+    """Sets the priority of a thread; 0: normal, not real-time."""
+    with contextlib.suppress(OSError, AttributeError):  # no permission; the thread has ended; not on this system
         os.sched_setscheduler(thread, os.SCHED_RR if priority else os.SCHED_OTHER, os.sched_param(priority))

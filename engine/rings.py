@@ -1,4 +1,4 @@
-"""What all implementations of the model share: the shapes of the rings, rotary angles, the value of a mask. Free of torch."""
+"""Shapes of the rings, rotary angles and the mask value, shared by all runtimes. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 
 from engine.config import ModelConfig
 
-MASKED = -1e9  # added to what must not be chosen or seen
+MASKED = -1e9  # added to the logits of impossible choices and to the scores of invisible keys
 
 
 def ring_shapes(config: ModelConfig) -> list[tuple[int, ...]]:
-    """Shapes of the keys' and values' rings [G, R, C] of every attention in the order of ``config.windows``: k, v, k, v ..."""
+    """Shapes [G, R, C] of the key and value rings of every attention, in the order of ``config.windows``: k, v, k, v ..."""
     return [(config.kv_heads, config.ring(window), config.head_dim) for window in config.windows for _ in "kv"]
 
 
 def hidden_shape(config: ModelConfig) -> tuple[int, int]:
-    """Shape of the hidden states' ring: as many as a rewind can go back to."""
+    """Shape of the ring of hidden states: one for each position that a rewind can reach."""
     return config.slack + 1, config.width
 
 
 def rotary_frequencies(config: ModelConfig) -> np.ndarray:
-    """Radians a position of each pair that is rotated: [C/2] float64."""
+    """Radians per position of each rotated pair: [C/2] float64."""
     half = config.head_dim // 2
     frequencies: np.ndarray = config.rotary_base ** (-np.arange(half, dtype=np.float64) / half)
     return frequencies

@@ -1,4 +1,4 @@
-"""From what sounds and what the musician asks for to the odds of the next event: masks keep the music legal."""
+"""Masks and biases for sampling the next event, from the keys that are down and the musician's controls."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from engine.rings import MASKED
 from engine.runtimes import SamplingBias
 from engine.sounding import Sounding, legal_actions
 
-MEMORY = 100  # strikes that ``repetition_penalty`` looks back on
-DECAY, FREE, FREE_WEIGHT = 0.97, 4.0, 0.35  # of its counts: a strike, what costs nothing, log-odds of each count above
-STAY, KEYS, STAY_WEIGHT = 3, 6, 0.5  # of its few keys: notes a key that cost nothing, keys at most, log-odds of each further note
-SOON = 50  # steps: an opening note comes at most this long after it could
+# Of ``repetition_penalty``:
+LOOKBACK = 100  # newest note-ons that are counted
+DECAY, FREE_COUNT, COUNT_WEIGHT = 0.97, 4.0, 0.35  # decay a note-on; count without penalty; log-odds for each count above it
+FREE_NOTES, MAX_KEYS, RUN_WEIGHT = 3, 6, 0.5  # notes a key without penalty; keys of a run; log-odds for each further note
+MAX_OPENING_WAIT = 50  # steps from the first possible moment to an opening note
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
 
 @dataclasses.dataclass(frozen=True)
 class Steering:
-    """What the musician can turn. ``density`` and ``dynamics`` are -1..1, 0 leaves the model's own judgement."""
+    """The musician's controls of sampling. ``density`` and ``dynamics`` are -1..1; 0 leaves the model's distribution as it is."""
 
     temperature: float = 1.0
     min_p: float = 0.02
@@ -44,31 +45,31 @@ class Steering:
 
 
 def repetition_penalty(strikes: Sequence[int]) -> np.ndarray:
-    """What a pitch loses in log-odds for what was struck lately: [PITCHES] float32.
+    """Penalty in log-odds for pitches that were struck often of late: [PITCHES] float32, to be subtracted.
 
-    A small model left alone falls into hammered notes, trills and repeated chords that no pianist would keep up. Two things add
-    up. Strikes of a key are counted with a decay: an accompaniment's few alternating notes cost little, a drone more, one note
-    hammered most. And ``STAY`` notes in a row for each key in use cost nothing, but each further one makes all of these keys less
-    likely: after 6 notes of a trill, or 9 on three keys. Real music seldom stays longer.
+    A small model without input tends to endless repeated notes, trills and chords. The penalty is the sum of two parts. Note-ons
+    of each pitch are counted with a decay: a few alternating notes cost little, a drone more, one repeated note most. And a run
+    of notes on the same few keys costs nothing for ``FREE_NOTES`` notes a key; each further note makes all of these keys less
+    likely. A trill is free for 6 notes, a run on three keys for 9.
     """
     count = np.zeros(PITCHES, np.float32)
-    for age, pitch in enumerate(reversed(strikes[-MEMORY:])):
+    for age, pitch in enumerate(reversed(strikes[-LOOKBACK:])):
         count[pitch] += DECAY**age
-    penalty: np.ndarray = FREE_WEIGHT * np.maximum(count - FREE, 0) + _stay(strikes)
+    penalty: np.ndarray = COUNT_WEIGHT * np.maximum(count - FREE_COUNT, 0) + _run_penalty(strikes)
     return penalty
 
 
-def _stay(strikes: Sequence[int]) -> np.ndarray:
-    """What the keys lose that the newest strikes stay on: [PITCHES] float32. Looks at the newest strikes on one key alone, on two
-    keys, and so on; a key that was struck ``STAY`` times at most loses nothing.
+def _run_penalty(strikes: Sequence[int]) -> np.ndarray:
+    """The penalty for a run on few keys: [PITCHES] float32. Takes the newest note-ons on one key, on two keys and so on up to
+    ``MAX_KEYS``. A key with at most ``FREE_NOTES`` note-ons has no penalty.
     """
     penalty, count = np.zeros(PITCHES, np.float32), np.zeros(PITCHES, np.int64)
-    newest = strikes[-MEMORY:][::-1]
+    newest = strikes[-LOOKBACK:][::-1]
     for length, pitch in enumerate([*newest, None]):
-        if pitch is None or not count[pitch]:  # the strikes so far are all that stay on these keys
+        if pitch is None or not count[pitch]:  # the run on these keys ends here
             keys = int(np.count_nonzero(count))
-            penalty[count > STAY] = np.maximum(penalty[count > STAY], STAY_WEIGHT * (length - STAY * keys))
-            if keys == KEYS or pitch is None:
+            penalty[count > FREE_NOTES] = np.maximum(penalty[count > FREE_NOTES], RUN_WEIGHT * (length - FREE_NOTES * keys))
+            if keys == MAX_KEYS or pitch is None:
                 break
         count[pitch] += 1
     return penalty
@@ -89,15 +90,15 @@ def sampling_bias(
     at_once: bool = False,
     closing: bool = False,
 ) -> SamplingBias:
-    """The odds of the event after ``sounding``.
+    """The masks, biases and noise for drawing the event after ``sounding``.
 
-    ``own``: pitches that the machine itself holds: only these can be released, only their number counts for the polyphony.
-    ``own_pedal``: the pedal is down and the machine's to lift. ``shared``: what others hold can be released as well, by them.
-    ``strikes``: the pitches that it struck in this
-    reply, in order (see ``repetition_penalty``). ``barred``: pitches not to be struck. ``elapsed``: steps that
-    have passed in silence since the last event: shorter waits are impossible. ``opening``: it is the machine's turn and it
-    holds nothing: it strikes, and soon (``at_once``: right after ``elapsed``), where the data would often go on in silence.
-    ``closing``: no new notes, the music is being brought to its end.
+    ``own``: pitches that the machine holds. Only these can be released, and only these count towards ``max_polyphony``.
+    ``own_pedal``: whether the machine may lift the pedal, which is down. ``shared``: whether notes and pedal of the human can be
+    released as well. ``strikes``: pitches that the machine struck in this reply, in order (see ``repetition_penalty``).
+    ``barred``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter waits
+    are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
+    ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``at_once``: the opening note
+    comes right at ``elapsed``. ``closing``: no new notes, the reply is ending.
     """
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
     wait[: min(elapsed, MAX_WAIT)] = MASKED
@@ -115,7 +116,7 @@ def sampling_bias(
     if not np.delete(legal, REST).any():
         wait[:MAX_WAIT] = MASKED  # only time can pass, and a rest takes a full wait
     if opening and legal[:PITCHES].any():
-        wait[min(elapsed, MAX_WAIT) + (1 if at_once else SOON) :] = MASKED
+        wait[min(elapsed, MAX_WAIT) + (1 if at_once else MAX_OPENING_WAIT) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), np.float32(MASKED))
     action[:PITCHES] -= steering.variety * repetition_penalty(strikes)

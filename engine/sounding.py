@@ -1,7 +1,7 @@
-"""What sounds after each event: the keys held and the pedal, each with its age.
+"""The keys and the pedal that are down after each event, each with its age.
 
-The model reads these ages beside the event itself, so it never has to search its memory for the keys it holds; the
-same table says which actions are legal next.
+The ages are inputs of the model beside the event, so that attention need not find the note-ons of held keys. They also determine
+which actions are legal next.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from engine.events import (
 
 AGES = PITCHES + 1  # one per key, the pedal last
 PEDAL = PITCHES
-MAX_AGE = 2000  # steps; older counts as this old
+MAX_AGE = 2000  # steps; greater ages are clipped
 
 
 class Sounding:
-    """Follows one event at a time. ``since[key]`` is the step a key (or the pedal) went down at, -1 while it is up."""
+    """Keys and pedal, updated event by event. ``since[key]``: the step at which a key (or the pedal) went down, -1 while it is
+    up.
+    """
 
     def __init__(self) -> None:
         self.step = 0
@@ -64,7 +66,7 @@ class Sounding:
 
 
 def ages_of(events: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """``Sounding.ages`` in bulk, after each of the events whose indices are ``rows`` (rising; None: after every event).
+    """``Sounding.ages`` in bulk, after each of the events whose indices are ``rows`` (ascending; None: after every event).
 
     events [n, 3] -> [len(rows), AGES] int16. Time and memory grow with the rows, not with all events.
     """
@@ -77,7 +79,7 @@ def ages_of(events: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     down = (action < NOTE_OFF) | (action == SUSTAIN_DOWN)
     about = np.flatnonzero(action[: rows[-1] + 1] < REST)
     last = np.zeros((len(rows), AGES), np.int64)  # 1 + index of the last event about each key; 0 = none
-    last[np.searchsorted(rows, about), subject[about]] = about + 1  # of several before one row the last assignment stays
+    last[np.searchsorted(rows, about), subject[about]] = about + 1  # of several events before one row, the last assignment wins
     np.maximum.accumulate(last, axis=0, out=last)
     held = (last > 0) & down[last - 1]
     age = np.minimum(steps[rows][:, None] - steps[last - 1], MAX_AGE)
@@ -85,7 +87,7 @@ def ages_of(events: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
 
 
 def legal_actions(ages: np.ndarray) -> np.ndarray:
-    """Which actions can follow: [..., AGES] -> [..., ACTIONS] bool. ``REST`` is left legal: it depends on the wait."""
+    """Which actions can follow: [..., AGES] -> [..., ACTIONS] bool. ``REST`` is always legal here: it depends on the wait."""
     held = ages >= 0
     legal = np.zeros((*ages.shape[:-1], ACTIONS), bool)
     legal[..., :NOTE_OFF] = ~held[..., :PITCHES]

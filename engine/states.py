@@ -1,12 +1,12 @@
-"""Musical states on disk: a snapshot goes in and comes out exactly, for the model it came from.
+"""Musical states on disk: an exact snapshot, for the same model only.
 
-One file: a magic number, the length of a JSON header, the header (positions, counts, what the caller adds), the arrays below in
-little-endian order, and the SHA-256 of all that. The model's config and the header's counts say how long the file must be, before
-anything of that size is read; nothing is compressed, nothing unpickled.
+One file: a magic number, the length of a JSON header, the header (positions, counts, extra values of the caller), the arrays
+below in little-endian order, and the SHA-256 of all that. The file's length follows from the model's config and the header's
+counts; it is checked before the arrays are read. Nothing is compressed or unpickled.
 
-    int64 [1 + AGES]    what sounded before the history: the step, and since when each key and the pedal were down
-    int16 [history, 3]  the events; what sounds after each of them follows
-    float32             the rings, as ``Runtime.rings`` gives them
+    int64 [1 + AGES]    keys and pedal before the history: the step, and the step at which each went down
+    int16 [history, 3]  the events
+    float32             the rings, as ``Runtime.rings`` returns them
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAX_POSITION = 1 << 40
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?")
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9]) *(?:\..*)?", re.IGNORECASE)  # to Windows, whatever follows the dot
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9]) *(?:\..*)?", re.IGNORECASE)  # reserved on Windows, with any suffix
 
 
 class StateError(UserError, ValueError):
@@ -54,13 +54,13 @@ class _Header(NamedTuple):
     position: int
     high_water: int
     history: int  # events
-    moments: int  # of which so many can be gone back to
+    moments: int  # newest events that a rewind can reach
     extra: dict[str, Any]
 
 
 def state_path(folder: Path, name: object) -> Path:
-    """The file of a state that somebody has named, always directly in ``folder``. Raises ``StateError`` for names that are more,
-    or less, than a plain file's on any system.
+    """The file of a named state, always directly in ``folder``. Raises ``StateError`` for a name that is not a plain file name on
+    every system.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
         shown = ascii(name)[:40]
@@ -69,12 +69,12 @@ def state_path(folder: Path, name: object) -> Path:
 
 
 def fingerprint(checkpoint: Path) -> str:
-    """What tells a checkpoint's model from any other, whichever runtime it runs on. Raises ``CheckpointError``."""
+    """SHA-256 of a checkpoint's config and weights, in hex: identifies the model on any runtime. Raises ``CheckpointError``."""
     config, _ = read_config(checkpoint)
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
     path = checkpoint / "model.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"{checkpoint}: no weights here (model.safetensors)")
+        raise CheckpointError(f"{checkpoint}: model.safetensors is missing")
     try:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -85,17 +85,17 @@ def fingerprint(checkpoint: Path) -> str:
 
 
 def save_state(snapshot: Snapshot, path: Path, /, *, model: str, **extra: Any) -> None:
-    """Writes a snapshot of the model with the fingerprint ``model``, and beside it whatever JSON can hold. Afterwards the file is
-    complete or as it was before. Raises ``StateError``.
+    """Writes a snapshot of the model with the fingerprint ``model``, and ``extra``, which must be JSON. If writing fails, an
+    existing file stays unchanged. Raises ``StateError``.
     """
     header = {"format": FORMAT, "model": model, "position": snapshot.position, "high_water": snapshot.high_water}
     header |= {"history": len(snapshot.history), "moments": len(snapshot.moments), "extra": extra}
     try:
         text = json.dumps(header, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise StateError(f"{path}: what is to be saved beside the state is no JSON ({error})") from error
+        raise StateError(f"{path}: the extra values are not JSON ({error})") from error
     if len(text) > MAX_HEADER_BYTES:
-        raise StateError(f"{path}: {len(text)} bytes are too many to be saved beside the state, allowed are {MAX_HEADER_BYTES}")
+        raise StateError(f"{path}: the header would take {len(text)} bytes, allowed are {MAX_HEADER_BYTES}")
     arrays = [
         np.array([snapshot.before.step, *snapshot.before.since], "<i8"),
         np.array(snapshot.history, "<i2"),
@@ -115,10 +115,10 @@ def save_state(snapshot: Snapshot, path: Path, /, *, model: str, **extra: Any) -
 
 
 def load_state(path: Path, config: ModelConfig, *, model: str) -> tuple[Snapshot, dict[str, Any]]:
-    """The snapshot, and what was saved beside it, of the model with this config and fingerprint.
+    """The snapshot and the extra values of a file, for the model with this config and fingerprint.
 
-    Raises ``StateError`` for a file that is damaged, of another model, or that no engine can have written. What was saved beside
-    the state is just some JSON object: whoever uses it has to check it.
+    Raises ``StateError`` for a file that is damaged, of another model, or that holds an impossible state. The extra values are
+    an unchecked JSON object: the caller must check them.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -151,7 +151,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _read(file: BufferedReader, config: ModelConfig, model: str) -> tuple[_Header, np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Header, what sounded before the history, history and rings of an undamaged file."""
+    """Header, keys and pedal before the history, history and rings of an undamaged file."""
     lead = file.read(len(MAGIC) + _LENGTH.size)
     if len(lead) < len(MAGIC) + _LENGTH.size or not lead.startswith(MAGIC):
         raise StateError("not a saved state")
@@ -162,17 +162,17 @@ def _read(file: BufferedReader, config: ModelConfig, model: str) -> tuple[_Heade
     kinds += [(shape, "<f4") for shape in (*ring_shapes(config), hidden_shape(config))]
     sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds]
     if os.fstat(file.fileno()).st_size != len(lead) + length + sum(sizes) + _DIGEST_BYTES:
-        raise StateError("damaged: not as long as it should be")
+        raise StateError("damaged: the length is wrong")
     digest = hashlib.sha256(lead + text)
     arrays = []
     for (shape, kind), size in zip(kinds, sizes, strict=True):
         content = np.empty(size, np.uint8)
         if file.readinto(content.data) != size:
-            raise StateError("damaged: it ends too soon")
+            raise StateError("damaged: truncated")
         digest.update(content.data)
         arrays.append(content.view(kind).reshape(shape))
     if file.read() != digest.digest():
-        raise StateError("damaged: its checksum is another")
+        raise StateError("damaged: the checksum does not match")
     before, history, *rings = arrays
     return header, before, history, rings
 
@@ -181,9 +181,9 @@ def _header(text: bytes, config: ModelConfig, model: str) -> _Header:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise StateError("damaged: its header is no JSON") from error
+        raise StateError("damaged: the header is not JSON") from error
     if not isinstance(data, dict) or not isinstance(data.get("extra"), dict):
-        raise StateError("damaged: its header is incomplete")
+        raise StateError("damaged: the header is incomplete")
     if data.get("format") != FORMAT:
         raise StateError("saved by another version of this program")
     if data.get("model") != model:
@@ -192,7 +192,7 @@ def _header(text: bytes, config: ModelConfig, model: str) -> _Header:
     def number(name: str, low: int, high: int) -> int:
         value = data.get(name)
         if type(value) is not int or not low <= value <= high:
-            raise StateError(f"damaged: its {name} is out of range")
+            raise StateError(f"damaged: {name} is out of range")
         return value
 
     position = number("position", 0, MAX_POSITION)
@@ -203,22 +203,22 @@ def _header(text: bytes, config: ModelConfig, model: str) -> _Header:
 
 
 def _snapshot(header: _Header, before: np.ndarray, history: np.ndarray, rings: list[np.ndarray]) -> Snapshot:
-    """The snapshot, if an engine can have been in this state."""
+    """The snapshot. Raises ``StateError`` for a state that no engine can have been in."""
     earlier = header.position + 1 - header.history  # events before the history
     sounding = Sounding()
     sounding.step, sounding.since = int(before[0]), before[1:].astype(np.int64)
     latest = sounding.step if earlier else -1
     if not 0 <= sounding.step <= earlier * MAX_WAIT or not ((sounding.since >= -1) & (sounding.since <= latest)).all():
-        raise StateError("damaged: what sounds in it is impossible")
+        raise StateError("damaged: impossible keys or pedal")
     wait, action, velocity = history.T
     struck = action < NOTE_OFF
     possible = (wait >= 0) & (wait <= MAX_WAIT) & (action >= 0) & (action < ACTIONS) & (velocity >= 0)
     possible &= np.where(struck, velocity < VELOCITY_BINS, velocity == NO_VELOCITY)
     starts = np.flatnonzero(action == START).tolist()
     if not possible.all() or starts != ([] if earlier else [0]):
-        raise StateError("damaged: its events are impossible")
+        raise StateError("damaged: impossible events")
     if not all(np.isfinite(ring).all() for ring in rings):
-        raise StateError("damaged: its numbers are not finite")
+        raise StateError("damaged: values that are not finite")
     events = [Event(*row) for row in history.tolist()]
     moments: deque[Moment] = deque(maxlen=header.moments)
     now = sounding

@@ -12,7 +12,7 @@ import numpy as np
 from pythonosc.osc_message_builder import build_msg
 
 from engine.engine import Engine
-from engine.remote.protocol import SMALL, About, Kind, call_limit, drawn, floats, introduced, introduction
+from engine.remote.protocol import SMALL, Kind, ServerInfo, call_limit, parse_arrays, parse_event, parse_ready, ready_values
 from engine.remote.wire import FrameReader, WireError, encode
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
@@ -84,7 +84,7 @@ class Stage:
         """Once the machine has given way the model must know what is held, and once a session has ended nothing may sound."""
         self.commands["yield"]()
         self.perform()
-        known, held = set(self.engine.sounding.held().tolist()), self.session.player.ledger.humans_keys
+        known, held = set(self.engine.sounding.held().tolist()), self.session.keys.held
         agreed = known == held or (self.forgot and known < held)
         promise(self.failed or agreed, f"the human holds {sorted(held)}, the model knows of {sorted(known)}")
         self.fails = False
@@ -213,20 +213,20 @@ def wire(_: Path) -> Target:
                 while (frame := reader.next(lambda kind: call_limit(kind, SHORT) if kind >= Kind.PING else SMALL)) is not None:
                     taken += len(encode(frame.kind, *frame.values))
                     with refused(WireError):
-                        introduced(frame.values)
+                        parse_ready(frame.values)
                     with refused(WireError):
-                        drawn(frame.values)
+                        parse_event(frame.values)
                     with refused(WireError):
-                        floats(frame.values, [(SHORT.width,)])
+                        parse_arrays(frame.values, [(SHORT.width,)])
                 continue
             return
         promise(taken <= len(data), "more was read than there is")
 
-    about = About("onnx", SHORT, 1 << 20, None, "1.0")
+    info = ServerInfo("onnx", SHORT, 1 << 20, None, "1.0")
     row = np.zeros((1, 3), np.int64), np.zeros((1, 129), np.int16), np.zeros(1, np.int64)
     biases = [np.zeros(size, np.float32) for size in (101, 261, 32)]
     calls = [
-        encode(Kind.READY, *introduction(about)),
+        encode(Kind.READY, *ready_values(info)),
         encode(Kind.STEP, *row, 7),
         encode(Kind.DECIDE, 7, *biases, 1.0, 0.02, np.zeros(394, np.float32)),
         encode(Kind.ANSWER, 3, 60, 16) + encode(Kind.ANSWER, np.zeros(SHORT.width, np.float32)),

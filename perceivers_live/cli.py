@@ -222,15 +222,15 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
 @_engine_options
 def serve(config_file: Path | None, **options: Any) -> None:
     """Compute for a `perceivers-live --engine` that speaks to this command's standard input and output."""
-    from engine.remote.serve import begin_log, quietly, serve, standard_streams
+    from engine.remote.serve import ignore_terminal, serve, standard_streams, start_log
     from engine.runtimes.choose import open_runtime
 
     if sys.stdin.isatty():
         raise click.UsageError("nobody types what this reads: `perceivers-live --engine ssh://HOST` starts it")
     settings = _settings(config_file, options)
     checkpoint, runtime, threads = _checkpoint(settings), settings.engine.runtime, settings.engine.threads
-    quietly()
-    begin_log(logging.getLogger("engine").level)
+    ignore_terminal()
+    start_log(logging.getLogger("engine").level)
     serve(standard_streams(IDLE), lambda: open_runtime(runtime, checkpoint, threads=threads), checkpoint)
 
 

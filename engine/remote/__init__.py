@@ -1,10 +1,12 @@
 """The model in another process, on this machine or on another one.
 
 wire        bytes <-> frames of numbers, text and arrays
-protocol    what can be asked, what is answered, how large each may be
-serve       the process that computes: answers on standard input and output
-link        the pipes to such a process, with a limit on every wait
-address     what ``--engine`` says -> the command that starts the process
-runtime     a ``Runtime`` that asks such a process
-standby     a ``Runtime`` that goes on with a second one when the first is lost
+protocol    the calls and answers, and their largest sizes
+serve       the server: reads calls from standard input, writes answers to standard output
+link        the client's pipes to a server, with a timeout on every operation
+address     the value of ``--engine`` -> the command that starts the server
+runtime     a ``Runtime`` that calls a server
+history     the events that a runtime has absorbed, to replay them on another one
+standby     a ``Runtime`` that fails over to a second one when the first is lost
+pipes       reading and writing pipes with a timeout
 """

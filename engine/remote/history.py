@@ -1,4 +1,4 @@
-"""What a runtime has absorbed, kept so that another runtime can absorb it as well."""
+"""The events that a runtime has absorbed, kept so that another runtime can absorb them too."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # events [T, 3] int64, ages [T
 
 
 class History:
-    """The newest events, as many as the model's state depends on, after the rings of an earlier state if it began with such.
+    """The newest events, as many as the model's state depends on. They may follow the rings of a restored state.
 
-    ``first``: the position that the state's history begins at; ``rings``: of the earlier state, or None; ``begin``, ``end``:
-    positions of the first event kept, and after the last.
+    ``first``: position at which the state's history begins. ``rings``: those of the restored state, or None. ``begin``, ``end``:
+    position of the first event kept, and the position after the last.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        self.latent = config.layers * (config.window - 1) + config.slack + 1  # newest events of which latents are needed
+        self.latent = config.layers * (config.window - 1) + config.slack + 1  # newest events whose latents are needed
         self._depends = config.reach + self.latent + config.slack
-        size = 2 * self._depends  # the older half goes when it is full
+        size = 2 * self._depends  # when it is full, the older half is dropped
         self._events, self._ages = np.zeros((size, 3), np.int64), np.zeros((size, AGES), np.int16)
         self._times = np.zeros(size, np.int64)
         self.reset(0)
 
     def reset(self, first: int, rings: Sequence[np.ndarray] | None = None) -> None:
-        """No events; those that come follow a state given by ``rings``, whose own history begins at ``first``, or none at all."""
+        """Drops all events. ``rings``: of a restored state, whose history begins at ``first``;
+        None: an empty state at ``first``.
+        """
         self.first, self.rings = first, rings
         self.begin = self.end = first
 
     def add(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        """Events at positions ``first``..; what was there from ``first`` on is forgotten."""
+        """Appends events at positions ``first``, first + 1 ... Earlier events at ``first`` and after it are dropped."""
         if first < self.begin or self.begin == self.end:
             self.begin = self.end = first
         self.cut(first)
@@ -45,7 +47,7 @@ class History:
         self.end = first + len(events)
 
     def cut(self, end: int) -> None:
-        """Forgets the events from position ``end`` on."""
+        """Drops the events at position ``end`` and after it."""
         self.end = max(self.begin, min(self.end, end))
 
     def rows(self, begin: int, end: int) -> Rows:
@@ -61,7 +63,9 @@ class History:
 
 
 def absorb(runtime: Runtime, rows: Rows, first: int, distant: int = 0) -> None:
-    """Has ``runtime`` absorb these events, at positions ``first``..; the first ``distant`` only reach its cross-attention."""
+    """Makes ``runtime`` absorb events at positions ``first``, first + 1 ... The first ``distant``
+    only enter the cross-attention.
+    """
     events, ages, times = rows
     done, total = 0, len(events)
     while done < total:
@@ -71,8 +75,8 @@ def absorb(runtime: Runtime, rows: Rows, first: int, distant: int = 0) -> None:
         done += size
 
 
-def repeat(history: History, runtime: Runtime, newest: int) -> None:
-    """Brings ``runtime`` to the state after the history, computed from its ``newest`` events alone if there are more."""
+def replay(history: History, runtime: Runtime, newest: int) -> None:
+    """Brings ``runtime`` to the state after the history, computed from its ``newest`` events at most."""
     begin = history.begin
     if history.end - begin > newest:
         begin = history.end - newest

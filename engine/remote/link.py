@@ -1,4 +1,4 @@
-"""The near end's side of the pipes: a process that was started for us, frames to and from it, and a limit on every wait."""
+"""The client's side: starts the server process and exchanges frames with it, with a timeout on every operation."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from engine.remote import pipes
 from engine.remote.wire import Frame, FrameReader, WireError
 
 log = logging.getLogger(__name__)
-READ_BYTES = 1 << 16  # at once; a larger buffer would be asked of the system and given back each time
-SLOWEST = 100_000  # bytes a second: what a line has to carry for its frames to be waited for
-KILLED = 2.0  # seconds that a killed process has to end; one that is stuck in a driver does not
-ENDING = 0.2  # seconds between closing its output and its end
-LAST_WORDS = 0.5  # seconds that a process which has ended has to say why
-LONGEST_LINE = 1000  # characters of a log line
-LINES = 20  # of standard error that are remembered
+READ_BYTES = 1 << 16  # a read; a larger buffer would be allocated and freed by the system at each read
+MIN_RATE = 100_000  # bytes a second; a timeout grows with a frame's length at this rate
+KILL_TIMEOUT = 2.0  # seconds until a killed process must have ended; one that is stuck in a driver does not end
+EXIT_TIMEOUT = 0.2  # seconds from the end of a process's output to its exit
+STDERR_TIMEOUT = 0.5  # seconds to read the last error lines of a process that has ended
+MAX_LINE = 1000  # bytes of a log line
+MAX_LINES = 20  # newest lines of standard error that are kept
 _LOGGED = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]{1,80}: (.*)")  # see ``protocol.LOG_FORMAT``
 
 
 class RuntimeLost(UserError, RuntimeError):
-    """The process that computes does not answer in time, answers what makes no sense, or has died."""
+    """The server has died, did not answer in time, or sent an invalid answer."""
 
 
 class Link:
-    """A process and its pipes. ``name``: what to call it in messages. One thread may use it at a time.
+    """A server process and its pipes. ``name`` is for messages. Not thread-safe.
 
-    Raises ``OSError`` if there is no such program.
+    Raises ``OSError`` if the program cannot be started.
     """
 
     def __init__(self, command: Sequence[str], name: str, env: Mapping[str, str] | None = None) -> None:
@@ -47,114 +47,114 @@ class Link:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=env,
-            start_new_session=True,  # not to be ended with the terminal, nor to ask anything there
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # which on Windows is the console
+            start_new_session=True,  # no signals from our terminal, no prompts on it
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # the same on Windows
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         pipes.prepare(self._in, self._out)
         self._reader = FrameReader()
-        self._over = False  # nothing is sent or received any more
-        self.said: deque[str] = deque(maxlen=LINES)  # the last lines on standard error that are not of its log
-        self._listener = threading.Thread(target=self._listen, name=f"{name} log", daemon=True)
-        self._listener.start()
+        self._closed = False
+        self._error_lines: deque[str] = deque(maxlen=MAX_LINES)  # newest lines on standard error that are not log records
+        self._stderr_thread = threading.Thread(target=self._read_stderr, name=f"{name} log", daemon=True)
+        self._stderr_thread.start()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def alive(self) -> bool:
-        return not self._over and self._process.poll() is None
+        return not self._closed and self._process.poll() is None
 
-    def send(self, frame: bytes, patience: float) -> None:
-        """Writes a frame. Raises ``RuntimeLost`` if nothing of it is taken for ``patience`` seconds, or less
-        than ``SLOWEST``."""
-        longest = patience + len(frame) / SLOWEST
-        stuck = threading.Timer(longest, self._process.kill) if pipes.WRITING_BLOCKS else None
+    def send(self, frame: bytes, timeout: float) -> None:
+        """Writes a frame. Raises ``RuntimeLost`` if the process reads nothing for ``timeout`` seconds, or reads more slowly than
+        ``MIN_RATE``."""
+        longest = timeout + len(frame) / MIN_RATE
+        watchdog = threading.Timer(longest, self._process.kill) if pipes.WRITE_BLOCKS else None
         try:
-            if stuck is not None:
-                stuck.start()
-            if not self._over:
-                pipes.write(self._in, frame, patience, time.monotonic() + longest)
+            if watchdog is not None:
+                watchdog.start()
+            if not self._closed:
+                pipes.write(self._in, frame, timeout, time.monotonic() + longest)
                 return
         except TimeoutError:
-            self._lost(f"{self._name} has not taken what was sent for {patience:g} s")
+            self._fail(f"{self._name} has not read its input for {timeout:g} s")
         except OSError:
             pass
         finally:
-            if stuck is not None:
-                stuck.cancel()
-        self._lost(f"{self._name} has died")
+            if watchdog is not None:
+                watchdog.cancel()
+        self._fail(f"{self._name} has died")
 
-    def receive(self, limit: Callable[[int], int], patience: float) -> Frame:
-        """The next frame; ``limit`` as for ``FrameReader.next``. Raises ``RuntimeLost`` if there is none in time."""
-        end = time.monotonic() + patience
+    def receive(self, limit: Callable[[int], int], timeout: float) -> Frame:
+        """The next frame; ``limit`` as for ``FrameReader.next``. Raises ``RuntimeLost`` after ``timeout`` seconds without one."""
+        end = time.monotonic() + timeout
         try:
             while (frame := self._reader.next(limit)) is None:
-                if self._over:
-                    self._lost(f"{self._name} has died")
-                if not pipes.readable(self._out, min(patience, end - time.monotonic())):
-                    self._lost(f"{self._name} has not answered for {patience:g} s")
+                if self._closed:
+                    self._fail(f"{self._name} has died")
+                if not pipes.readable(self._out, min(timeout, end - time.monotonic())):
+                    self._fail(f"{self._name} has not answered for {timeout:g} s")
                 data = os.read(self._out, READ_BYTES)
                 if not data:
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        self._process.wait(ENDING)  # so that its status is its own
-                    self._lost(f"{self._name} has died")
-                end += len(data) / SLOWEST
+                        self._process.wait(EXIT_TIMEOUT)  # so that the exit status is its own, not that of a kill
+                    self._fail(f"{self._name} has died")
+                end += len(data) / MIN_RATE
                 self._reader.feed(data)
         except WireError as error:
-            self._lost(f"{self._name} answers what makes no sense: {error}")
+            self._fail(f"{self._name} sent an invalid answer: {error}")
         except OSError:
-            self._lost(f"{self._name} has died")
+            self._fail(f"{self._name} has died")
         return frame
 
-    def last_words(self) -> tuple[int | None, list[str]]:
-        """Of a process that has ended: its status (None: not known) and the last lines that it wrote."""
-        self._listener.join(LAST_WORDS)
-        return self._process.returncode, list(self.said)
+    def exit_report(self) -> tuple[int | None, list[str]]:
+        """Exit status of a process that has ended (None: not known) and its last lines on standard error."""
+        self._stderr_thread.join(STDERR_TIMEOUT)
+        return self._process.returncode, list(self._error_lines)
 
-    def close(self, patience: float = 0.0) -> None:
-        """Asks it to end by closing its input, by force if it takes longer. One that does not end even so is left to itself."""
-        if not self._over:
-            self._hang_up()
+    def close(self, timeout: float = 0.0) -> None:
+        """Closes the input of the process, waits ``timeout`` seconds for its exit, then kills it."""
+        if not self._closed:
+            self._close_input()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
+                self._process.wait(timeout)
         self.kill()
         try:
-            self._process.wait(KILLED)
+            self._process.wait(KILL_TIMEOUT)
         except subprocess.TimeoutExpired:
-            log.warning("process %d cannot be ended; it is left to the system", self.pid)
+            log.warning("process %d cannot be killed; it keeps running", self.pid)
 
     def kill(self) -> None:
-        """Ends it by force, without waiting for that."""
-        if self._over:
+        """Kills the process without waiting for its exit."""
+        if self._closed:
             return
-        self._over = True
+        self._closed = True
         self._process.kill()
-        self._hang_up()
+        self._close_input()
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def _hang_up(self) -> None:
+    def _close_input(self) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
-    def _lost(self, reason: str) -> NoReturn:
+    def _fail(self, reason: str) -> NoReturn:
         self.kill()
         raise RuntimeLost(reason)
 
-    def _listen(self) -> None:
-        """The log's thread: what the process writes to standard error."""
+    def _read_stderr(self) -> None:
+        """Thread: forwards log records from the standard error of the process to our log, and keeps other lines."""
         stream = self._process.stderr
         assert stream is not None
         with stream:
-            while line := stream.readline(LONGEST_LINE):
+            while line := stream.readline(MAX_LINE):
                 text = line.decode(errors="replace").rstrip()
                 if logged := _LOGGED.fullmatch(text):
                     log.log(getattr(logging, logged[1]), "%s", logged[2])
                 elif text:
                     log.debug("%s: %s", self._name, text)
-                    self.said.append(text)
+                    self._error_lines.append(text)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""Reading and writing pipes with a limit on the wait, which every system does in a way of its own."""
+"""Reading and writing pipes with a timeout, on POSIX and on Windows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import select
 import sys
 import time
 
-PIPE_BYTES = 1 << 20  # that a pipe holds, where it can be asked to
-WRITING_BLOCKS = sys.platform == "win32"  # whatever the limit: whoever writes has to see to it that the reader ends
+PIPE_BYTES = 1 << 20  # capacity of a pipe, where the system lets us set it
+WRITE_BLOCKS = sys.platform == "win32"  # writes ignore the timeout: the writer must kill a reader that hangs
 
 if sys.platform == "win32":
     import _winapi
@@ -21,16 +21,16 @@ if sys.platform == "win32":
         """To be called once for the two pipes to a process."""
         fine_timing()
 
-    def readable(source: int, patience: float) -> bool:
-        """Windows cannot wait for a pipe with a limit: it is looked at every millisecond."""
-        end = time.monotonic() + patience
+    def readable(source: int, timeout: float) -> bool:
+        """Polls every millisecond: Windows cannot wait for a pipe with a timeout."""
+        end = time.monotonic() + timeout
         while not _winapi.PeekNamedPipe(msvcrt.get_osfhandle(source), 0)[0]:
             if time.monotonic() > end:
                 return False
             time.sleep(0.001)
         return True
 
-    def write(sink: int, frame: bytes, patience: float, end: float) -> None:
+    def write(sink: int, frame: bytes, timeout: float, end: float) -> None:
         left = memoryview(frame)
         while left:
             left = left[os.write(sink, left) :]
@@ -43,17 +43,19 @@ else:
         os.set_blocking(sink, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             for pipe in (sink, source):
-                with contextlib.suppress(OSError):  # the user's share of such memory is used up
+                with contextlib.suppress(OSError):  # the user's limit of pipe memory is reached
                     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
-    def readable(source: int, patience: float) -> bool:
-        """Whether there is something to read, or the other end is closed, within ``patience`` seconds."""
+    def readable(source: int, timeout: float) -> bool:
+        """Waits up to ``timeout`` seconds; whether there is data to read or the other end is closed."""
         waiting = select.poll()
         waiting.register(source, select.POLLIN)
-        return bool(waiting.poll(max(0.0, patience) * 1000))
+        return bool(waiting.poll(max(0.0, timeout) * 1000))
 
-    def write(sink: int, frame: bytes, patience: float, end: float) -> None:
-        """Raises ``TimeoutError`` if the pipe takes nothing for ``patience`` seconds, or not all of it by ``end`` (monotonic)."""
+    def write(sink: int, frame: bytes, timeout: float, end: float) -> None:
+        """Writes all of ``frame``. Raises ``TimeoutError`` if the pipe accepts nothing for ``timeout`` seconds, or after ``end``
+        (monotonic).
+        """
         left = memoryview(frame)
         while left:
             try:
@@ -61,5 +63,5 @@ else:
             except BlockingIOError:
                 full = select.poll()
                 full.register(sink, select.POLLOUT)
-                if not full.poll(max(0.0, min(patience, end - time.monotonic())) * 1000):
+                if not full.poll(max(0.0, min(timeout, end - time.monotonic())) * 1000):
                     raise TimeoutError from None

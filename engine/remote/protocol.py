@@ -1,12 +1,12 @@
-"""The conversation of the two ends. The far end computes; it speaks first, then answers every call, in order.
+"""The protocol between client and server. The server runs the model; it sends READY, then answers every call in order.
 
-    far   READY      protocol, version, runtime's name, model config as JSON, bytes a step reads, idle seconds or None
-          ANSWER     what the call returns
-          FAULT      exception's name, its text
-    near  PING       nothing: how long the line takes
-          FINGERPRINT, RESET, STEP, ... KEEP_WARM     the checkpoint's fingerprint; the methods of ``Runtime``
+    server  READY      protocol, version, runtime's name, model config as JSON, bytes a step reads, idle seconds or None
+            ANSWER     the call's return values
+            FAULT      name of an exception, its text
+    client  PING       no values; measures the round trip
+            FINGERPRINT, RESET, STEP, ... KEEP_WARM     the checkpoint's fingerprint; the methods of ``Runtime``
 
-The near end ends it by closing its side. The far end writes its log, and nothing else, to standard error.
+The client ends the connection by closing its side. The server writes only its log to standard error.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.remote.wire import Value, WireError
 from engine.rings import hidden_shape, ring_shapes
 
-PROTOCOL = 1  # to be raised with any change of this module or of ``wire``
-SMALL = 1 << 16  # bytes of any message without a state: of 64 events, or of the widest model's hidden state
-LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # of the far end's lines
+PROTOCOL = 1  # raise it with every change of the format in this module or in ``wire``
+SMALL = 1 << 16  # largest body in bytes without rings: 64 events, or the widest model's hidden state
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # of the server's log
 
 
 class Kind(IntEnum):
@@ -49,8 +49,8 @@ class Kind(IntEnum):
 CALLS = frozenset(kind for kind in Kind if kind >= Kind.PING)
 
 
-class About(NamedTuple):
-    """What the far end says of itself. ``warm_for``: see ``Runtime``."""
+class ServerInfo(NamedTuple):
+    """The values of READY. ``warm_for``: see ``Runtime``."""
 
     name: str
     config: ModelConfig
@@ -60,75 +60,75 @@ class About(NamedTuple):
 
 
 def version() -> str:
-    """This program's version, "unknown" where it runs without having been installed."""
+    """This program's version; "unknown" if it is not installed."""
     try:
         return importlib.metadata.version("perceivers-live")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 
 
-def introduction(about: About) -> tuple[Value, ...]:
-    """The values of READY."""
-    config = json.dumps(about.config.to_dict())
-    return PROTOCOL, about.version, about.name, config, about.step_bytes, about.warm_for
+def ready_values(info: ServerInfo) -> tuple[Value, ...]:
+    """The message READY as values of a frame."""
+    config = json.dumps(info.config.to_dict())
+    return PROTOCOL, info.version, info.name, config, info.step_bytes, info.warm_for
 
 
-def introduced(values: Sequence[Value]) -> About:
-    """What READY says. Raises ``WireError``, also for another version of the protocol."""
+def parse_ready(values: Sequence[Value]) -> ServerInfo:
+    """Reads the values of READY. Raises ``WireError``, also for another version of the protocol."""
     match values:
         case (int(protocol), str(theirs), *_) if protocol != PROTOCOL:
-            ours = f"version {version()} with protocol {PROTOCOL}"
+            ours = f"{version()} with protocol {PROTOCOL}"
             raise WireError(
-                f"it is version {one_line(theirs)} with protocol {protocol}, this is {ours}: install the same on both"
+                f"its version is {one_line(theirs)} with protocol {protocol}, ours is {ours}: install the same version on both"
             )
         case (int(), str(theirs), str(name), str(config), int(step_bytes), (None | float()) as warm_for):
             try:
                 model = ModelConfig.from_dict(json.loads(config))
             except (CheckpointError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise WireError(f"its model's config is damaged ({one_line(error)})") from error
-            return About(one_line(name), model, step_bytes, warm_for, one_line(theirs))
-    raise WireError("its introduction is damaged")
+            return ServerInfo(one_line(name), model, step_bytes, warm_for, one_line(theirs))
+    raise WireError("its READY message is damaged")
 
 
 def state_bytes(config: ModelConfig) -> int:
-    """An upper bound for a message that holds all rings."""
+    """Largest body in bytes of a message with all rings."""
     shapes = [*ring_shapes(config), hidden_shape(config)]
     return 4 * sum(math.prod(shape) for shape in shapes) + 64 * len(shapes) + SMALL
 
 
 def call_limit(kind: int, config: ModelConfig) -> int:
-    """Bytes that a call of this kind may have, -1: there is no such call."""
+    """Largest body in bytes of a call of this kind; -1: not a call."""
     if kind == Kind.RESTORE:
         return state_bytes(config)
     return SMALL if kind in CALLS else -1
 
 
 def answer_limit(kind: int, call: Kind, config: ModelConfig) -> int:
-    """Bytes that an answer of this kind to ``call`` may have."""
+    """Largest body in bytes of an answer of this kind to ``call``; -1: not an answer."""
     if kind == Kind.ANSWER:
         return state_bytes(config) if call == Kind.RINGS else SMALL
     return SMALL if kind == Kind.FAULT else -1
 
 
-def opening_limit(kind: int) -> int:
-    """Bytes that the far end's first message may have."""
+def ready_limit(kind: int) -> int:
+    """Largest body in bytes of the server's first message; -1: not allowed as the first."""
     return SMALL if kind in (Kind.READY, Kind.FAULT) else -1
 
 
-def drawn(values: Sequence[Value]) -> tuple[int, int, int] | None:
-    """The answer to DECIDE: wait, action and velocity bin, or nothing. Raises ``WireError``."""
+def parse_event(values: Sequence[Value]) -> tuple[int, int, int] | None:
+    """Reads the answer to DECIDE: wait, action and velocity bin, or None. Raises ``WireError``."""
     match values:
         case ():
             return None
         case (int(wait), int(action), int(velocity)):
             if 0 <= wait < WAITS and 0 <= action < ACTIONS and 0 <= velocity < VELOCITY_BINS:
                 return wait, action, velocity
-    raise WireError("its decision is no event")
+    raise WireError("its decision is not an event")
 
 
-def floats(values: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-    """An answer of float32 arrays of these shapes. Raises ``WireError``."""
+def parse_arrays(values: Sequence[Value], shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """Reads an answer of float32 arrays of these shapes. Raises ``WireError``."""
     arrays = [one for one in values if isinstance(one, np.ndarray) and one.dtype == np.float32]
     if len(arrays) != len(values) or [one.shape for one in arrays] != list(shapes):
-        raise WireError("its arrays are not of the shapes that the model has")
+        raise WireError("its arrays do not have the model's shapes")
     return arrays

@@ -1,6 +1,6 @@
-"""The far end: a runtime that is asked over standard input and answers on standard output (``perceivers-live serve``).
+"""The server: reads calls of a runtime from standard input and writes answers to standard output (``perceivers-live serve``).
 
-The near end starts it, on this machine (``python -m engine.remote.serve``) or through ssh, and ends it by closing its input.
+The client starts it, on this machine (``python -m engine.remote.serve``) or through ssh, and ends it by closing its input.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from pathlib import Path
 import numpy as np
 
 from engine.realtime import MODEL, Budget, clear_realtime
-from engine.remote.protocol import LOG_FORMAT, About, Kind, call_limit, introduction, version
+from engine.remote.protocol import LOG_FORMAT, Kind, ServerInfo, call_limit, ready_values, version
 from engine.remote.wire import Frame, FrameReader, Value, encode
 from engine.runtimes import Runtime, SamplingBias
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
 
-READ_BYTES = 1 << 16  # at once; a larger buffer would be asked of the system and given back each time
+READ_BYTES = 1 << 16  # a read; a larger buffer would be allocated and freed by the system at each read
 
 
 class Stream:
-    """Frames in from one file descriptor, out to another. ``idle``: seconds of silence that end it, None: none do."""
+    """Reads frames from one file descriptor, writes them to another. ``idle``: seconds without
+    input that end it; None: no limit.
+    """
 
     def __init__(self, source: int, sink: int, idle: float | None = None) -> None:
         self._source, self._sink = source, sink
-        self._idle = idle if sys.platform != "win32" else None  # which cannot wait for a pipe with a limit
+        self._idle = idle if sys.platform != "win32" else None  # Windows cannot wait for a pipe with a timeout
         self._reader = FrameReader()
 
     def read(self, limit: Callable[[int], int]) -> Frame | None:
-        """The next frame; None: there will be no more. Raises ``WireError``."""
+        """The next frame; None at the end of the input. Raises ``WireError``."""
         while (frame := self._reader.next(limit)) is None:
             if self._idle is not None and not select.select([self._source], [], [], self._idle)[0]:
                 return None
@@ -54,8 +56,8 @@ class Stream:
 
 
 def serve(stream: Stream, open_: Callable[[], Runtime], checkpoint: Path) -> None:
-    """Opens the runtime and answers until the near end is gone. Raises ``WireError`` if that speaks another language."""
-    clear_realtime()  # opening takes long, and may begin other work
+    """Opens the runtime and answers calls until the input ends. Raises ``WireError`` for input that is not the protocol's."""
+    clear_realtime()  # opening takes long and may start threads
     with contextlib.suppress(BrokenPipeError):
         try:
             runtime = open_()
@@ -63,13 +65,13 @@ def serve(stream: Stream, open_: Callable[[], Runtime], checkpoint: Path) -> Non
             stream.write(Kind.FAULT, type(error).__name__, str(error))
             return
         budget = Budget(MODEL)
-        about = About(runtime.name, runtime.config, runtime.step_bytes, runtime.warm_for, version())
+        info = ServerInfo(runtime.name, runtime.config, runtime.step_bytes, runtime.warm_for, version())
         limit = partial(call_limit, config=runtime.config)
         try:
-            stream.write(Kind.READY, *introduction(about))
+            stream.write(Kind.READY, *ready_values(info))
             while (frame := stream.read(limit)) is not None:
                 try:
-                    answer = answered(runtime, checkpoint, frame)
+                    answer = execute(runtime, checkpoint, frame)
                 except Exception as error:
                     stream.write(Kind.FAULT, type(error).__name__, f"{type(error).__name__}: {error}"[:1000])
                 else:
@@ -79,8 +81,8 @@ def serve(stream: Stream, open_: Callable[[], Runtime], checkpoint: Path) -> Non
             runtime.close()
 
 
-def answered(runtime: Runtime, checkpoint: Path, frame: Frame) -> Sequence[Value]:
-    """What a call returns. Raises what the runtime does, and ``ValueError`` for arguments that are not a call's."""
+def execute(runtime: Runtime, checkpoint: Path, frame: Frame) -> Sequence[Value]:
+    """Executes a call and returns its values. Raises what the runtime raises, and ``ValueError`` for wrong arguments."""
     match frame:
         case (Kind.PING, ()):
             pass
@@ -103,7 +105,7 @@ def answered(runtime: Runtime, checkpoint: Path, frame: Frame) -> Sequence[Value
         case (Kind.KEEP_WARM, ()):
             runtime.keep_warm()
         case _:
-            raise ValueError(f"no call of kind {frame.kind} has these arguments")
+            raise ValueError(f"wrong arguments for a call of kind {frame.kind}")
     return ()
 
 
@@ -113,25 +115,25 @@ def _decision(
     match rest:
         case (float(temperature), float(min_p), np.ndarray() as noise):
             return runtime.decide(position, SamplingBias(*biases, temperature, min_p, noise)) or ()
-    raise ValueError("no decision has these arguments")
+    raise ValueError("wrong arguments for a decision")
 
 
 def standard_streams(idle: float | None = None) -> Stream:
-    """Standard input and output, from now on for this conversation alone: what anybody prints goes to standard error."""
+    """Reserves standard input and output for the protocol. Output of ``print`` goes to standard error from now on."""
     sink = os.dup(1)
     os.dup2(2, 1)
     return Stream(0, sink, idle)
 
 
-def quietly() -> None:
-    """Ctrl-C and a closed terminal are for whoever began this process, which then closes our input."""
+def ignore_terminal() -> None:
+    """Ignores Ctrl-C and a closed terminal: they are for the client, which then closes our input."""
     for number in ("SIGINT", "SIGHUP"):
         if hasattr(signal, number):
             signal.signal(getattr(signal, number), signal.SIG_IGN)
 
 
-def begin_log(level: int | str) -> None:
-    """Lines on standard error, for the near end to put into its own log."""
+def start_log(level: int | str) -> None:
+    """Logs to standard error in the format that the client forwards to its own log."""
     logging.basicConfig(format=LOG_FORMAT, force=True)
     logging.getLogger("engine").setLevel(level)
 
@@ -143,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--threads", type=int, default=0)
     options.add_argument("--log-level", type=int, default=logging.INFO)
     given = options.parse_args(arguments)
-    quietly()
-    begin_log(given.log_level)
+    ignore_terminal()
+    start_log(given.log_level)
     serve(standard_streams(), lambda: open_runtime(given.runtime, given.checkpoint, threads=given.threads), given.checkpoint)
 
 

@@ -1,7 +1,8 @@
-"""A runtime that another one stands by for: if the first is lost, or does not answer in time, the second goes on from the newest
-events. Meanwhile the first is reached again, or started anew, and absorbs all that it missed; it is taken back in a pause.
+"""A runtime with a standby: if the first runtime is lost or does not answer in time, the standby continues from the newest events
+(failover). Meanwhile the first is reconnected or restarted and absorbs all events; it is used again from the next pause on
+(failback).
 
-One thread asks, and waits for a lost runtime once. A second one brings the first runtime back.
+One thread makes all calls; it waits for a lost runtime only once. A second thread recovers the first runtime.
 """
 
 from __future__ import annotations
@@ -18,179 +19,181 @@ import numpy as np
 from engine.config import CheckpointError, one_line
 from engine.engine import RECENT
 from engine.remote.address import Address, this_machine
-from engine.remote.history import History, absorb, repeat
+from engine.remote.history import History, absorb, replay
 from engine.remote.link import RuntimeLost
-from engine.remote.runtime import CHECK, HANG, RemoteRuntime
+from engine.remote.runtime import HANG, PING_INTERVAL, RemoteRuntime
 from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, SamplingBias
 from engine.states import StateError, fingerprint
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
-PAUSE = 0.1  # seconds without a call in which the first runtime is taken back
-SOONEST, LATEST = 1.0, 60.0  # seconds until a lost runtime is reached for again, twice as many each time
-LINE = 0.5  # seconds that an answer from elsewhere may take
+PAUSE = 0.1  # seconds without a call after which the first runtime may be used again
+MIN_DELAY, MAX_DELAY = 1.0, 60.0  # seconds until a lost runtime is reconnected; doubles with each attempt
+REMOTE_HANG = 0.5  # seconds until an answer from another machine counts as missing
 ON_GPU = ("tensorrt", "cuda", "mps")
-STEADY = 60.0  # seconds after which a runtime that was taken back counts as reliable again
+STABLE = 60.0  # seconds since the failback after which a new loss starts at ``MIN_DELAY`` again
 
 
 class StandbyRuntime:
-    """``first``, for which ``second`` stands by; both are of one model. ``again``: reaches the first one anew.
+    """``first``, with ``second`` as its standby; both run the same model. ``reconnect`` returns a new connection to the first.
 
-    ``standby``: whether the second one computes. Its state is then that of a session which began 512 events before the loss.
+    ``standby``: whether the second runtime is in use. Its state is then that of a session which began 512 events before the loss.
     """
 
-    def __init__(self, first: RemoteRuntime, second: RemoteRuntime, again: Callable[[], RemoteRuntime]) -> None:
-        self._first, self._second, self._again = first, second, again
+    def __init__(self, first: RemoteRuntime, second: RemoteRuntime, reconnect: Callable[[], RemoteRuntime]) -> None:
+        self._first, self._second, self._reconnect = first, second, reconnect
         self.name, self.config, self.step_bytes = first.name, first.config, first.step_bytes
         self.warm_for = first.warm_for
         self.standby = False
         self._history = History(self.config)
-        self._changed = threading.Condition()  # guards the history, and what follows
+        self._changed = threading.Condition()  # guards the history and the fields below
         self._closing = False
-        self._sent = 0  # up to this position the first runtime has absorbed again what it missed
-        self._resets = 0  # so often the history began anew
-        self._losses = 0  # so often the first runtime was lost
-        self._busy = False  # whether it is being sent events
-        self._ready = False  # whether it has answered since, and can be taken back
-        self._asked = self._took_back = time.monotonic()
-        self._delay = SOONEST
-        self._returning: threading.Thread | None = None
+        self._sent = 0  # the recovered first runtime has absorbed the events before this position
+        self._resets = 0  # times that the history was reset
+        self._losses = 0  # times that the first runtime was lost
+        self._sending = False  # whether events are being sent to the recovered runtime
+        self._caught_up = False  # whether it has absorbed all events and answered since
+        self._called = self._failed_back = time.monotonic()  # last answered call; last failback
+        self._delay = MIN_DELAY
+        self._recovery: threading.Thread | None = None
 
     def reset(self, first: int = 0) -> None:
-        self._begin(first, None)
-        self._ask(lambda runtime: runtime.reset(first))
+        self._reset_history(first, None)
+        self._call(lambda runtime: runtime.reset(first))
 
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
-        self._begin(first, rings)
-        self._ask(lambda runtime: runtime.restore(rings, first))
+        self._reset_history(first, rings)
+        self._call(lambda runtime: runtime.restore(rings, first))
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._keep(events, ages, times, first)
-        self._tell(lambda runtime: runtime.step(events, ages, times, first))
+        self._record(events, ages, times, first)
+        self._send(lambda runtime: runtime.step(events, ages, times, first))
 
     def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._keep(events, ages, times, first)
-        self._tell(lambda runtime: runtime.prefill_cross(events, ages, times, first))
+        self._record(events, ages, times, first)
+        self._send(lambda runtime: runtime.prefill_cross(events, ages, times, first))
 
     def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
-        with self._changed:  # what comes after it was rewound
+        with self._changed:  # later events have been rewound
             self._history.cut(position + 1)
             self._sent = min(self._sent, self._history.end)
-        return self._ask(lambda runtime: runtime.decide(position, bias))
+        return self._call(lambda runtime: runtime.decide(position, bias))
 
     def hidden(self, position: int) -> np.ndarray:
-        return self._ask(lambda runtime: runtime.hidden(position))
+        return self._call(lambda runtime: runtime.hidden(position))
 
     def rings(self) -> list[np.ndarray]:
-        """Raises ``StateError`` while the second runtime computes: it does not hold the whole state."""
+        """Raises ``StateError`` while the standby is in use: it does not hold the whole state."""
         if not self.standby:
-            rings = self._ask(lambda runtime: runtime.rings())
+            rings = self._call(lambda runtime: runtime.rings())
         if self.standby:
-            raise StateError("there is no state to save while the standby plays; try again in a pause")
+            raise StateError("the state cannot be saved while the standby plays; try again later")
         return rings
 
     def keep_warm(self) -> None:
         if self.standby:
-            self._take_back()
-        elif time.monotonic() - self._asked < CHECK:
-            self._tell(lambda runtime: runtime.keep_warm())
+            self._fail_back()
+        elif time.monotonic() - self._called < PING_INTERVAL:
+            self._send(lambda runtime: runtime.keep_warm())
         else:
-            self._ask(lambda runtime: runtime.ping())
+            self._call(lambda runtime: runtime.ping())
 
     def close(self) -> None:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._returning is not None:
-            self._returning.join(SOONEST)  # it may be reaching for a host: that ends with this process
+        if self._recovery is not None:
+            self._recovery.join(MIN_DELAY)  # if it still waits for a host, it ends with this process
         self._first.close()
         self._second.close()
 
-    def _begin(self, first: int, rings: Sequence[np.ndarray] | None) -> None:
+    def _reset_history(self, first: int, rings: Sequence[np.ndarray] | None) -> None:
         with self._changed:
             self._history.reset(first, rings)
             self._resets += 1
             self._changed.notify()
 
-    def _keep(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+    def _record(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         with self._changed:
             self._history.add(events, ages, times, first)
             self._sent = min(self._sent, first)
             self._changed.notify()
 
-    def _ask(self, call: Callable[[RemoteRuntime], Answer]) -> Answer:
-        """Has the runtime that computes do it; if that is lost, the other one."""
+    def _call(self, call: Callable[[RemoteRuntime], Answer]) -> Answer:
+        """Calls the runtime in use; if the first one fails, the standby."""
         if not self.standby:
             try:
                 answer = call(self._first)
-                self._asked = time.monotonic()
+                self._called = time.monotonic()
                 return answer
             except Exception as error:
-                self._stand_in(error)
+                self._fail_over(error)
         return call(self._second)
 
-    def _tell(self, call: Callable[[RemoteRuntime], None]) -> None:
-        """The same for what is in the history already."""
+    def _send(self, call: Callable[[RemoteRuntime], None]) -> None:
+        """``_call`` for calls without an answer. After a failover they are not repeated: the history contains their events."""
         if self.standby:
             call(self._second)
             return
         try:
             call(self._first)
         except Exception as error:
-            self._stand_in(error)
+            self._fail_over(error)
 
-    def _stand_in(self, error: Exception) -> None:
-        log.warning("%s; the standby goes on from the newest %d events", one_line(error), RECENT)
-        steady = time.monotonic() - self._took_back > STEADY
-        self._delay = SOONEST if steady else min(2 * self._delay, LATEST)
+    def _fail_over(self, error: Exception) -> None:
+        log.warning("%s; the standby continues from the newest %d events", one_line(error), RECENT)
+        stable = time.monotonic() - self._failed_back > STABLE
+        self._delay = MIN_DELAY if stable else min(2 * self._delay, MAX_DELAY)
         with self._changed:
-            self.standby, self._ready, self._busy = True, False, False
+            self.standby, self._caught_up, self._sending = True, False, False
             self.warm_for = PAUSE
             self._losses += 1
             self._changed.notify()
-        self._returning = threading.Thread(target=self._return, args=(self._losses,), name="engine", daemon=True)
-        self._returning.start()
-        repeat(self._history, self._second, RECENT)
+        self._recovery = threading.Thread(target=self._recover, args=(self._losses,), name="engine", daemon=True)
+        self._recovery.start()
+        replay(self._history, self._second, RECENT)
 
-    def _take_back(self) -> None:
-        """In a pause: the first runtime computes again, if it is there and has missed nothing."""
+    def _fail_back(self) -> None:
+        """Returns to the first runtime if it is connected and has absorbed all events."""
         with self._changed:
-            if self._busy or not self._ready or self._sent != self._history.end:
+            if self._sending or not self._caught_up or self._sent != self._history.end:
                 return
-            self.standby, self._ready = False, False
+            self.standby, self._caught_up = False, False
             self.warm_for = self._first.warm_for
-            self._asked = self._took_back = time.monotonic()
+            self._called = self._failed_back = time.monotonic()
             self._changed.notify()
-        log.info("the standby hands back to %s", self._first.label)
+        log.info("back from the standby to %s", self._first.label)
 
-    # The thread that brings the first runtime back.
+    # The recovery thread.
 
-    def _return(self, loss: int) -> None:
+    def _recover(self, loss: int) -> None:
         self._first.close()
-        said = ""
-        while self._waited(self._delay):
+        logged = ""
+        while self._wait(self._delay):
             first = None
             try:
-                self._first = first = self._again()
-                while not self._follow(first, loss):
+                self._first = first = self._reconnect()
+                while not self._catch_up(first, loss):
                     pass
                 return
             except Exception as error:
-                if said != (said := one_line(error)):
-                    log.warning("still on the standby: %s", said)
-                self._delay = min(2 * self._delay, LATEST)
+                if logged != (logged := one_line(error)):
+                    log.warning("still on the standby: %s", logged)
+                self._delay = min(2 * self._delay, MAX_DELAY)
                 if first is not None:
                     first.close()
                 with self._changed:
-                    self._busy = self._ready = False
+                    self._sending = self._caught_up = False
 
-    def _waited(self, seconds: float) -> bool:
-        """Waits; whether to go on then."""
+    def _wait(self, seconds: float) -> bool:
+        """Waits; False once the runtime is being closed."""
         with self._changed:
             return not self._changed.wait_for(lambda: self._closing, seconds)
 
-    def _follow(self, first: RemoteRuntime, loss: int) -> bool:
-        """Has it absorb the history, and what is added, until it is taken back (True) or the history begins anew (False)."""
+    def _catch_up(self, first: RemoteRuntime, loss: int) -> bool:
+        """Sends the history and new events to ``first``. True: it is in use again, lost, or closed.
+        False: the history was reset.
+        """
         history = self._history
         with self._changed:
             resets, begin, rings, self._sent = self._resets, history.first, history.rings, history.begin
@@ -200,51 +203,51 @@ class StandbyRuntime:
             first.reset(begin)
         while True:
             with self._changed:
-                while self._ready and self._sent == history.end and not self._over(loss) and resets == self._resets:
+                while self._caught_up and self._sent == history.end and not self._superseded(loss) and resets == self._resets:
                     self._changed.wait()
-                if self._over(loss):
+                if self._superseded(loss):
                     return True
                 if resets != self._resets or self._sent < history.begin:
-                    self._ready = False
+                    self._caught_up = False
                     return False
                 at, end = self._sent, min(self._sent + CHUNKS[-1], history.end)
                 rows, distant = history.rows(at, end), max(0, history.end - history.latent - at)
-                self._sent, self._busy = end, True
+                self._sent, self._sending = end, True
             absorb(first, rows, at, distant)
             if at == end:
                 first.ping()
-                log.info("%s has caught up; it is taken back in a pause", first.label)
+                log.info("%s has caught up; it is used again after the next pause", first.label)
             with self._changed:
-                self._busy, self._ready = False, self._ready or at == end
+                self._sending, self._caught_up = False, self._caught_up or at == end
 
-    def _over(self, loss: int) -> bool:
-        """Whether the first runtime was taken back, or lost again since, or everything ends."""
+    def _superseded(self, loss: int) -> bool:
+        """Whether the first runtime is in use again, was lost once more, or the runtime is being closed."""
         return self._closing or not self.standby or loss != self._losses
 
 
 def on_standby(runtime: Runtime) -> bool:
-    """Whether a standby computes in place of the runtime that was asked for."""
+    """Whether a standby is in use instead of the requested runtime."""
     return isinstance(runtime, StandbyRuntime) and runtime.standby
 
 
 def open_runtime_at(address: Address, checkpoint: Path) -> RemoteRuntime | StandbyRuntime:
-    """The runtime at ``address``, of the model in ``checkpoint``, which is here as well. Unless it is on this machine's CPU, ONNX
-    Runtime on this machine stands by. Raises what ``RemoteRuntime`` does.
+    """The runtime at ``address``, with the same model as the local ``checkpoint``. ONNX Runtime on this machine is its standby,
+    unless the runtime itself uses this machine's CPU. Raises what ``RemoteRuntime`` raises.
     """
 
-    wanted = None if address.here else fingerprint(checkpoint)
+    wanted = None if address.local else fingerprint(checkpoint)
 
-    def reach() -> RemoteRuntime:
-        return RemoteRuntime(address, hang=HANG if address.here else LINE, fingerprint=wanted, revive=False)
+    def connect() -> RemoteRuntime:
+        return RemoteRuntime(address, hang=HANG if address.local else REMOTE_HANG, fingerprint=wanted, revive=False)
 
-    first = reach()
-    if address.here and first.name not in ON_GPU:
+    first = connect()
+    if address.local and first.name not in ON_GPU:
         first.revive = True
         return first
     try:
         second = RemoteRuntime(this_machine("onnx", checkpoint, 0))
     except (CheckpointError, RuntimeUnavailable, RuntimeLost) as error:
-        log.warning("nothing stands by for %s: %s", first.label, error)
+        log.warning("no standby for %s: %s", first.label, error)
         first.revive = True
         return first
-    return StandbyRuntime(first, second, reach)
+    return StandbyRuntime(first, second, connect)

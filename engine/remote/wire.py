@@ -1,4 +1,4 @@
-"""Frames on a stream of bytes: a kind and a few values. Nothing that arrives can run code or ask for memory beyond a limit.
+"""Frames on a byte stream: a kind and a few values. Received data cannot run code, and memory for it is limited.
 
     frame   magic "PL", kind (1 byte), a zero byte, length of the body (4 bytes), body
     body    values, one after the other, each a tag and its content
@@ -33,7 +33,7 @@ Value = int | float | str | np.ndarray | None
 
 
 class WireError(ValueError):
-    """What arrived is no frame, or none of a size that is allowed here."""
+    """Received bytes that are not a frame, or a frame that is too large."""
 
 
 class Frame(NamedTuple):
@@ -42,7 +42,7 @@ class Frame(NamedTuple):
 
 
 def encode(kind: int, *values: Value) -> bytes:
-    """A frame, to be written at once. Raises ``WireError`` for values that the format has no place for."""
+    """A frame as bytes. Raises ``WireError`` for values that the format cannot hold."""
     parts = [b""]
     for value in values:
         if value is None:
@@ -68,7 +68,7 @@ def encode(kind: int, *values: Value) -> bytes:
 def _encoded_array(array: np.ndarray) -> tuple[bytes, ...]:
     code = _CODES.get(array.dtype)
     if code is None or array.ndim > MAX_AXES:
-        raise WireError(f"no array of {array.ndim} axes of {array.dtype} can be sent")
+        raise WireError(f"an array with {array.ndim} axes of {array.dtype} cannot be sent")
     return b"a", _ARRAY.pack(code, array.ndim), _AXES[array.ndim].pack(*array.shape), array.tobytes()
 
 
@@ -80,13 +80,13 @@ def decode(body: bytes | bytearray) -> tuple[Value, ...]:
         while at < len(body):
             value, at = _decoded(body, at)
             values.append(value)
-    except (struct.error, ValueError) as error:  # it ends too soon; not UTF-8; a shape of more elements than there can be
-        raise WireError(f"a damaged frame ({error})") from error
+    except (struct.error, ValueError) as error:  # truncated; not UTF-8; a shape with too many elements
+        raise WireError(f"damaged frame ({error})") from error
     return tuple(values)
 
 
 def _decoded(body: bytes | bytearray, at: int) -> tuple[Value, int]:
-    """The value that begins at ``at``, and where the next one does."""
+    """The value at offset ``at``, and the offset of the next one."""
     tag, at = body[at], at + 1
     if tag == ord("a"):
         return _decoded_array(body, at)
@@ -98,31 +98,31 @@ def _decoded(body: bytes | bytearray, at: int) -> tuple[Value, int]:
         begin = at + _LENGTH.size
         end = begin + _LENGTH.unpack_from(body, at)[0]
         if end > len(body):
-            raise WireError("it ends in a text")
+            raise WireError("truncated text")
         return body[begin:end].decode(), end
     if tag == ord("n"):
         return None, at
-    raise WireError(f"no value begins with byte {tag}")
+    raise WireError(f"unknown tag {tag}")
 
 
 def _decoded_array(body: bytes | bytearray, at: int) -> tuple[np.ndarray, int]:
     code, axes = _ARRAY.unpack_from(body, at)
     if code not in DTYPES or axes > MAX_AXES:
-        raise WireError(f"no array has {axes} axes of type {code}")
+        raise WireError(f"unknown array: {axes} axes of type {code}")
     at += _ARRAY.size
     shape = _AXES[axes].unpack_from(body, at)
     at += _AXES[axes].size
     dtype, count = DTYPES[code], math.prod(shape)
     end = at + count * dtype.itemsize
     if end > len(body):
-        raise WireError("it ends in an array")
+        raise WireError("truncated array")
     if not count:
         return np.zeros(shape, dtype), end
     return np.frombuffer(body, dtype, count, at).reshape(shape).copy(), end
 
 
 class FrameReader:
-    """Puts frames together from a stream's pieces: ``feed`` what arrived, then take frames until ``next`` returns None."""
+    """Assembles frames from pieces of a stream: ``feed`` received bytes, then call ``next`` until it returns None."""
 
     def __init__(self) -> None:
         self._arrived = bytearray()
@@ -131,17 +131,17 @@ class FrameReader:
         self._arrived += data
 
     def next(self, limit: Callable[[int], int]) -> Frame | None:
-        """The next frame, None if more of it has to arrive. ``limit``: bytes that the body of a frame of some kind may have, -1
-        for a kind that is not expected. Raises ``WireError``, before a body that is too large is waited for.
+        """The next frame, None if it is not complete yet. ``limit``: kind -> largest body in bytes, -1 for an unexpected kind.
+        Raises ``WireError``, for a body that is too large as soon as its header has arrived.
         """
         arrived = self._arrived
         if len(arrived) < _HEADER.size:
             if arrived[: len(MAGIC)] != MAGIC[: len(arrived)]:
-                raise WireError(f"no frame begins with {bytes(arrived)!r}")
+                raise WireError(f"not a frame: {bytes(arrived)!r}")
             return None
         magic, kind, zero, length = _HEADER.unpack_from(arrived)
         if magic != MAGIC or zero:
-            raise WireError(f"no frame begins with {bytes(arrived[:40])!r}")
+            raise WireError(f"not a frame: {bytes(arrived[:40])!r}")
         allowed = limit(kind)
         if length > allowed:
             raise WireError(f"a frame of kind {kind} has {length} bytes, allowed are {allowed}")

@@ -1,4 +1,4 @@
-"""Which runtime: by name, or the best that works here."""
+"""Opens a runtime by name, or the best one for this machine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from engine.errors import install
 from engine.runtimes import NAMES, Runtime, RuntimeUnavailable
 
 log = logging.getLogger(__name__)
-SLOW = 4.0  # ms a step, above which int8 weights are tried
-STEPS = 11  # that are measured
+SLOW = 4.0  # ms a step; above it, int8 weights are tried
+STEPS = 11  # timed steps
 
 
 def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool = False) -> Runtime:
-    """The runtime ``name`` on a checkpoint; ``auto`` takes the best that works here and logs why not the ones before it; if it is
-    to be ``steady``, none that computes differently once it has compiled itself, or by how fast the machine is just now. Raises
-    ``RuntimeUnavailable`` with the reasons, ``CheckpointError`` if the checkpoint itself is at fault.
+    """The runtime ``name`` with a checkpoint. ``auto`` takes the first of ``AUTO`` that works here and logs why the ones before
+    it do not. ``steady`` excludes runtimes whose numerical results change after a background compilation, and a choice by
+    measured speed. Raises ``RuntimeUnavailable`` with the reasons, ``CheckpointError`` for an unusable checkpoint.
     """
     if name in ("eager", "cuda", "mps"):
         from engine.runtimes.pytorch import TorchRuntime
@@ -37,16 +37,16 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
 
         return OnnxRuntime(checkpoint, threads=threads, int8=name == "onnx-int8")
     if name != "auto":
-        raise RuntimeUnavailable(f"no runtime {name!r}; there are {', '.join(NAMES)}")
+        raise RuntimeUnavailable(f"unknown runtime {name!r}, allowed are {', '.join(NAMES)}")
     reasons: list[str] = []
-    for candidate, absent in AUTO:
-        reason = "only live" if steady and candidate == "tensorrt" else absent()
+    for candidate, unavailable in AUTO:
+        reason = "only live" if steady and candidate == "tensorrt" else unavailable()
         if reason is None:
             try:
                 runtime = open_runtime(candidate, checkpoint, threads=threads)
                 if candidate == "onnx" and not steady:
-                    runtime = quicker(runtime, checkpoint, threads)
-            except RuntimeError as error:  # of a GPU that is there and does not work, too
+                    runtime = faster_onnx(runtime, checkpoint, threads)
+            except RuntimeError as error:  # also from a GPU that does not work
                 reason = one_line(error)
             else:
                 log.info("runtime %s%s", runtime.name, f" (not {'; '.join(reasons)})" if reasons else "")
@@ -55,23 +55,23 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
     raise RuntimeUnavailable("; ".join(reasons))
 
 
-def quicker(runtime: Runtime, checkpoint: Path, threads: int) -> Runtime:
-    """``onnx``, or ``onnx-int8`` where float32 takes too long for a step, and int8 weights, if there are any, take less."""
+def faster_onnx(runtime: Runtime, checkpoint: Path, threads: int) -> Runtime:
+    """``runtime``, which is ``onnx``; or ``onnx-int8`` if a float32 step is slow and a step with int8 weights is faster."""
     from engine.runtimes.onnx import STEP_INT8_FILE
 
     taken = step_ms(runtime)
     if taken <= SLOW or not (checkpoint / STEP_INT8_FILE).exists():
         return runtime
     other = open_runtime("onnx-int8", checkpoint, threads=threads)
-    instead = step_ms(other)
-    chosen, left = (other, runtime) if instead < taken else (runtime, other)
-    left.close()
-    log.info("a step takes %.1f ms in float32, %.1f ms with int8 weights: %s", taken, instead, chosen.name)
+    int8_taken = step_ms(other)
+    chosen, rejected = (other, runtime) if int8_taken < taken else (runtime, other)
+    rejected.close()
+    log.info("a step takes %.1f ms in float32, %.1f ms with int8 weights: %s", taken, int8_taken, chosen.name)
     return chosen
 
 
 def step_ms(runtime: Runtime) -> float:
-    """What absorbing one event takes now, the median of some. The runtime is reset."""
+    """Median time of absorbing one event, in ms. Resets the runtime."""
     import numpy as np
 
     from engine.events import START_EVENT
@@ -88,7 +88,7 @@ def step_ms(runtime: Runtime) -> float:
 
 
 def _no_cuda() -> str | None:
-    """Why a CUDA runtime need not even be tried: PyTorch takes a second to import, and most machines that play have none."""
+    """Why CUDA is unavailable, found without importing PyTorch, which takes a second."""
     driver = Path("C:/Windows/System32/nvcuda.dll") if sys.platform == "win32" else Path("/dev/nvidiactl")
     if not driver.exists():
         return "no NVIDIA driver"
@@ -96,11 +96,11 @@ def _no_cuda() -> str | None:
 
 
 def _only_on_request() -> str | None:
-    """An Apple GPU: one operation after the other, which is likely to take longer than a small model does on the CPU."""
+    """For Apple GPUs: a small model is probably slower there than on the CPU, because each operation is launched on its own."""
     return "only on request"
 
 
-def _worth_a_try() -> str | None:
+def _no_reason() -> str | None:
     return None
 
 
@@ -108,6 +108,6 @@ AUTO: tuple[tuple[str, Callable[[], str | None]], ...] = (
     ("tensorrt", _no_cuda),
     ("cuda", _no_cuda),
     *((("mps", _only_on_request),) if sys.platform == "darwin" else ()),
-    ("onnx", _worth_a_try),
-    ("eager", _worth_a_try),
+    ("onnx", _no_reason),
+    ("eager", _no_reason),
 )

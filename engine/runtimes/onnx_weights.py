@@ -1,8 +1,8 @@
 """The weights that the ONNX graphs are given when they are opened, made from a checkpoint's ``model.safetensors``.
 
-The graphs (``trainer.onnx_graphs``) hold no weights, only their names. What can be computed beforehand is: the gains of the norms
-before a product are part of its matrix, the factor of the scores is part of the queries' gains, and matrices lie as a product
-reads them. Shapes: D width, G key/value heads, J queries of each, C head size.
+The graphs (``trainer.onnx_graphs``) hold no weights, only their names. Constant products are folded in: the gains of the norms
+before a matrix are part of it, the scale of the scores is part of the queries' gains, and matrices are stored transposed. Shapes:
+D width, G key/value heads, J queries of each, C head size.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from engine.sounding import AGES
 
 Read = Callable[..., np.ndarray]  # (name, *shape) -> a parameter of the model in float32
 Weights = dict[str, np.ndarray]
-FIELDS = np.array([0, WAITS, WAITS + ACTIONS])  # where the rows of an event's fields begin in the embedding's one table
-INT8_LIMIT = 64  # one bit to spare: processors without VNNI add pairs of products in 16 bits, which full-range weights overflow
+FIELDS = np.array([0, WAITS, WAITS + ACTIONS])  # first row of each field of an event in the joint embedding table
+INT8_LIMIT = 64  # 7 bits: processors without VNNI add pairs of products in 16 bits, and full-range weights would overflow
 
 
 class Checkpoint:
-    """Reads parameters from a folder, none larger than its config explains. Raises ``CheckpointError``."""
+    """Reads parameters from a folder and checks their shapes. Raises ``CheckpointError``."""
 
     def __init__(self, folder: Path) -> None:
         from safetensors import SafetensorError, safe_open
@@ -37,7 +37,7 @@ class Checkpoint:
             raise CheckpointError(f"{self._path}: damaged ({one_line(error)})") from error
 
     def __call__(self, name: str, *shape: int) -> np.ndarray:
-        if name not in self._file.keys():  # noqa: SIM118 -- it is no dictionary
+        if name not in self._file.keys():  # noqa: SIM118 -- not a dictionary
             raise CheckpointError(f"{self._path}: does not fit its config ({name} is missing)")
         part = self._file.get_slice(name)
         if tuple(part.get_shape()) != shape or part.get_dtype() not in ("F16", "F32", "F64"):
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def step_weights(read: Read, config: ModelConfig) -> Weights:
-    """Of the step, in float32."""
+    """Weights of the step, in float32."""
     weights = _embedding(read, config)
     for i, name in enumerate(block_names(config)):
         query, key, value = _attention(read, config, name)
@@ -66,7 +66,7 @@ def step_weights(read: Read, config: ModelConfig) -> Weights:
 
 
 def prefill_cross_weights(read: Read, config: ModelConfig) -> Weights:
-    """Of the cross-attention stages' keys and values."""
+    """Weights of ``prefill_cross``: keys and values of the cross-attention stages."""
     weights = _embedding(read, config)
     for name in block_names(config)[: len(config.scales)]:
         _, key, value = _attention(read, config, name)
@@ -76,7 +76,7 @@ def prefill_cross_weights(read: Read, config: ModelConfig) -> Weights:
 
 
 def decide_weights(read: Read, config: ModelConfig) -> Weights:
-    """Of the chain of heads: its parameters as they are."""
+    """Weights of ``decide``: the parameters of the chain of heads, unchanged."""
     width = config.width
     shapes: dict[str, tuple[int, ...]] = {"norm.weight": (width,), "wait.weight": (WAITS, width)}
     shapes |= {"action.weight": (ACTIONS, width)}
@@ -89,7 +89,7 @@ def decide_weights(read: Read, config: ModelConfig) -> Weights:
 
 
 def quantised(weights: Mapping[str, np.ndarray]) -> Weights:
-    """The step's weights with the blocks' matrices in int8: each column of a matrix by a scale of its own, ``NAME.scale``."""
+    """The step's weights with the blocks' matrices in int8. Each column of a matrix has its own scale, in ``NAME.scale``."""
     result: Weights = {}
     for name, array in weights.items():
         if array.ndim == 2 and "." in name:
@@ -103,17 +103,17 @@ def quantised(weights: Mapping[str, np.ndarray]) -> Weights:
 
 
 def block_names(config: ModelConfig) -> list[str]:
-    """Of every block in the order of execution, as in the model's parameters."""
+    """Parameter prefixes of the blocks in the order of execution."""
     return [f"cross.{i}" for i in range(len(config.scales))] + [f"layers.{i}" for i in range(config.layers)]
 
 
 def shares_source(config: ModelConfig, block: int) -> bool:
-    """Whether a block's queries come from what its keys and values come from; the first stage's input is the embedding itself."""
+    """Whether a block's queries, keys and values have the same input. For the first stage that is the embedding."""
     return block == 0 or block >= len(config.scales) or config.combine == "sum"
 
 
 def shared(config: ModelConfig) -> int:
-    """Queries of a key/value head."""
+    """Query heads of a key/value head."""
     return config.heads // config.kv_heads
 
 

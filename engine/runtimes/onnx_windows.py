@@ -1,7 +1,8 @@
-"""The memory of the ONNX runtime, and what of it an event sees.
+"""The key/value cache of the ONNX runtime.
 
-An event costs what is read for it. Keys and values are therefore held twice: in rings, with the slack that a rewind needs, and in
-windows of hardly more rows than an event may see, which are what the step reads and writes. Position p has row p % R of either.
+The time of a step is bound by the bytes that it reads. Keys and values are therefore stored twice: in rings, with the slack that
+a rewind needs, and in windows with few more rows than an event attends to. The step reads and writes the windows only. Position p
+is in row p % R of either.
 
 Shapes: G key/value heads, C head size, T new events, R rows of a window.
 """
@@ -21,18 +22,18 @@ LONG = 2048  # rows
 
 
 def window_rows(window: int) -> int:
-    """Rows that a window needs: the last events of the largest chunk must not take the place of what its first one sees."""
+    """Rows of a window. The last events of the largest chunk must not overwrite rows that its first event attends to."""
     return window + CHUNKS[-1] - 1
 
 
 def keys_transposed(window: int) -> bool:
-    """Whether a window's keys lie with their rows along the last axis, which pays from some thousand rows on."""
+    """Whether a window's keys are stored transposed, with their rows along the last axis. It is faster for thousands of rows."""
     return window > LONG
 
 
-class Memory:
+class KeyValueCache:
     """Rings [n, G, 1, rows, C] for the n = 2 keys and values of each scale, and for those of all latent layers; windows by name,
-    k0, v0, k1, v1 ... [G, 1, R, C], or [G, 1, C, R] where keys lie transposed.
+    k0, v0, k1, v1 ... [G, 1, R, C], or [G, 1, C, R] for transposed keys.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -46,14 +47,14 @@ class Memory:
                 self.windows[f"{kind}{i}"] = np.zeros(
                     (config.kv_heads, 1, *(reversed(shape) if transposed else shape)), np.float32
                 )
-        self.first = self._next = 0  # of the history; the position after the newest in the windows
+        self.first = self._next = 0  # first position of the history; position after the newest row in the windows
 
     def rings(self) -> list[np.ndarray]:
         """Keys and values of every attention in order, [G, 1, rows, C]."""
         return [ring for block in self._blocks for ring in block]
 
     def reset(self, first: int) -> None:
-        """Empties all; the history begins at ``first``."""
+        """Clears rings and windows; the history begins at ``first``."""
         for array in (*self._blocks, *self.windows.values()):
             array[...] = 0
         self.first = self._next = first
@@ -61,10 +62,10 @@ class Memory:
     def restore(self, rings: Sequence[np.ndarray]) -> None:
         for ring, saved in zip(self.rings(), rings, strict=True):
             ring[:, 0] = saved
-        self._next = sys.maxsize  # the windows have yet to be filled, wherever it goes on
+        self._next = sys.maxsize  # the next ``rewind`` fills the windows from the rings
 
-    def turn_back(self, first: int) -> None:
-        """Puts back what the windows have lost since ``first`` was next."""
+    def rewind(self, first: int) -> None:
+        """Makes ``first`` the next position: copies rows that later positions have overwritten in the windows from the rings."""
         if first < self._next:
             for name, ring in zip(self.windows, self.rings(), strict=True):
                 by_row = self._by_row(name)
@@ -73,13 +74,13 @@ class Memory:
                 by_row[..., lost % rows, :] = ring[..., lost % ring.shape[-2], :]
         self._next = first
 
-    def keep(self, new: Sequence[np.ndarray], first: int, count: int) -> None:
-        """Writes the new rows of ``count`` events, in blocks, into the rings; they are in the windows already."""
+    def write_rings(self, new: Sequence[np.ndarray], first: int, count: int) -> None:
+        """Writes the new rows of ``count`` events, in blocks, into the rings. The windows must contain them already."""
         for block, rows in zip(self._blocks, new, strict=False):
             write_rows(block, rows, first)
         self._next = first + count
 
-    def show(self, new: Sequence[np.ndarray], first: int) -> None:
+    def write_windows(self, new: Sequence[np.ndarray], first: int) -> None:
         """Writes new rows, in blocks, into the windows."""
         for name, rows in named(new):
             write_rows(self._by_row(name), rows, first)
@@ -91,15 +92,15 @@ class Memory:
         return window.swapaxes(-1, -2) if transposed else window
 
 
-class View:
-    """What a chunk of ``count`` events sees of each kind of window, and where in it their own rows come: inputs of the step.
+class WindowInputs:
+    """Inputs of the step for a chunk of ``count`` events: for each kind of window, a mask and the indices of the new rows.
 
-    mask [T, R] is added to the scores: 0 where an event sees a row, ``MASKED`` elsewhere; rows [G, 1, T, 3] are places
-    (g, 0, row) in a window, columns [G, 1, C, T] those along the last axis of transposed keys.
+    mask [T, R] is added to the scores: 0 where an event sees a row, ``MASKED`` elsewhere. rows [G, 1, T, 3] are indices
+    (g, 0, row) into a window, columns [G, 1, C, T] indices along the last axis of transposed keys.
     """
 
-    def __init__(self, memory: Memory, count: int) -> None:
-        self._memory, config = memory, memory.config
+    def __init__(self, cache: KeyValueCache, count: int) -> None:
+        self._cache, config = cache, cache.config
         self._kinds = _kinds(config)
         self.inputs: dict[str, np.ndarray] = {}
         for i, window in enumerate(self._kinds):
@@ -110,10 +111,10 @@ class View:
             self.inputs[f"rows{i}"][..., 0] = np.arange(config.kv_heads)[:, None, None]
 
     def fill(self, first: int) -> None:
-        """For events at positions ``first``.. of the memory's history."""
+        """Sets the inputs for events at positions ``first``, first + 1 ..."""
         for i, window in enumerate(self._kinds):
             mask = self.inputs[f"mask{i}"]
-            fill_mask(mask, window, first, self._memory.first)
+            fill_mask(mask, window, first, self._cache.first)
             places = np.arange(first, first + len(mask)) % mask.shape[1]
             if keys_transposed(window):
                 self.inputs[f"columns{i}"][...] = places
@@ -121,8 +122,8 @@ class View:
 
 
 def fill_mask(mask: np.ndarray, window: int, first: int, begin: int = 0) -> None:
-    """mask [T, R] for events at positions ``first``.. of a history that begins at ``begin``, each of which sees the newest
-    ``window`` of them, itself included.
+    """Fills mask [T, R] for events at positions ``first``, first + 1 ... of a history that begins at ``begin``. Each event sees
+    the newest ``window`` events, itself included.
     """
     rows = mask.shape[1]
     mask[...] = MASKED
@@ -135,28 +136,30 @@ def fill_mask(mask: np.ndarray, window: int, first: int, begin: int = 0) -> None
 
 
 def new_rows(config: ModelConfig, count: int) -> list[np.ndarray]:
-    """Room for the rows of ``count`` events, in blocks as the rings."""
+    """Zeros for the new rows of ``count`` events, in the same blocks as the rings."""
     return _blocks(config, [count] * len(_kinds(config)))
 
 
 def named(blocks: Iterable[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """k0, v0, k1, v1 ... and what is theirs in the blocks, [G, 1, rows, C]."""
+    """Splits blocks into pairs (name, array): k0, v0, k1, v1 ... with arrays [G, 1, rows, C]."""
     for i, array in enumerate(array for block in blocks for array in block):
         yield f"{'kv'[i % 2]}{i // 2}", array
 
 
 def write_rows(ring: np.ndarray, new: np.ndarray, first: int) -> None:
-    """New rows [..., T, C] from position ``first`` on into their places; of more rows than a ring has, the last ones stay."""
+    """Writes new rows [..., T, C] for positions ``first``, first + 1 ... into a ring. If T exceeds the ring, the last rows
+    remain.
+    """
     rows, count = ring.shape[-2], new.shape[-2]
     begin = first % rows
-    if begin + count <= rows:  # nearly always, and far faster than by index
+    if begin + count <= rows:  # the usual case, far faster than by index
         ring[..., begin : begin + count, :] = new
     else:
         ring[..., np.arange(first, first + count) % rows, :] = new
 
 
 def _kinds(config: ModelConfig) -> tuple[int, ...]:
-    """The windows of each scale and of the latent layers: what a block of keys and values, and a mask, has in common."""
+    """The distinct windows: one of each scale, one of all latent layers. Each has one block of keys and values and one mask."""
     return *config.scales, config.window
 
 

@@ -1,8 +1,8 @@
-"""PyTorch runtimes, one class for all: ``eager`` on the CPU (the reference), ``mps``, and ``cuda``, where every function is one
-captured CUDA graph.
+"""PyTorch runtimes in one class: ``eager`` on the CPU (the reference), ``mps``, and ``cuda``, where every function is a captured
+CUDA graph.
 
-All buffers are allocated once. What comes from the host travels in one copy, ring writes are part of the graph, and sampling is
-done on the device: absorbing an event waits for nothing, deciding one waits once, for four numbers.
+All buffers are allocated once. Inputs are copied to the device in one transfer; ring writes and sampling run on the device.
+Absorbing an event never synchronises with the device, drawing one does so once, for four numbers.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from engine.graphs import Decide, PrefillCross, Step
 from engine.model import PerceiverS
 from engine.sounding import AGES
 
-Body = Callable[..., Sequence[Tensor]]  # a function of ``engine.graphs``, or a compiled stand-in
+Body = Callable[..., Sequence[Tensor]]  # a function of ``engine.graphs``, or its compiled version
 Check = Callable[[], None]
-WARM_UP = 3  # runs before a graph is captured: libraries allocate and choose their kernels in the first ones
+WARM_UP = 3  # runs before a graph is captured, in which libraries allocate memory and choose kernels
 ALIGNMENT = 16  # bytes
 
 
@@ -109,16 +109,16 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def keep_warm(self) -> None:
-        self._decision.again()
+        self._decision.rerun()
 
     def close(self) -> None:
         pass
 
 
 class Staging:
-    """Arrays on the host and their twins on the device, each side in one block of memory, so that all travel in one copy.
+    """Arrays on the host and their copies on the device. Each side is one block of memory, so that one transfer copies all.
 
-    On the CPU the two are the same memory.
+    On the CPU, both are the same memory.
     """
 
     def __init__(self, fields: Mapping[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device) -> None:
@@ -137,9 +137,9 @@ class Staging:
             begin += -(-sizes[name] // ALIGNMENT) * ALIGNMENT
 
     def send(self, **arrays: np.ndarray | float) -> None:
-        """Fills the host's side and sets it on its way."""
+        """Fills the host's arrays and starts the transfer to the device."""
         if self._sent is not None:
-            self._sent.synchronize()  # the last copy may still read what is about to be written
+            self._sent.synchronize()  # the previous transfer may still read the host's arrays
         for name, array in arrays.items():
             self.host[name][...] = array
         if self._device is not self._host:
@@ -149,8 +149,8 @@ class Staging:
 
 
 class ChunkStep:
-    """Absorbs chunks of one size. ``body`` maps events, ages, positions, cos, sin and what the rings hold (see
-    ``engine.graphs.step_inputs``) to the new rows of ``rings``, which are written here.
+    """Absorbs chunks of one size. ``body`` maps events, ages, positions, cos, sin and the positions held by the rings (see
+    ``engine.graphs.step_inputs``) to new rows. This class writes them into ``rings``.
     """
 
     def __init__(
@@ -172,14 +172,14 @@ class ChunkStep:
         self._run = captured(self._absorb, device, capturable)
 
     def run(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int, begin: int) -> None:
-        """Events at positions ``first``.. of a history that begins at ``begin``."""
+        """Absorbs events at positions ``first``, first + 1 ... of a history that begins at ``begin``."""
         positions = np.arange(first, first + len(events), dtype=np.int64)
         cos, sin = rotary_angles(positions, times, self._config)
         self._staging.send(events=events, ages=ages, positions=positions, cos=cos, sin=sin, begin=begin)
         self._run()
 
-    def again(self) -> None:
-        """The last chunk once more: nothing changes, if it was the newest."""
+    def rerun(self) -> None:
+        """Repeats the last call of ``run``. If its chunk is still the newest, the rings do not change."""
         self._run()
 
     def _absorb(self) -> None:
@@ -192,7 +192,7 @@ class ChunkStep:
 
 
 class Decision:
-    """Draws events: the chain of heads with its sampling, on the hidden state of any position that a rewind can reach."""
+    """Draws events: the chain of heads and the sampling, on the hidden state of any position that a rewind can reach."""
 
     def __init__(self, body: Callable[..., Tensor], hidden: Tensor, capturable: Check = lambda: None) -> None:
         """``hidden`` is the ring of hidden states."""
@@ -214,11 +214,11 @@ class Decision:
     def run(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
         self._staging.send(row=np.array(position % len(self._hidden)), **bias._asdict())
         self._run()
-        wait, action, velocity, finite = self._chosen.tolist()  # the one place that waits for the device
+        wait, action, velocity, finite = self._chosen.tolist()  # the only synchronisation with the device
         return (wait, action, velocity) if finite else None
 
-    def again(self) -> None:
-        """The last decision once more, for nothing."""
+    def rerun(self) -> None:
+        """Repeats the last decision and discards the result."""
         self._run()
 
     def _decide(self) -> None:
@@ -228,8 +228,8 @@ class Decision:
 
 
 def captured(run: Callable[[], None], device: torch.device, capturable: Check) -> Callable[[], None]:
-    """``run`` itself or, on CUDA, its graph: a few microseconds to launch whatever it does. It is run a few times for that, on
-    what its buffers hold; ``capturable`` may then raise if the capture cannot be.
+    """``run`` itself or, on CUDA, the replay of its captured graph. Capturing runs it ``WARM_UP`` times on the current contents
+    of its buffers, then calls ``capturable``, which raises if a capture is impossible.
     """
     if device.type != "cuda":
         return run
@@ -247,10 +247,10 @@ def captured(run: Callable[[], None], device: torch.device, capturable: Check) -
 
 
 def _held(last: Tensor, rows: Tensor, begin: Tensor) -> Tensor:
-    """The position that each row of a ring holds once ``last`` is absorbed, -1 = none, of a history that begins at ``begin``.
+    """The position that each row of a ring holds after ``last`` is absorbed, -1 = none, of a history that begins at ``begin``.
 
-    It follows from ``last`` alone, so a rewind moves one number: rows of forgotten positions then count as positions a whole
-    ring older, and those lie outside every window as long as the slack is not exceeded.
+    It depends on ``last`` only, so a rewind changes one number. Rows of dropped positions then count as positions that are one
+    ring length older; these are outside every window as long as the rewind is within the slack.
 
     last [1], rows [R], begin [1] -> [R] int64.
     """
@@ -271,4 +271,4 @@ def _device(name: str) -> torch.device:
         if not torch.backends.mps.is_available():
             raise RuntimeUnavailable("PyTorch finds no Apple GPU")
         return torch.device("mps")
-    raise RuntimeUnavailable(f"no PyTorch runtime {name!r}")
+    raise RuntimeUnavailable(f"unknown PyTorch runtime {name!r}")

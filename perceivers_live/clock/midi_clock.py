@@ -104,7 +104,7 @@ class MidiClock:
             return self._place(0, state._replace(rolling=True, heard=time), Transport.STARTED)
         elif status == CONTINUE and not _alive(state, time):
             return self._place(state.song, state._replace(rolling=True, heard=time), Transport.CONTINUED)
-        elif status == STOP and state.rolling:
+        elif status == STOP:  # means silence, whether or not the start was heard
             return self._place(state.song, state._replace(rolling=False), Transport.STOPPED)
         elif status == SONG_POSITION and len(message) == 3 and max(message[1:]) < 128 and not _alive(state, time):
             return self._place((message[1] + 128 * message[2]) * SIXTEENTH, state, Transport.MOVED)

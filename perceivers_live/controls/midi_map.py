@@ -24,7 +24,8 @@ LEARN_TIMEOUT = 20.0  # seconds that learning waits
 MOVED = 4  # steps that a controller must go to be learnt: a noisy fader trembles by one or two
 PRESSED = 64  # of 127, the value at which switches turn and commands run
 _PEDALS = range(64, 70)  # sustain, portamento, sostenuto, soft, legato, hold: a pianist's feet are not to be learnt by accident
-NOT_LEARNT = frozenset({0, 32, *_PEDALS, *NEVER})  # nor is bank select
+_PARAMETERS = frozenset({6, 38, *range(96, 102)})  # data entry and (N)RPN: keyboards send them when they connect
+NOT_LEARNT = frozenset({0, 32, *_PEDALS, *_PARAMETERS, *NEVER})  # nor is bank select
 FOR_COMMANDS = frozenset({66, 67})  # but a command may have the sostenuto or the soft pedal: a foot can hand over
 _LSB = 32  # CC 32..63 may be the fine half of CC 0..31
 
@@ -107,8 +108,8 @@ class MidiMap:
         """Binds the next controller that moves to a control, over its whole range, or to a command.
 
         Whatever that controller did before ends; other controllers of `target` stay. Another call takes the place of this
-        one, and after `LEARN_TIMEOUT` seconds it is given up. Bank select and channel mode messages are not learnt, pedals
-        neither, but for the sostenuto and the soft pedal by a command.
+        one, and after `LEARN_TIMEOUT` seconds it is given up. Bank select, parameter numbers with their data entry, and channel
+        mode messages are not learnt, pedals neither, but for the sostenuto and the soft pedal by a command.
 
         Raises:
             MidiMapError: there is no such control or command.

@@ -58,6 +58,7 @@ class MidiSettings:
     takeover_key: int = _setting(
         -1, "A key that hands over to the machine instead of being heard; -1: none.", -1, 127, unit="MIDI note"
     )
+    invert_pedal: bool = _setting(False, "For a sustain pedal of the other polarity: what it sends as up is down.")
 
 
 @dataclass(frozen=True)

@@ -301,7 +301,31 @@ class Connections:
             gone, self._output = self._output, None
             self._close(gone)
             self._close_watchdog()
+        self._follow_links(self._probe)
         self._open()
+
+    def _follow_links(self, probe: Probe) -> None:
+        """A cable can be pulled in a patchbay as well: both ports stay. It is left to whoever did that to plug it in again."""
+        for link in probe.links():
+            for which, port in (("input", self._input), ("output", self._output)):
+                if not isinstance(port, InputPort | OutputPort):
+                    continue
+                was_cut = port.cut
+                if not port.follow(link):
+                    continue
+                if port.cut:
+                    ours, other = (link.destination, link.source) if port is self._input else (link.source, link.destination)
+                    self._say(
+                        which,
+                        f"the {which} was disconnected from {other}; to go on, connect {ours} with it again",
+                        logging.WARNING,
+                    )
+                    if port is self._input:
+                        self._lost()
+                elif was_cut:
+                    self._say(which, f"the {which} is connected again, with {port.name}")
+                    if port is self._output:
+                        self._back()
 
     def _close_watchdog(self) -> None:
         watchdog, self._watchdog = self._watchdog, None

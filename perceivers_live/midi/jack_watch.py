@@ -1,5 +1,5 @@
-"""Learns what rtmidi does not tell of a JACK server: its death, and ports that go, be it for a moment. A client of our own that
-does nothing but listen for it.
+"""Learns what rtmidi does not tell of a JACK server: its death, ports that go, be it for a moment, and connections that others
+make and cut. A client of our own that does nothing but listen for it.
 """
 
 from __future__ import annotations
@@ -7,13 +7,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import os
 import threading
+from collections import deque
 from pathlib import Path
+from typing import NamedTuple
 
 MAPS = Path("/proc/self/maps")
 NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _Registered = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+_Connected = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+MOST_LINKS = 1024  # changes that are kept for whoever looks next
 
 
 def silence_libraries() -> None:
@@ -32,6 +37,14 @@ def silence_libraries() -> None:
                 tell(harmless)
 
 
+class Link(NamedTuple):
+    """A connection between two ports, by their full names, that was made or cut."""
+
+    source: str
+    destination: str
+    made: bool
+
+
 class Refused(OSError):
     """The server takes no client, now."""
 
@@ -47,6 +60,7 @@ class JackWatch:
         library.jack_client_open.argtypes = (ctypes.c_char_p, ctypes.c_int, pointer)
         library.jack_on_shutdown.argtypes = (pointer, _Shutdown, pointer)
         library.jack_set_port_registration_callback.argtypes = (pointer, _Registered, pointer)
+        library.jack_set_port_connect_callback.argtypes = (pointer, _Connected, pointer)
         library.jack_port_by_id.argtypes = (pointer, ctypes.c_uint32)
         for function in (library.jack_activate, library.jack_client_close, library.jack_port_name):
             function.argtypes = (pointer,)
@@ -55,9 +69,15 @@ class JackWatch:
             raise Refused("no JACK server answers")
         self._dead = threading.Event()
         self._gone: set[str] = set()
-        self._callbacks = _Shutdown(lambda _: self._dead.set()), _Registered(self._registered)  # kept: C does not hold on to them
+        self._links: deque[Link] = deque(maxlen=MOST_LINKS)
+        self._callbacks = (  # kept: C does not hold on to them
+            _Shutdown(lambda _: self._dead.set()),
+            _Registered(self._registered),
+            _Connected(self._connected),
+        )
         library.jack_on_shutdown(self._client, self._callbacks[0], None)
         library.jack_set_port_registration_callback(self._client, self._callbacks[1], None)
+        library.jack_set_port_connect_callback(self._client, self._callbacks[2], None)
         library.jack_activate(self._client)
 
     @property
@@ -69,6 +89,18 @@ class JackWatch:
         gone, self._gone = self._gone, set()
         return gone
 
+    def links(self) -> list[Link]:
+        """The connections that were made and cut since the last call, in that order."""
+        return [self._links.popleft() for _ in range(len(self._links))]
+
+    def is_ours(self, port: str) -> bool:
+        """Whether a port belongs to a client of this process; where the server does not tell, it may."""
+        try:
+            process = int(self._library.jack_get_client_pid(port.rpartition(":")[0].encode()))
+        except AttributeError:  # JACK 1
+            return True
+        return process in (0, os.getpid())
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client:
@@ -76,8 +108,18 @@ class JackWatch:
 
     def _registered(self, number: int, comes: int, _: object) -> None:
         """On JACK's thread."""
-        client = self._client
-        port = self._library.jack_port_by_id(client, number) if client and not comes else None
-        name = self._library.jack_port_name(port) if port else None
+        name = self._name(number) if not comes else None
         if name:
-            self._gone.add(name.decode(errors="replace"))
+            self._gone.add(name)
+
+    def _connected(self, source: int, destination: int, made: int, _: object) -> None:
+        """On JACK's thread."""
+        names = self._name(source), self._name(destination)
+        if names[0] and names[1]:
+            self._links.append(Link(names[0], names[1], bool(made)))
+
+    def _name(self, number: int) -> str | None:
+        client = self._client
+        port = self._library.jack_port_by_id(client, number) if client else None
+        name = self._library.jack_port_name(port) if port else None
+        return name.decode(errors="replace") if name else None

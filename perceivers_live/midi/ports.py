@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from engine.errors import UserError
 from engine.realtime import DRIVER, set_realtime
-from perceivers_live.midi.jack_watch import JackWatch, Refused, silence_libraries
+from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_libraries
 
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
@@ -159,6 +159,14 @@ class Probe:
         """The names of ports that have gone since the last call, though they may be back. Only JACK tells."""
         return self._watch.gone() if self._watch is not None else set()
 
+    def links(self) -> list[Link]:
+        """Connections of this process's ports that were made or cut since the last call. Only JACK tells."""
+        watch = self._watch
+        if watch is None:
+            return []
+        ours = [link for link in watch.links() if NAME in link.source + link.destination]
+        return [link for link in ours if any(port.startswith(NAME) and watch.is_ours(port) for port in link[:2])]
+
     def alive(self) -> bool:
         """Whether the MIDI system still runs. Only JACK can die under us."""
         return self._watch is None or not self._watch.dead
@@ -211,6 +219,7 @@ class _Port:
     def __init__(self, kind: str, wanted: str, probe: Probe | None = None) -> None:
         flag = kind.removesuffix("put")
         self._wanted, self._lock, self._closed = wanted, threading.Lock(), False
+        self._side, self._linked, self.cut = kind, set[str](), False
         self._alike = 1  # ports of this name
         self.address = wanted  # by which it can be found again
         if wanted and probe is not None:
@@ -243,6 +252,17 @@ class _Port:
         """
         alike, self._alike = self._alike, max(self._alike, names.count(self.name))
         return self._wanted != "" and (names.count(self.name) < alike or self.name in gone)
+
+    def follow(self, link: Link) -> bool:
+        """A connection was made or cut, by whomever: whether it is one of this port's. ``cut`` says whether one was, and none has
+        been made since. A connection that this port is not known to have had was an earlier port's.
+        """
+        mine, other = (link.destination, link.source) if self._side == "input" else (link.source, link.destination)
+        if not mine.startswith(f"{NAME}-{self._side.removesuffix('put')}") or link.made == (other in self._linked):
+            return False
+        self._linked ^= {other}
+        self.cut = not link.made
+        return True
 
     def close(self) -> None:
         with self._lock:

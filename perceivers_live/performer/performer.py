@@ -204,6 +204,8 @@ class Performer:
             self._silence(now)
             self._detector.reset()
         elif change in (Transport.STARTED, Transport.CONTINUED):
+            if self._stopped:
+                self._detector.reset()  # what was played meanwhile is no call
             self._stopped = False
 
     def forget(self, now: float) -> None:
@@ -246,8 +248,8 @@ class Performer:
         self._own_seed = saved_state.seed
         self.timeline.resume(now - saved_state.silence)
         still, ledger = self._engine.sounding, self._player.ledger
-        hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in ledger.humans_keys]
-        hanging += [SUSTAIN_UP] if still.pedal and not ledger.humans_pedal else []
+        hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in ledger.keys.held]
+        hanging += [SUSTAIN_UP] if still.pedal and not ledger.keys.pedal else []
         self.timeline.absorb([Timed(now, action) for action in hanging])
 
     # What to do.
@@ -294,7 +296,7 @@ class Performer:
     def _holding(self) -> tuple[frozenset[int], bool]:
         """What the machine will have to release once the plan has sounded; a pedal that the human has down is not its own."""
         notes, pedal = self._player.holding()
-        return notes, pedal and not self._player.ledger.humans_pedal
+        return notes, pedal and not self._player.ledger.keys.pedal
 
     def _may_play(self, controls: ControlValues) -> bool:
         return controls["mode"] != "listen" and not controls["hold"] and not self._stopped

@@ -1,4 +1,4 @@
-"""The ledger of what sounds, by our doing and under the human's hands, and the only way to the output port."""
+"""The ledger of what sounds at the receiver, ours and what was passed through, and the only way to the output port."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import NamedTuple, TypeVar
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
 from perceivers_live.controls.registry import ControlValues
+from perceivers_live.player.human_keys import HumanKeys
+from perceivers_live.player.passed import PassedThrough, is_channel_mode, is_release, is_strike
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
 T = TypeVar("T")
+PEDAL = 64  # CC 64 from here on is a pedal that is down, to a receiver
 
 
 class Voicing(NamedTuple):
@@ -48,18 +51,26 @@ class Ledger:
 
     All methods may be called from any thread. ``send`` takes one raw MIDI message; what it raises is passed on by ``play``, after
     the account is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``. Actions are in
-    the model's pitches, messages in those that ``voicing`` makes of them.
+    the model's pitches, messages in those that ``voicing`` makes of them. ``keys``: what the human holds; ``pass_on``: sends what
+    is the human's, the same way as ``send`` by default.
     """
 
-    def __init__(self, send: Send, *, channel: int = 0, voicing: Callable[[], Voicing] = Voicing) -> None:
-        self._send, self._channel, self._voicing = send, channel, voicing
+    def __init__(
+        self,
+        send: Send,
+        *,
+        channel: int = 0,
+        voicing: Callable[[], Voicing] = Voicing,
+        keys: HumanKeys | None = None,
+        pass_on: Send | None = None,
+    ) -> None:
+        self._send, self._pass_on = send, pass_on or send
+        self._channel, self._voicing = channel, voicing
+        self.keys = keys or HumanKeys()
         self._lock = threading.RLock()
         self._notes: dict[int, int] = {}  # pitches that sound by our doing -> as what they were sent
         self._pedal = False
-        self._keys: set[int] = set()  # that the human holds
-        self.humans_pedal = False
-        self._thru: set[tuple[int, int]] = set()  # (channel, pitch) of the human's notes, passed through
-        self._thru_pedals: set[int] = set()  # channels on which the human's pedal was passed through, and is down
+        self._passed = PassedThrough()
 
     @property
     def notes(self) -> frozenset[int]:
@@ -72,34 +83,24 @@ class Ledger:
         return self._pedal
 
     @property
-    def humans_keys(self) -> frozenset[int]:
-        """Keys that the human holds."""
-        with self._lock:
-            return frozenset(self._keys)
-
-    @property
     def barred(self) -> frozenset[int]:
         """Pitches that would strike a key which the human holds, or one that sounds as another pitch of ours."""
         with self._lock:
             shift = self._voicing().transpose
-            taken = self._keys | {key for channel, key in self._thru if channel == self._channel}
+            taken = self.keys.held | self._passed.pitches(self._channel)
             taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
             return frozenset(key - shift for key in taken if 0 <= key - shift < PITCHES)
 
-    def human(self, one: Timed) -> list[Sent]:
-        """Takes note of an action of the human's; if we hold that key, in the music or by what it sounds as, it is given up.
-        Returns the releases sent.
+    def make_room(self, one: Timed) -> list[Sent]:
+        """For an action of the human's: if we hold that key, in the music or by what it sounds as, it is given up. Returns the
+        releases sent.
         """
         with self._lock:
             ours: list[int] = []
             if one.action < NOTE_OFF:
-                self._keys.add(one.action)
                 ours = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
-            elif one.action < NOTE_OFF + PITCHES:
-                self._keys.discard(one.action - NOTE_OFF)
-            else:
-                self.humans_pedal = one.action == SUSTAIN_DOWN
-                ours = [SUSTAIN_UP] if self._pedal and not self.humans_pedal else []  # one pedal: it comes up for both
+            elif one.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
+                ours = [SUSTAIN_UP]  # one pedal: it comes up for both
             return self._release(one.time, ours)
 
     def play(self, action: int, velocity: int = 0, time: float = 0.0) -> Sent | None:
@@ -113,7 +114,7 @@ class Ledger:
                 sent = one._replace(action=voicing.pitch(action), velocity=voicing.velocity(velocity))
                 pitch = sent.action
                 sounds = action in self._notes or pitch in self._notes.values()  # as another, if the transposition has changed
-                if sounds or not self._keys.isdisjoint((action, pitch)) or (self._channel, pitch) in self._thru:
+                if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._passed.holds(self._channel, pitch):
                     return None
                 self._notes[action] = pitch  # before it is sent: if sending fails half-way it is closed, at worst once too often
                 self._send(message_of(pitch, sent.velocity, self._channel))
@@ -122,62 +123,64 @@ class Ledger:
                     return None
                 pitch = self._notes[action - NOTE_OFF]
                 sent = one._replace(action=NOTE_OFF + pitch)
-                if (self._channel, pitch) not in self._thru:  # a key the human holds is not ours to cut
+                if not self._passed.holds(self._channel, pitch):  # a key the human holds is not ours to cut
                     self._send(message_of(sent.action, 0, self._channel))
                 del self._notes[action - NOTE_OFF]
             elif action == SUSTAIN_DOWN:
                 self._pedal = True
                 self._send(message_of(action, 0, self._channel))
-            elif action == SUSTAIN_UP and not self.humans_pedal:
+            elif action == SUSTAIN_UP and not self.keys.pedal:
                 return self._lift(time)
             else:
                 return None
             return Sent(one, sent)
 
     def _lift(self, time: float) -> Sent:
-        if self._channel not in self._thru_pedals:  # that one is not ours to lift
-            self._send(message_of(SUSTAIN_UP, 0, self._channel))
+        """Our pedal comes up: to where the human's foot has it, where that was passed through."""
+        foot = self._passed.pedal(self._channel)
+        if foot < PEDAL:
+            self._send((0xB0 | self._channel, SUSTAIN, foot))
         self._pedal = False
         up = Timed(time, SUSTAIN_UP)
         return Sent(up, up)
 
     def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
-        """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on."""
+        """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on.
+
+        What concerns a whole channel is carried out for the human's notes and controllers alone, where we play on it too.
+        """
         with self._lock:
-            kind, channel = message[0] & 0xF0, message[0] & 0x0F
-            key = (channel, message[1])
-            strike, release = kind == 0x90 and message[2] > 0, kind in (0x80, 0x90)
-            pedal = kind == 0xB0 and message[1] == SUSTAIN
-            lift = pedal and message[2] < 64
-            release = release and not strike
-            ends = (release and key in self._thru) or (lift and channel in self._thru_pedals)
-            if releases_only and not ends:
+            if is_channel_mode(message):
+                for end in self._passed.ended_by(message):
+                    self._pass(end)
+                if not releases_only and message[0] & 0x0F != self._channel:
+                    self._pass_on(message)
                 return
-            ours = channel == self._channel and message[1] in self._notes.values()
-            if release and ours:
-                self._thru.discard(key)  # it goes on sounding as ours, and we shall release it
-                return
-            if strike:
-                if ours and key not in self._thru:  # a key that is not listened to, or it would have been given up
-                    self._send(message_of(NOTE_OFF + message[1], 0, channel))
-                self._thru.add(key)
-            elif pedal and not lift:
-                self._thru_pedals.add(channel)
-            self._send(message)
-            if release:
-                self._thru.discard(key)
-            elif lift:
-                self._thru_pedals.discard(channel)
+            passed = self._passed.end_of(message) if releases_only else message
+            if passed is not None:
+                self._pass(passed)
+
+    def _pass(self, message: Sequence[int]) -> None:
+        """Passes on one message, unless it would end what is ours, and keeps account of it."""
+        ours = message[0] & 0x0F == self._channel and message[1] in self._notes.values()
+        if is_strike(message):
+            if ours and not self._passed.holds(self._channel, message[1]):  # not listened to, or it would have been given up
+                self._send(message_of(NOTE_OFF + message[1], 0, self._channel))
+            self._passed.take(message)  # before it is sent: if sending fails half-way it is ended, at worst once too often
+            self._pass_on(message)
+            return
+        lifts = tuple(message[:2]) == (0xB0 | self._channel, SUSTAIN) and message[2] < PEDAL and self._pedal
+        if not lifts and not (is_release(message) and ours):  # that one goes on sounding as ours, and we shall release it
+            self._pass_on(message)
+        self._passed.take(message)
 
     def end_thru(self) -> None:
-        """The human's hands are gone: releases what was passed through. Never raises: what could not be released stays in the
+        """The human's hands are gone: brings what was passed through to rest. Never raises: what could not be sent stays in the
         account, for the next time.
         """
         with self._lock:
-            ends = [(0x80 | channel, pitch, 64) for channel, pitch in sorted(self._thru)]
-            ends += [(0xB0 | channel, SUSTAIN, 0) for channel in sorted(self._thru_pedals)]
-            for message in ends:
-                self._try(self.thru, message)
+            for message in self._passed.ends():
+                self._try(self._pass, message)
 
     def close(self, now: float = 0.0) -> list[Sent]:
         """Releases every note and the pedal; returns what was sent, at ``now``. Never raises: what could not be released stays in
@@ -198,15 +201,14 @@ class Ledger:
         with self._lock:
             self.reset()
             self._notes.clear()  # what could not be released there is nothing that the next one knows
-            self._thru.clear()
-            self._thru_pedals.clear()
+            self._passed = PassedThrough()
             self._pedal = False
             change()
 
     def reset(self) -> None:
         """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
         with self._lock:
-            channels = sorted({self._channel, *self._thru_pedals})
+            channels = sorted({self._channel, *self._passed.pedalled})
             self.close()
             self.end_thru()
             for message in [message for channel in channels for message in releasing_controllers(channel)]:

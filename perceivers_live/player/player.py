@@ -122,17 +122,17 @@ class Player:
                 self.phase = Phase.SILENCED
             self._keep(0)
             released = self._told(self.ledger.close(now))
-            return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.humans_pedal]
+            return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]
 
     def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
-        """Takes note of the human's actions and gives up the keys that we hold; returns the releases sent. The plan has to be
+        """Makes room for the human's actions: gives up the keys that we hold; returns the releases sent. The plan has to be
         made anew. What is due by ``until`` stays meanwhile, up to the first event for a key, or the pedal, that the human moves.
         """
         with self._lock:
             if actions and self.playing:
                 self._shorten(actions, until)
                 self.phase = Phase.UNSETTLED
-            return self._told([released for one in actions for released in self.ledger.human(one)])
+            return self._told([released for one in actions for released in self.ledger.make_room(one)])
 
     def settle(self, actions: Sequence[Timed], until: float) -> int:
         """The same actions have reached whoever plans, and the plan, as far as it stays, can be added to again. Returns the

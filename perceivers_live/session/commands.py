@@ -14,6 +14,7 @@ from perceivers_live.performer.performer import Performer, SavedState
 from perceivers_live.session.loop import PerformerLoop
 from perceivers_live.session.observers import Observers
 from perceivers_live.session.output import Output
+from perceivers_live.session.reaction import Reaction
 from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
@@ -22,18 +23,23 @@ MOST_SAVING = 2  # states, which are large, on their way to the disk
 Triggers = dict[str, Callable[[], None]]
 
 
-def triggers(performer: Performer, loop: PerformerLoop, output: Output) -> Triggers:
+def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, output: Output) -> Triggers:
     """The commands without arguments."""
 
     def panic() -> None:
+        reaction.let_go(time.perf_counter())
         loop.hush()
         loop.later(performer.give_way)  # a solo would begin again at once
         output.sweep()
 
+    def forget() -> None:
+        reaction.let_go(time.perf_counter())
+        loop.later(performer.forget)
+
     return {
         "takeover": lambda: loop.later(performer.takeover),
         "yield": lambda: loop.later(performer.give_way),
-        "forget": lambda: loop.later(performer.forget),
+        "forget": forget,
         "panic": panic,
     }
 

@@ -72,7 +72,7 @@ class Inbox:
 
     def get(self, timeout: float | None = None) -> list[Played] | Command | None:
         """The next, after waiting ``timeout`` seconds at most (None: for ever). Raises ``queue.Empty``."""
-        following = self._order.get(timeout=timeout)
+        following = self._next(timeout)
         if following is _Next.END:
             return None
         if following is _Next.WAKE:
@@ -86,6 +86,14 @@ class Inbox:
             self._actions -= sum(len(one.actions) for one in played)
             self._flooded = self._flooded and self._actions > 0
             return played
+
+    def _next(self, timeout: float | None) -> _Next:
+        try:
+            return self._order.get(block=False)
+        except queue.Empty:  # only now with the timeout: in Python 3.10 one of 0 may last for ever while something was just taken
+            if timeout is not None and timeout <= 0:
+                raise
+        return self._order.get(timeout=timeout)
 
     def get_nowait(self) -> list[Played] | Command | None:
         """The next, if there is one. Raises ``queue.Empty``."""

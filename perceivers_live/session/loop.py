@@ -28,7 +28,8 @@ class PerformerLoop:
     """``start`` begins the thread, ``stop`` ends it. ``inbox`` holds what waits for it."""
 
     def __init__(self, performer: Performer, player: Player, runtime: Runtime, observers: Observers) -> None:
-        self._performer, self._player, self._runtime, self._observers = performer, player, runtime, observers
+        self._performer, self._runtime, self._observers = performer, runtime, observers
+        self.atomic = player.changed  # to be held where several things are done at once: nothing sounds meanwhile
         self.inbox = Inbox()
         self.stopping = False
         self.faults = self.recoveries = 0  # of the engine, so far
@@ -41,7 +42,7 @@ class PerformerLoop:
         """Has ``react`` silence or shorten the plan now. The performer hears of it later, of everything in the order in which it
         happened.
         """
-        with self._player.changed:
+        with self.atomic:
             played = react()
             if played.actions or played.released or played.silenced:
                 self.inbox.put(played)

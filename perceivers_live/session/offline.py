@@ -64,7 +64,9 @@ def render(
             now = max(now, min(t for t in (waiting[-1].time if waiting else None, player.play_due(now), more) if t is not None))
             player.play_due(now)
             if waiting and waiting[-1].time <= now:
-                performer.hear([performer.react([waiting.pop()])])
+                one = waiting.pop()
+                ledger.keys.take(one)
+                performer.hear([performer.react([one])])
 
 
 def recent(timed: Sequence[Timed], seconds: float | None) -> list[Timed]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from perceivers_live.controls.registry import Controls
 from perceivers_live.midi.echo import EchoGuard
+from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.player.ledger import Ledger, Voicing
 
 log = logging.getLogger(__name__)
@@ -16,12 +17,24 @@ log = logging.getLogger(__name__)
 class Output:
     """``send`` takes raw messages and may raise; nothing here does."""
 
-    def __init__(self, send: Callable[[Sequence[int]], None], controls: Controls, channel: int, echo: EchoGuard) -> None:
+    def __init__(
+        self, send: Callable[[Sequence[int]], None], controls: Controls, channel: int, keys: HumanKeys, echo: EchoGuard
+    ) -> None:
         self._send, self._echo = send, echo
-        self.ledger = Ledger(self._sent, channel=channel, voicing=lambda: Voicing.of(controls.snapshot()))
+        self.ledger = Ledger(
+            self._sent,
+            channel=channel,
+            voicing=lambda: Voicing.of(controls.snapshot()),
+            keys=keys,
+            pass_on=self._passed_on,
+        )
 
     def _sent(self, message: Sequence[int]) -> None:
         self._echo.sent(time.perf_counter(), message)
+        self._send(message)
+
+    def _passed_on(self, message: Sequence[int]) -> None:
+        self._echo.sent(time.perf_counter(), message, own=False)
         self._send(message)
 
     def pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:

@@ -27,6 +27,7 @@ from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
 from perceivers_live.osc.server import OscServer
 from perceivers_live.performer.performer import Performer
+from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.player.player import Player, PlayerThread
 from perceivers_live.session.commands import StateCommands, map_commands, triggers
 from perceivers_live.session.input import Hearing
@@ -65,7 +66,8 @@ class Session:
         self.echo = EchoGuard()
         clock = MidiClock() if settings.clock.source == "midi" else None
         self.beats, self._bpm = beats or clock, 0.0
-        self.output = Output(send, controls, settings.midi.channel - 1, self.echo)
+        self.keys = HumanKeys(lambda: (int(controls.get("listen_low")), int(controls.get("listen_high"))))
+        self.output = Output(send, controls, settings.midi.channel - 1, self.keys, self.echo)
         self.player = Player(self.output.ledger, self.observers)
         self.performer = Performer(
             engine,
@@ -77,10 +79,10 @@ class Session:
             on_countdown=self.observers.countdown,
         )
         self.loop = PerformerLoop(self.performer, self.player, engine.runtime, self.observers)
-        triggered = triggers(self.performer, self.loop, self.output)
+        self._reaction = Reaction(self.keys, self.performer, self.loop, self.output, controls, self.observers)
+        triggered = triggers(self.performer, self.loop, self._reaction, self.output)
         self.midi_map = MidiMap(controls, triggered, bindings, on_learnt=self._learnt)
-        hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
-        self._reaction = Reaction(hearing, self.performer, self.loop, self.output, controls, self.observers)
+        self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
         self._saving = StateCommands(states, self.performer, self.loop, self.observers) if states is not None else None
         self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map)}
         if self._saving is not None:
@@ -95,11 +97,16 @@ class Session:
 
     def hear(self, now: float, message: Sequence[int]) -> None:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
-        self._reaction.hear(now, message)
+        try:
+            if not self.loop.stopping:
+                self._reaction.take(self._hearing.feed(now, message))
+        except Exception:
+            log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
 
     def input_lost(self, now: float) -> None:
         """The input has gone away: the keys that were held on it are up."""
-        self._reaction.input_lost(now)
+        self.echo.forget()
+        self._reaction.let_go(now)
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""

@@ -98,7 +98,7 @@ def test_missing_files_are_named(folder: Path) -> None:
     assert "model.safetensors" in refusal(folder)
     (folder / "config.json").unlink()
     assert "config.json" in refusal(folder)
-    assert "no checkpoint" in refusal(folder / "nowhere")
+    assert "not a checkpoint" in refusal(folder / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

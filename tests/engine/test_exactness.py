@@ -229,9 +229,9 @@ def test_plans_taken_while_playing_change_nothing(checkpoint: Path, music: list[
             TorchRuntime.__init__(self, checkpoint)
             self.serving, self._compilation = "cuda", None
             self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", CHUNKS), "")
-            self._change = self._take_plans()
+            self._switch = self._load_plans()
 
-        def _function(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
+        def _checked_plan(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
             if spec.part == "decide":
                 return Decision(Decide(self._model), self._rings[-1])
             step = Step(self._model)
@@ -241,7 +241,7 @@ def test_plans_taken_while_playing_change_nothing(checkpoint: Path, music: list[
                 return [*new, hidden]
 
             function = ChunkStep(self.config, spec.count, rows, self._rings)
-            function.again()
+            function.rerun()
             return function
 
     runtime, served = Taking(), []

@@ -72,6 +72,10 @@ class JackServer:
         """Connects an output port to an input port, both by full name."""
         self._tool("jack_connect", source, destination)
 
+    def disconnect(self, source: str, destination: str) -> None:
+        """Cuts the connection of an output port and an input port."""
+        self._tool("jack_disconnect", source, destination)
+
     def wait_for_port(self, text: str, timeout: float = PATIENCE) -> str:
         """Waits for a port whose name contains the text, and returns its full name."""
         deadline = time.monotonic() + timeout

@@ -79,7 +79,7 @@ def test_a_solo_goes_on_when_the_line_is_lost(elsewhere: Start, server: SshServe
         os.kill(child(one, "ssh"), signal.SIGSTOP if loss == "ssh hangs" else signal.SIGKILL)
     one.daemon.wait_for_line("the standby goes on")
     one.plays(10)
-    one.daemon.wait_for_line("the standby hands back")
+    one.daemon.wait_for_line("back from the standby")
     one.plays(10)
     assert "standby" in one.remote.states
     assert "listening" not in one.remote.states, "its turn never ended"

@@ -96,6 +96,7 @@ def struck(track: mido.MidiTrack) -> list[tuple[int, int]]:
 def test_a_daemon_that_hears_itself_plays_on_and_says_so_once(stage: Start, jack: JackServer, home: Home) -> None:
     one = stage("--mode", "solo")
     jack.connect(jack.wait_for_port("perceivers-live-out", PATIENCE), jack.wait_for_port("perceivers-live-in", PATIENCE))
+    one.daemon.wait_for_line("comes back on the input", PATIENCE)
     one.plays(12)
     assert "listening" not in one.remote.states, "its own notes silence it"
     one.remote.send("yield")
@@ -105,7 +106,8 @@ def test_a_daemon_that_hears_itself_plays_on_and_says_so_once(stage: Start, jack
     one.close()
     (file,) = home.sessions
     tracks = {track.name: track for track in mido.MidiFile(file).tracks}
-    assert struck(tracks["human"]) == []
+    echoes = len(struck(tracks["human"]))
+    assert 0 < echoes <= len(struck(tracks["machine"])) - 10, "what came back after the proof was heard as well"
 
 
 def test_thru_passes_on_what_is_played(stage: Start) -> None:

@@ -363,6 +363,7 @@ class Stage:
         for one in actions:
             self.run(one.time)
             self._lift(one)
+            self.player.ledger.keys.take(one)
             try:
                 self.performer.hear([self.performer.react([one])])
             finally:
@@ -372,6 +373,7 @@ class Stage:
         """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
         known = len(self.sounded)
         self._lift(one)
+        self.player.ledger.keys.take(one)
         self._untold.append(self.performer.react([one]))
         self._press(one)
         self._missed.append(self.sounded[known:])

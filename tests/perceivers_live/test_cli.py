@@ -165,7 +165,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("render", "{tmp}/none.mid", "-o", "{tmp}/out.mid"), ["none.mid"]),
         (("render", "{tmp}/text.mid", "-o", "{tmp}/out.mid"), ["text.mid", "MIDI"]),
         (("render", "{call}", "-o", "{tmp}/no/such/folder/out.mid"), ["cannot be written"]),
-        (("render", "{call}", "-o", "{tmp}/out.mid", "--checkpoint", "{tmp}"), ["no checkpoint"]),
+        (("render", "{call}", "-o", "{tmp}/out.mid", "--checkpoint", "{tmp}"), ["not a checkpoint"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--runtime", "abacus"), ["abacus"]),
         (("demo", "--fast", "--temperature", "9"), ["temperature", "9", "0.1..2"]),
         (("--in", "Piano", "ports"), ["--debug", "ports"]),
@@ -174,7 +174,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("config", "--config", "{tmp}/open.toml"), ["beyond loopback", "allow"]),
         (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["nothing would be played"]),
-        (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["no checkpoint"]),
+        (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["not a checkpoint"]),
     ],
 )
 def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:

@@ -1,1 +1,1 @@
-"""The ``tensorrt`` runtime: what compiles plans, keeps them and runs them."""
+"""The ``tensorrt`` runtime: compiles plans, caches them on disk and runs them."""

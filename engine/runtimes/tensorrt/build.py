@@ -1,12 +1,12 @@
 """TensorRT plans from the flat graphs of ``engine.graphs``, by torch.export and torch-tensorrt's converters.
 
-A plan is one engine for one number of new events, in delta form: rings are inputs that are read, the new rows are outputs, and
-whoever runs the plan writes them into the rings. Inputs keep their names, outputs are called ``output0`` and so on.
+A plan is one serialised TensorRT engine for a fixed number of new events. Rings are inputs and new rows are outputs; the caller
+writes the rows into the rings. Inputs keep their names; outputs are named ``output0``, ``output1`` ...
 
-The precision is the module's own, and its rings'. Scores are masked and weighted in float32 in any case, so that the -1e9 of a
-mask never meets a type that cannot hold it.
+Plan and rings have the precision of the module. Masks and softmax are in float32 at any precision, because float16 cannot hold
+the -1e9 of a mask.
 
-Building takes tens of seconds, and torch-tensorrt changes logging and more in its process: hence ``compile_process``.
+Building takes tens of seconds, and torch-tensorrt changes global state such as logging: see ``compile_process``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from engine.model import PerceiverS
 from engine.runtimes.tensorrt.cache import PlanSpec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-WRITES = ("scatter", "index_put", "index_copy")  # what a ring would be written with
+WRITES = ("scatter", "index_put", "index_copy")  # operators that would write a ring
 
 
 class PlanError(RuntimeUnavailable):
@@ -44,7 +44,7 @@ class PlanError(RuntimeUnavailable):
 
 
 class _Named(nn.Module):
-    """A flat module whose inputs go by name, so that the engine's do."""
+    """A flat module with keyword inputs, which become the names of the engine's inputs."""
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ class _Named(nn.Module):
 
 
 def export(module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
-    """The module as a checked graph; ``inputs`` are examples by name, in order, on the CPU like the module itself.
+    """The module as a checked graph. ``inputs`` are examples by name, in order; they and the module are on the CPU.
 
     Raises ``PlanError``.
     """
     try:
         with torch.no_grad():
             program = torch.export.export(_Named(module.eval(), list(inputs)), (), kwargs=dict(inputs))
-    except Exception as error:  # PyTorch's exporter raises many kinds
+    except Exception as error:  # PyTorch's exporter raises many types
         raise PlanError(f"the graph cannot be exported ({_first_line(error)})") from error
     check_signature(program, list(inputs))
     check_pure(program.graph_module)
@@ -85,11 +85,11 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
                 kwarg_inputs=dict(inputs),
                 require_full_compilation=True,
                 min_block_size=1,
-                offload_module_to_cpu=True,  # leaves the GPU to whoever plays meanwhile
+                offload_module_to_cpu=True,  # leaves the GPU's memory to a runtime that plays meanwhile
                 disable_tf32=torch.float32 in types,
                 use_fp32_acc=torch.float16 in types,
                 attn_bias_is_causal=False,
-                timing_cache_path=f"{folder}/timing",  # its default is one file for all users, and a broken one stops every build
+                timing_cache_path=f"{folder}/timing",  # the default is one file for all users; a broken one stops every build
             )
     except Exception as error:
         raise PlanError(f"TensorRT cannot compile the graph ({_first_line(error)})") from error
@@ -97,7 +97,7 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
 
 
 def build(spec: PlanSpec, model: PerceiverS) -> bytes:
-    """The plan of ``spec`` from its model on the CPU, which is put into the precision of the plan.
+    """The plan of ``spec`` from its model on the CPU. Converts the model to the plan's precision.
 
     Raises ``RuntimeUnavailable``, ``PlanError`` if the graph is at fault.
     """
@@ -112,40 +112,40 @@ def graph_of(spec: PlanSpec, model: PerceiverS) -> tuple[nn.Module, dict[str, Te
 
 
 def check_signature(program: ExportedProgram, names: Sequence[str]) -> None:
-    """Everything in ``names`` is an input that the graph reads, and no input is handed through. Raises ``PlanError``."""
+    """Checks that the graph reads every input in ``names``, and that no output is an input. Raises ``PlanError``."""
     signature = program.graph_signature
     taken = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
     if taken != list(names):
         raise PlanError(f"the graph's inputs are {', '.join(taken)}; expected {', '.join(names)}")
     read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     if unread := [name for name in names if name not in read]:
-        raise PlanError(f"the graph never reads its input {', '.join(unread)}")
+        raise PlanError(f"the graph does not read its input {', '.join(unread)}")
     for spec in signature.output_specs:
         if spec.kind is not OutputKind.USER_OUTPUT or spec.arg.name in names:
-            raise PlanError(f"the graph's output {spec.arg.name} is not new; a plan needs rows of its own")
+            raise PlanError(f"the graph's output {spec.arg.name} is an input; a plan must compute new rows")
 
 
 def check_pure(module: GraphModule) -> None:
-    """No operator of the graph, or of a graph inside it, writes in place, and none writes into a copy of a ring.
+    """Checks that no operator of the graph or its subgraphs writes in place or into a copy of a ring. Raises ``PlanError``.
 
-    What is changed in place would be frozen into the plan without a word. The signature does not tell before the graph is
-    decomposed: ``buffers_to_mutate`` is empty until then. Raises ``PlanError``.
+    Tensors changed in place would silently become constants of the plan. The signature cannot be used for this check: its
+    ``buffers_to_mutate`` is empty until the graph is decomposed.
     """
     for part in module.modules():
         for node in part.graph.nodes if isinstance(part, GraphModule) else ():
             schema = getattr(node.target, "_schema", None)
-            if schema is None or schema.name == "aten::detach_":  # of a constant that has just been made
+            if schema is None or schema.name == "aten::detach_":  # of a new constant
                 continue
             if schema.is_mutable or any(word in schema.name for word in WRITES):
-                raise PlanError(f"the graph writes into {node.args[0]} ({node.target}); rings are written outside")
+                raise PlanError(f"the graph writes into {node.args[0]} ({node.target}); a plan must not write rings")
 
 
 def load_compiler() -> Any:
     """The module ``torch_tensorrt``. Raises ``RuntimeUnavailable``."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # what it prints is in the exception as well
+        with contextlib.redirect_stdout(io.StringIO()):  # its output is also in the exception
             return importlib.import_module("torch_tensorrt")
-    except Exception as error:  # without its libraries it raises many kinds
+    except Exception as error:  # it raises many types if its libraries are missing
         if isinstance(error, ModuleNotFoundError) and error.name == "torch_tensorrt":
             raise RuntimeUnavailable(f"torch-tensorrt is not installed ({install('tensorrt')})") from error
         raise RuntimeUnavailable(f"torch-tensorrt cannot be imported ({_first_line(error)})") from error

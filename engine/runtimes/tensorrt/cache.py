@@ -1,12 +1,12 @@
-"""Compiled plans on disk: found again only by what they were compiled from, whole, or not at all.
+"""Cache of compiled plans on disk. The key is a hash of everything that a plan depends on.
 
-A plan belongs to one set of weights, one graph, one precision, one TensorRT and one kind of GPU. All of that is hashed into the
-plan's key, which is its file's name and stands in its header beside a checksum:
+A plan depends on the weights, the graph, the precision, the versions of TensorRT and PyTorch, and the GPU. The key is the file's
+name and is repeated in its header beside a checksum:
 
     magic [8]   key [32]   sha256 of the plan [32]   length of the plan, uint64 little-endian [8]   the plan
 
-A file that is cut, damaged or of another key is as good as none. Files appear by renaming, so that processes side by side see
-a whole plan or the one before; at worst two build the same. Nothing is unpickled. Free of torch.
+A file that is truncated, damaged or has another key is ignored. Files are written under another name and renamed, so that other
+processes never see an incomplete plan; at worst two processes build the same one. Nothing is unpickled. Does not import torch.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MAGIC = b"PLPLAN1\n"
 HEADER = struct.Struct("<8s32s32sQ")
 MAX_PLAN_BYTES = 1 << 33
 WEIGHTS_FILE = "model.safetensors"
-KEPT = 24  # plans; a checkpoint has four or five
-ABANDONED = 86400.0  # seconds until a file that was never finished goes
+MAX_PLANS = 24  # a checkpoint has four or five
+ABANDONED = 86400.0  # seconds after which an unfinished file is deleted
 GRAPH_SOURCES = (
     "attention.py",
     "graphs.py",
     "model.py",
     "rings.py",
     "runtimes/tensorrt/build.py",
-)  # the plan follows from these and the weights
+)  # source files that a plan depends on
 
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """What a plan is bound to besides the model. ``driver`` is the CUDA version that the driver supports."""
+    """Software and GPU that a plan depends on. ``driver`` is the CUDA version that the driver supports."""
 
     backend: str  # "tensorrt" or "tensorrt_rtx"
     tensorrt: str
@@ -58,8 +58,8 @@ class Environment:
 
 @dataclasses.dataclass(frozen=True)
 class PlanSpec:
-    """One plan: ``part`` is ``step`` or ``decide``, ``count`` the events that a step absorbs (0 for ``decide``), ``weights`` the
-    sha256 of the weights' file.
+    """One plan. ``part``: ``step`` or ``decide``. ``count``: events that a step absorbs (0 for ``decide``). ``weights``: SHA-256
+    of the weights' file.
     """
 
     part: str
@@ -69,7 +69,7 @@ class PlanSpec:
     config: ModelConfig
 
     def key(self, environment: Environment) -> str:
-        """sha256 of everything that matters, hex."""
+        """SHA-256, in hex, of everything that the plan depends on."""
         folder = Path(engine.__file__).parent
         sources = {name: sha256_of(folder / name) for name in GRAPH_SOURCES}
         everything = {"plan": dataclasses.asdict(self), "in": dataclasses.asdict(environment), "sources": sources}
@@ -77,7 +77,7 @@ class PlanSpec:
 
 
 def plan_specs(checkpoint: Path, precision: str, counts: Sequence[int]) -> list[PlanSpec]:
-    """The plans that a checkpoint is played with: a step for each count of new events, and the decision.
+    """The plans of a checkpoint: a step for each count of new events, and the decision.
 
     Raises ``CheckpointError``.
     """
@@ -100,28 +100,28 @@ def sha256_of(path: Path) -> str:
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
-    """Where this user's plans are kept. Raises ``RuntimeUnavailable`` for a user without a home."""
+    """The user's folder of plans. Raises ``RuntimeUnavailable`` for a user without a home folder."""
     variable, below_home = {
         "win32": ("LOCALAPPDATA", Path("AppData", "Local")),
         "darwin": ("", Path("Library", "Caches")),
     }.get(platform, ("XDG_CACHE_HOME", Path(".cache")))
     base = Path(environ.get(variable, ""))
-    if not base.is_absolute():  # the XDG specification has relative ones ignored
+    if not base.is_absolute():  # the XDG specification says to ignore relative paths
         try:
             base = Path.home() / below_home
         except RuntimeError as error:
-            raise RuntimeUnavailable("there is no home folder to keep compiled plans in (set XDG_CACHE_HOME)") from error
+            raise RuntimeUnavailable("no home folder for compiled plans: set XDG_CACHE_HOME") from error
     return base / "perceivers-live" / "plans"
 
 
 class PlanCache:
-    """Plans in a folder, which need not exist yet."""
+    """Plans in a folder, which is created when needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def get(self, key: str) -> bytes | None:
-        """The plan of this key, None if there is none that is whole."""
+        """The plan with this key, None if there is no undamaged one."""
         path = self._path(key)
         try:
             if path.stat().st_size > HEADER.size + MAX_PLAN_BYTES:
@@ -133,11 +133,11 @@ class PlanCache:
         if header != _header(key, plan):
             return None
         with suppress(OSError):
-            os.utime(path)  # the least recently used go first
+            os.utime(path)  # marks it as used: the least recently used are deleted first
         return plan
 
     def put(self, key: str, plan: bytes) -> None:
-        """Keeps a plan; a folder that cannot be written costs only the time to build it again."""
+        """Stores a plan. Does nothing if the folder cannot be written; the plan is then built again next time."""
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
@@ -154,12 +154,12 @@ class PlanCache:
             self._prune()
 
     def drop(self, key: str) -> None:
-        """Forgets a plan, for one that is whole and yet refused."""
+        """Deletes a plan that TensorRT refuses."""
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
     def plan(self, key: str, build: Callable[[], bytes]) -> bytes:
-        """The plan of this key, built if there is none."""
+        """The plan with this key; builds and stores it if it is missing."""
         plan = self.get(key)
         if plan is None:
             plan = build()
@@ -170,7 +170,7 @@ class PlanCache:
         return self.folder / f"{key}.plan"
 
     def _prune(self) -> None:
-        old = sorted(self.folder.glob("*.plan"), key=_used, reverse=True)[KEPT:]
+        old = sorted(self.folder.glob("*.plan"), key=_used, reverse=True)[MAX_PLANS:]
         old += [part for part in self.folder.glob("*.part") if _used(part) < time.time() - ABANDONED]
         for path in old:
             with suppress(OSError):
@@ -184,5 +184,5 @@ def _header(key: str, plan: bytes) -> bytes:
 def _used(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # another process was quicker
+    except OSError:  # another process has deleted it
         return 0.0

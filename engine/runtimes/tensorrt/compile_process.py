@@ -1,4 +1,4 @@
-"""Compiling a checkpoint's plans: here, or in a process of its own while something else plays.
+"""Compiles a checkpoint's plans, in this process or in a separate one while another runtime plays.
 
 python -m engine.runtimes.tensorrt.compile_process CHECKPOINT PRECISION CACHE COUNT...
 """
@@ -21,7 +21,7 @@ from engine.runtimes.tensorrt.cache import PlanCache, plan_specs
 
 
 def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cache: PlanCache) -> None:
-    """Compiles what the cache lacks of a checkpoint's plans: steps for ``counts`` of new events, and the decision.
+    """Compiles the plans of a checkpoint that are not in the cache: steps for ``counts`` of new events, and the decision.
 
     Raises ``RuntimeUnavailable``, ``CheckpointError``.
     """
@@ -36,34 +36,34 @@ def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cac
 
 
 class Compilation:
-    """``compile_missing`` in a process of its own, which ends with this one. What it has finished stays in the cache, whatever
-    becomes of it.
+    """``compile_missing`` in a separate process, which ends with this one. Finished plans remain in
+    the cache if it is stopped.
     """
 
     def __init__(self, checkpoint: Path, precision: str, counts: Sequence[int], cache: PlanCache) -> None:
         command = [sys.executable, "-m", __name__, str(checkpoint), precision, str(cache.folder), *map(str, counts)]
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- read once the process has ended
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- read after the process has ended
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._stderr)
 
     def outcome(self) -> str | None:
-        """None while it is at work, an empty string once every plan is in the cache, otherwise why not, in one line."""
+        """None while it runs, an empty string when all plans are in the cache, otherwise the error in one line."""
         code = self._process.poll()
         if not code:
             return None if code is None else ""
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else f"the compiling process ended with {code}"
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else f"the compile process ended with status {code}"
 
     def stop(self) -> None:
-        """Ends it, whatever it has reached."""
+        """Kills the process."""
         self._process.kill()
         self._process.communicate()
-        self._said.close()
+        self._stderr.close()
 
 
 def end_with_parent() -> None:
-    """Ends this process when the other end of its standard input is closed, by whatever means. For a thread of its own."""
-    while os.read(0, 4096):  # unlike a read through sys.stdin, it holds no lock that Python wants at its end
+    """Thread: ends this process when its standard input is closed, that is when the parent has ended."""
+    while os.read(0, 4096):  # reading sys.stdin would hold a lock that Python needs at exit
         pass
     os._exit(1)
 
@@ -72,7 +72,7 @@ if __name__ == "__main__":
     clear_realtime()
     threading.Thread(target=end_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(10)  # whoever plays goes first
+        os.nice(10)  # a runtime that plays has precedence
     try:
         compile_missing(Path(sys.argv[1]), sys.argv[2], [int(count) for count in sys.argv[4:]], PlanCache(Path(sys.argv[3])))
     except (RuntimeUnavailable, CheckpointError) as refused:

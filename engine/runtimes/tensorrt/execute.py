@@ -1,6 +1,6 @@
-"""Running TensorRT plans by TensorRT's own API: tensors are bound once, and a run is one call that a CUDA graph can capture.
+"""Runs TensorRT plans through TensorRT's own API: tensors are bound once, and a run is one call that a CUDA graph can capture.
 
-torch-tensorrt's own runtime copies every input at every call, the whole memory included; so it only compiles (``build``).
+torch-tensorrt's runtime would copy every input at every call, the rings included; it is used for compiling only (``build``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from engine.runtimes.tensorrt.build import PlanError
 from engine.runtimes.tensorrt.cache import Environment
 
-ALIGNMENT = 256  # bytes, of every address that TensorRT is given
+ALIGNMENT = 256  # bytes, of every tensor's address
 TYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,
@@ -46,12 +46,12 @@ def load_tensorrt() -> ModuleType:
     name = "tensorrt_rtx" if compiler.endswith("-rtx") else "tensorrt"
     try:
         return importlib.import_module(name)
-    except Exception as error:  # without its libraries or a driver it raises many kinds
+    except Exception as error:  # it raises many types if its libraries or the driver are missing
         raise RuntimeUnavailable(f"{name} cannot be imported ({str(error).strip().splitlines()[0][:200]})") from error
 
 
 def environment(trt: ModuleType) -> Environment:
-    """What plans are bound to on this machine. Raises ``RuntimeUnavailable`` without an NVIDIA GPU."""
+    """This machine's software and GPU. Raises ``RuntimeUnavailable`` without an NVIDIA GPU."""
     if not torch.cuda.is_available():
         raise RuntimeUnavailable("PyTorch finds no NVIDIA GPU here")
     return Environment(
@@ -75,42 +75,44 @@ def _compiler() -> str:
     raise RuntimeUnavailable(f"torch-tensorrt is not installed ({install('tensorrt')})")
 
 
-class Unreadable(PlanError):
-    """TensorRT does not take the plan itself."""
+class PlanRejected(PlanError):
+    """TensorRT cannot deserialise the plan."""
 
 
 class Binding(NamedTuple):
-    """An engine's input or output."""
+    """An input or output of an engine."""
 
     name: str
     is_input: bool
     shape: tuple[int, ...]
-    type: str  # of TensorRT, by name
+    type: str  # TensorRT's name of the type
 
 
-class Tied(NamedTuple):
+class BoundTensors(NamedTuple):
     """A tensor for every input and output of an engine."""
 
-    given: list[Tensor]  # inputs of its own, to be filled before a run, in order
+    given: list[Tensor]  # inputs to be filled before a run, in order
     outputs: list[Tensor]  # in order
-    tensors: dict[str, Tensor]  # all of them by name
+    tensors: dict[str, Tensor]  # all inputs and outputs by name
 
 
 def bindings_of(engine: Any) -> list[Binding]:
-    """What an engine says of its own inputs and outputs. Raises ``PlanError`` for one that is not on the GPU."""
+    """The inputs and outputs of an engine. Raises ``PlanError`` for one that is not on the GPU."""
     bindings = []
     for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
         if engine.get_tensor_location(name).name != "DEVICE":
-            raise PlanError(f"the plan wants {name} on the host")
+            raise PlanError(f"the plan needs {name} on the host, which is not supported")
         is_input = engine.get_tensor_mode(name).name == "INPUT"
         shape, type_name = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
         bindings.append(Binding(name, is_input, shape, type_name))
     return bindings
 
 
-def tie(bindings: Sequence[Binding], names: Sequence[str], bound: Mapping[str, Tensor], device: torch.device) -> Tied:
-    """Tensors for an engine whose inputs should be ``names``: those that are ``bound`` stay where they are, the others and the
-    outputs are made. Raises ``PlanError`` naming what does not fit.
+def bind_tensors(
+    bindings: Sequence[Binding], names: Sequence[str], bound: Mapping[str, Tensor], device: torch.device
+) -> BoundTensors:
+    """Tensors for an engine whose inputs are ``names``: uses those in ``bound``, allocates the other inputs and the outputs.
+    Raises ``PlanError`` with the name of what does not fit.
     """
     inputs = {binding.name: binding for binding in bindings if binding.is_input}
     outputs = {binding.name: binding for binding in bindings if not binding.is_input}
@@ -129,7 +131,7 @@ def tie(bindings: Sequence[Binding], names: Sequence[str], bound: Mapping[str, T
         for binding in bindings
         if binding.name not in bound
     }
-    return Tied([made[name] for name in names if name not in bound], [made[name] for name in wanted], {**made, **bound})
+    return BoundTensors([made[name] for name in names if name not in bound], [made[name] for name in wanted], {**made, **bound})
 
 
 def _dtype(binding: Binding) -> torch.dtype:
@@ -139,66 +141,68 @@ def _dtype(binding: Binding) -> torch.dtype:
 
 
 class Plan:
-    """An engine as a function, for ``engine.runtimes.pytorch`` to capture: its inputs and outputs lie where they lie for good.
+    """An engine as a function that ``engine.runtimes.pytorch`` can capture: its inputs and outputs have fixed addresses.
 
-    What is bound (the rings) is read in place; the other inputs are copied in, which converts their types as well.
+    Bound inputs (the rings) are read in place. The other inputs are copied into tensors of the engine's types.
     """
 
     def __init__(self, trt: ModuleType, plan: bytes, names: Sequence[str], bound: Mapping[str, Tensor]) -> None:
-        """``names`` are the inputs in the module's order. Raises ``PlanError``, in one line, if TensorRT does not take the plan,
-        or the plan not the tensors.
+        """``names`` are the inputs in the module's order. Raises ``PlanError`` if TensorRT refuses the plan, or if the tensors in
+        ``bound`` do not fit it.
         """
         self._log = _logger(trt)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise Unreadable(f"TensorRT refuses the plan{self._log.why()}")
-        self._tied = tie(bindings_of(self._engine), names, bound, torch.device("cuda"))  # TensorRT holds bare addresses
+            raise PlanRejected(f"TensorRT refuses the plan{self._log.why()}")
+        self._bound = bind_tensors(bindings_of(self._engine), names, bound, torch.device("cuda"))  # TensorRT holds only addresses
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise PlanError(f"TensorRT refuses the plan's working memory{self._log.why()}")
-        for name, tensor in self._tied.tensors.items():
+        for name, tensor in self._bound.tensors.items():
             if not self._context.set_tensor_address(name, tensor.data_ptr()):
                 raise PlanError(f"TensorRT refuses the address of {name}{self._log.why()}")
         self.poison()
 
     def __call__(self, *given: Tensor) -> list[Tensor]:
-        """One run on PyTorch's current stream, which must not be the default one. The inputs that are not bound, in order, of
-        any type that converts; returns the outputs, the same tensors at every call. Raises ``RuntimeError``.
+        """Runs once on PyTorch's current stream, which must not be the default one. ``given``: the inputs that are not bound, in
+        order. Returns the outputs, which are the same tensors at every call. Raises ``RuntimeError``.
 
-        Run it once before it is captured. A replay of the captured graph raises nothing: see ``check_ran``.
+        Run it once before it is captured. A replay of the captured graph does not report errors: see ``check_ran``.
         """
-        for tensor, new in zip(self._tied.given, given, strict=True):
+        for tensor, new in zip(self._bound.given, given, strict=True):
             tensor.copy_(new)
         self.enqueue(torch.cuda.current_stream().cuda_stream)
-        return self._tied.outputs
+        return self._bound.outputs
 
     def enqueue(self, stream: int) -> None:
-        """Puts one run on a CUDA stream, given by its handle. Raises ``RuntimeError``."""
+        """Enqueues one run on a CUDA stream, given by its handle. Raises ``RuntimeError``."""
         if not self._context.execute_async_v3(stream):
             raise RuntimeError(f"TensorRT could not run its plan{self._log.why()}")
 
     def capturable(self, stream: int) -> bool:
-        """Whether a CUDA graph can capture runs on this stream; only TensorRT-RTX, which may still compile kernels, says no."""
+        """Whether a CUDA graph can capture runs on this stream. False only for TensorRT-RTX while it compiles kernels."""
         ask = getattr(self._context, "is_stream_capturable", None)
         return ask is None or bool(ask(stream))
 
     def poison(self) -> None:
-        """Fills the outputs with what no run leaves behind: NaN, or -1."""
-        for tensor in self._tied.outputs:
+        """Fills the outputs with values that no run produces: NaN, or -1 for integers."""
+        for tensor in self._bound.outputs:
             tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
 
     def check_ran(self) -> None:
-        """Raises ``RuntimeError`` if something in the outputs is still poisoned, as an empty graph would leave it: to be called
-        after ``poison`` and a replay. Waits for the GPU.
+        """Raises ``RuntimeError`` if an output still contains a value of ``poison``, as after the replay of an empty graph. Call
+        it after ``poison`` and a replay. Waits for the GPU.
         """
-        for i, tensor in enumerate(self._tied.outputs):
+        for i, tensor in enumerate(self._bound.outputs):
             if bool((tensor.isnan() if tensor.is_floating_point() else tensor == -1).any()):
-                raise RuntimeError(f"TensorRT's output{i} was not written, or is no number")
+                raise RuntimeError(f"TensorRT's output{i} was not written, or is not a number")
 
 
 def _logger(trt: ModuleType) -> Any:
-    """TensorRT's messages go to Python's logging; the first error is kept for whoever reports it: more follow from it."""
+    """Forwards TensorRT's messages to Python's logging. Keeps the first error for exceptions; later
+    ones are consequences of it.
+    """
 
     class Log(trt.ILogger):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:

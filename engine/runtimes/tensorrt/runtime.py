@@ -1,5 +1,5 @@
-"""The ``tensorrt`` runtime: CUDA graphs around TensorRT plans. Until its plans are compiled, in a process of their own, it serves
-from the CUDA graphs of the ``cuda`` runtime, which it is otherwise: the same rings, staging and ring writes.
+"""The ``tensorrt`` runtime: CUDA graphs of TensorRT plans. It uses the CUDA graphs of the ``cuda`` runtime until a separate
+process has compiled the plans. Rings, staging and ring writes are those of the ``cuda`` runtime.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime
 from engine.runtimes.tensorrt.build import DTYPES, PlanError
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, cache_folder, plan_specs
 from engine.runtimes.tensorrt.compile_process import Compilation
-from engine.runtimes.tensorrt.execute import Plan, Unreadable, environment, load_tensorrt
+from engine.runtimes.tensorrt.execute import Plan, PlanRejected, environment, load_tensorrt
 
 log = logging.getLogger(__name__)
-PRECISION = "fp16"  # what the bundled weights are stored in; nearer to float32 than bf16
+PRECISION = "fp16"  # that of the bundled weights; closer to float32 than bf16
 
 
 class TensorRTRuntime(TorchRuntime):
-    """``serving`` says what computes now: cuda or tensorrt. Raises ``RuntimeUnavailable`` without TensorRT or a CUDA device."""
+    """``serving``: what is in use now, cuda or tensorrt. Raises ``RuntimeUnavailable`` without TensorRT or a CUDA device."""
 
     def __init__(self, checkpoint: Path, *, threads: int = 0, precision: str = PRECISION, cache: PlanCache | None = None) -> None:
         self._trt = load_tensorrt()
@@ -40,63 +40,65 @@ class TensorRTRuntime(TorchRuntime):
         self._cache = cache or PlanCache(cache_folder())
         self._keys = {spec: spec.key(here) for spec in plan_specs(checkpoint, precision, CHUNKS)}
         self._compilation: Compilation | None = None
-        self._change: Iterator[None] = iter(())
+        self._switch: Iterator[None] = iter(())
         if all(self._cache.get(key) is not None for key in self._keys.values()):
-            for _ in self._take_plans():
+            for _ in self._load_plans():
                 pass
         else:
-            log.info("TensorRT plans are being compiled; CUDA graphs serve meanwhile")
+            log.info("compiling TensorRT plans; CUDA graphs are used until then")
             self._compilation = Compilation(checkpoint, precision, CHUNKS, self._cache)
 
     def keep_warm(self) -> None:
-        """Idle: also the moment to take the plans, once they are there. One at a time: whoever plays on must not wait for all."""
+        """Also loads compiled plans, one a call, so that each call is short."""
         super().keep_warm()
         if self._compilation is not None and (outcome := self._compilation.outcome()) is not None:
             self._compilation.stop()
             self._compilation = None
             if outcome:
-                log.warning("no TensorRT plans: %s; CUDA graphs go on", outcome)
+                log.warning("no TensorRT plans: %s; CUDA graphs remain in use", outcome)
             else:
-                self._change = self._take_plans()
-        next(self._change, None)
+                self._switch = self._load_plans()
+        next(self._switch, None)
 
     def close(self) -> None:
         if self._compilation is not None:
             self._compilation.stop()
 
-    def _take_plans(self) -> Iterator[None]:
-        """Makes one plan ready at each step, and serves from them with the last; if they do not run here, nothing has changed."""
+    def _load_plans(self) -> Iterator[None]:
+        """Loads one plan at each step, and uses them all after the last. If one of them does not
+        run, CUDA graphs remain in use.
+        """
         functions: dict[PlanSpec, ChunkStep | Decision] = {}
         for spec, key in self._keys.items():
             if functions:
                 yield
             try:
-                functions[spec] = self._ready(spec, key)
+                functions[spec] = self._captured_plan(spec, key)
             except (PlanError, RuntimeError) as error:
-                log.warning("TensorRT's plans do not run here (%s); CUDA graphs go on", error)
-                if isinstance(error, Unreadable):  # all else may be better another time
+                log.warning("TensorRT plans do not run here (%s); CUDA graphs remain in use", error)
+                if isinstance(error, PlanRejected):  # other errors may be temporary
                     self._cache.drop(key)
                 return
         self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, ChunkStep)}
         self._decision = next(one for one in functions.values() if isinstance(one, Decision))
         self.serving = "tensorrt"
-        log.info("TensorRT serves")
+        log.info("TensorRT plans are in use")
 
     @torch.inference_mode()
-    def _ready(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
-        """What runs a plan, captured, with the rings as they were. Raises ``PlanError``, ``RuntimeError``."""
-        saved = [ring.clone() for ring in self._rings]  # capturing runs everything a few times
+    def _captured_plan(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
+        """The captured function of a plan. Leaves the rings unchanged. Raises ``PlanError``, ``RuntimeError``."""
+        saved = [ring.clone() for ring in self._rings]  # capturing runs the function, which writes rings
         try:
-            return self._function(spec, key)
+            return self._checked_plan(spec, key)
         finally:
             for ring, old in zip(self._rings, saved, strict=True):
                 ring.copy_(old)
 
-    def _function(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
-        """What runs a plan, proven to fill its outputs. Raises ``PlanError``, ``RuntimeError``."""
+    def _checked_plan(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
+        """The function of a plan, after a check that it fills its outputs. Raises ``PlanError``, ``RuntimeError``."""
         compiled = self._cache.get(key)
         if compiled is None:
-            raise PlanError("a plan has gone from the cache")
+            raise PlanError("a plan is no longer in the cache")
         function: ChunkStep | Decision
         if spec.part == "decide":
             plan = Plan(self._trt, compiled, list(decide_inputs(self._model)), {})
@@ -106,13 +108,13 @@ class TensorRTRuntime(TorchRuntime):
             plan = Plan(self._trt, compiled, list(step_inputs(self._model, spec.count)), rings)
             function = ChunkStep(self.config, spec.count, _rows(plan), self._rings, _capturable(plan))
         plan.poison()
-        function.again()
+        function.rerun()
         plan.check_ran()
         return function
 
 
 def _rows(plan: Plan) -> Callable[..., Sequence[Tensor]]:
-    """A step's plan as ``ChunkStep`` wants it: the hidden states' rows last."""
+    """A step's plan as the body of a ``ChunkStep``: the rows of hidden states come last."""
 
     def rows(*inputs: Tensor) -> Sequence[Tensor]:
         hidden, *new = plan(*inputs)

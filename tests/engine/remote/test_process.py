@@ -107,9 +107,9 @@ def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: RemoteRun
 
 
 def test_what_cannot_be_opened_is_said_as_here(tmp_path: Path, checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint here"):
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
         local_process("onnx", tmp_path)
-    with pytest.raises(RuntimeUnavailable, match="no runtime 'abacus'"):
+    with pytest.raises(RuntimeUnavailable, match="unknown runtime 'abacus'"):
         local_process("abacus", checkpoint)
 
 
@@ -134,7 +134,7 @@ serve(standard_streams(), lambda: Stubborn(bundled()), bundled())
 def test_a_process_that_cannot_even_begin_anew_is_replaced(tmp_path: Path) -> None:
     """As after a GPU's fault, which stays with the process that met it."""
     broken = tmp_path / "broken"
-    runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", here=True), hang=HANG)
+    runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", local=True), hang=HANG)
     engine = Engine(runtime)
     engine.absorb(MUSIC[1:40])
     before, hidden = runtime._link.pid, engine.hidden()
@@ -155,7 +155,7 @@ def test_a_process_that_cannot_be_killed_is_waited_for_no_longer_than_told(caplo
     with pytest.raises(RuntimeLost, match="has not answered"):
         runtime.hidden(0)
     runtime.reset()
-    assert "cannot be ended" in caplog.text
+    assert "cannot be killed" in caplog.text
     assert runtime.hidden(0).shape == (runtime.config.width,)
     runtime.close()
     kill()
@@ -166,7 +166,7 @@ def test_what_the_process_says_reaches_the_log(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.DEBUG, "engine")
     code = "import sys; print('WARNING engine.runtimes: the device is hot', file=sys.stderr); sys.exit('out of memory')"
     with pytest.raises(RuntimeLost, match=r"ended with status 1: out of memory"):
-        RemoteRuntime(Address((sys.executable, "-c", code), "a process", here=True))
+        RemoteRuntime(Address((sys.executable, "-c", code), "a process", local=True))
     assert ("WARNING", "the device is hot") in [(one.levelname, one.getMessage()) for one in caplog.records]
 
 
@@ -183,8 +183,8 @@ def test_a_process_that_speaks_no_such_language_is_refused_in_one_line(what: str
         "noise": "Welcome",
         "silence": "has not answered",
         "endless": "4294967295 bytes",
-        "later": "install the same on both",
+        "later": "install the same version on both",
     }
     with pytest.raises((RuntimeLost, RuntimeUnavailable), match=found[what]) as refused:
-        RemoteRuntime(Address((sys.executable, "-c", code), "it", here=True))
+        RemoteRuntime(Address((sys.executable, "-c", code), "it", local=True))
     assert str(refused.value).isprintable()

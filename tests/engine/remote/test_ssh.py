@@ -55,8 +55,8 @@ def test_it_is_the_same_as_here(ssh: SshServer) -> None:
 
 @pytest.mark.parametrize("loss", ["far end dies", "far end hangs", "ssh dies", "ssh hangs"])
 def test_a_lost_line_is_stood_in_for_and_taken_back(ssh: SshServer, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(standby, "SOONEST", 0.05)
-    monkeypatch.setattr(standby, "LINE", 2.0)
+    monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
+    monkeypatch.setattr(standby, "REMOTE_HANG", 2.0)
     with closing(open_runtime_at(parse(ssh.address, "onnx", 1), bundled())) as runtime:
         assert isinstance(runtime, StandbyRuntime)
         engine = Engine(runtime)
@@ -122,11 +122,11 @@ def test_a_host_that_does_not_answer(ssh: SshServer) -> None:
 
 
 def test_a_host_that_there_is_not(ssh: SshServer) -> None:
-    refused("ssh://no-such-host.invalid", "no host named no-such-host.invalid")
+    refused("ssh://no-such-host.invalid", "host no-such-host.invalid does not exist")
 
 
 def test_a_checkpoint_that_is_not_there(ssh: SshServer) -> None:
-    refused(f"{ssh.address}/no/such/folder", "no checkpoint here")
+    refused(f"{ssh.address}/no/such/folder", "not a checkpoint")
 
 
 def test_another_checkpoint(ssh: SshServer) -> None:

@@ -32,7 +32,7 @@ def reach() -> RemoteRuntime:
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandbyRuntime]:
-    monkeypatch.setattr(standby, "SOONEST", 0.05)
+    monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
     runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
     yield runtime
     runtime.close()

@@ -9,7 +9,7 @@ import pytest
 
 from engine.checkpoint import bundled
 from engine.runtimes import Runtime, choose
-from engine.runtimes.choose import open_runtime, quicker, step_ms
+from engine.runtimes.choose import faster_onnx, open_runtime, step_ms
 from engine.runtimes.onnx import STEP_INT8_FILE
 
 
@@ -36,13 +36,13 @@ def test_int8_is_taken_where_float32_is_slow_and_it_is_faster(
 ) -> None:
     taking(monkeypatch, taken, instead)
     with caplog.at_level(logging.INFO):
-        assert quicker(float32, bundled(), 0).name == name
+        assert faster_onnx(float32, bundled(), 0).name == name
     assert (f"{taken:.1f} ms in float32, {instead:.1f} ms with int8 weights: {name}" in caplog.text) == (taken > 4)
 
 
 def test_without_int8_weights_there_is_no_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, float32: Runtime) -> None:
     taking(monkeypatch, 9.0, 1.0)
-    assert quicker(float32, without_int8(tmp_path), 0) is float32
+    assert faster_onnx(float32, without_int8(tmp_path), 0) is float32
 
 
 def test_what_has_to_be_steady_does_not_depend_on_the_machines_speed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None
 )
 def test_a_graph_that_decides_on_no_event_is_refused(folder: Path, event: object) -> None:
     put(folder, DECIDE_FILE, decides(folder, event).SerializeToString())
-    assert "do not do what" in refusal(folder)
+    assert "do not fit its config" in refusal(folder)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_it_stands_while_stopped_and_goes_on_with_the_next_tick() -> None:
     sender.start()
     sender.play(6.5)
     assert sender.send(STOP) is Transport.STOPPED
-    assert sender.send(STOP) is None
+    assert sender.send(STOP) is Transport.STOPPED
     clock = sender.clock
     sender.play(3.7, lambda: close_to(clock.bpm, 120, 0.005))
     assert (clock.running, clock.next_beat(sender.now), clock.next_bar(sender.now, 4)) == (False, None, None)

@@ -233,8 +233,8 @@ class Performance(RuleBasedStateMachine):
     @invariant()
     def what_the_human_holds_is_left_alone(self) -> None:
         assert self.stage.trespasses == []
-        assert self.stage.player.ledger.humans_keys == self.stage.keys
-        assert self.stage.player.ledger.humans_pedal == self.stage.pedal
+        assert self.stage.player.ledger.keys.held == self.stage.keys
+        assert self.stage.player.ledger.keys.pedal == self.stage.pedal
 
     @invariant()
     def output_is_in_order_and_never_early(self) -> None:

@@ -323,3 +323,20 @@ def test_who_listens_is_told_when_the_human_lifts_the_machines_pedal() -> None:
     stage.hear(Timed(stage.now, SUSTAIN_DOWN), Timed(stage.now + 0.01, SUSTAIN_UP))
     pedal = [one.action for one in stage.machine if one.action in (SUSTAIN_DOWN, SUSTAIN_UP)]
     assert pedal[-1] == SUSTAIN_UP
+
+
+@pytest.mark.parametrize("end", ["key", "yield", "itself"])
+def test_it_says_that_it_listens_once_nothing_of_its_own_sounds_any_more(end: str) -> None:
+    sounding: list[bool] = []
+    stage = Stage(steady(20, pedal=True))
+    stage.performer._on_state = lambda state: sounding.append(state is State.LISTENING and not stage.port.silent)
+    stage.hear(*phrase(0.0, 8, 0.2))
+    stage.run(stage.now + 20, stop=lambda: stage.replying and bool(stage.port.sounding) and bool(stage.port.pedals))
+    assert stage.replying
+    if end == "key":
+        stage.hear(Timed(stage.now, NOTE_ON + 30, 80))
+    elif end == "yield":
+        stage.performer.give_way(stage.now)
+    else:
+        stage.run(stage.now + 90, stop=lambda: not stage.replying)
+    assert sounding == [False, False]

@@ -41,16 +41,16 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+def models(sent: list[Sent]) -> list[Timed]:
+    """As the model has it."""
+    return [one.played for one in sent]
+
+
 def do(ledger: Ledger, what: int | str) -> None:
     if isinstance(what, int):
         ledger.play(what, 80)
     else:
         getattr(ledger, what)()
-
-
-def models(sent: list[Sent]) -> list[Timed]:
-    """As the model has it."""
-    return [one.played for one in sent]
 
 
 def test_a_note_is_struck_once_and_released_once(ledger: Ledger, synthesizer: Synthesizer) -> None:
@@ -73,11 +73,7 @@ def test_everything_goes_out_on_the_chosen_channel(synthesizer: Synthesizer) -> 
 def test_closing_returns_what_it_sent(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 64, NOTE_ON + 60, SUSTAIN_DOWN):
         ledger.play(action, 80)
-    assert models(ledger.close(1.5)) == [
-        Timed(1.5, NOTE_OFF + 60),
-        Timed(1.5, NOTE_OFF + 64),
-        Timed(1.5, SUSTAIN_UP),
-    ]
+    assert models(ledger.close(1.5)) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
     assert ledger.close(1.6) == []
     assert synthesizer.silent
     assert (ledger.notes, ledger.pedal) == (frozenset(), False)
@@ -152,25 +148,31 @@ def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthe
 # --- beside the human ----------------------------------------------------------------------------------------------
 
 
+def human(ledger: Ledger, one: Timed) -> list[Timed]:
+    """An action of the human's; returns what it makes the machine release."""
+    ledger.keys.take(one)
+    return models(ledger.make_room(one))
+
+
 def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_held(
     ledger: Ledger, synthesizer: Synthesizer
 ) -> None:
     ledger.play(NOTE_ON + 60, 80)
-    assert models(ledger.human(Timed(1.0, NOTE_ON + 60, 80))) == [Timed(1.0, NOTE_OFF + 60)]
-    assert models(ledger.human(Timed(1.1, NOTE_ON + 62, 80))) == []
-    assert ledger.humans_keys == ledger.barred == {60, 62}
+    assert human(ledger, Timed(1.0, NOTE_ON + 60, 80)) == [Timed(1.0, NOTE_OFF + 60)]
+    assert human(ledger, Timed(1.1, NOTE_ON + 62, 80)) == []
+    assert ledger.keys.held == ledger.barred == {60, 62}
     assert not ledger.play(NOTE_ON + 60, 80)
-    ledger.human(Timed(1.2, NOTE_OFF + 60))
+    human(ledger, Timed(1.2, NOTE_OFF + 60))
     assert ledger.play(NOTE_ON + 60, 80)
     assert unbalanced([*synthesizer.messages, (0x80, 60, 64)]) == []
 
 
 def test_a_pedal_under_the_humans_foot_is_not_lifted_until_it_comes_up_for_both(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.play(SUSTAIN_DOWN)
-    ledger.human(Timed(1.0, SUSTAIN_DOWN))
+    human(ledger, Timed(1.0, SUSTAIN_DOWN))
     assert not ledger.play(SUSTAIN_UP)
     assert synthesizer.pedals
-    assert models(ledger.human(Timed(1.0, SUSTAIN_UP))) == [Timed(1.0, SUSTAIN_UP)]
+    assert human(ledger, Timed(1.0, SUSTAIN_UP)) == [Timed(1.0, SUSTAIN_UP)]
     assert not synthesizer.pedals
     assert not ledger.pedal
 
@@ -179,11 +181,11 @@ def test_closing_lifts_our_pedal_but_not_one_that_is_passed_through_to_the_same_
     for channel in (0, 1):
         ledger = Ledger(synthesizer.send, channel=channel)
         ledger.play(SUSTAIN_DOWN)
-        ledger.human(Timed(1.0, SUSTAIN_DOWN))
+        human(ledger, Timed(1.0, SUSTAIN_DOWN))
         ledger.thru((0xB0, 64, 127))
         assert models(ledger.close(2.0)) == [Timed(2.0, SUSTAIN_UP)]
         assert synthesizer.pedals == {0}
-        ledger.human(Timed(3.0, SUSTAIN_UP))
+        human(ledger, Timed(3.0, SUSTAIN_UP))
         ledger.thru((0xB0, 64, 0))
         assert not synthesizer.pedals
 

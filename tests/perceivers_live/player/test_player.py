@@ -187,6 +187,7 @@ def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player,
     key = [Timed(1.1, NOTE_ON + 60, 80)]
     player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
     player.play_due(1.0)
+    player.ledger.keys.take(key[0])
     assert player.make_room(key) == [Timed(1.1, NOTE_OFF + 60)]
     assert player.phase is Phase.UNSETTLED
     player.schedule([on(1.3, 3, 64)])  # decided before that was known
@@ -228,6 +229,7 @@ def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
 ) -> None:
     player.schedule([Planned(1.0, 1, SUSTAIN_DOWN)])
     player.play_due(1.0)
+    player.ledger.keys.take(Timed(1.1, SUSTAIN_DOWN))
     player.make_room([Timed(1.1, SUSTAIN_DOWN)])
     assert player.interrupt(1.2) == []
     assert not synthesizer.pedals

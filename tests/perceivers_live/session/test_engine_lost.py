@@ -62,7 +62,7 @@ class Solo:
 
 @pytest.fixture
 def solo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Solo]:
-    monkeypatch.setattr(standby, "SOONEST", 0.05)
+    monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
     solo = Solo()
     solo.thread.start()
     yield solo

@@ -53,7 +53,7 @@ def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
         assert stage.loop.inbox.qsize() <= MOST_ACTIONS
     stage.hear(3.0, (0x80, 5, 0))
     drain(stage)
-    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.player.ledger.humans_keys
+    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.keys.held
     assert stage.performer.timeline.engine.position < 2 * MOST_ACTIONS
     for pitch in range(128):
         stage.hear(4.0, (0x80, pitch, 0))

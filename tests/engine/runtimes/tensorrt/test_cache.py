@@ -19,7 +19,7 @@ from engine.checkpoint import bundled
 from engine.config import CheckpointError, ModelConfig
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.tensorrt import cache as plancache
-from engine.runtimes.tensorrt.cache import HEADER, KEPT, Environment, PlanCache, PlanSpec, cache_folder, plan_specs
+from engine.runtimes.tensorrt.cache import HEADER, MAX_PLANS, Environment, PlanCache, PlanSpec, cache_folder, plan_specs
 
 HERE = Environment("tensorrt", "11.0.0", "torch-tensorrt 2.13.0", "2.13.0+cu130", "NVIDIA RTX 4090", (8, 9), "13000")
 SPEC = PlanSpec("step", 8, "fp16", "ab" * 32, ModelConfig())
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_plans_go(cache: PlanCache) -> None:
-    keys = [f"{i:064x}" for i in range(KEPT)]
+    keys = [f"{i:064x}" for i in range(MAX_PLANS)]
     for age, key in enumerate(reversed(keys)):
         cache.put(key, PLAN)
         os.utime(cache.folder / f"{key}.plan", (time.time() - 1000 * age,) * 2)
