@@ -73,11 +73,11 @@ def lateness(seconds: float, switch: float) -> list[float]:
     """Milliseconds, of every event. ``switch``: seconds that a thread may keep the interpreter."""
     player = Player(Ledger(lambda _: None))
     player.lateness = type(player.lateness)(maxlen=None)
-    player.begin(0)
+    player.begin()
     begin = time.perf_counter() + 0.1
     count = int(seconds / SPACING)
     actions = [(NOTE_ON if i % 2 == 0 else NOTE_OFF) + 60 for i in range(count)]
-    player.schedule(Planned(begin + i * SPACING, i + 1, action, 16) for i, action in enumerate(actions))
+    player.schedule(Planned(begin + i * SPACING, i + 1, action, 66) for i, action in enumerate(actions))
     thread = PlayerThread(player)
     thread.start()
     sys.setswitchinterval(switch)

@@ -182,7 +182,7 @@ class Playing:
         """Whether the machine has a note down; asks for a turn if it has none."""
         if self.session.performer.state is State.LISTENING:
             self.session.commands()["takeover"]()
-        return bool(self.session.ledger.notes)
+        return bool(self.session.player.ledger.notes)
 
     def pressed(self) -> list[float]:
         """From key presses until nothing of the machine's sounds, ms. The machine begins anew by takeover."""
@@ -192,7 +192,7 @@ class Playing:
             self.until(self._sounds, "a reply")
             began = time.perf_counter()
             self.session.hear(began, (0x90, 30, 80))
-            self.until(lambda: not self.session.ledger.notes, "silence")
+            self.until(lambda: not self.session.player.ledger.notes, "silence")
             ends = [at for at, message in self.port.sent if at >= began and message[0] & 0xF0 == 0x80]
             taken.append(1000 * (ends[-1] - began) if ends else 0.0)
             self.session.hear(time.perf_counter(), (0x80, 30, 0))

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, RESTED, SOUNDED, Note
 from engine.events import REST, Timed
 from perceivers_live.cli import main
-from perceivers_live.player.player import Planned, Player, Standing
+from perceivers_live.player.player import Planned, Player
 from perceivers_live.session import session
 
 REST_TIME = 0.025  # seconds: the performer asks again within 20 ms
@@ -35,13 +35,19 @@ class NotingPlayer(Player):
         now = time.perf_counter()
         self.notes.append(Note(what, now, now if meant is None else meant, action))
 
-    def begin(self, position: int) -> None:
-        super().begin(position)
+    def begin(self) -> None:
+        super().begin()
         self._note(BEGAN)
 
-    def end(self) -> None:
-        super().end()
+    def end(self) -> bool:
+        was = super().end()
         self._note(ENDED)
+        return was
+
+    def interrupt(self, now: float) -> list[Timed]:
+        released = super().interrupt(now)
+        self._note(ENDED)
+        return released
 
     def schedule(self, events: Iterable[Planned]) -> None:
         with self._lock:
@@ -52,11 +58,11 @@ class NotingPlayer(Player):
                     self._decided = event.time
                     self._note(PLANNED, event.time, event.action)
 
-    def cancel(self, after: float = float("-inf")) -> int | None:
+    def cancel(self, after: float = float("-inf")) -> int:
         with self._lock:
-            position = super().cancel(after)
+            serial = super().cancel(after)
             self._cut(CANCELLED, after)
-            return position
+            return serial
 
     def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
         with self._lock:
@@ -64,11 +70,11 @@ class NotingPlayer(Player):
                 self._note(HUMAN, one.time, one.action)
             return super().make_room(actions, until)
 
-    def settle(self, actions: Sequence[Timed], until: float) -> Standing:
+    def settle(self, actions: Sequence[Timed], until: float) -> int:
         with self._lock:
-            standing = super().settle(actions, until)
+            serial = super().settle(actions, until)
             self._cut(CANCELLED, until)
-            return standing
+            return serial
 
     def planned(self) -> int:
         """Asked for by a performer that has nothing more to play for the time being: silence is decided on."""

@@ -16,11 +16,11 @@ from engine.remote.protocol import SMALL, Kind, ServerInfo, call_limit, parse_ar
 from engine.remote.wire import FrameReader, WireError, encode
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
-from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
 from perceivers_live.osc.server import MAX_SUBSCRIBERS, OscServer
-from perceivers_live.session import session as sessions
+from perceivers_live.session import commands as session_commands
+from perceivers_live.session import loop, output
 from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import Synthesizer
@@ -29,6 +29,7 @@ SENDER = ("127.0.0.1", 9)
 MODEL = "0123456789abcdef" * 4
 ROUNDS = 1000  # of the performer, in as much time as one step lets pass
 TRIGGERS = ("forget", "panic", "takeover", "yield")
+CLOCKED = (loop, output, session_commands)  # the modules that read the clock
 LEARNT = ("temperature", "takeover", "mode")
 
 
@@ -41,13 +42,13 @@ class Stage:
         self.forgot = False  # what was down then is not known of any more
         self.engine = Engine(Toy())
         self.controls = Controls()
-        vars(sessions)["time"] = SimpleNamespace(perf_counter=lambda: self.now)
+        for module in CLOCKED:
+            vars(module)["time"] = SimpleNamespace(perf_counter=lambda: self.now)
         self.session = Session(
             self.engine,
             Settings(osc=OscSettings(enabled=False), phrase=PhraseSettings(50, 100), clock=ClockSettings("midi")),
             self.controls,
             self._send,
-            midi_map=lambda commands, learnt: MidiMap(self.controls, commands, on_learnt=learnt),
             states=StateStore(scratch / "states", SHORT, MODEL),
         )
         self.commands = self.session.commands()
@@ -70,9 +71,9 @@ class Stage:
         until = self.now + seconds
         for _ in range(ROUNDS):
             due = self.session.performer.work(self.now)
-            self.session._take(0)
+            self.session.loop.take(0)
             times = [time for time in (self.session.player.play_due(self.now), due) if time is not None]
-            if not self.session._inbox.qsize() and (not times or min(times) >= until):
+            if not self.session.loop.inbox.qsize() and (not times or min(times) >= until):
                 break
             self.now = max(self.now, min(times, default=self.now))
         else:
@@ -83,11 +84,11 @@ class Stage:
         """Once the machine has given way the model must know what is held, and once a session has ended nothing may sound."""
         self.commands["yield"]()
         self.perform()
-        known, held = set(self.engine.sounding.held().tolist()), self.session.ledger.keys.held
+        known, held = set(self.engine.sounding.held().tolist()), self.session.keys.held
         agreed = known == held or (self.forgot and known < held)
         promise(self.failed or agreed, f"the human holds {sorted(held)}, the model knows of {sorted(known)}")
         self.fails = False
-        self.session._silence()
+        self.session.silence()
         promise(self.port.silent, f"still sounding: {self.port.sounding}, {self.port.pedals}")
 
 

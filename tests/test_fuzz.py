@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 pytest.importorskip("tqdm")
 
 from fuzz.contract import NoFaults, Target
+from fuzz.live import CLOCKED
 from fuzz.targets import TARGETS
-from perceivers_live.session import session
 
 SLOW = {"graph": 15, "heads": 15, "weights": 30, "archive": 60, "midi": 60}  # examples
 ODD = (bytes(4), b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80", b"\n", b"9" * 20)
@@ -25,7 +25,8 @@ ODD = (bytes(4), b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80", b"\n", b"9" 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The clock of sessions, which targets replace; and an error in the log is one here."""
-    monkeypatch.setattr(session, "time", time)
+    for module in CLOCKED:
+        monkeypatch.setattr(module, "time", time)
     faults = NoFaults(logging.ERROR)
     logging.getLogger().addHandler(faults)
     yield

@@ -157,13 +157,15 @@ def start_up(arguments: list[str]) -> list[Row]:
 
 def probe(engine: Engine, settings: Settings) -> None:
     """What a process that ``start_up`` began does: a whole session but for the ports; says when it listens."""
+    from perceivers_live.session.observers import Observer
     from perceivers_live.session.session import Session
 
     def ready() -> None:
         click.echo(f"{READY} {_resident():.1f}")
         session.stop()
 
-    session = Session(engine, settings, Controls(settings.controls), lambda _: None, on_listening=ready, osc=False)
+    silent = dataclasses.replace(settings, osc=dataclasses.replace(settings.osc, enabled=False))
+    session = Session(engine, silent, Controls(settings.controls), lambda _: None, observers=[Observer(listening=ready)])
     session.run()
 
 

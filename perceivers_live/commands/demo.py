@@ -18,9 +18,10 @@ from engine.midi_file import read_file, write_file
 from perceivers_live.commands.liveroll import LiveRoll
 from perceivers_live.commands.pianoroll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import PhraseSettings, Settings
+from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import LONGEST_REPLY, State
 from perceivers_live.player.ledger import Send
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.offline import render
 from perceivers_live.session.session import Session
 
@@ -88,12 +89,10 @@ def _perform(
     sounded: list[tuple[int, Timed]] = []
     session = Session(
         engine,
-        Settings(phrase=phrase),
+        Settings(phrase=phrase, osc=OscSettings(enabled=False)),
         controls,
         send,
-        on_human=lambda timed: sounded.append((0, timed)),
-        on_machine=lambda timed: sounded.append((1, timed)),
-        osc=False,
+        observers=[Observer(human=lambda one: sounded.append((0, one)), machine=lambda one: sounded.append((1, one)))],
     )
     worker = threading.Thread(target=session.run, name="performer")
     worker.start()

@@ -29,6 +29,7 @@ from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
 from perceivers_live.page.steering import Steering
 from perceivers_live.player.ledger import Voicing
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 
@@ -57,6 +58,7 @@ class StagePage:
     ) -> PageServer | None:
         """Serves the page until ``closing`` is closed; None, and a warning, if its port cannot be had."""
         closing.callback(self.steering.close)
+        closing.callback(session.observers.add(self._observer(session)))
         self.steering.connect(session.commands(), connections.choose)
         self.hub.poll = lambda: _polled(session, connections, states)
         osc = (settings.osc.host, settings.osc.port) if settings.osc.enabled else None
@@ -77,6 +79,23 @@ class StagePage:
         closing.callback(logging.getLogger().removeHandler, notices)
         log.info("the page is at %s", server.url)
         return server
+
+    def _observer(self, session: Session) -> Observer:
+        feed = self.feed
+
+        def health(stats: Mapping[str, float]) -> None:
+            steps, lateness = session.performer.steps(), list(session.player.lateness)
+            feed.health(figures(stats, steps, lateness), session.engine.runtime.name)
+
+        return Observer(
+            human=feed.human,
+            machine=feed.machine,
+            planned=feed.planned,
+            taken_back=feed.taken_back,
+            state=lambda state: feed.turn(state.value),
+            countdown=feed.countdown,
+            stats=health,
+        )
 
 
 def show(url: str) -> None:

@@ -19,6 +19,7 @@ from engine.errors import UserError
 
 Value = float | int | str | bool
 Kind = Literal["float", "int", "choice", "switch", "text"]
+Affects = Literal["decision", "output", "input", "nothing"]
 Listener = Callable[[str, Value, object], None]
 COMMANDS = ("takeover", "yield", "panic", "forget")  # those that need no argument
 
@@ -57,6 +58,9 @@ class Control:
 
     `low`..`high` (inclusive) bounds a number, in `unit`; a choice's index; a switch (0..1); or the length in characters of a
     text. Texts occur in the configuration file only, never among the live controls.
+
+    `affects`: what of the music under way another value changes: what the machine decides (its plan is then made anew), how what
+    it decided leaves, how the human is heard, or nothing before something begins.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Control:
     unit: str = ""
     help: str = ""
     group: str = ""  # of the live controls: what they have to do with, in a word
+    affects: Affects = "decision"
 
     @property
     def allowed(self) -> str:
@@ -204,6 +209,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 4.0,
                 help="How long a pause has to be, for the pace of your playing, to end your phrase; 0.5 is eager, 2 patient.",
                 group="turns",
+                affects="input",
             ),
             Control(
                 "response_length",
@@ -214,6 +220,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 unit="times the call",
                 help="How long a reply lasts; from 2 s to a minute.",
                 group="turns",
+                affects="nothing",
             ),
             Control(
                 "start_on",
@@ -224,8 +231,19 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 ("now", "beat", "bar"),
                 help="When a turn begins, where there is a clock.",
                 group="turns",
+                affects="nothing",
             ),
-            Control("beats_per_bar", "int", 4, 1, 16, unit="beats", help="Length of the clock's bars.", group="turns"),
+            Control(
+                "beats_per_bar",
+                "int",
+                4,
+                1,
+                16,
+                unit="beats",
+                help="Length of the clock's bars.",
+                group="turns",
+                affects="nothing",
+            ),
             Control(
                 "lookahead_ms",
                 "int",
@@ -235,6 +253,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 unit="ms",
                 help="How far ahead the music is decided; what you do still changes all of it.",
                 group="timing",
+                affects="nothing",
             ),
             Control(
                 "input_offset_ms",
@@ -245,6 +264,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 unit="ms",
                 help="Added to the time of what is heard.",
                 group="timing",
+                affects="input",
             ),
             Control(
                 "output_offset_ms",
@@ -267,10 +287,29 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1.0,
                 help="Bends the velocities of what is played, on their way out.",
                 group="sound",
+                affects="output",
             ),
-            Control("listen_low", "int", 0, 0, 127, unit="MIDI note", help="Lowest key that is listened to.", group="hearing"),
             Control(
-                "listen_high", "int", 127, 0, 127, unit="MIDI note", help="Highest key that is listened to.", group="hearing"
+                "listen_low",
+                "int",
+                0,
+                0,
+                127,
+                unit="MIDI note",
+                help="Lowest key that is listened to.",
+                group="hearing",
+                affects="input",
+            ),
+            Control(
+                "listen_high",
+                "int",
+                127,
+                0,
+                127,
+                unit="MIDI note",
+                help="Highest key that is listened to.",
+                group="hearing",
+                affects="input",
             ),
             Control(
                 "seed",
@@ -282,7 +321,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 group="invention",
             ),
             Control("hold", "switch", False, help="Play nothing, and go on listening.", group="turns"),
-            Control("thru", "switch", False, help="Copy the input to the output at once.", group="sound"),
+            Control("thru", "switch", False, help="Copy the input to the output at once.", group="sound", affects="output"),
         )
     }
 )
@@ -302,13 +341,15 @@ def find(name: str) -> Control:
 
 
 class ControlValues(Mapping[str, Value]):
-    """Every control's value at one moment: never changes. `version` grows by one with each change."""
+    """Every control's value at one moment: never changes. `version` grows by one with each change, `decisions` with each of a
+    control that affects decisions.
+    """
 
-    __slots__ = ("_values", "version")
+    __slots__ = ("_values", "decisions", "version")
 
-    def __init__(self, values: Mapping[str, Value], version: int) -> None:
+    def __init__(self, values: Mapping[str, Value], version: int = 0, decisions: int = 0) -> None:
         self._values = values
-        self.version = version
+        self.version, self.decisions = version, decisions
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -335,7 +376,7 @@ class Controls:
         for name, value in (values or {}).items():
             start[name] = find(name).clamp(value)
         self._lock = threading.RLock()  # reentrant: a listener may set another control
-        self._snapshot = ControlValues(start, 0)
+        self._snapshot = ControlValues(start)
         self._listeners: tuple[Listener, ...] = ()
 
     def snapshot(self) -> ControlValues:
@@ -360,7 +401,8 @@ class Controls:
         with self._lock:
             before = self._snapshot
             if before[name] != taken:
-                self._snapshot = ControlValues({**before, name: taken}, before.version + 1)
+                decisions = before.decisions + (find(name).affects == "decision")
+                self._snapshot = ControlValues({**before, name: taken}, before.version + 1, decisions)
                 for listener in self._listeners:
                     try:
                         listener(name, taken, source)

@@ -71,7 +71,7 @@ class Connections:
     def __init__(
         self,
         settings: MidiSettings,
-        on_message: MessageListener,
+        on_message: MessageListener = lambda now, message: None,
         *,
         lost: Callable[[], None] = lambda: None,
         back: Callable[[], None] = lambda: None,
@@ -94,6 +94,17 @@ class Connections:
         self._chosen: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._stopping, self._awake = False, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
+
+    def listen(
+        self,
+        on_message: MessageListener,
+        *,
+        lost: Callable[[], None],
+        back: Callable[[], None],
+        change: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """Who is told, where that was not known from the beginning; to be called before entering."""
+        self._on_message, self._lost, self._back, self._change = on_message, lost, back, change
 
     def __enter__(self) -> Connections:
         self._thread.start()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed, bin_velocity
+from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.protocol import Message, seconds
 
@@ -19,10 +19,13 @@ class PlannedEvent(Protocol):
     def time(self) -> float: ...
 
     @property
+    def serial(self) -> int: ...
+
+    @property
     def action(self) -> int: ...
 
     @property
-    def velocity(self) -> int: ...  # bin
+    def velocity(self) -> int: ...
 
 
 class Feed:
@@ -41,13 +44,13 @@ class Feed:
         if self._hub.is_watched:
             self._hub.tell(lambda: _played("machine", one))
 
-    def planned(self, first: int, events: Sequence[PlannedEvent]) -> None:
-        """These were planned, numbered from ``first`` on."""
+    def planned(self, events: Sequence[PlannedEvent]) -> None:
+        """These were planned."""
         if self._hub.is_watched:
-            self._hub.tell(lambda: self._plan(first, events))
+            self._hub.tell(lambda: self._plan(events))
 
     def taken_back(self, first: int) -> None:
-        """What was planned with the number ``first`` and later will not sound."""
+        """What was planned with the serial number ``first`` or a later one will not sound."""
         if self._hub.is_watched:
             self._hub.tell(lambda: {"type": "taken_back", "first": first})
 
@@ -63,10 +66,10 @@ class Feed:
         """How it goes."""
         self._hub.tell(lambda: {"type": "health", "figures": dict(figures), "runtime": runtime})
 
-    def _plan(self, first: int, events: Sequence[PlannedEvent]) -> Message | None:
+    def _plan(self, events: Sequence[PlannedEvent]) -> Message | None:
         told = [
-            [first + number, seconds(one.time), *_action(one.action, bin_velocity(one.velocity), self._sounds_as)]
-            for number, one in enumerate(events)
+            [one.serial, seconds(one.time), *_action(one.action, one.velocity, self._sounds_as)]
+            for one in events
             if one.action < REST
         ]
         return {"type": "planned", "events": told} if told else None

@@ -16,6 +16,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
 from perceivers_live.performer.timeline import Timeline
 from perceivers_live.performer.turns import MachineEvent, Turn
-from perceivers_live.player.player import Planned, Player
+from perceivers_live.player.player import Phase, Planned, Player
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +84,18 @@ class Performer:
         self._own_seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._on_state, self._on_countdown = on_state, on_countdown
         self._countdown: float | None = None
-        self.state = State.LISTENING
+        self._serials = count(1)
         self._turn = Turn(0.0, SHORTEST_REPLY)
         self._seen = controls.snapshot()  # the values that the plan was made with
         self._waiting = False  # the machine gave way: it begins again when it is asked to, a duet with a new phrase as well
         self._stopped = False  # by the transport of whoever gives the beat
         self._took: deque[float] = deque(maxlen=DECISIONS)
         self._waited = False  # for the human's last action to be told
+
+    @property
+    def state(self) -> State:
+        """The player owns it: a turn goes on until the performer has heard of its end."""
+        return State.LISTENING if self._player.phase is Phase.NONE else State.PLAYING
 
     def took(self, seconds: float) -> None:
         """A decision took so long. The next ones are made with as much time to spare."""
@@ -111,18 +117,18 @@ class Performer:
         else makes room for the key.
         """
         with self._player.changed:  # so that nothing sounds meanwhile
-            passed, released = self._player.passed, self._player.make_room(actions, self._until(actions))
+            after, released = self._player.sounded, self._player.make_room(actions, self._until(actions))
             silenced = self._gives_way_to(actions)
             if silenced:
-                released += self._player.interrupt(actions[0].time).released
-        return Played(actions, released, silenced, passed)
+                released += self._player.interrupt(actions[0].time)
+        return Played(actions, released, silenced, after)
 
     def hush(self, now: float) -> Played:
         """Silence at once, without waiting for the engine either, as if the human had asked for it by playing."""
         with self._player.changed:
-            passed, silenced = self._player.passed, self._player.playing
-            released = self._player.interrupt(now).released
-        return Played((), released, silenced, passed)
+            after, silenced = self._player.sounded, self._player.playing
+            released = self._player.interrupt(now)
+        return Played((), released, silenced, after)
 
     def _gives_way_to(self, actions: Sequence[Timed]) -> bool:
         struck = any(one.action < NOTE_OFF for one in actions)
@@ -135,8 +141,8 @@ class Performer:
         actions = [one for part in played for one in part.actions]
         since: Sequence[Timed] = ()
         if any(part.silenced for part in played) or self._gives_way_to(actions):  # a reply may have begun since
-            since = self._player.interrupt(actions[0].time if actions else self.timeline.time(0)).released
-            self._enter(State.LISTENING)
+            since = self._player.interrupt(actions[0].time if actions else self.timeline.time(0))
+            self._listen()
             self._detector.reset()
         elif self.state is State.PLAYING and any(one.action < NOTE_OFF for one in actions):
             self._turn.closing = None  # a duet goes on
@@ -153,22 +159,22 @@ class Performer:
     def _remember(self, played: Sequence[Played], since: Sequence[Timed]) -> None:
         """What was played becomes history, and then ``since``; what is left of the plan comes after it (see ``merge``)."""
         actions = [one for part in played for one in part.actions]
-        standing = self._player.settle(actions, self._until(actions))
-        merged = merge(played, since, self._turn.since(self.timeline.floor), standing, self._timed)
+        last = self._player.settle(actions, self._until(actions))
+        merged = merge(played, since, self._turn.since(self.timeline.floor), last)
         self._rewind(merged.base)
         base = previous = self._engine.position
-        events, places = self.timeline.spell(merged.actions)
-        for index, (position, step) in enumerate(places):
-            if index in merged.machines and position > previous:  # it was not left out
-                self._turn.add(position, step, events[position - base - 1])
+        told = [self._timed(one) if isinstance(one, MachineEvent) else one for one in merged.actions]
+        events, places = self.timeline.spell(told)
+        for one, (position, step) in zip(merged.actions, places, strict=True):
+            if isinstance(one, MachineEvent) and position > previous:  # it was not left out
+                self._turn.add(MachineEvent(one.serial, position, step, events[position - base - 1]))
             previous = position
-        self._player.renumber({before: places[index].position for index, before in merged.machines.items()})
         self.timeline.take(events, floor=places[merged.past - 1].position if merged.past else base)
 
-    def _timed(self, own: MachineEvent) -> Timed:
-        """When and how an event of the machine's is heard."""
-        action, velocity = own.event.action, own.event.velocity
-        return Timed(self.timeline.time(own.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
+    def _timed(self, one: MachineEvent) -> Timed:
+        """When and how an event of the machine's is heard. Here a bin becomes a velocity of MIDI."""
+        action, velocity = one.event.action, one.event.velocity
+        return Timed(self.timeline.time(one.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
 
     def _follow(self, one: Timed) -> None:
         """An action of the human's as a part of a phrase, maybe of another one than the last was."""
@@ -206,7 +212,7 @@ class Performer:
         """Everything heard and played is forgotten."""
         self._player.interrupt(now)
         self._detector.reset()
-        self._enter(State.LISTENING)
+        self._listen()
         self._turn.rewind(0)
         self.timeline.forget()
 
@@ -218,12 +224,13 @@ class Performer:
         try:
             self._silence(now)
         finally:
-            self._enter(State.LISTENING)
+            self._listen()
 
     def saved_state(self, now: float) -> SavedState:
         """The musical state as it is now, which is what sounded; the plan goes on as if nothing had happened."""
         engine, timeline = self._engine, self.timeline
-        planned = engine.since(max(self._player.sounded or 0, timeline.floor)) if self.state is State.PLAYING else []
+        sounded = max(self._turn.reached(self._player.sounded), timeline.floor)
+        planned = engine.since(sounded) if self.state is State.PLAYING else []
         engine.rewind(engine.position - len(planned))
         silence = max(0.0, now - timeline.time(engine.step)) if timeline.origin is not None else 0.0
         try:
@@ -261,20 +268,21 @@ class Performer:
                 return begin
             self._begin(now)
             return now
-        self._waited = self._player.unsettled and not self._waited
+        phase = self._player.phase
+        self._waited = phase in (Phase.UNSETTLED, Phase.SILENCED) and not self._waited
         if self._waited:
             return now + A_MOMENT  # to hear of it first; in a flood there is always more to hear
         if not self._may_play(controls):
             self._silence(now)
             return now
-        if controls.version != self._seen.version:
+        if controls.decisions != self._seen.decisions:
             if controls["mode"] == "respond" != self._seen["mode"] and self._detector.held:
                 self._silence(now)  # from now on a human who is playing is not played over
                 return now
             self._seen = controls
-            self._rewind(self._player.cancel(after=now + KEPT_ON_CHANGE))
-        elif self._player.torn or self._player.unsettled:
-            self._rewind(self._player.cancel())
+            self._rewind_to(self._player.cancel(after=now + KEPT_ON_CHANGE))
+        elif phase in (Phase.TORN, Phase.UNSETTLED):
+            self._rewind_to(self._player.cancel())
         ahead = self.timeline.time(self._engine.step) - now
         lookahead = float(controls["lookahead_ms"]) / 1000
         if ahead > lookahead:
@@ -320,8 +328,8 @@ class Performer:
         self.timeline.floor = self._engine.position  # all of it has sounded, the last turn's end as well
         if controls["mode"] == "respond":
             self._detector.reset()
-        self._player.begin(self._engine.position)
-        self._enter(State.PLAYING)
+        self._player.begin()
+        self._on_state(State.PLAYING)
 
     def _start_at(self, controls: ControlValues, now: float) -> float | None:
         """The next beat or bar, where that is asked for and there is one."""
@@ -387,10 +395,10 @@ class Performer:
 
     def _add(self, event: Event) -> None:
         """An event of the machine's, into the plan, and while it waits there into the engine."""
-        position, step = self._engine.position + 1, self._engine.step + event.wait
-        self._turn.add(position, step, event)
-        at = self.timeline.time(step) + self._output_offset()
-        self._player.schedule([Planned(at, position, event.action, event.velocity)])
+        one = MachineEvent(next(self._serials), self._engine.position + 1, self._engine.step + event.wait, event)
+        self._turn.add(one)
+        time, action, velocity = self._timed(one)
+        self._player.schedule([Planned(time + self._output_offset(), one.serial, action, velocity)])
         self._engine.absorb([event])
 
     def _release_all(self, earliest: float) -> None:
@@ -415,12 +423,16 @@ class Performer:
 
     def _stop(self, now: float) -> Sequence[Timed]:
         """Ends the machine's turn; returns the releases sent, which are still to be absorbed."""
-        position, released = self._player.interrupt(now)
-        self._rewind(position)
-        self._enter(State.LISTENING)
+        released = self._player.interrupt(now)
+        self._rewind_to(self._player.sounded)
+        self._listen()
         return released
 
-    def _rewind(self, position: int | None) -> None:
+    def _rewind_to(self, serial: int) -> None:
+        """Back to the machine's event with this serial number."""
+        self._rewind(self._turn.reached(serial))
+
+    def _rewind(self, position: int) -> None:
         self.timeline.rewind(position)
         self._turn.rewind(self._engine.position)
 
@@ -431,7 +443,7 @@ class Performer:
         seed = int(controls["seed"])
         return seed if seed >= 0 else self._own_seed
 
-    def _enter(self, state: State) -> None:
-        if state is not self.state:
-            self.state = state
-            self._on_state(state)
+    def _listen(self) -> None:
+        """The machine's turn is over."""
+        if self._player.end():
+            self._on_state(State.LISTENING)

@@ -76,9 +76,9 @@ class Timeline:
         self.floor = self.engine.position + len(events) if floor is None else floor
         self.engine.absorb(events)  # which has them in its history even if its runtime fails
 
-    def rewind(self, position: int | None) -> None:
-        """Back to the last event of the plan that sounded, or to ``floor``, whichever came later."""
-        if position is not None and max(position, self.floor) < self.engine.position:
+    def rewind(self, position: int) -> None:
+        """Back to a position, or to ``floor`` if that came later."""
+        if max(position, self.floor) < self.engine.position:
             self.engine.rewind(max(position, self.floor))
 
     def forget(self) -> None:

@@ -15,8 +15,11 @@ REMEMBERED = 512  # of the machine's own events
 
 
 class MachineEvent(NamedTuple):
-    """An event of the machine's: its position and step in the history."""
+    """An event of the machine's. It keeps its serial number; its position and step in the history change when the human did
+    something before it.
+    """
 
+    serial: int
     position: int
     step: int
     event: Event
@@ -41,9 +44,13 @@ class Turn:
         self.closing: int | None = None  # the step at which the last notes began to be released
         self._own: deque[MachineEvent] = deque(maxlen=REMEMBERED)
 
-    def add(self, position: int, step: int, event: Event) -> None:
+    def add(self, one: MachineEvent) -> None:
         """The machine's next event."""
-        self._own.append(MachineEvent(position, step, event))
+        self._own.append(one)
+
+    def reached(self, serial: int) -> int:
+        """The position of the newest event up to a serial number, 0 if there is none."""
+        return next((one.position for one in reversed(self._own) if one.serial <= serial), 0)
 
     def rewind(self, position: int) -> None:
         """What came after ``position`` was never played."""

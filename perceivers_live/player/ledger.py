@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
@@ -15,6 +15,7 @@ from perceivers_live.player.passed import PassedThrough, is_channel_mode, is_rel
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
+T = TypeVar("T")
 PEDAL = 64  # CC 64 from here on is a pedal that is down, to a receiver
 
 
@@ -36,6 +37,13 @@ class Voicing(NamedTuple):
     def velocity(self, velocity: int) -> int:
         """``velocity`` 1..127 bent upwards or downwards; the ends stay where they are."""
         return min(max(round(127 * float((velocity / 127) ** 2.0**-self.loudness)), 1), 127)
+
+
+class Sent(NamedTuple):
+    """What the machine played: as the model has it, and as it left, transposed and voiced."""
+
+    played: Timed
+    sent: Timed
 
 
 class Ledger:
@@ -61,7 +69,6 @@ class Ledger:
         self.keys = keys or HumanKeys()
         self._lock = threading.RLock()
         self._notes: dict[int, int] = {}  # pitches that sound by our doing -> as what they were sent
-        self._left: dict[int, tuple[int, int]] = {}  # pitches that ever did -> as what, and how loud, the last time
         self._pedal = False
         self._passed = PassedThrough()
 
@@ -84,7 +91,7 @@ class Ledger:
             taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
             return frozenset(key - shift for key in taken if 0 <= key - shift < PITCHES)
 
-    def make_room(self, one: Timed) -> list[Timed]:
+    def make_room(self, one: Timed) -> list[Sent]:
         """For an action of the human's: if we hold that key, in the music or by what it sounds as, it is given up. Returns the
         releases sent.
         """
@@ -94,54 +101,48 @@ class Ledger:
                 ours = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
             elif one.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
                 ours = [SUSTAIN_UP]  # one pedal: it comes up for both
-            return [Timed(one.time, action) for action in ours if self._try(self.play, action)]
+            return self._release(one.time, ours)
 
-    def play(self, action: int, velocity: int = 0) -> bool:
+    def play(self, action: int, velocity: int = 0, time: float = 0.0) -> Sent | None:
         """Sends one action unless it would break the account (a note-on for a sounding note or a key that the human holds, a
-        note-off for a silent one) or lift the human's pedal; returns whether it did.
+        note-off for a silent one) or lift the human's pedal; returns what was sent, as of ``time``.
         """
         with self._lock:
+            one = sent = Timed(time, action, velocity)
             if action < NOTE_OFF:
                 voicing = self._voicing()
-                sent = voicing.pitch(action)
-                sounds = action in self._notes or sent in self._notes.values()  # as another, if the transposition has changed
-                if sounds or not self.keys.held.isdisjoint((action, sent)) or self._passed.holds(self._channel, sent):
-                    return False
-                self._notes[action] = sent  # before it is sent: if sending fails half-way it is closed, at worst once too often
-                self._left[action] = sent, voicing.velocity(velocity)
-                self._send(message_of(*self._left[action], self._channel))
+                sent = one._replace(action=voicing.pitch(action), velocity=voicing.velocity(velocity))
+                pitch = sent.action
+                sounds = action in self._notes or pitch in self._notes.values()  # as another, if the transposition has changed
+                if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._passed.holds(self._channel, pitch):
+                    return None
+                self._notes[action] = pitch  # before it is sent: if sending fails half-way it is closed, at worst once too often
+                self._send(message_of(pitch, sent.velocity, self._channel))
             elif action < NOTE_OFF + PITCHES:
-                pitch = action - NOTE_OFF
-                if pitch not in self._notes:
-                    return False
-                if not self._passed.holds(self._channel, self._notes[pitch]):  # a key the human holds is not ours to cut
-                    self._send(message_of(NOTE_OFF + self._notes[pitch], 0, self._channel))
-                del self._notes[pitch]
+                if action - NOTE_OFF not in self._notes:
+                    return None
+                pitch = self._notes[action - NOTE_OFF]
+                sent = one._replace(action=NOTE_OFF + pitch)
+                if not self._passed.holds(self._channel, pitch):  # a key the human holds is not ours to cut
+                    self._send(message_of(sent.action, 0, self._channel))
+                del self._notes[action - NOTE_OFF]
             elif action == SUSTAIN_DOWN:
                 self._pedal = True
                 self._send(message_of(action, 0, self._channel))
             elif action == SUSTAIN_UP and not self.keys.pedal:
-                self._lift()
+                return self._lift(time)
             else:
-                return False
-            return True
+                return None
+            return Sent(one, sent)
 
-    def as_sent(self, one: Timed) -> Timed:
-        """An action that was just played, or closed, as it left."""
-        with self._lock:
-            if one.action < NOTE_OFF and one.action in self._left:
-                pitch, velocity = self._left[one.action]
-                return one._replace(action=pitch, velocity=velocity)
-            if NOTE_OFF <= one.action < NOTE_OFF + PITCHES and one.action - NOTE_OFF in self._left:
-                return one._replace(action=NOTE_OFF + self._left[one.action - NOTE_OFF][0])
-            return one
-
-    def _lift(self) -> None:
+    def _lift(self, time: float) -> Sent:
         """Our pedal comes up: to where the human's foot has it, where that was passed through."""
         foot = self._passed.pedal(self._channel)
         if foot < PEDAL:
             self._send((0xB0 | self._channel, SUSTAIN, foot))
         self._pedal = False
+        up = Timed(time, SUSTAIN_UP)
+        return Sent(up, up)
 
     def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
         """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on.
@@ -181,16 +182,19 @@ class Ledger:
             for message in self._passed.ends():
                 self._try(self._pass, message)
 
-    def close(self, now: float = 0.0) -> list[Timed]:
-        """Releases every note and the pedal; returns what was sent, as actions at ``now``. Never raises: what could not be
-        released stays in the account, for the next time.
+    def close(self, now: float = 0.0) -> list[Sent]:
+        """Releases every note and the pedal; returns what was sent, at ``now``. Never raises: what could not be released stays in
+        the account, for the next time.
         """
         with self._lock:
-            actions = [NOTE_OFF + pitch for pitch in sorted(self._notes)]
-            closed = [Timed(now, action) for action in actions if self._try(self.play, action)]
-            if self._pedal and self._try(self._lift):
-                closed.append(Timed(now, SUSTAIN_UP))
+            closed = self._release(now, [NOTE_OFF + pitch for pitch in sorted(self._notes)])
+            if self._pedal:  # even under the human's foot
+                closed += filter(None, [self._try(self._lift, now)])
             return closed
+
+    def _release(self, now: float, actions: Sequence[int]) -> list[Sent]:
+        """Plays these releases as far as the port takes them; returns what was sent."""
+        return [sent for action in actions if (sent := self._try(self.play, action, 0, now))]
 
     def hand_over(self, change: Callable[[], None]) -> None:
         """Leaves the receiver silent, and has ``change`` make it another one before anything else is sent."""
@@ -223,11 +227,10 @@ class Ledger:
                 send(message)
 
     @staticmethod
-    def _try(send: Callable[..., object], *what: object) -> bool:
-        """Whether sending worked. One message that fails must not keep the others from going out."""
+    def _try(send: Callable[..., T], *what: object) -> T | None:
+        """What sending returns; None if it failed. One message that fails must not keep the others from going out."""
         try:
-            send(*what)
+            return send(*what)
         except Exception as error:
             log.warning("the output port does not take a release (%s)", error)
-            return False
-        return True
+            return None

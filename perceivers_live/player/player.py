@@ -1,23 +1,24 @@
 """The player: holds the plan and sounds it on time. It never waits for the engine.
 
-The plan is what was generated and has not sounded. Each planned event knows its position in the engine's history, so that
-whoever cancels learns how far the music really went.
+The plan is what was generated and has not sounded. Each planned event has a serial number, so that whoever cancels learns how far
+the music really went.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, bin_velocity, subject
+from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed, subject
 from engine.realtime import PLAYER, fine_timing, set_realtime
-from perceivers_live.player.ledger import Ledger
+from perceivers_live.player.ledger import Ledger, Sent
 
 log = logging.getLogger(__name__)
 SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
@@ -28,102 +29,100 @@ STALE = 0.5  # seconds after which nobody wants to hear it any more: the machine
 
 
 class Planned(NamedTuple):
-    """An event of the plan: when to sound (monotonic seconds), its place in the engine's history, what to do."""
+    """An event of the plan: when to sound (monotonic seconds), its serial number, what to do. Serial numbers rise."""
 
     time: float
-    position: int
+    serial: int
     action: int
-    velocity: int = 0  # bin, for a note-on
+    velocity: int = 0  # MIDI, for a note-on
 
 
-class Interruption(NamedTuple):
-    """What a plan's early end left: the last position that sounded (None: there has been no plan), and the releases sent."""
+class Phase(enum.Enum):
+    """What the plan is at."""
 
-    position: int | None
-    released: Sequence[Timed]
-
-
-class Standing(NamedTuple):
-    """How far the plan got."""
-
-    passed: int  # events that sounded, ever
-    sounded: int  # position of the last of them
-    last: int  # position of the last event that sounded or is going to
+    NONE = enum.auto()  # nobody plays
+    OPEN = enum.auto()  # it sounds, and can be added to
+    TORN = enum.auto()  # it does not fit what sounds any more and was dropped: it has to be made anew
+    UNSETTLED = enum.auto()  # the human has done something that the plan does not know of
+    SILENCED = enum.auto()  # it was ended at once; whoever made it has yet to say that the turn is over
 
 
-class PlanObserver(Protocol):
-    """Told what becomes of the plan, in order and under the player's lock: to be noted, not to be waited for. Planned events are
-    counted; those that were taken back count no more, so that later ones have their numbers.
-    """
+class PlayerObserver:
+    """Told what becomes of the plan, in order and under the player's lock: must neither wait nor raise."""
 
-    def planned(self, first: int, events: Sequence[Planned]) -> None:
-        """These were added to the plan, numbered from ``first`` on."""
+    def sounded(self, one: Sent) -> None:
+        """The machine played this, at its planned time."""
+
+    def planned(self, events: Sequence[Planned]) -> None:
+        """These were added to the plan."""
 
     def taken_back(self, first: int) -> None:
-        """Those numbered ``first`` and later will not sound."""
+        """What was planned with this serial number or a later one will not sound."""
 
 
 class Player:
     """The plan and its way out. Safe to use from any thread; the plan is in time order, and so is the output."""
 
-    def __init__(
-        self, ledger: Ledger, heard: Callable[[Timed], None] = lambda _: None, observer: PlanObserver | None = None
-    ) -> None:
+    def __init__(self, ledger: Ledger, observer: PlayerObserver | None = None) -> None:
         self.ledger = ledger
-        self._on_sound = heard  # told of everything that sounds, with its planned time
-        self._observer = observer
+        self._observer = observer or PlayerObserver()
         self._plan: deque[Planned] = deque()
-        self._count = 0  # events ever planned, without those that were taken back
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
-        self.sounded: int | None = None  # position of the last event that sounded; None: there has been no plan
-        self.passed = 0  # events that sounded, ever
-        self.playing = False  # whether there is a plan, even one that is empty at the moment
+        self.phase = Phase.NONE
+        self.sounded = 0  # serial number of the last event that sounded, 0 before any has
         self._last = float("-inf")  # planned time of that event
         self._unheard = False  # whether the last event found no open port
-        self.torn = False  # whether the plan does not fit what sounds any more, and was dropped: it has to be made anew
-        self.unsettled = False  # whether the human has done something that the plan does not know of
         self.played = self.late = self.unheard = 0
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
-    def begin(self, position: int) -> None:
-        """A new plan starts after ``position``."""
-        with self._lock:
-            self.sounded, self.playing = position, True
-            self.torn = self.unsettled = False
+    @property
+    def playing(self) -> bool:
+        """Whether there is a plan, even one that is empty at the moment."""
+        return self.phase in (Phase.OPEN, Phase.TORN, Phase.UNSETTLED)
 
-    def end(self) -> None:
-        """There is no plan any more; nothing can be scheduled until the next one begins."""
+    def begin(self) -> None:
+        """A new plan starts."""
         with self._lock:
-            self._keep(())
-            self.playing = self.torn = self.unsettled = False
+            self.phase = Phase.OPEN
+
+    def end(self) -> bool:
+        """The turn is over: nothing can be scheduled until the next plan begins. Returns whether there was one."""
+        with self._lock:
+            was, self.phase = self.phase, Phase.NONE
+            self._keep(0)
+            return was is not Phase.NONE
 
     def schedule(self, events: Iterable[Planned]) -> None:
         """Appends to the plan; an event earlier than its predecessor is moved up to it. What was decided before the plan was cut
         short is left out.
         """
         with self.changed:
-            if self.playing and not (self.torn or self.unsettled):
-                self._append(events)
+            if self.phase is not Phase.OPEN:
+                return
+            added = []
+            for event in events:
+                added.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
+                self._plan.append(added[-1])
+            self._observer.planned(added)
             self.changed.notify()
 
-    def cancel(self, after: float = float("-inf")) -> int | None:
-        """Drops what is planned later than ``after``; returns the position of the last event that stays or sounded, or None if
-        there has been no plan.
-        """
+    def cancel(self, after: float = float("-inf")) -> int:
+        """Drops what is planned later than ``after``; returns the serial number of the last event that stays or sounded."""
         with self._lock:
-            self._keep(list(takewhile(lambda one: one.time <= after, self._plan)))
-            self.torn = self.unsettled = False
-            return self._plan[-1].position if self._plan else self.sounded
+            self._keep(sum(1 for _ in takewhile(lambda one: one.time <= after, self._plan)))
+            return self._settled()
 
-    def interrupt(self, now: float) -> Interruption:
-        """Silence at once: ends the plan and closes what sounds. A pedal that the human has down as well is not counted among
-        the releases.
+    def interrupt(self, now: float) -> list[Timed]:
+        """Silence at once: ends the plan and closes what sounds. Returns the releases sent; a pedal that the human has down as
+        well is not counted among them.
         """
         with self._lock:
-            self.end()
+            if self.phase is not Phase.NONE:
+                self.phase = Phase.SILENCED
+            self._keep(0)
             released = self._told(self.ledger.close(now))
-            return Interruption(self.sounded, [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal])
+            return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]
 
     def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
         """Makes room for the human's actions: gives up the keys that we hold; returns the releases sent. The plan has to be
@@ -132,54 +131,33 @@ class Player:
         with self._lock:
             if actions and self.playing:
                 self._shorten(actions, until)
-                self.unsettled = True
+                self.phase = Phase.UNSETTLED
             return self._told([released for one in actions for released in self.ledger.make_room(one)])
 
-    def settle(self, actions: Sequence[Timed], until: float) -> Standing:
-        """The same actions have reached whoever plans, and the plan, as far as it stays, can be added to again. Its events may
-        have other positions in the history now: see ``renumber``.
+    def settle(self, actions: Sequence[Timed], until: float) -> int:
+        """The same actions have reached whoever plans, and the plan, as far as it stays, can be added to again. Returns the
+        serial number of the last event that stays or sounded.
         """
         with self._lock:
             self._shorten(actions, until)
-            self.torn = self.unsettled = False
-            sounded = self.sounded or 0
-            return Standing(self.passed, sounded, self._plan[-1].position if self._plan else sounded)
+            return self._settled()
 
-    def renumber(self, positions: Mapping[int, int]) -> None:
-        """The history was told anew: events of the plan, or what has sounded of it by now, have other positions. One that has
-        none is dropped.
-        """
-        with self._lock:
-            known = [one._replace(position=positions[one.position]) for one in self._plan if one.position in positions]
-            if len(known) == len(self._plan):
-                self._plan = deque(known)
-            else:
-                self._keep(())
-                self._append(known)
-            if self.sounded is not None:
-                self.sounded = positions.get(self.sounded, self.sounded)
+    def _settled(self) -> int:
+        if self.playing:
+            self.phase = Phase.OPEN
+        return self._plan[-1].serial if self._plan else self.sounded
 
     def _shorten(self, actions: Sequence[Timed], until: float) -> None:
         moved = {subject(one.action) for one in actions}
-        self._keep(list(takewhile(lambda one: one.time <= until and subject(one.action) not in moved, self._plan)))
+        self._keep(sum(1 for _ in takewhile(lambda one: one.time <= until and subject(one.action) not in moved, self._plan)))
 
-    def _append(self, events: Iterable[Planned]) -> None:
-        added = []
-        for event in events:
-            added.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
-            self._plan.append(added[-1])
-        if added and self._observer is not None:
-            self._observer.planned(self._count, added)
-        self._count += len(added)
-
-    def _keep(self, stays: Sequence[Planned]) -> None:
-        """The plan ends with these, its first ones."""
-        gone = len(self._plan) - len(stays)
-        self._plan = deque(stays)
-        if gone:
-            self._count -= gone
-            if self._observer is not None:
-                self._observer.taken_back(self._count)
+    def _keep(self, count: int) -> None:
+        """The plan ends after so many events."""
+        if count < len(self._plan):
+            first = self._plan[count].serial
+            while len(self._plan) > count:
+                self._plan.pop()
+            self._observer.taken_back(first)
 
     def planned(self) -> int:
         """Events that have not sounded yet."""
@@ -225,39 +203,36 @@ class Player:
     def _play(self, event: Planned, now: float) -> None:
         if event.action >= REST:
             return  # a rest only passes time; the history can spell it again
-        velocity = bin_velocity(event.velocity) if event.action < NOTE_OFF else 0
-        sent = True
+        sent: Sent | None = None
         try:
-            if not self.ledger.play(event.action, velocity):
+            sent = self.ledger.play(event.action, event.velocity, event.time)
+            if sent is None:
+                self._plan.appendleft(event)
                 self._tear()
                 return
         except Exception as error:
             if not self._unheard:
                 log.warning("the output port does not take notes (%s)", error)
-            sent = False
             self.unheard += 1
-        self._unheard = not sent
-        self.sounded, self._last = event.position, max(self._last, event.time)
-        self.passed += 1
-        if sent:
+        self._unheard = sent is None
+        self.sounded, self._last = event.serial, max(self._last, event.time)
+        if sent is not None:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
-            self._told([Timed(event.time, event.action, velocity)])
+            self._told([sent])
 
     def _tear(self) -> None:
-        self._keep(())
-        self.torn = True
+        self._keep(0)
+        if self.phase is Phase.OPEN:
+            self.phase = Phase.TORN
 
-    def _told(self, sounded: list[Timed]) -> list[Timed]:
-        """Tells whoever watches, in time order, and returns what was told."""
+    def _told(self, sounded: Sequence[Sent]) -> list[Timed]:
+        """Tells whoever watches, in time order, and returns what was played."""
         for one in sounded:
-            self._last = max(self._last, one.time)
-            try:
-                self._on_sound(one._replace(time=self._last))
-            except Exception:  # whoever watches must not stop the music
-                log.exception("a listener failed")
-        return sounded
+            self._last = max(self._last, one.played.time)
+            self._observer.sounded(Sent(one.played._replace(time=self._last), one.sent._replace(time=self._last)))
+        return [one.played for one in sounded]
 
 
 class PlayerThread:

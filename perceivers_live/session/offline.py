@@ -10,10 +10,20 @@ from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import LONGEST_REPLY, Performer, State
-from perceivers_live.player.ledger import Ledger, Voicing
-from perceivers_live.player.player import Player
+from perceivers_live.player.ledger import Ledger, Sent, Voicing
+from perceivers_live.player.player import Player, PlayerObserver
 
 FOREVER = 1_000_000_000  # milliseconds: no pause of a file ends a phrase
+
+
+class _Sent(PlayerObserver):
+    """What the machine sent."""
+
+    def __init__(self) -> None:
+        self.actions: list[Timed] = []
+
+    def sounded(self, one: Sent) -> None:
+        self.actions.append(one.sent)
 
 
 def render(
@@ -30,12 +40,12 @@ def render(
     A duet plays along. In the other modes the call is one phrase, whatever its pauses, and the machine begins when it is over; a
     solo, which has no end of its own, is ended after a minute.
     """
-    played: list[Timed] = []
     mode = controls.get("mode")
     if mode != "duet":
         phrase = dataclasses.replace(phrase, min_silence_ms=FOREVER, max_silence_ms=FOREVER)
     ledger = Ledger(lambda _: None, voicing=lambda: Voicing.of(controls.snapshot()))
-    player = Player(ledger, lambda one: played.append(ledger.as_sent(one)))
+    sent = _Sent()
+    player = Player(ledger, sent)
     performer = Performer(engine, player, controls, phrase, seed=seed)
     waiting = list(reversed(call))
     now, end = (call[0].time, call[-1].time) if call else (0.0, 0.0)
@@ -49,7 +59,7 @@ def render(
             if mode != "duet" and not begun:
                 performer.takeover(now)
             if performer.state is State.LISTENING:  # it has played, or is not to play
-                return played
+                return sent.actions
         elif more is None or more > now:
             now = max(now, min(t for t in (waiting[-1].time if waiting else None, player.play_due(now), more) if t is not None))
             player.play_due(now)

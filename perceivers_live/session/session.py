@@ -1,9 +1,9 @@
-"""A live session: ports, performer, player and OSC, each in the thread it belongs to.
+"""A live session: the parts put together, and the threads that they run in.
 
-driver's callback     stamps, sorts, passes through, silences the machine at a key press, hands over to the performer
-performer's thread    absorbs, detects phrase ends, generates
+driver's callback     stamps, sorts, passes through, silences the machine at a key press (``reaction``)
+performer's thread    absorbs, detects phrase ends, generates (``loop``)
 player's thread       sends on time
-osc's thread          sets controls, queues commands
+osc's thread          sets controls, queues commands (``commands``)
 the caller's          tells how it goes, until someone stops it
 
 The model should be in a process of its own (`engine.remote`): only the performer's thread waits for it then.
@@ -13,51 +13,40 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 from engine.engine import Engine
-from engine.events import Timed
 from engine.remote.standby import on_standby
-from engine.states import StateError
-from perceivers_live.clock.midi_clock import Beats, MidiClock, Transport
+from perceivers_live.clock.midi_clock import Beats, MidiClock
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.midi_map_file import Binding
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
 from perceivers_live.osc.server import OscServer
-from perceivers_live.performer.merge import Played
-from perceivers_live.performer.performer import Performer, SavedState, State
+from perceivers_live.performer.performer import Performer
 from perceivers_live.player.human_keys import HumanKeys
-from perceivers_live.player.ledger import Ledger, Voicing
-from perceivers_live.player.player import PlanObserver, Player, PlayerThread
-from perceivers_live.session.inbox import Inbox
+from perceivers_live.player.player import Player, PlayerThread
+from perceivers_live.session.commands import StateCommands, map_commands, triggers
 from perceivers_live.session.input import Hearing
+from perceivers_live.session.loop import PerformerLoop
+from perceivers_live.session.observers import Observer, Observers
+from perceivers_live.session.output import Output
+from perceivers_live.session.reaction import Reaction
 from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
-RETRY = 0.2  # seconds between two attempts to revive the engine
 TELLING = 0.25  # seconds between two reports of how it goes
-JOIN_TIMEOUT = 2.0  # seconds that the performer's thread has to end
-SAVING = 10.0  # seconds that a state has to reach the disk at the end
-MOST_SAVING = 2  # states, which are large, on their way to the disk
 NOTICED = 0.01  # a change of tempo by more than this is worth a line
-RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
-TimedListener = Callable[[Timed], None]
-Triggers = dict[str, Callable[[], None]]
 
 
 class Session:
     """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
 
-    ``beats``: another source of beats than the input's MIDI clock. ``midi_map``: makes the map of the controllers, given what
-    they can command. ``states``: where states are kept, None = nowhere. ``on_human`` and ``on_machine`` are told of everything
-    that sounds, as it was sent, on whatever thread that was done. ``on_plan`` is told what is planned and taken back,
-    ``on_countdown`` when the machine will begin by itself, ``on_stats`` four times a second how it goes.
+    ``beats``: another source of beats than the input's MIDI clock. ``states``: where musical states are kept, ``bindings``: the
+    file of what the controllers are bound to; None = nowhere.
     """
 
     def __init__(
@@ -68,109 +57,60 @@ class Session:
         send: Callable[[Sequence[int]], None],
         *,
         beats: Beats | None = None,
-        midi_map: Callable[[Triggers, Callable[[Binding], None]], MidiMap] | None = None,
         states: StateStore | None = None,
-        on_human: TimedListener = lambda _: None,
-        on_machine: TimedListener = lambda _: None,
-        on_state: Callable[[State], None] = lambda _: None,
-        on_listening: Callable[[], None] = lambda: None,
-        on_plan: PlanObserver | None = None,
-        on_countdown: Callable[[float | None], None] = lambda _: None,
-        on_stats: Callable[[Mapping[str, float]], None] = lambda _: None,
-        osc: bool = True,
+        bindings: Path | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        self._settings, self._controls, self._states = settings, controls, states
-        self._engine = engine
-        self._on_human, self._on_state, self._on_listening, self._on_stats = on_human, on_state, on_listening, on_stats
-        self._inbox = Inbox()
-        self._saving: list[threading.Thread] = []
-        self._recalled: deque[SavedState] = deque(maxlen=1)  # states are large: only the one asked for last waits
-        self._stopping = False
-        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
-        self._relapse_until, self._faults, self._recoveries = 0.0, 0, 0
+        self.engine, self._settings, self._controls = engine, settings, controls
+        self.observers = Observers(observers)
         self.echo = EchoGuard()
-        self._send = send
-        channel = settings.midi.channel - 1
-        self.keys = HumanKeys(lambda: (int(controls.get("listen_low")), int(controls.get("listen_high"))))
-        self.ledger = Ledger(
-            self._sent,
-            channel=channel,
-            voicing=lambda: Voicing.of(controls.snapshot()),
-            keys=self.keys,
-            pass_on=self._passed_on,
-        )
-        self.player = Player(self.ledger, lambda one: on_machine(self.ledger.as_sent(one)), on_plan)
         clock = MidiClock() if settings.clock.source == "midi" else None
-        self._beats, self._bpm = beats or clock, 0.0
-        self._standby = False  # as last told
+        self.beats, self._bpm = beats or clock, 0.0
+        self.keys = HumanKeys(lambda: (int(controls.get("listen_low")), int(controls.get("listen_high"))))
+        self.output = Output(send, controls, settings.midi.channel - 1, self.keys, self.echo)
+        self.player = Player(self.output.ledger, self.observers)
         self.performer = Performer(
             engine,
             self.player,
             controls,
             settings.phrase,
-            beats=self._beats,
-            on_state=self._entered,
-            on_countdown=on_countdown,
+            beats=self.beats,
+            on_state=self.observers.state,
+            on_countdown=self.observers.countdown,
         )
-        self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
-        self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
-        self._serve_osc = osc and settings.osc.enabled
+        self.loop = PerformerLoop(self.performer, self.player, engine.runtime, self.observers)
+        self._reaction = Reaction(self.keys, self.performer, self.loop, self.output, controls, self.observers)
+        triggered = triggers(self.performer, self.loop, self._reaction, self.output)
+        self.midi_map = MidiMap(controls, triggered, bindings, on_learnt=self._learnt)
+        self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
+        self._saving = StateCommands(states, self.performer, self.loop, self.observers) if states is not None else None
+        self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map)}
+        if self._saving is not None:
+            self._commands |= self._saving.commands()
         self._osc: OscServer | None = None
+        self._standby = False  # as last told
+        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
 
-    @property
-    def beats(self) -> Beats | None:
-        """Where musical time comes from, if from anywhere."""
-        return self._beats
-
-    @property
-    def midi_map(self) -> MidiMap | None:
-        """What the controllers are bound to."""
-        return self._map
-
-    # The driver's thread.
+    def commands(self) -> dict[str, Callable[..., None]]:
+        """What can be commanded, from any thread."""
+        return dict(self._commands)
 
     def hear(self, now: float, message: Sequence[int]) -> None:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
         try:
-            if self._stopping:
-                return
-            heard = self._hearing.feed(now, message)
-            if heard.music is not None:
-                self._play(heard.time, heard.music)
-            if heard.takeover:
-                self._later(self.performer.takeover)
-            if heard.transport is not None:
-                self._moved(heard.transport)
+            if not self.loop.stopping:
+                self._reaction.take(self._hearing.feed(now, message))
         except Exception:
             log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
-
-    def _play(self, time: float, message: Sequence[int]) -> None:
-        """One message of the human's music."""
-        with self.player.changed:  # nobody may see the keys changed who does not yet see what follows from it
-            actions = self.keys.feed(time, message)
-            if actions:
-                self._happened(lambda: self.performer.react(actions))
-            self._pass_on(message, releases_only=not self._controls.get("thru"))
-        for one in actions:
-            self._on_human(one)
 
     def input_lost(self, now: float) -> None:
         """The input has gone away: the keys that were held on it are up."""
         self.echo.forget()
-        self._let_go(now)
-
-    def _let_go(self, now: float) -> None:
-        """What the human holds is up, for everybody, and for the receiver what was passed through."""
-        with self.player.changed:
-            actions = self.keys.release_all(now)
-            self._happened(lambda: self.performer.react(actions))
-            self.ledger.end_thru()
-        for one in actions:
-            self._on_human(one)
+        self._reaction.let_go(now)
 
     def output_back(self) -> None:
         """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
-        self._quietly(self._sweep)
+        self.output.sweep()
 
     def change_output(self, change: Callable[[], None]) -> None:
         """Silences the machine on the output as it is, has ``change`` make it another one, and lets the machine go on there.
@@ -178,164 +118,42 @@ class Session:
         """
         with self.player.changed:
             plays = self.player.playing
-            self._hush()
-            self.ledger.hand_over(change)
+            self.loop.hush()
+            self.player.ledger.hand_over(change)
         self.output_back()
         if plays:
-            self._later(self.performer.takeover)
-
-    def _sweep(self) -> None:
-        self.ledger.sweep(self._send)
-
-    def _moved(self, change: Transport) -> None:
-        if change is Transport.STOPPED:  # stop means silence, now
-            self._hush()
-        self._later(lambda now: self.performer.transport(change, now))
-
-    def _hush(self) -> None:
-        self._happened(lambda: self.performer.hush(time.perf_counter()))
-
-    def _happened(self, react: Callable[[], Played]) -> None:
-        """What is done at once, and what the performer hears of it. It hears everything in the order in which it happened."""
-        with self.player.changed:
-            played = react()
-            if any(played[:3]):
-                self._inbox.put(played)
-
-    def _pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
-        try:
-            self.ledger.thru(message, releases_only=releases_only)
-        except Exception as error:  # the output's fault must not make us deaf
-            log.warning("the output port does not answer (%s)", error)
-
-    def _sent(self, message: Sequence[int]) -> None:
-        self.echo.sent(time.perf_counter(), message)
-        self._send(message)
-
-    def _passed_on(self, message: Sequence[int]) -> None:
-        self.echo.sent(time.perf_counter(), message, own=False)
-        self._send(message)
-
-    # What can be commanded, from any thread.
-
-    def commands(self) -> dict[str, Callable[..., None]]:
-        """What OSC can ask for besides the controls."""
-        commands: dict[str, Callable[..., None]] = dict(self._triggers())
-        if self._states is not None:
-            commands |= {"save": self._save, "recall": self._recall}
-        if self._map is not None:
-            commands |= {"learn": self._learn, "unlearn": self._unlearn}
-        return commands
-
-    def _triggers(self) -> Triggers:
-        """The commands without arguments."""
-
-        def panic() -> None:
-            self._let_go(time.perf_counter())
-            self._hush()
-            self._later(self.performer.give_way)  # a solo would begin again at once
-            self._quietly(self._sweep)
-
-        def forget() -> None:
-            self._let_go(time.perf_counter())
-            self._later(self.performer.forget)
-
-        return {
-            "takeover": lambda: self._later(self.performer.takeover),
-            "yield": lambda: self._later(self.performer.give_way),
-            "forget": forget,
-            "panic": panic,
-        }
-
-    def _later(self, method: Callable[[float], None]) -> None:
-        """Has the performer's thread do it, with the time then."""
-        self._inbox.put(lambda: method(time.perf_counter()))
-
-    def _save(self, name: str) -> None:
-        states = self._states
-        assert states is not None
-        states.check(name)
-
-        def save(now: float) -> None:
-            self._saving = [thread for thread in self._saving if thread.is_alive()]
-            if len(self._saving) >= MOST_SAVING:
-                self._fault("state", StateError(f"{name}: not saved, others are still being written"))
-                return
-            try:
-                saved_state = self.performer.saved_state(now)
-            except StateError as error:  # a standby holds a part of the state only
-                self._fault("state", error)
-                return
-            thread = threading.Thread(target=self._reported, args=(lambda: states.save(name, saved_state),), daemon=True)
-            thread.start()
-            self._saving.append(thread)
-
-        self._later(save)
-
-    def _end_saving(self) -> None:
-        for thread in self._saving:
-            thread.join(SAVING)
-
-    def _recall(self, name: str) -> None:
-        assert self._states is not None
-        self._recalled.append(self._states.load(name))
-        self._later(self._go_on_from)
-
-    def _go_on_from(self, now: float) -> None:
-        if self._recalled:  # else the performer was behind, and has gone on from a later one
-            self.performer.recall(self._recalled.pop(), now)
-
-    def _learn(self, target: str) -> None:
-        assert self._map is not None
-        self._map.learn(target, time.perf_counter())
-
-    def _unlearn(self, target: str) -> None:
-        assert self._map is not None
-        self._map.unlearn(target)
-
-    def _learnt(self, binding: Binding) -> None:
-        log.info("learnt: %s", binding)
-        if self._osc is not None:
-            self._osc.send_state(f"learnt {binding.target}")
-
-    def _reported(self, action: Callable[[], None]) -> None:
-        """Does it; a fault is for the log and the subscribers."""
-        try:
-            action()
-        except Exception as error:
-            self._fault("state", error)
-
-    def _fault(self, code: str, error: Exception) -> None:
-        self._faults += code == "engine"
-        log.warning("%s", error)
-        if self._osc is not None:
-            self._osc.send_error(code, f"{type(error).__name__}: {error}")
-
-    # The performer's thread.
+            self.loop.later(self.performer.takeover)
 
     def run(self) -> None:
         """Performs until ``stop`` is called, from any thread or signal handler; leaves nothing sounding. Raises ``OscError``."""
         with ExitStack() as closing:
-            closing.callback(self._end_saving)  # last of all
-            if self._serve_osc:
+            if self._saving is not None:
+                closing.callback(self._saving.close)  # last of all
+            if self._settings.osc.enabled:
                 self._open_osc(closing)
-            closing.callback(self._controls.on_change(lambda *_: self._inbox.wake()))  # a turned control wakes us
-            player = PlayerThread(self.player, failed=lambda: self._later(self.performer.recover))
-            closing.callback(self._silence)
-            self._quietly(self._sweep)  # whatever an earlier, killed session left hanging
+            closing.callback(self._controls.on_change(lambda *_: self.loop.inbox.wake()))  # a turned control wakes us
+            player = PlayerThread(self.player, failed=lambda: self.loop.later(self.performer.recover))
+            closing.callback(self.silence)
+            self.output.sweep()  # whatever an earlier, killed session left hanging
             player.start()
             closing.callback(player.stop)
-            performing = threading.Thread(target=self._perform, name="performer", daemon=True)
-            performing.start()
-            self._on_listening()
+            self.loop.start()
+            self.observers.listening()
             while self._goes_on():
                 self._tell_tempo()
                 self._tell_standby()
-                stats = self.stats()
-                self._on_stats(stats)
-                if self._osc is not None:
-                    self._osc.send_stats(stats)
-            performing.join(JOIN_TIMEOUT)
+                self.observers.stats(self.stats())
+            self.loop.join()
+
+    def stop(self) -> None:
+        """From any thread or signal handler."""
+        self.loop.stop()
+        self._over.put(None)
+
+    def silence(self) -> None:
+        """Ends the plan and leaves the receiver silent."""
+        self.player.end()
+        self.output.reset()
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: events played, late ones and the latest lateness (ms), events that no output took; faults of
@@ -343,122 +161,58 @@ class Session:
         stands: actions and commands that wait, whether a standby computes (1), events planned, the length of the history, beats
         a minute (0: no tempo).
         """
-        player, lateness = self.player, self.player.lateness
+        player, lateness, loop = self.player, self.player.lateness, self.loop
         return {
             "played": player.played,
             "late": player.late,
             "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
             "unheard": player.unheard,
-            "faults": self._faults,
-            "recoveries": self._recoveries,
+            "faults": loop.faults,
+            "recoveries": loop.recoveries,
             "echoes": self.echo.echoes,
-            "left_out": self._inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
-            "waiting": self._inbox.qsize(),
-            "standby": float(on_standby(self._engine.runtime)),
+            "left_out": loop.inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
+            "waiting": loop.inbox.qsize(),
+            "standby": float(on_standby(self.engine.runtime)),
             "planned": player.planned(),
-            "history": self._engine.position,
+            "history": self.engine.position,
             "bpm": round(self._bpm, 1),
         }
 
+    def _learnt(self, binding: Binding) -> None:
+        log.info("learnt: %s", binding)
+        self.observers.message(f"learnt {binding.target}")
+
     def _tell_tempo(self) -> None:
-        bpm = (self._beats.bpm if self._beats is not None else None) or 0.0
+        bpm = (self.beats.bpm if self.beats is not None else None) or 0.0
         if abs(bpm - self._bpm) > NOTICED * self._bpm:
             log.info("tempo: %s", f"{bpm:.1f} beats a minute" if bpm else "none")
             self._bpm = bpm
 
     def _tell_standby(self) -> None:
-        standby = on_standby(self._engine.runtime)
+        standby = on_standby(self.engine.runtime)
         if standby != self._standby:
             self._standby = standby
-            if self._osc is not None:
-                self._osc.send_state("standby" if standby else "standby over")
+            self.observers.message("standby" if standby else "standby over")
 
     def _goes_on(self) -> bool:
         """Waits one report interval; False once stopped."""
         with suppress(queue.Empty):
             self._over.get(timeout=TELLING)
-        return not self._stopping
-
-    def stop(self) -> None:
-        """From any thread or signal handler."""
-        self._stopping = True
-        self._over.put(None)
-        self._inbox.put(None)
+        return not self.loop.stopping
 
     def _open_osc(self, closing: ExitStack) -> None:
-        osc = self._settings.osc
-        self._osc = OscServer(self._controls, self.commands(), osc.host, osc.port, osc.reply_port, allow=osc.allow)
-        closing.callback(self._osc.close)
-        log.info("OSC on %s:%d", self._osc.host, self._osc.port)
-
-    def _perform(self) -> None:
-        while not self._stopping:
-            self._round()
-
-    def _round(self) -> None:
-        """One round of the performer: work if there is any, else wait for something to happen."""
-        try:
-            began = time.perf_counter()
-            due = self.performer.work(began)
-            if due is not None and due <= began:
-                self.performer.took(time.perf_counter() - began)
-            self._take(None if due is None else due - time.perf_counter())
-        except Exception as error:
-            log.exception("the engine failed; silent until it has recovered")
-            self._fault("engine", error)
-            self._recover()
-
-    def _take(self, wait: float | None) -> None:
-        """The next of what waits, after waiting ``wait`` seconds at most for it. One, however much there is: the machine's turn
-        must go on in a flood, or what it has struck would hang.
-        """
-        item = self._next(wait)
-        if isinstance(item, list):
-            self.performer.hear(item)
-        elif item is not None:
-            item()
-
-    def _next(self, wait: float | None) -> list[Played] | Callable[[], None] | None:
-        """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
-        end, warm_for = None if wait is None else time.perf_counter() + wait, self._engine.runtime.warm_for
-        while True:
-            left = None if end is None else end - time.perf_counter()
-            patience = left if warm_for is None else warm_for if left is None else min(left, warm_for)
-            try:
-                return self._inbox.get_nowait() if patience is not None and patience <= 0 else self._inbox.get(timeout=patience)
-            except queue.Empty:
-                if patience is left:
-                    return None
-                self._engine.runtime.keep_warm()
-
-    def _recover(self) -> None:
-        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
-        forget = time.perf_counter() < self._relapse_until
-        while not self._stopping:
-            try:
-                (self.performer.forget if forget else self.performer.recover)(time.perf_counter())
-                self._relapse_until = time.perf_counter() + RELAPSE
-                self._recoveries += 1
-                if forget:
-                    time.sleep(RETRY)  # a model that is broken for good would fail again at once
-                return
-            except Exception:
-                log.exception("the engine has not recovered yet")
-                time.sleep(RETRY)
-
-    def _entered(self, state: State) -> None:
-        self._on_state(state)
-        if self._osc is not None:
-            self._osc.send_state(state.value)
-
-    def _silence(self) -> None:
-        self.player.end()
-        self._quietly(self.ledger.reset)
-
-    @staticmethod
-    def _quietly(action: Callable[[], None]) -> None:
-        """For what clears an output that is likely to be silent: one that is away is nothing to warn of."""
-        try:
-            action()
-        except Exception as error:
-            log.debug("the output port does not answer (%s)", error)
+        settings = self._settings.osc
+        osc = OscServer(self._controls, self._commands, settings.host, settings.port, settings.reply_port, allow=settings.allow)
+        self._osc = osc
+        closing.callback(osc.close)
+        closing.callback(
+            self.observers.add(
+                Observer(
+                    state=lambda state: osc.send_state(state.value),
+                    stats=osc.send_stats,
+                    message=osc.send_state,
+                    fault=lambda kind, error: osc.send_error(kind, f"{type(error).__name__}: {error}"),
+                )
+            )
+        )
+        log.info("OSC on %s:%d", osc.host, osc.port)

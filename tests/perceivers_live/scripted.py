@@ -40,8 +40,8 @@ from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.merge import Played
 from perceivers_live.performer.performer import Performer, State
-from perceivers_live.player.ledger import Ledger, Voicing
-from perceivers_live.player.player import Player
+from perceivers_live.player.ledger import Ledger, Sent, Voicing
+from perceivers_live.player.player import Planned, Player, PlayerObserver
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), window=64, slack=256)
 Message = tuple[int, ...]
@@ -254,6 +254,26 @@ def unbalanced(messages: Iterable[Message]) -> list[str]:
     return faults + [f"{pitch} never released" for _, pitch in sorted(held)]
 
 
+class Watcher(PlayerObserver):
+    """Hears what the machine plays, in the model's pitches; ``plan`` is what it was told of the plan, with what has sounded."""
+
+    def __init__(self, heard: Callable[[Timed], object] = lambda _: None) -> None:
+        self._heard = heard
+        self.plan: list[Planned] = []
+        self.taken = 0  # events that were taken back
+
+    def sounded(self, one: Sent) -> None:
+        self._heard(one.played)
+
+    def planned(self, events: Sequence[Planned]) -> None:
+        self.plan += events
+
+    def taken_back(self, first: int) -> None:
+        stays = [one for one in self.plan if one.serial < first]
+        self.taken += len(self.plan) - len(stays)
+        self.plan = stays
+
+
 # --- a performer on a virtual clock --------------------------------------------------------------------------------
 
 
@@ -283,7 +303,8 @@ class Stage:
         self.keys: set[int] = set()
         self.pedal = False
         self.trespasses: list[Message] = []
-        self.player = Player(Ledger(self._send, voicing=self._voicing), self._heard)
+        self.watcher = Watcher(self._heard)
+        self.player = Player(Ledger(self._send, voicing=self._voicing), self.watcher)
         self.now = 0.0
         self.performer = Performer(
             self.engine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import dropwhile
 
@@ -13,6 +13,8 @@ from engine.events import Timed
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import State
+from perceivers_live.session.observers import Observer
+from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import (
     Message,
@@ -34,7 +36,8 @@ class Stage:
         self,
         musician: Musician = improviser,
         settings: Settings = SETTINGS,
-        on_countdown: Callable[[float | None], None] = lambda _: None,
+        observers: Sequence[Observer] = (),
+        states: StateStore | None = None,
         **controls: object,
     ) -> None:
         self.runtime = ToyRuntime(musician)
@@ -50,11 +53,16 @@ class Stage:
             settings,
             self.controls,
             self.port.send,
-            on_human=self.human.append,
-            on_machine=self.machine.append,
-            on_state=self.states.append,
-            on_listening=self.listening.set,
-            on_countdown=on_countdown,
+            states=states,
+            observers=[
+                Observer(
+                    human=self.human.append,
+                    machine=self.machine.append,
+                    state=self.states.append,
+                    listening=self.listening.set,
+                ),
+                *observers,
+            ],
         )
         self.thread = threading.Thread(target=self.session.run)
 
@@ -82,12 +90,12 @@ class Stage:
 
     def until_playing(self) -> None:
         """Until notes of the machine's sound."""
-        self.until(lambda: self.replying and bool(self.session.ledger.notes) and bool(self.machine))
+        self.until(lambda: self.replying and bool(self.session.player.ledger.notes) and bool(self.machine))
 
     def until_absorbed(self) -> None:
         """Until the performer has dealt with everything heard and commanded so far."""
         done = threading.Event()
-        self.session._inbox.put(done.set)
+        self.session.loop.inbox.put(done.set)
         self.until(done.is_set)
 
 
@@ -95,10 +103,11 @@ class Stage:
 def running(
     musician: Musician = improviser,
     settings: Settings = SETTINGS,
-    on_countdown: Callable[[float | None], None] = lambda _: None,
+    observers: Sequence[Observer] = (),
+    states: StateStore | None = None,
     **controls: object,
 ) -> Iterator[Stage]:
-    stage = Stage(musician, settings, on_countdown, **controls)
+    stage = Stage(musician, settings, observers, states, **controls)
     stage.thread.start()
     try:
         yield stage

@@ -102,6 +102,9 @@ def test_a_snapshot_never_changes_and_its_version_grows_only_with_changes() -> N
     assert second.version == first.version + 1
     controls.set("density", 0.5)
     assert controls.snapshot() is second
+    controls.set("loudness", 0.5)
+    assert controls.snapshot().version == second.version + 1
+    assert controls.snapshot().decisions == second.decisions == first.decisions + 1
     with pytest.raises(TypeError):
         second["density"] = 1.0  # type: ignore[index]
 

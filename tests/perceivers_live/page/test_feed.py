@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, Timed, bin_velocity
+from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, Timed
 from perceivers_live.page.feed import Feed
 from perceivers_live.player.player import Planned
 from tests.perceivers_live.page.serving import Served, page, until
@@ -22,8 +22,8 @@ def test_the_plan_is_told_as_it_will_sound_without_its_rests(stage: Served) -> N
     feed = Feed(stage.hub, sounds_as=lambda pitch: pitch + 12)
     with page(stage) as ours:
         assert until(lambda: stage.hub.is_watched)
-        feed.planned(5, [Planned(1.0, 1, NOTE_ON + 60, 20), Planned(1.1, 2, REST), Planned(1.2, 3, NOTE_OFF + 60)])
-        assert ours.next("planned")["events"] == [[5, 1.0, "on", 72, bin_velocity(20)], [7, 1.2, "off", 72, 0]]
+        feed.planned([Planned(1.0, 5, NOTE_ON + 60, 82), Planned(1.1, 6, REST), Planned(1.2, 7, NOTE_OFF + 60)])
+        assert ours.next("planned")["events"] == [[5, 1.0, "on", 72, 82], [7, 1.2, "off", 72, 0]]
         feed.taken_back(6)
         assert ours.next("taken_back") == {"type": "taken_back", "first": 6}
 
@@ -31,7 +31,7 @@ def test_the_plan_is_told_as_it_will_sound_without_its_rests(stage: Served) -> N
 def test_without_a_page_notes_are_not_even_queued_but_how_things_stand_is(stage: Served) -> None:
     feed = Feed(stage.hub)
     feed.human(Timed(1.5, NOTE_ON + 60, 80))
-    feed.planned(0, [Planned(1.0, 1, NOTE_ON + 60, 20)])
+    feed.planned([Planned(1.0, 1, NOTE_ON + 60, 82)])
     feed.countdown(12.0)
     feed.turn("playing")
     feed.health({"late": 0}, "onnx")

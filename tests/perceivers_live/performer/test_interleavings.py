@@ -16,6 +16,7 @@ from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Tim
 from perceivers_live.clock.midi_clock import Transport
 from perceivers_live.controls.registry import CONTROLS, Control
 from perceivers_live.performer.performer import SavedState
+from perceivers_live.player.player import Phase
 from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, restless, steady, unbalanced
 
 MUSICIANS = [improviser, restless, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
@@ -245,7 +246,7 @@ class Performance(RuleBasedStateMachine):
     def what_sounded_is_remembered(self) -> None:
         """Whatever is planned comes after it, and nothing else."""
         stage = self.stage
-        if not stage._untold and not stage.player.torn:
+        if not stage._untold and stage.player.phase is not Phase.TORN:
             planned = [one.action for one in stage.player._plan if one.action != REST]
             history = actions(stage.history())
             assert history == (actions(stage.expected()) + planned)[-len(history) or None :]

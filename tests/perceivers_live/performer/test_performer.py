@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from perceivers_live.controls.registry import CONTROLS
 from perceivers_live.performer.performer import KEPT_ON_CHANGE, State
 from tests.perceivers_live.scripted import (
     Musician,
@@ -341,6 +342,22 @@ def test_a_turned_control_drops_the_plan_beyond_a_few_tens_of_milliseconds(name:
     assert stage.player.planned() <= len(kept) + 1
     stage.run(stage.now + 0.5)
     check_memory_after_interruption(stage)
+
+
+@pytest.mark.parametrize("name", [control.name for control in CONTROLS.values() if control.affects != "decision"])
+def test_a_fader_that_changes_no_decision_costs_no_planned_event(name: str) -> None:
+    """Moved a hundred times a second in a solo. The plan stays as long as ever."""
+    stage, control = Stage(steady(4), {"mode": "solo", "lookahead_ms": 400}), CONTROLS[name]
+    stage.run(1.0)
+    values = [control.low + (control.high - control.low) * (i % 50) / 49 for i in range(200)]
+    for value in values:
+        stage.controls.set(name, round(value) if control.kind in ("choice", "switch") else value)
+        stage.run(stage.now + 0.01)
+    assert len(stage.watcher.plan) > 50
+    assert stage.watcher.taken == 0
+    stage.controls.set("temperature", 0.5)
+    stage.run(stage.now + 0.01)
+    assert stage.watcher.taken > 0
 
 
 def test_a_register_limit_is_heard_at_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_UP, Event
-from perceivers_live.performer.turns import BREATH, GAP, OVERTIME, REMEMBERED, Turn
+from perceivers_live.performer.turns import BREATH, GAP, OVERTIME, REMEMBERED, MachineEvent, Turn
 
 DUE, LENGTH = 100.0, 8.0
 SLIGHTLY, RATHER, VERY = DUE + 0.1, DUE + LENGTH * (OVERTIME + 0.1), DUE + LENGTH * 1.1
@@ -18,7 +18,7 @@ def on(wait: int = 10, pitch: int = 60) -> Event:
 def turn(*events: Event) -> Turn:
     made = Turn(90.0, LENGTH)
     for position, event in enumerate(events, 1):
-        made.add(position, 10 * position, event)
+        made.add(MachineEvent(100 + position, position, 10 * position, event))
     return made
 
 
@@ -63,6 +63,13 @@ def test_what_came_after_a_rewind_was_never_played() -> None:
     made.rewind(0)
 
 
+def test_a_serial_number_that_is_not_in_the_history_stands_for_the_last_one_before_it() -> None:
+    made = turn(on(), on(), on())
+    assert [made.reached(serial) for serial in (0, 100, 101, 103, 999)] == [0, 0, 1, 3, 3]
+    made.rewind(2)
+    assert made.reached(103) == 2
+
+
 def test_events_at_one_moment_are_a_crowd() -> None:
     assert turn().crowd == 0
     assert turn(on(5), on(0), on(0)).crowd == 2
@@ -79,12 +86,12 @@ def test_a_note_is_owed_at_the_beginning_and_after_a_rest_and_while_nothing_of_i
 
 def test_a_note_is_owed_when_nothing_was_struck_for_too_long_whatever_is_held() -> None:
     made = Turn(90.0, LENGTH, max_silence=1.5)
-    made.add(1, 1000, on(10, 60))
-    made.add(2, 1100, Event(100, NOTE_OFF + 62))
+    made.add(MachineEvent(1, 1, 1000, on(10, 60)))
+    made.add(MachineEvent(2, 2, 1100, Event(100, NOTE_OFF + 62)))
     held = frozenset({60})
     assert not made.opening(held, Event(50, NOTE_OFF + 62), 1150)
     assert made.opening(held, Event(51, NOTE_OFF + 62), 1151)
-    made.add(3, 1160, on(9, 64))
+    made.add(MachineEvent(3, 3, 1160, on(9, 64)))
     assert not made.opening(held, on(9, 64), 1160)
     assert not turn(on(10, 60)).opening(held, Event(100, REST), 9999)  # a turn without that limit may wait for ever
 

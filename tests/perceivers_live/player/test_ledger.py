@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from perceivers_live.player.ledger import Ledger, Voicing
+from perceivers_live.player.ledger import Ledger, Sent, Voicing
 from tests.perceivers_live.scripted import PortError, Synthesizer, unbalanced
 
 ACTIONS = st.sampled_from(
@@ -39,6 +39,11 @@ def eager_switching() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+def models(sent: list[Sent]) -> list[Timed]:
+    """As the model has it."""
+    return [one.played for one in sent]
 
 
 def do(ledger: Ledger, what: int | str) -> None:
@@ -68,7 +73,7 @@ def test_everything_goes_out_on_the_chosen_channel(synthesizer: Synthesizer) -> 
 def test_closing_returns_what_it_sent(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 64, NOTE_ON + 60, SUSTAIN_DOWN):
         ledger.play(action, 80)
-    assert ledger.close(1.5) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
+    assert models(ledger.close(1.5)) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
     assert ledger.close(1.6) == []
     assert synthesizer.silent
     assert (ledger.notes, ledger.pedal) == (frozenset(), False)
@@ -146,7 +151,7 @@ def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthe
 def human(ledger: Ledger, one: Timed) -> list[Timed]:
     """An action of the human's; returns what it makes the machine release."""
     ledger.keys.take(one)
-    return ledger.make_room(one)
+    return models(ledger.make_room(one))
 
 
 def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_held(
@@ -178,7 +183,7 @@ def test_closing_lifts_our_pedal_but_not_one_that_is_passed_through_to_the_same_
         ledger.play(SUSTAIN_DOWN)
         human(ledger, Timed(1.0, SUSTAIN_DOWN))
         ledger.thru((0xB0, 64, 127))
-        assert ledger.close(2.0) == [Timed(2.0, SUSTAIN_UP)]
+        assert models(ledger.close(2.0)) == [Timed(2.0, SUSTAIN_UP)]
         assert synthesizer.pedals == {0}
         human(ledger, Timed(3.0, SUSTAIN_UP))
         ledger.thru((0xB0, 64, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.player.ledger import Ledger
-from perceivers_live.player.player import LATE, Planned, Player, PlayerThread, Standing
-from tests.perceivers_live.scripted import Synthesizer
+from perceivers_live.player.player import LATE, Phase, Planned, Player, PlayerThread
+from tests.perceivers_live.scripted import Synthesizer, Watcher
 
 PATIENCE = 10.0  # seconds; only ends a wait for what never comes
 
@@ -30,8 +30,8 @@ def heard() -> list[Timed]:
 
 @pytest.fixture
 def player(synthesizer: Synthesizer, heard: list[Timed]) -> Player:
-    player = Player(Ledger(synthesizer.send), heard.append)
-    player.begin(0)
+    player = Player(Ledger(synthesizer.send), Watcher(heard.append))
+    player.begin()
     return player
 
 
@@ -51,12 +51,12 @@ def until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def on(time_: float, position: int, pitch: int, velocity: int = 20) -> Planned:
-    return Planned(time_, position, NOTE_ON + pitch, velocity)
+def on(time_: float, serial: int, pitch: int, velocity: int = 82) -> Planned:
+    return Planned(time_, serial, NOTE_ON + pitch, velocity)
 
 
-def off(time_: float, position: int, pitch: int) -> Planned:
-    return Planned(time_, position, NOTE_OFF + pitch)
+def off(time_: float, serial: int, pitch: int) -> Planned:
+    return Planned(time_, serial, NOTE_OFF + pitch)
 
 
 def test_only_what_is_due_sounds(player: Player, synthesizer: Synthesizer, heard: list[Timed]) -> None:
@@ -83,8 +83,8 @@ def test_an_event_is_not_planned_before_its_predecessor(player: Player) -> None:
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30))
 def test_times_told_are_in_order_whatever_is_planned_when(events: list[tuple[float, float]]) -> None:
     heard: list[Timed] = []
-    player = Player(Ledger(lambda _: None), heard.append)
-    player.begin(0)
+    player = Player(Ledger(lambda _: None), Watcher(heard.append))
+    player.begin()
     now = 0.0
     for position, (when, step) in enumerate(events):
         player.schedule([on(now + when - 0.2, position, position)])
@@ -115,18 +115,18 @@ def test_cancelling_keeps_what_comes_earlier(player: Player, synthesizer: Synthe
 
 
 def test_cancelling_everything_says_what_sounded_last(player: Player) -> None:
-    player.begin(7)
     player.schedule([on(1.0, 8, 60), off(1.1, 9, 60)])
-    assert player.cancel() == 7
-    player.schedule([on(1.0, 8, 60), off(1.1, 9, 60)])
+    assert player.cancel() == 0
+    player.schedule([on(1.0, 10, 60), off(1.1, 11, 60)])
     player.play_due(1.0)
-    assert player.cancel() == 8
+    assert player.cancel() == 10
 
 
 def test_without_a_plan_there_is_nothing_to_cancel(synthesizer: Synthesizer) -> None:
     player = Player(Ledger(synthesizer.send))
-    assert player.cancel() is None
-    assert player.interrupt(0.0) == (None, [])
+    assert player.cancel() == 0
+    assert player.interrupt(0.0) == []
+    assert player.phase is Phase.NONE
 
 
 def test_a_rest_only_passes_time(player: Player, synthesizer: Synthesizer) -> None:
@@ -139,7 +139,8 @@ def test_a_rest_only_passes_time(player: Player, synthesizer: Synthesizer) -> No
 def test_an_interruption_drops_the_plan_and_closes_the_notes(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 1, 60), Planned(1.0, 2, SUSTAIN_DOWN), on(1.1, 3, 64), off(2.0, 4, 60)])
     player.play_due(1.05)
-    assert player.interrupt(1.07) == (2, [Timed(1.07, NOTE_OFF + 60), Timed(1.07, SUSTAIN_UP)])
+    assert player.interrupt(1.07) == [Timed(1.07, NOTE_OFF + 60), Timed(1.07, SUSTAIN_UP)]
+    assert player.sounded == 2
     assert synthesizer.silent
     assert player.planned() == 0
     assert player.play_due(9.0) is None
@@ -151,7 +152,8 @@ def test_what_was_decided_before_an_interruption_is_not_played_after_it(player: 
     player.schedule([on(0.5, 1, 60)])
     assert player.play_due(9.0) is None
     assert not synthesizer.messages
-    player.begin(5)
+    player.end()
+    player.begin()
     player.schedule([on(9.5, 6, 62)])
     player.play_due(9.5)
     assert synthesizer.note_ons == [62]
@@ -161,12 +163,24 @@ def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> 
     """Whoever silences it first, and however often."""
     player.schedule([on(1.0, 1, 60), off(2.0, 2, 60)])
     player.play_due(1.0)
-    assert player.interrupt(1.1).position == 1
-    assert player.interrupt(1.2) == (1, [])
+    player.interrupt(1.1)
+    assert player.sounded == 1
+    assert player.interrupt(1.2) == []
     player.end()
     assert player.cancel() == 1
-    player.begin(5)
-    assert player.interrupt(3.0) == (5, [])
+    player.begin()
+    assert player.interrupt(3.0) == []
+    assert player.sounded == 1
+
+
+def test_a_turn_is_over_once_whoever_plans_has_heard_of_its_end(player: Player) -> None:
+    player.interrupt(1.0)
+    assert player.phase is Phase.SILENCED
+    assert not player.playing
+    assert player.end()
+    assert not player.end()
+    player.interrupt(2.0)
+    assert player.phase is Phase.NONE
 
 
 def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
@@ -175,16 +189,16 @@ def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player,
     player.play_due(1.0)
     player.ledger.keys.take(key[0])
     assert player.make_room(key) == [Timed(1.1, NOTE_OFF + 60)]
-    assert player.unsettled
+    assert player.phase is Phase.UNSETTLED
     player.schedule([on(1.3, 3, 64)])  # decided before that was known
     player.play_due(2.0)
     assert synthesizer.note_ons == [60]
-    assert player.settle(key, 1.1) == Standing(1, 1, 1)
+    assert player.settle(key, 1.1) == 1
     player.schedule([on(2.1, 2, 64), on(2.2, 3, 60)])
     player.play_due(2.1)
     assert synthesizer.note_ons == [60, 64]
     player.play_due(2.2)
-    assert player.torn  # the human's key
+    assert player.phase is Phase.TORN  # the human's key
     assert player.cancel() == 2
 
 
@@ -195,30 +209,19 @@ def test_what_is_due_by_then_stays_unless_it_is_about_what_the_human_moves(playe
     action = [Timed(1.0, NOTE_ON + 70, 80)]
     player.make_room(action, until=1.2)
     player.play_due(1.1)
-    assert player.settle(action, 1.2) == Standing(2, 2, 3)
+    assert player.settle(action, 1.2) == 3
     player.play_due(2.0)
     assert synthesizer.messages[-1][:2] == (0x80, 60)
-    player.begin(4)
     player.schedule([on(3.0, 5, 72), on(3.1, 6, 74), on(3.2, 7, 76)])
     player.make_room([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
     player.play_due(4.0)
     assert synthesizer.note_ons[-1] == 72  # and what would have followed the key's was planned with it
 
 
-def test_events_that_get_another_place_in_the_history_keep_it_when_they_sound(player: Player) -> None:
-    player.schedule([on(1.0, 1, 60), on(1.1, 2, 62), on(1.2, 3, 64)])
-    player.play_due(1.0)
-    player.renumber({1: 2, 2: 4})
-    assert player.sounded == 2
-    player.play_due(2.0)
-    assert (player.sounded, player.passed) == (4, 2)
-
-
 def test_without_a_plan_there_is_nothing_to_settle(player: Player) -> None:
     player.end()
     player.make_room([Timed(1.1, NOTE_ON + 60, 80)])
-    assert not player.unsettled
-    assert not player.torn
+    assert player.phase is Phase.NONE
 
 
 def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
@@ -228,7 +231,7 @@ def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
     player.play_due(1.0)
     player.ledger.keys.take(Timed(1.1, SUSTAIN_DOWN))
     player.make_room([Timed(1.1, SUSTAIN_DOWN)])
-    assert player.interrupt(1.2) == (1, [])
+    assert player.interrupt(1.2) == []
     assert not synthesizer.pedals
     assert heard[-1] == Timed(1.2, SUSTAIN_UP)
 
@@ -258,7 +261,7 @@ def test_an_interruption_survives_a_dead_port(player: Player, synthesizer: Synth
     player.schedule([on(1.0, 1, 60)])
     player.play_due(1.0)
     synthesizer.fails = lambda _: True
-    assert player.interrupt(1.1) == (1, [])
+    assert player.interrupt(1.1) == []
     synthesizer.fails = lambda _: False
     player.interrupt(1.2)
     assert synthesizer.silent
@@ -268,7 +271,7 @@ def test_an_interruption_names_every_release_that_was_sent(player: Player, synth
     player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), on(1.0, 3, 67)])
     player.play_due(1.0)
     synthesizer.fails = lambda message: message[1] == 64
-    _, released = player.interrupt(1.1)
+    released = player.interrupt(1.1)
     still = {pitch for _, pitch in synthesizer.sounding}
     assert {one.action - NOTE_OFF for one in released} == {60, 64, 67} - still
 
@@ -276,7 +279,7 @@ def test_an_interruption_names_every_release_that_was_sent(player: Player, synth
 def test_who_watches_is_told_of_the_releases_of_an_interruption(player: Player, heard: list[Timed]) -> None:
     player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), off(5.0, 3, 60)])
     player.play_due(1.0)
-    _, released = player.interrupt(1.1)
+    released = player.interrupt(1.1)
     assert heard[2:] == released == [Timed(1.1, NOTE_OFF + 60), Timed(1.1, NOTE_OFF + 64)]
 
 
@@ -364,17 +367,6 @@ def test_an_event_planned_just_as_the_thread_goes_to_sleep_is_played(player: Pla
     assert synthesizer.note_ons == [60]
 
 
-def test_a_listener_that_fails_does_not_end_the_music(synthesizer: Synthesizer) -> None:
-    def fail(_: Timed) -> None:
-        raise BrokenPipeError
-
-    player = Player(Ledger(synthesizer.send), fail)
-    player.begin(0)
-    player.schedule([on(1.0, 1, 60), off(1.0, 2, 60)])
-    player.play_due(1.0)
-    assert len(synthesizer.messages) == 2
-
-
 def test_stopping_the_thread_leaves_the_plan_unplayed(player: Player, synthesizer: Synthesizer) -> None:
     thread = PlayerThread(player)
     thread.start()
@@ -394,49 +386,33 @@ def test_a_plan_that_is_long_overdue_is_dropped_and_made_anew(player: Player, sy
     player.drop_overdue(10.5)
     player.play_due(10.5)
     assert synthesizer.note_ons == [60, 62]
-    assert player.torn
+    assert player.phase is Phase.TORN
     assert player.cancel() == 2
 
 
-# --- whoever watches the plan ---------------------------------------------------------------------------------------
-
-
-class Watcher:
-    """Follows what it is told: ``plan`` has to be what the player's is, with what has sounded still in it."""
-
-    def __init__(self) -> None:
-        self.plan: list[Planned] = []
-
-    def planned(self, first: int, events: Sequence[Planned]) -> None:
-        assert first == len(self.plan)
-        self.plan += events
-
-    def taken_back(self, first: int) -> None:
-        assert first < len(self.plan)
-        del self.plan[first:]
-
+# --- whoever watches the plan ----------------------------------------------------------------------------------------
 
 _moves = st.one_of(
     st.tuples(st.just("schedule"), st.integers(1, 4)),
     st.tuples(st.just("play"), st.integers(0, 5)),
     st.tuples(st.just("cancel"), st.integers(0, 5)),
     st.tuples(st.just("key"), st.integers(60, 64)),
-    st.tuples(st.just("renumber"), st.integers(0, 3)),
     st.tuples(st.sampled_from(["interrupt", "begin", "drop"]), st.just(0)),
 )
 
 
 @given(st.lists(_moves, max_size=40))
 def test_who_watches_the_plan_knows_it_whatever_happens(moves: list[tuple[str, int]]) -> None:
-    watcher, sounded = Watcher(), []
-    player = Player(Ledger(Synthesizer().send), sounded.append, watcher)
-    player.begin(0)
-    now, position = 0.0, 0
+    sounded: list[Timed] = []
+    watcher = Watcher(sounded.append)
+    player = Player(Ledger(Synthesizer().send), watcher)
+    player.begin()
+    now, serial = 0.0, 0
     for move, number in moves:
         if move == "schedule":
             for _ in range(number):
-                position += 1
-                player.schedule([on(now + position % 5, position, 60 + position % 5)])
+                serial += 1
+                player.schedule([on(now + serial % 5, serial, 60 + serial % 5)])
         elif move == "play":
             now += number
             player.play_due(now)
@@ -446,14 +422,14 @@ def test_who_watches_the_plan_knows_it_whatever_happens(moves: list[tuple[str, i
             actions = [Timed(now, NOTE_ON + number, 80)]
             player.make_room(actions, now + 1)
             player.settle(actions, now + 1)
-        elif move == "renumber":
-            player.renumber({one.position: one.position for i, one in enumerate(player._plan) if i != number})
         elif move == "interrupt":
             player.interrupt(now)
         elif move == "begin":
-            player.begin(position)
+            player.begin()
         else:
             player.drop()
-        left = len(player._plan)
-        assert watcher.plan[len(watcher.plan) - left :] == list(player._plan)
-        assert len(watcher.plan) - left >= player.passed
+        left = player.planned()
+        assert [one.serial for one in watcher.plan if one.serial > player.sounded] == [one.serial for one in player._plan]
+        assert [one.action for one in watcher.plan[: len(watcher.plan) - left]] == [
+            one.action for one in sounded if one.action < NOTE_OFF
+        ]

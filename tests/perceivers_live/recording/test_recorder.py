@@ -25,6 +25,7 @@ from perceivers_live.recording import journal
 from perceivers_live.recording import recorder as recorder_module
 from perceivers_live.recording.journal import HEADER, RECORD_BYTES, Entry
 from perceivers_live.recording.recorder import HUMAN, LAST, LONGEST_SILENCE, Recorder, recover
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 from tests.perceivers_live.recording.recordings import (
     PATIENCE,
@@ -111,8 +112,7 @@ def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:
         Settings(osc=OscSettings(enabled=False), phrase=PhraseSettings(min_silence_ms=60, max_silence_ms=120)),
         Controls(),
         (port := Synthesizer()).send,
-        on_human=recorder.human,
-        on_machine=recorder.machine,
+        observers=[Observer(human=recorder.human, machine=recorder.machine)],
     )
     thread = threading.Thread(target=session.run)
     thread.start()

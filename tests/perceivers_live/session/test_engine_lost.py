@@ -23,6 +23,7 @@ from engine.remote.standby import StandbyRuntime
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings
 from perceivers_live.performer.performer import State
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 from tests.engine.remote.ssh_server import free_port
 from tests.perceivers_live.scripted import Synthesizer, unbalanced
@@ -40,9 +41,11 @@ class Solo:
 
         self.runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
         self.port, self.states = Synthesizer(), list[State]()
-        controls = Controls({"mode": "solo", "seed": 3})
+        self.controls = controls = Controls({"mode": "solo", "seed": 3})
         settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=free_port()))
-        self.session = Session(Engine(self.runtime), settings, controls, self.port.send, on_state=self.states.append)
+        self.session = Session(
+            Engine(self.runtime), settings, controls, self.port.send, observers=[Observer(state=self.states.append)]
+        )
         self.thread = threading.Thread(target=self.session.run)
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -89,12 +92,12 @@ def test_a_solo_goes_on_and_the_engine_is_taken_back(solo: Solo, number: signal.
 
 def test_a_key_press_while_the_engine_hangs_silences_at_once(solo: Solo) -> None:
     solo.plays(10)
-    solo.session._controls.set("mode", "respond")
+    solo.controls.set("mode", "respond")
     solo.session.commands()["takeover"]()
-    solo.until(lambda: bool(solo.session.ledger.notes))
+    solo.until(lambda: bool(solo.session.player.ledger.notes))
     os.kill(solo.runtime._first._link.pid, signal.SIGSTOP)
     solo.session.hear(time.perf_counter(), (0x90, 40, 80))
-    assert not solo.session.ledger.notes, "before anybody knows of the loss"
+    assert not solo.session.player.ledger.notes, "before anybody knows of the loss"
     solo.session.hear(time.perf_counter(), (0x80, 40, 0))
     solo.until(lambda: solo.runtime.standby)
     solo.plays(3)  # its reply

@@ -20,9 +20,10 @@ from engine.states import StateError
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
 from perceivers_live.performer.performer import SavedState, State
+from perceivers_live.session.commands import MOST_SAVING
 from perceivers_live.session.inbox import MOST_ACTIONS, MOST_COMMANDS
 from perceivers_live.session.saved_states import MOST_STATES, StateStore
-from perceivers_live.session.session import MOST_SAVING, Session
+from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import SMALL, Synthesizer, ToyRuntime
 
 
@@ -35,8 +36,8 @@ def session(states: StateStore | None) -> Session:
 
 def drain(one: Session) -> None:
     """Deals with everything that waits."""
-    while one._inbox.qsize():
-        one._take(0)
+    while one.loop.inbox.qsize():
+        one.loop.take(0)
 
 
 def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
@@ -49,10 +50,10 @@ def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
         stage.hear(
             now, chance.choice(((0x90, pitch, 64), (0x80, pitch, 0), (0xB0, 64, pitch), (0x90, pitch), (0xF8,), (0x90, 300, -1)))
         )
-        assert stage._inbox.qsize() <= MOST_ACTIONS
+        assert stage.loop.inbox.qsize() <= MOST_ACTIONS
     stage.hear(3.0, (0x80, 5, 0))
     drain(stage)
-    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.ledger.keys.held
+    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.keys.held
     assert stage.performer.timeline.engine.position < 2 * MOST_ACTIONS
     for pitch in range(128):
         stage.hear(4.0, (0x80, pitch, 0))
@@ -83,13 +84,13 @@ def test_the_machine_goes_on_playing_in_a_flood() -> None:
         if flood < 1000:
             stage.hear(time.perf_counter(), (0x90, flood % 128, 64))
 
-    stage._round()
+    stage.loop.round()
     assert stage.performer.state is State.PLAYING
     runtime.more = more  # type: ignore[method-assign]
     stage.hear(time.perf_counter(), (0x90, 60, 64))
     decisions, turns = runtime.decisions, 20
     for _ in range(turns):
-        stage._round()
+        stage.loop.round()
     assert flood < 1000
     assert runtime.decisions > decisions
 
@@ -101,9 +102,9 @@ def test_a_thousand_panics_while_the_machine_plays_are_one_silence() -> None:
     for _ in range(1000):
         stage.commands()["panic"]()
     for _ in range(1 + MOST_COMMANDS):
-        stage._take(0)
+        stage.loop.take(0)
     with pytest.raises(queue.Empty):
-        stage._inbox.get_nowait()
+        stage.loop.inbox.get_nowait()
 
 
 class StuckDisk(StateStore):
@@ -130,7 +131,7 @@ def test_states_that_wait_for_the_disk_are_few(tmp_path: Path, caplog: pytest.Lo
     assert sum("not saved" in record.getMessage() for record in caplog.records) == 40 - MOST_SAVING
     disk.answers.set()
     assert {disk.saved.get(timeout=20) for _ in range(MOST_SAVING)} == {"state 0", "state 1"}
-    for thread in stage._saving:
+    for thread in stage._saving.saving:
         thread.join()
     stage.commands()["save"]("later")
     drain(stage)

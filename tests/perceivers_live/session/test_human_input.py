@@ -18,6 +18,7 @@ from perceivers_live.controls.settings import ClockSettings, OscSettings, Settin
 from perceivers_live.midi.echo import PROOF
 from perceivers_live.performer.performer import State
 from perceivers_live.player.human_keys import HumanKeys
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import Message, Musician, Synthesizer, ToyRuntime, steady
 
@@ -34,7 +35,9 @@ class Stage:
         self.port = Synthesizer()
         self.human: list[Timed] = []
         self.controls = Controls({"mode": "listen", **controls})
-        self.session = Session(self.engine, settings, self.controls, self.port.send, on_human=self.human.append, osc=False)
+        self.session = Session(
+            self.engine, settings, self.controls, self.port.send, observers=[Observer(human=self.human.append)]
+        )
 
     def hear(self, *messages: Message, every: float = 0.0) -> None:
         for message in messages:
@@ -50,8 +53,8 @@ class Stage:
         until = self.now + seconds
         while True:
             due = self.session.performer.work(self.now)
-            waiting = self.session._inbox.qsize()
-            self.session._take(0)
+            waiting = self.session.loop.inbox.qsize()
+            self.session.loop.take(0)
             times = [time for time in (self.session.player.play_due(self.now), due) if time is not None]
             if not waiting and (not times or min(times) >= until):
                 break
@@ -64,7 +67,7 @@ class Stage:
 
     def strike(self, action: int) -> None:
         """The machine plays, by itself."""
-        assert self.session.ledger.play(action, 80)
+        assert self.session.player.ledger.play(action, 80)
 
     def agree(self) -> None:
         """Everybody says the same of the keys."""
@@ -82,7 +85,7 @@ def test_a_channel_mode_message_in_place_of_note_offs_releases_everywhere(number
     stage.hear((0x90 | channel, 60, 80), (0xB0 | channel, number, 0))
     stage.agree()
     assert stage.session.keys.held == frozenset()
-    assert stage.session.ledger.barred == frozenset()
+    assert stage.session.player.ledger.barred == frozenset()
     assert stage.port.silent
     assert ((0xB0 | channel, number, 0) in stage.port.messages) == (channel != 0)  # never raw where the machine plays
 
@@ -109,7 +112,7 @@ def test_the_pedal_that_resetting_the_controllers_lifts_is_up_everywhere(number:
     stage.hear((0xB0, 64, 127), (0xB0, number, 0))
     stage.agree()
     assert not stage.session.keys.pedal
-    assert not stage.session.ledger.pedal
+    assert not stage.session.player.ledger.pedal
     assert not stage.port.pedals
 
 
@@ -122,7 +125,7 @@ def test_what_concerns_a_channel_does_not_concern_the_machines_notes_on_it(numbe
     stage.hear((0x80, 60, 64), (0xB0, number, 0))
     assert (0xB0, number, 0) not in stage.port.messages
     assert (stage.port.sounding, stage.port.pedals) == ({(0, 72)}, {0})
-    assert (stage.session.ledger.notes, stage.session.ledger.pedal) == ({72}, True)
+    assert (stage.session.player.ledger.notes, stage.session.player.ledger.pedal) == ({72}, True)
 
 
 def test_a_foot_that_only_rests_on_the_pedal_does_not_lift_the_machines() -> None:
@@ -130,7 +133,7 @@ def test_a_foot_that_only_rests_on_the_pedal_does_not_lift_the_machines() -> Non
     stage.strike(SUSTAIN_DOWN)
     stage.hear((0xB0, 64, 20), (0xB0, 64, 0), (0xB0, 64, 30))
     assert stage.port.pedals == {0}
-    assert stage.session.ledger.close() != []
+    assert stage.session.player.ledger.close() != []
     assert stage.port.messages[-1] == (0xB0, 64, 30)  # back to where the foot has it
 
 
@@ -141,7 +144,7 @@ def test_the_humans_pedal_just_after_the_machines_counts(after: float) -> None:
     stage.hear((0xB0, 64, 127), every=after)
     stage.agree()
     assert stage.session.keys.pedal
-    assert not stage.session.ledger.play(257)  # the foot is on it
+    assert not stage.session.player.ledger.play(257)  # the foot is on it
 
 
 def test_a_key_struck_quickly_is_heard_and_passed_on_every_time() -> None:
@@ -185,10 +188,10 @@ def test_a_key_whose_note_off_never_came_is_free_after_a_command(command: str) -
     stage = Stage(thru=True)
     stage.hear((0x90, 60, 80), (0xB0, 64, 127))
     stage.command(command)
-    assert stage.session.keys.held == stage.session.ledger.barred == frozenset()
+    assert stage.session.keys.held == stage.session.player.ledger.barred == frozenset()
     assert stage.port.silent
     stage.agree()
-    assert stage.session.ledger.play(NOTE_ON + 60, 80)
+    assert stage.session.player.ledger.play(NOTE_ON + 60, 80)
 
 
 def test_what_was_held_on_an_input_that_is_lost_is_let_go() -> None:
@@ -231,7 +234,7 @@ def test_what_was_played_while_the_transport_stood_is_no_call_when_it_starts(beg
 def test_a_machine_that_hears_itself_stops_answering_itself(delay: float, channel: int, caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(mode="respond", lookahead_ms=100)
     back: list[tuple[float, Message]] = []
-    stage.session._send = lambda message: back.append((stage.now + delay, (message[0] & 0xF0 | channel, *message[1:])))
+    stage.session.output._send = lambda message: back.append((stage.now + delay, (message[0] & 0xF0 | channel, *message[1:])))
     stage.session.echo.sent = _on_the_stages_clock(stage, stage.session.echo.sent)  # type: ignore[method-assign]
     stage.hear((0x90, 60, 80))
     stage.hear((0x80, 60, 64), every=0.3)
@@ -279,7 +282,7 @@ STEPS = st.one_of(MESSAGES, MESSAGES, MESSAGES, st.sampled_from(["panic", "forge
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.001, 0.02, 0.1]), STEPS), max_size=40), st.booleans())
 def test_whatever_happens_all_accounts_agree_and_nothing_hangs(steps: list[tuple[float, Message | str]], thru: bool) -> None:
     stage = Stage(thru=thru)
-    ledger = stage.session.ledger
+    ledger = stage.session.player.ledger
     for wait, step in steps:
         stage.now += wait
         if not isinstance(step, str):
@@ -314,7 +317,7 @@ def test_any_playing_is_heard_and_passed_on_exactly_once(played: list[tuple[floa
     heard: list[Timed] = []
     for index, (wait, one) in enumerate(played):
         if index % 3 == 0:
-            stage.strike(NOTE_OFF + NEVER_HELD if stage.session.ledger.notes else NOTE_ON + NEVER_HELD)
+            stage.strike(NOTE_OFF + NEVER_HELD if stage.session.player.ledger.notes else NOTE_ON + NEVER_HELD)
             expected.append(stage.port.messages[-1])
         stage.hear(one, every=wait)
         heard += alone.feed(stage.now, one)

@@ -23,8 +23,8 @@ PEDALS = st.tuples(st.just(0xB0), st.sampled_from((64, 121, 123)), st.sampled_fr
 STREAMS = st.lists(MESSAGES | PEDALS, max_size=60)
 
 
-def played(*actions: Timed, released: Iterable[Timed] = (), silenced: bool = False, passed: int = 0) -> Played:
-    return Played(actions, list(released), silenced, passed)
+def played(*actions: Timed, released: Iterable[Timed] = (), silenced: bool = False, after: int = 0) -> Played:
+    return Played(actions, list(released), silenced, after)
 
 
 def key(time: float, pitch: int = 60, velocity: int = 64) -> Timed:
@@ -162,10 +162,10 @@ def test_releases_of_what_was_held_before_the_flood_survive() -> None:
 
 def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
     inbox, ours = Inbox(), [key(i, 70 + i, 0) for i in range(3)]
-    inbox.put(played(key(0, 60), released=ours[:2], silenced=True, passed=5))
+    inbox.put(played(key(0, 60), released=ours[:2], silenced=True, after=5))
     for i in range(MOST_ACTIONS):
-        inbox.put(played(key(2 + i, 62), key(2 + i, 62, 0), passed=6))
-    inbox.put(played(key(9, 63), released=ours[2:], passed=7))
+        inbox.put(played(key(2 + i, 62), key(2 + i, 62, 0), after=6))
+    inbox.put(played(key(9, 63), released=ours[2:], after=7))
     first, *rest = [part for item in (inbox.get(),) if isinstance(item, list) for part in item]
     assert (first.released, first.silenced) == (ours[:2], True)
     assert [one for part in rest for one in part.released] == ours[2:]
@@ -174,12 +174,12 @@ def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
 def test_what_a_flood_leaves_keeps_its_place_among_the_machines_events() -> None:
     inbox = Inbox()
     for i in range(MOST_ACTIONS + 2):
-        inbox.put(played(key(i, i % 100, (i + 1) % 2), passed=i))
+        inbox.put(played(key(i, i % 100, (i + 1) % 2), after=i))
     assert inbox.left_out
     parts = inbox.get()
     assert isinstance(parts, list)
     assert len(parts) < 300
-    assert all(one.time == part.passed for part in parts for one in part.actions)
+    assert all(one.time == part.after for part in parts for one in part.actions)
     assert all(part.actions for part in parts)
 
 

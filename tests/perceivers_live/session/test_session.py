@@ -18,6 +18,7 @@ from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
 from perceivers_live.controls.settings import MidiSettings, OscSettings, PhraseSettings
 from perceivers_live.osc.wire import OscError
 from perceivers_live.performer.performer import SavedState, State
+from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
 from tests.perceivers_live.scripted import (
     Musician,
@@ -359,8 +360,7 @@ class SlowDisk(StateStore):
 
 def test_a_state_on_its_way_to_the_disk_gets_there_before_the_end() -> None:
     disk = SlowDisk()
-    with running() as stage:
-        stage.session._states = disk
+    with running(states=disk) as stage:
         stage.session.commands()["save"]("evening")
         stage.until_absorbed()
     assert disk.saved == ["evening"]
@@ -373,7 +373,7 @@ def test_another_output_takes_over_and_nothing_hangs_on_the_old_one() -> None:
     old, new = Synthesizer(), Synthesizer()
     out = [old]
     with running(steady(40), mode="solo") as stage:
-        stage.session._send = lambda message: out[0].send(message)
+        stage.session.output._send = lambda message: out[0].send(message)
         stage.until(lambda: len(old.note_ons) > 5 and bool(old.sounding))
         stage.session.change_output(lambda: out.__setitem__(0, new))
         assert old.silent
@@ -392,8 +392,8 @@ def test_another_output_while_the_old_one_fails_begins_with_a_clean_account() ->
         def broken(message: object) -> None:
             raise OSError("gone")
 
-        stage.session._send = broken
-        stage.session.change_output(lambda: vars(stage.session).__setitem__("_send", new.send))
+        stage.session.output._send = broken
+        stage.session.change_output(lambda: vars(stage.session.output).__setitem__("_send", new.send))
         stage.until(lambda: len(new.note_ons) > 5)
     assert new.silent
 
@@ -404,7 +404,7 @@ def test_another_output_while_the_old_one_fails_begins_with_a_clean_account() ->
 def test_the_countdown_tells_when_the_answer_begins_and_every_note_puts_it_off() -> None:
     told: list[float | None] = []
     patient = dataclasses.replace(SETTINGS, phrase=PhraseSettings(min_silence_ms=1500, max_silence_ms=1500))
-    with running(settings=patient, on_countdown=told.append) as stage:
+    with running(settings=patient, observers=[Observer(countdown=told.append)]) as stage:
         stage.play(60, 64, 67)
         stage.until(lambda: any(one is not None for one in told))
         first = next(one for one in told if one is not None)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from perceivers_live.controls.registry import COMMANDS
 from tests.perceivers_live.scripted import (
     improviser,
     steady,
@@ -107,7 +108,7 @@ def test_a_model_that_is_broken_for_good_is_not_tried_without_a_pause() -> None:
 def test_a_storm_of_commands_notes_and_faults_never_ends_a_session() -> None:
     chance = np.random.default_rng(5)
     with running(improviser, lookahead_ms=50) as stage, ExitStack() as storm:
-        commands = list(stage.session.commands().values())
+        commands = [stage.session.commands()[name] for name in COMMANDS]
         over = threading.Event()
 
         def often(action: Callable[[np.random.Generator], object], seed: int) -> None:
