@@ -403,7 +403,7 @@ def test_another_output_while_the_old_one_fails_begins_with_a_clean_account() ->
 
 def test_the_countdown_tells_when_the_answer_begins_and_every_note_puts_it_off() -> None:
     told: list[float | None] = []
-    patient = dataclasses.replace(SETTINGS, phrase=PhraseSettings(min_silence_ms=1500, max_silence_ms=1500))
+    patient = dataclasses.replace(SETTINGS, phrase=PhraseSettings(min_silence_ms=3000, max_silence_ms=3000))
     with running(settings=patient, observers=[Observer(countdown=told.append)]) as stage:
         stage.play(60, 64, 67)
         stage.until(lambda: any(one is not None for one in told))
