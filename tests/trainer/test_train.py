@@ -282,7 +282,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(corpus: Corpus, unbroken: Path, tm
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="--batch 2 is no multiple of 1 processes x 3 parts"):
+    with pytest.raises(TrainingError, match="--batch 2 is not a multiple of 1 processes x --accumulate 3"):
         train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, accumulate=3))
 
 
