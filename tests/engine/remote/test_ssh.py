@@ -25,7 +25,7 @@ from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
 from tests.engine.remote.ssh_server import SshServer, free_port, key
-from tests.engine.remote.test_standby import close, hidden_after, next_event, taken_back, until
+from tests.engine.remote.test_standby import close, hidden_after, next_event, failed_back, until
 from tests.music import improvise
 
 MUSIC = improvise(700, seed=3)
@@ -69,7 +69,7 @@ def test_a_lost_connection_fails_over_and_back(ssh: SshServer, loss: str, monkey
             ssh.kill_servers(number)
         assert next_event(engine) == expected
         assert runtime.standby
-        until(lambda: taken_back(runtime))
+        until(lambda: failed_back(runtime))
         engine.absorb(MUSIC[200:220])
         assert close(engine.hidden(), hidden_after(220))
         assert not runtime.standby
