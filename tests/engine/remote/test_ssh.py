@@ -25,7 +25,7 @@ from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
 from tests.engine.remote.ssh_server import SshServer, free_port, key
-from tests.engine.remote.test_standby import close, hidden_after, next_event, failed_back, until
+from tests.engine.remote.test_standby import close, failed_back, hidden_after, next_event, until
 from tests.music import improvise
 
 MUSIC = improvise(700, seed=3)
