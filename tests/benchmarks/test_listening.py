@@ -113,4 +113,4 @@ def test_unknown_controls_and_other_calls_are_refused(corpus: Corpus, tmp_path: 
     asked = [str(corpus.folder), "--split", "train", "--calls", "2", "--seconds", str(SECONDS), "--beside", str(other)]
     refused = CliRunner().invoke(main, asked)
     assert refused.exit_code == 1
-    assert "of other calls" in refused.output
+    assert "was made with other calls" in refused.output
