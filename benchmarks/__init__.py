@@ -1,1 +1,1 @@
-"""Where the figures come from: ``python -m benchmarks.NAME``."""
+"""The benchmarks that the README's figures come from: ``python -m benchmarks.NAME``."""

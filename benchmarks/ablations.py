@@ -1,8 +1,8 @@
-"""What each part of PerceiverS is worth, at equal budgets: python -m benchmarks.ablations FOLDER_OF_MIDI [--steps 300]
+"""Ablations of PerceiverS at equal budgets: python -m benchmarks.ablations FOLDER_OF_MIDI [--steps 300]
 
-Trains small models that differ in one thing each on the same number of events, two at a time on one thread each, and prints nats
-an event on the same validation music: on stretches from anywhere (`validation`), and on the first 256 events of every piece
-(`openings`), where Effective Segmentation should show. A budget of minutes: what it shows holds for models this young.
+Trains small models that differ in one setting each, on the same number of events, two at a time with one thread each. Prints nats
+an event on the same validation music: on random parts (`validation`) and on the first 256 events of every piece (`openings`),
+where Effective Segmentation should help. The budget is minutes: the results hold for models with this little training.
 """
 
 from __future__ import annotations

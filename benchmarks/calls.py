@@ -1,4 +1,4 @@
-"""Calls cut out of held-out performances, each with what its pianist really played next."""
+"""Calls cut out of held-out performances, each with the real continuation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from engine.events import NOTE_OFF, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader, message_of
 from trainer.data import Actions, Corpus, DataError
 
-SEARCH = 5.0  # seconds in which the widest gap between two onsets is taken for a phrase's end
-FEWEST = 16  # notes in a call, and in its continuation
-ATTEMPTS = 50  # at finding a place with that many
+SEARCH = 5.0  # seconds; a call ends at the widest gap between two onsets within this time
+MIN_NOTES = 16  # in a call, and in its continuation
+ATTEMPTS = 50  # to find a call with ``MIN_NOTES``
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """``call`` ends, everything released, where ``continuation`` begins with a note; times are the piece's own seconds."""
+    """``call`` ends with everything released; ``continuation`` begins there with a note. Times are seconds of the piece."""
 
     name: str
     piece: int
@@ -28,9 +28,10 @@ class Call:
 
 
 def cut_calls(corpus: Corpus, split: str, count: int, seconds: float, seed: int) -> list[Call]:
-    """``count`` calls of about ``seconds``, from different pieces as far as there are enough: the same ones for the same seed.
+    """``count`` calls of about ``seconds``, from different pieces if there are enough. The same seed gives the same calls.
 
-    Each ends before the widest gap between onsets near a random place, and at least as much music follows. Raises ``DataError``.
+    Each call ends before the widest gap between onsets near a random position, and at least ``seconds`` of music follow. Raises
+    ``DataError``.
     """
     long_enough = [piece for piece in corpus.split(split) if corpus.actions(piece).times[-1] > 2 * seconds + SEARCH]
     if len(long_enough) < 2:
@@ -38,9 +39,9 @@ def cut_calls(corpus: Corpus, split: str, count: int, seconds: float, seed: int)
     rng = np.random.default_rng((seed, 0))
     order = np.concatenate([rng.permutation(long_enough) for _ in range(-(-ATTEMPTS * count // len(long_enough)))])
     cut = (_cut(corpus, int(piece), seconds, rng) for piece in order)
-    calls = list(islice((one for one in cut if min(_notes(one.call), _notes(one.continuation)) >= FEWEST), count))
+    calls = list(islice((one for one in cut if min(_notes(one.call), _notes(one.continuation)) >= MIN_NOTES), count))
     if len(calls) < count:
-        raise DataError(f"{corpus.folder}: only {len(calls)} calls of {FEWEST} notes found in the {split} split")
+        raise DataError(f"{corpus.folder}: only {len(calls)} calls of {MIN_NOTES} notes found in the {split} split")
     return calls
 
 
@@ -59,8 +60,8 @@ def _cut(corpus: Corpus, piece: int, seconds: float, rng: np.random.Generator) -
 
 
 def excerpt(music: Actions, begin: float, end: float) -> list[Timed]:
-    """What is played from ``begin`` up to ``end`` seconds, everything released there. A pedal that is down stays down; keys that
-    were struck before are left out.
+    """The actions from ``begin`` up to ``end`` seconds; everything is released at ``end``. A pedal that is down at ``begin`` is
+    included; keys struck before ``begin`` are left out.
     """
     times, actions, velocities = music
     first, last = np.searchsorted(times, (begin, end))

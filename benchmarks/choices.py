@@ -1,9 +1,9 @@
-"""What each choice of the bundled model's shape costs on a CPU: python -m benchmarks.choices [--count 300] [--rounds 3]
+"""Step times on a CPU for variants of the bundled model: python -m benchmarks.choices [--count 300] [--rounds 3]
 
-The time of absorbing one event with full rings, for the model as it is and with one thing changed, all in turns: key/value heads,
-the latents' window, the scales, threads, the precision of the weights. Random weights: a step takes as long whatever they are.
-Last, what the rings' precision would do: one product of a query with the keys of the long scale, kept in float32, or kept in half
-precision and widened for it, as a CPU without half-precision arithmetic has to.
+Measures absorbing one event with full rings, for the bundled model's shape and with one setting changed, in turns: key/value
+heads, the latents' window, the scales, threads, the precision of the weights. The weights are random; they do not influence the
+time. Also measures the effect of the rings' precision: one product of a query with the keys of the long scale, stored in float32,
+or stored in half precision and converted to float32 first, as a CPU without half-precision arithmetic must do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.runtimes.onnx import OnnxRuntime
 from perceivers_live.commands.bench import improvised, machine, timed
 from trainer.export import write_onnx
 
-import onnxruntime  # isort: skip -- after `engine`, which has told it to report nothing
+import onnxruntime  # isort: skip -- after `engine`, which disables its telemetry
 
 SMALL = PRESETS["small"]
 CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # the model, threads, int8
@@ -46,7 +46,7 @@ CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # the model, threads, int
 
 
 def opened(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Callable[[int], float]:
-    """A function that absorbs its number'th event and returns the milliseconds."""
+    """A function that absorbs one event, given its number, and returns the milliseconds."""
     torch.manual_seed(0)
     model = PerceiverS(config).eval()
     save_model(model, folder)
@@ -59,7 +59,7 @@ def opened(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Calla
 
 
 def product(half: bool) -> Callable[[int], float]:
-    """The same of one query meeting the long scale's keys."""
+    """A function that multiplies one query with the long scale's keys and returns the milliseconds."""
     rows, width = SMALL.scales[-1], SMALL.head_dim
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     keys = helper.make_tensor_value_info("keys", kind, [rows, width])
@@ -78,7 +78,7 @@ def product(half: bool) -> Callable[[int], float]:
 
 
 @click.command()
-@click.option("--count", default=300, show_default=True, help="Events of a turn.")
+@click.option("--count", default=300, show_default=True, help="Events in each turn.")
 @click.option("--rounds", default=3, show_default=True, help="Turns.")
 def main(count: int, rounds: int) -> None:
     warnings.simplefilter("ignore")

@@ -1,5 +1,5 @@
-"""What a pianist would call broken in a reply, whatever it is like otherwise. Every fault is judged beside the call: what the
-pianist did as well is none.
+"""Faults of a reply: what a pianist would call broken. Each is judged relative to the call: what the call does as well is not a
+fault.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from benchmarks.likeness import CHORD, GRID, Passage
 STALL = 2.5  # seconds without a new note
 STUCK = 4.0  # seconds that a key is down
 WINDOW = 3.0  # seconds
-SOUNDING = 0.3  # share of such a window in which keys or pedal are down
+SOUNDING = 0.3  # share of a window in which keys or pedal are down
 STRETCH = 24  # notes in a row
-FEW_KEYS = {1: 10, 2: 18, 3: 20}  # so many keys, and more notes of a stretch on them
-FIGURE = 8  # notes at most that repeat as one
-REPEATED = 12  # notes in a row that repeat those of the figure before
-MORE = 1.25  # times what the call has of it
+FEW_KEYS = {1: 10, 2: 18, 3: 20}  # number of keys -> notes of a stretch on them; more is a fault
+FIGURE = 8  # longest figure in notes
+REPEATED = 12  # consecutive notes that equal those one figure earlier
+MORE = 1.25  # times the value of the call
 BREATH = 0.3  # seconds, and this many times the call's median gap, between two onsets
 BREATH_FACTOR = 3.0
-BREATHS = 2  # in a call, and none in its reply
-BUSY = 2.0  # seconds in which notes are counted
-RUSH = 2.0  # times the call's busiest such stretch
-THIN = 4.0  # times fewer notes in the last third than in the sparsest third of the call
+BREATHS = 2  # pauses in a call, if the reply has none
+BUSY = 2.0  # seconds of a window in which notes are counted
+RUSH = 2.0  # times the notes of the call's busiest window
+THIN = 4.0  # the last third has this many times fewer notes than the sparsest third of the call
 
 
 def _longest_gap(one: Passage) -> tuple[float, float]:
-    """The longest time without a new note, to the end of the passage as well: begin and end in seconds."""
+    """The longest time without a new note, up to the end of the passage: begin and end in seconds."""
     marks = [chord[0].start for chord in one.chords()] or [0.0]
     return max(zip(marks, [*marks[1:], one.seconds], strict=True), key=lambda gap: gap[1] - gap[0])
 
 
 def _stalls(reply: Passage, call: Passage) -> tuple[bool, bool]:
-    """Whether the music stops for long, and whether something is held most of that time."""
+    """Whether no new note comes for a long time, and whether keys or pedal are down for most of it."""
     begin, end = _longest_gap(reply)
     usual = float(np.max(call.gaps(), initial=0.0))
     sounding = max((min(note.end, end) for note in reply.notes if note.start <= begin + CHORD), default=begin) - begin
@@ -74,19 +74,19 @@ def scattered(reply: Passage, call: Passage) -> bool:
 
 
 def _on_few_keys(one: Passage, keys: int) -> int:
-    """The most notes of any ``STRETCH`` on so many keys, the commonest ones in it."""
+    """The largest number of notes of any ``STRETCH`` on its ``keys`` most frequent keys."""
     pitches = one.pitches
     stretches = [pitches[i : i + STRETCH] for i in range(max(len(pitches) - STRETCH, 0) + 1)]
     return max(int(np.sort(np.bincount(stretch, minlength=keys))[-keys:].sum()) for stretch in stretches)
 
 
 def few_keys(reply: Passage, call: Passage) -> bool:
-    """Hammered notes, a trill or a repeated chord that does not end."""
+    """Endless repeated notes, trills or chords."""
     return any(_on_few_keys(reply, keys) > max(most, MORE * _on_few_keys(call, keys)) for keys, most in FEW_KEYS.items())
 
 
 def _repeated(one: Passage) -> int:
-    """The most notes in a row that are the same as those one figure earlier, for figures of up to ``FIGURE`` notes."""
+    """The most consecutive notes that equal those one figure earlier, for figures of up to ``FIGURE`` notes."""
     pitches, most = one.pitches, 0
     for size in range(1, FIGURE + 1):
         count = 0
@@ -139,5 +139,5 @@ FAULTS: Mapping[str, Callable[[Passage, Passage], bool]] = MappingProxyType(
 
 
 def faults(reply: Passage, call: Passage) -> list[str]:
-    """The names of what is wrong with a reply; without any notes, everything that such a one can have."""
+    """The names of a reply's faults. A reply without notes has all faults that an empty one can have."""
     return [name for name, found in FAULTS.items() if found(reply, call)]

@@ -1,13 +1,13 @@
-"""What a GPU's runtimes are worth: python -m benchmarks.gpu [--preset base] [--history 32768] [--count 400] [--json FILE]
+"""The runtimes for GPUs compared: python -m benchmarks.gpu [--preset base] [--history 32768] [--count 400] [--json FILE]
 
-Milliseconds an event, sampling included, on one model with random weights (its speed does not depend on them), four ways:
+Milliseconds an event, including sampling, on one model with random weights (they do not influence the time):
 
     eager            PyTorch, an operator at a time
     torch.compile    the same code, compiled by Inductor
     cuda             the same code, captured as CUDA graphs: the runtime `cuda`
     tensorrt         TensorRT plans inside CUDA graphs: the runtime `tensorrt`; its plans are compiled first, which is not timed
 
-Without an NVIDIA GPU the first two are measured on the CPU, and it is said why not the others.
+Without an NVIDIA GPU, the first two are measured on the CPU, and the reason for leaving out the others is printed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WARM_UP = 20  # events, before any is timed
 
 
 def on_device(checkpoint: Path, instead: Callable[..., Any] | None = None) -> Runtime:
-    """PyTorch's runtime on the GPU, or else on the CPU; with ``instead`` of its capturing."""
+    """PyTorch's runtime on the GPU, otherwise on the CPU; ``instead`` replaces the capture of CUDA graphs."""
     usual = pytorch.captured
     pytorch.captured = instead or usual
     try:
@@ -58,7 +58,7 @@ def tensorrt(checkpoint: Path) -> Runtime:
     compile_missing(checkpoint, PRECISION, CHUNKS, cache)
     runtime = TensorRTRuntime(checkpoint, cache=cache)
     if runtime.serving != "tensorrt":
-        raise RuntimeUnavailable("the plans do not run here; the log says why")
+        raise RuntimeUnavailable("the plans do not run here; see the log")
     return runtime
 
 
@@ -71,7 +71,7 @@ WAYS: dict[str, Callable[[Path], Runtime]] = {
 
 
 def event(engine: Engine, seed: int) -> None:
-    """As it is played: odds, draw, absorb; and the device has done it."""
+    """Generates one event as when playing: bias, decision, absorbing; waits for the device."""
     own = set(engine.sounding.held().tolist())
     asked = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
     engine.absorb([engine.decide(asked)])
@@ -85,7 +85,7 @@ def measure(checkpoint: Path, history: int, count: int) -> Iterator[Row]:
             engine.absorb(improvised(history, np.random.default_rng(0)))
             for seed in range(WARM_UP):
                 event(engine, seed)
-        except Exception as reason:  # compilers raise all kinds
+        except Exception as reason:  # compilers raise many types
             if not isinstance(reason, RuntimeUnavailable):
                 traceback.print_exc()
             click.echo(f"{name:16}not here: {str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)}")

@@ -1,9 +1,8 @@
-"""Does the model disturb the player? python -m benchmarks.isolation [--seconds 10] [--rounds 3] [--runtime onnx]
+"""Lateness of the player beside the model: python -m benchmarks.isolation [--seconds 10] [--rounds 3] [--runtime onnx]
 
-The real player sounds an event every 5 ms while the model works without a pause: not at all, in a thread of the same process,
-or in a process of its own as in a session. Printed: how late events leave, in ms. A thread shares the interpreter with the
-player, a process only the machine; how long a thread may keep the interpreter is shown as well, and how long the garbage
-collector does, with all of the daemon loaded, before and after that is put out of its reach.
+The real player sends an event every 5 ms. The model does not run; or it runs without a pause in a thread of the same process,
+with two values of the interpreter's switch interval; or in a separate process, as in a session. Prints the lateness of events in
+ms. Also prints the time of a full garbage collection with the whole daemon loaded, before and after ``gc.freeze``.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SPACING = 0.005  # seconds between two events
 
 
 def generate(runtime: str, stop: Callable[[], bool], ready: Callable[[], object]) -> None:
-    """Works as a performer does, without ever waiting."""
+    """Generates events as a performer does, without a pause."""
     engine = Engine(open_runtime(runtime, bundled()))
     engine.absorb(improvised(2000, np.random.default_rng(0)))
     ready()
@@ -70,7 +69,7 @@ def _work(runtime: str, stop: threading.Event, ready: threading.Event) -> None:
 
 
 def lateness(seconds: float, switch: float) -> list[float]:
-    """Milliseconds, of every event. ``switch``: seconds that a thread may keep the interpreter."""
+    """Lateness of every event in ms. ``switch``: the interpreter's switch interval in seconds."""
     player = Player(Ledger(lambda _: None))
     player.lateness = type(player.lateness)(maxlen=None)
     player.begin()
@@ -88,7 +87,7 @@ def lateness(seconds: float, switch: float) -> list[float]:
 
 
 def collections() -> Iterator[tuple[str, list[float]]]:
-    """Milliseconds of full collections, with and without what is there from the start."""
+    """Milliseconds of full garbage collections, before and after ``gc.freeze``."""
     import perceivers_live.commands.perform  # noqa: F401
 
     def taken() -> list[float]:
@@ -103,7 +102,7 @@ def collections() -> Iterator[tuple[str, list[float]]]:
 
 @click.command()
 @click.option("--seconds", default=10.0, show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="They take turns so often.")
+@click.option("--rounds", default=3, show_default=True, help="Turns of each.")
 @click.option("--runtime", default="onnx", show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(seconds: float, rounds: int, runtime: str, json_file: Path | None) -> None:

@@ -1,8 +1,8 @@
-"""How alike two passages of piano music are, measure by measure: from passages to distances, 0 = the same.
+"""Distances between two passages of piano music, one for each measure; 0 = equal.
 
-A measure turns a passage into a short vector; the distance of two passages is the mean absolute difference of their vectors. For
-a measure of single notes (their lengths, say) the vector holds quantiles, so that the distance is the earth mover's distance of
-the two distributions, in the unit of the measure.
+A measure maps a passage to a short vector; the distance of two passages is the mean absolute difference of their vectors. For a
+measure of single notes, such as their lengths, the vector consists of quantiles. The distance is then the earth mover's distance
+of the two distributions, in the unit of the measure.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from engine.events import Timed
 from perceivers_live.commands.pianoroll import Note, notes_of
 
 CHORD = 0.03  # seconds: onsets closer than this belong to one chord
-NEAR = 6.0  # seconds: the key is that of a call's last and a reply's first so many
-LONGEST = 1.0  # seconds of a note that count in the key's profile
+NEAR = 6.0  # seconds at the end of a call and at the start of a reply whose keys are compared
+LONGEST = 1.0  # seconds; longer notes count as this long in the key profile
 QUANTILES = np.arange(0.5, 16) / 16
-GRID = 0.05  # seconds between two looks at what is held
+GRID = 0.05  # seconds between samples of the held keys
 WIDEST = 12  # semitones: wider melodic steps count as this wide
-AGO = (0.5, 1.0, 2.0, 4.0)  # seconds back that a repeated pitch is looked for
+AGO = (0.5, 1.0, 2.0, 4.0)  # seconds within which a pitch counts as repeated
 THIRDS = 3
 
 
@@ -36,12 +36,12 @@ class Passage:
 
     @property
     def onsets(self) -> np.ndarray:
-        """When the notes start, [n]."""
+        """Onsets in seconds, [n]."""
         return np.array([note.start for note in self.notes])
 
     @property
     def lengths(self) -> np.ndarray:
-        """How long their keys are down, in seconds, [n]."""
+        """Times that the keys are down, in seconds, [n]."""
         return np.array([note.end - note.start for note in self.notes])
 
     @property
@@ -63,7 +63,7 @@ class Passage:
         return np.diff([chord[0].start for chord in self.chords()])
 
     def within(self, begin: float, end: float) -> Passage:
-        """The part between two times, on a clock that begins at the first of them; notes are cut at both."""
+        """The part between two times, relative to ``begin``; notes are cut at both ends."""
         notes = [
             dataclasses.replace(note, start=max(note.start - begin, 0.0), end=min(note.end, end) - begin)
             for note in self.notes
@@ -74,7 +74,7 @@ class Passage:
 
 
 def passage(timed: Sequence[Timed], seconds: float | None = None) -> Passage:
-    """A part from its first note on: the first ``seconds`` of it, or all. Without notes it gives a passage without any."""
+    """The passage from the first note on: ``seconds`` of it, or all. Without notes, an empty passage."""
     notes, pedal = notes_of(timed)
     begin = notes[0].start if notes else 0.0
     seconds = timed[-1].time - begin if seconds is None else seconds
@@ -89,7 +89,7 @@ def _key(one: Passage) -> np.ndarray:
     weight = np.minimum(one.lengths, LONGEST)
     profile = np.bincount(one.pitches % 12, weight, 12) if len(one.notes) else np.full(12, np.nan)
     shares: np.ndarray = profile / max(profile.sum(), 1e-9)
-    return shares * 6  # the mean difference is then half of the sum of differences: 0..1
+    return shares * 6  # scaled so that the distance is half the sum of differences: 0..1
 
 
 def _texture(one: Passage) -> np.ndarray:
@@ -99,7 +99,7 @@ def _texture(one: Passage) -> np.ndarray:
 
 
 def _pedal(one: Passage) -> np.ndarray:
-    """The share of time that it is down, and a quarter of how often it is pressed, on a scale of octaves."""
+    """The share of time with the pedal down, and a quarter of its rate of presses on a logarithmic scale (octaves)."""
     share = sum(up - down for down, up in one.pedal) / one.seconds
     return np.array([share, np.log2(0.5 + 2 * len(one.pedal) / one.seconds) / 4])
 
@@ -117,7 +117,7 @@ def _repetition(one: Passage) -> np.ndarray:
 
 
 def _intervals(one: Passage) -> np.ndarray:
-    """Steps of the highest notes of the chords, as shares of each size."""
+    """Melodic steps between the highest notes of the chords: shares of each size."""
     top = np.array([max(note.pitch for note in chord) for chord in one.chords()], np.int64)
     steps = np.clip(np.diff(top), -WIDEST, WIDEST) + WIDEST
     count = np.bincount(steps, minlength=2 * WIDEST + 1)
@@ -125,24 +125,24 @@ def _intervals(one: Passage) -> np.ndarray:
 
 
 def _octaves(notes: np.ndarray, seconds: float) -> np.ndarray:
-    """Notes in a third, as a rate on a scale of octaves that has a place for none at all."""
+    """The rate of notes in a third, on a logarithmic scale (octaves) that includes zero notes."""
     return np.log2((notes + 0.5) / (seconds / THIRDS))
 
 
 def _rates(one: Passage) -> np.ndarray:
-    """Of notes in each third."""
+    """Rates of notes in each third."""
     return _octaves(np.histogram(one.onsets, THIRDS, (0, one.seconds))[0], one.seconds)
 
 
 def _rate(one: Passage) -> np.ndarray:
-    """Of all notes, beside each third."""
+    """The rate of all notes, repeated for each third."""
     return _octaves(np.full(THIRDS, len(one.notes) / THIRDS), one.seconds)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """``call`` looks at a call, ``reply`` at what follows it; the vectors of both have the same length. ``weight`` counts in the
-    mean over the measures.
+    """``call`` maps a call to a vector, ``reply`` the passage after it; both vectors have the same length. ``weight``: weight in
+    the mean over the measures.
     """
 
     unit: str
@@ -186,6 +186,6 @@ def look(passages: Sequence[Passage], side: str) -> dict[str, np.ndarray]:
 
 
 def distances(calls: np.ndarray, replies: np.ndarray) -> np.ndarray:
-    """Of every call (row) and every reply (column), from their vectors [n, size]: [calls, replies]."""
+    """Distances [calls, replies] of every call and every reply, from their vectors [n, size]."""
     apart: np.ndarray = np.abs(calls[:, None] - replies).mean(-1)
     return apart

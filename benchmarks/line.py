@@ -1,14 +1,15 @@
-"""The model behind a line with delay: python -m benchmarks.line [--delay 0 --delay 10 ...] [--seconds 20] [--losses 3]
+"""The model behind a network with delay: python -m benchmarks.line [--delay 0 --delay 10 ...] [--seconds 20] [--losses 3]
 
-A real ``sshd`` on loopback computes; between it and ``ssh`` a relay holds every byte back for the delay, each way, a tenth more
-or less by chance. A solo plays the bundled model with ``--engine``'s own runtime and standby. For each delay (one way, ms):
+The model runs behind a real ``sshd`` on loopback. A relay between it and ``ssh`` delays every byte, in both directions, with a
+random jitter of a tenth. A solo plays the bundled model with the runtime and standby of ``--engine``. For each delay (one way,
+ms):
 
-    event       one decision after the other, there and back, ms: p50 / p99
+    event       consecutive decisions, each with a round trip, ms: p50 / p99
     lateness    of events, ms: p50 / p99, and the share of them that left at most 10 ms late
     notes/s     of the solo
     key         from a key press to the note-offs that silence the machine, ms: p50 / max
-    silence     seconds: the longest time for which nothing was planned: while nothing is lost; after the line goes dead (the
-                relay is stopped); after ``ssh`` is killed. Hung notes, and faults that broke a turn off, must be none
+    silence     seconds: the longest time without planned events: without losses; after the connection hangs (the relay is
+                stopped); after ``ssh`` is killed. There must be no hung notes and no faults that end a turn
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ KEYS = 8  # presses
 
 
 def relay(port: int, target: int, delay: float) -> None:
-    """Carries connections to ``port`` on to ``target``, every piece ``delay`` seconds later."""
+    """Forwards connections from ``port`` to ``target``, with ``delay`` seconds of delay."""
     with socket.create_server(("127.0.0.1", port)) as server:
         while True:
             near = server.accept()[0]
@@ -83,7 +84,7 @@ def _give(sink: socket.socket, pieces: SimpleQueue[tuple[float, bytes]]) -> None
 
 
 class Port:
-    """Where a synthesizer would be: what was sent, and when."""
+    """An output port that records messages and their times."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[float, tuple[int, ...]]] = []
@@ -106,7 +107,7 @@ class Port:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What is printed, see above. ``delay`` in ms."""
+    """A row of the table, see above. ``delay`` in ms."""
 
     delay: float
     event_p50: float
@@ -142,7 +143,7 @@ class Playing:
         end = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > end:
-                raise click.ClickException(f"it never came: {what}; {self.session.stats()}")
+                raise click.ClickException(f"timeout: {what}; {self.session.stats()}")
             time.sleep(0.01)
 
     def close(self) -> None:
@@ -151,7 +152,7 @@ class Playing:
         self.runtime.close()
 
     def steadily(self, seconds: float) -> tuple[list[float], float, float]:
-        """Lateness in ms, notes a second, the longest silence, while nothing is lost."""
+        """Lateness in ms, notes a second, and the longest silence, without losses."""
         self.until(lambda: len(self.port.strikes(0)) > 5, "a solo")
         self.session.player.lateness.clear()
         began = time.perf_counter()
@@ -160,7 +161,7 @@ class Playing:
         return late, len(self.port.strikes(began)) / seconds, silence
 
     def silence(self, until: Callable[[], bool]) -> float:
-        """The longest time, in seconds, for which nothing is planned."""
+        """The longest time in seconds without planned events."""
         longest, planned = 0.0, time.perf_counter()
         while not until():
             now = time.perf_counter()
@@ -171,7 +172,7 @@ class Playing:
         return longest
 
     def lost(self, lose: Callable[[], None], mend: Callable[[], None]) -> float:
-        """The longest silence from the loss until the runtime has been taken back."""
+        """The longest silence in seconds from a loss until the runtime is in use again."""
         began = time.perf_counter()
         lose()
         silence = self.silence(lambda: time.perf_counter() > began + 3)
@@ -179,13 +180,13 @@ class Playing:
         return max(silence, self.silence(lambda: not self.runtime.standby))
 
     def _sounds(self) -> bool:
-        """Whether the machine has a note down; asks for a turn if it has none."""
+        """Whether the machine holds a note; sends a takeover if it holds none."""
         if self.session.performer.state is State.LISTENING:
             self.session.commands()["takeover"]()
         return bool(self.session.player.ledger.notes)
 
     def pressed(self) -> list[float]:
-        """From key presses until nothing of the machine's sounds, ms. The machine begins anew by takeover."""
+        """Times from key presses until the machine is silent, ms. A takeover starts it again."""
         self.controls.set("mode", "respond")
         taken = []
         for _ in range(KEYS):
@@ -201,7 +202,7 @@ class Playing:
 
 
 def events(playing: StandbyRuntime, count: int) -> list[float]:
-    """Milliseconds of decisions that follow each other, with the line's round trip in each."""
+    """Milliseconds of consecutive decisions, each with a round trip."""
     from engine.sampling import Steering, sampling_bias
 
     engine, taken = Engine(playing), []

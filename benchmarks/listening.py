@@ -1,12 +1,12 @@
-"""What a listener would hear, in figures: python -m benchmarks.listening DATA [--calls N] [--set temperature=0.9] [--json FILE]
+"""Quality of replies in figures: python -m benchmarks.listening DATA [--calls N] [--set temperature=0.9] [--json FILE]
 
-DATA is a folder of MIDI files or what ``trainer.data.prepare`` made of one. Calls are cut out of held-out performances, and the
-machine answers each as on stage, on a virtual clock. Reply and call are compared measure by measure (``likeness``), beside what
-the pianist really played next (score 1) and what another pianist played in another piece (score 0). Faults (``faults``) are
-counted in the replies and, as a check of what counts as one, in the real continuations.
+DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. Calls are cut out of held-out performances;
+the machine answers each on a virtual clock, as in a live session. Reply and call are compared measure by measure (``likeness``).
+The real continuation has score 1, the continuation of another piece score 0. Faults (``faults``) are counted in the replies and,
+as a check, in the real continuations.
 
-With --beside FIGURES.json, of a run with the same calls, the differences are printed with their intervals; with --out FOLDER the
-music is written as MIDI and as piano rolls, and the scores as a picture.
+--beside FIGURES.json, from a run with the same calls, prints the differences with their intervals. --out FOLDER writes the music
+as MIDI and as piano rolls, and the scores as a picture.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
 from trainer.data import SPLITS, Corpus, DataError, prepare
 
-KINDS = ("reply", "other", "real")  # what a call's distance is to
+KINDS = ("reply", "other", "real")  # what a call is compared with
 
 _engine: Engine | None = None  # of a worker process
 
@@ -55,7 +55,7 @@ def _answer(call: Call, seed: int, controls: Mapping[str, object]) -> list[Timed
 def answers(
     calls: Sequence[Call], checkpoint: Path, controls: Mapping[str, object], *, seed: int, workers: int = 1, runtime: str = "onnx"
 ) -> list[list[Timed]]:
-    """The machine's replies. Each depends on its call, the seed and the controls alone, however many processes work."""
+    """The machine's replies. Each depends only on its call, the seed and the controls, not on the number of processes."""
     work = partial(_answer, seed=seed, controls=dict(controls))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(checkpoint, runtime)) as pool:
@@ -89,7 +89,7 @@ def _distances_of(one: Mapping[str, Any]) -> Distances:
 
 
 def table(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> str:
-    """Scores and faults for people; with figures of the same calls ``before``, differences from those."""
+    """A table of scores and faults; with figures ``before`` of the same calls, also the differences."""
     drawn, old = scores_of(found), scores_of(before) if before else {}
     change = f"{'change':>9}{'95 %':>16}" if old else ""
     lines = [f"{'':20}{'reply':>8}{'other':>8}{'real':>8}{'apart':>7}{'score':>8}{'95 %':>14}{change}"]
@@ -113,7 +113,7 @@ def _with_interval(values: np.ndarray, width: int, room: int, form: str, dash: s
 
 
 def share(of: Sequence[Sequence[str]], name: str) -> float:
-    """Of replies that have a fault, or ``any``."""
+    """Share of replies that have the fault ``name``, or ``any``."""
     return float(np.mean([bool(one) if name == "any" else name in one for one in of]))
 
 
@@ -135,7 +135,7 @@ def _corpus(data: Path, cache: Path) -> Corpus:
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True)
 @click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
 @click.option("--calls", "count", default=100, show_default=True)
-@click.option("--seconds", default=12.0, show_default=True, help="Length of a call, and of what is compared with it.")
+@click.option("--seconds", default=12.0, show_default=True, help="Length of a call and of the passages compared with it.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A control, such as temperature=0.9.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
@@ -155,7 +155,7 @@ def main(
         raise click.ClickException(str(error)) from error
     before = json.loads(beside.read_text()) if beside else None
     if before and before["names"] != [one.name for one in calls]:
-        raise click.ClickException(f"{beside} is of other calls: use its --split, --calls, --seconds and --seed")
+        raise click.ClickException(f"{beside} was made with other calls: use the same --split, --calls, --seconds and --seed")
     replies = answers(calls, checkpoint, controls, seed=seed, workers=workers, runtime=runtime)
     asked = {"split": split, "calls": count, "seconds": seconds, "seed": seed}
     found = {**asked, "controls": controls, **figures(calls, replies, seconds)}

@@ -1,27 +1,27 @@
-"""How fast the daemon is on stage: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--json FILE]
+"""Latencies of the daemon: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--json FILE]
 
-A daemon on a JACK server of this benchmark's own (64 frames at 48 kHz), played at and listened to through real MIDI ports, idle
-and with a busy process on every core; with ``--page`` idle, with a page connected, and with that and four badly behaved clients
+The daemon runs on a JACK server of the benchmark (64 frames at 48 kHz) and is played through real MIDI ports: idle, and with a
+busy process on every core. With ``--page``: idle, with a page connected, and with a page and four badly behaved clients
 (`page_clients.py`). In milliseconds:
 
-    start to listening           from the command until the daemon listens, its ports and OSC ready
-    round trip                   a message to another process and back, by two MIDI ports each: the floor of what follows
-    key -> silence               a key press in `respond`, until the last release of the machine's has arrived
-    takeover -> note decided     OSC, until the first note is in the plan; then it waits for the moment that the model chose,
-    takeover -> note heard       at most half a second, and arrives
-    key -> planned anew          a key press in `duet`, in the driver's callback, until the first event decided with it is planned
-    lateness, sent               from the planned time of an event until it has been handed to the driver
-    lateness, in time            the same of those events that were planned before their time: what the player's thread adds
+    start to listening           from the command until the daemon's ports and OSC are ready
+    round trip                   a message to another process and back, through two MIDI ports each way: the floor of the others
+    key -> silence               from a key press in `respond` until the machine's last note-off has arrived
+    takeover -> note decided     from the OSC command until the first note is planned
+    takeover -> note heard       from the OSC command until the first note has arrived; the model chooses its time, at most 0.5 s
+    key -> planned anew          from a key press in `duet` until the first event that takes it into account is planned
+    lateness, sent               from the planned time of an event until it has been passed to the driver
+    lateness, in time            the same, for events that were planned before their time: the part of the player's thread
     lateness, heard              from the planned time of a note until it has arrived
-    thru, stuck model            the human's own notes through the daemon, while its model hangs and is killed and replaced
+    thru, stuck model            the human's notes through the daemon, while its model hangs and is killed and replaced
     not served                   percent of the ticks in the machine's turns, `alone` in `respond`, or in a duet with the human
 
-The last is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026): of the ticks, those that the machine
-had decided about in time, silence included, and whose events left within their tick, count (1 - b / 32), where b is for how many
-ticks the plan in force had not taken in what the human had played. StreamMUSE's tick is a sixteenth note, here 125 ms; ticks of
-10 ms, in which our events are timed, ask for more.
+``not served`` is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026). A tick is served if the machine
+had decided about it in time, silence included, and its events left within it. It counts 1 - b / 32, where b is the number of
+ticks for which the current plan has not taken the human's notes into account. StreamMUSE's tick is a sixteenth note, here 125 ms.
+Our events are timed in ticks of 10 ms, which is more demanding.
 
-What cannot be seen from outside is noted inside the daemon, by a player that keeps a log (`live_daemon.py`).
+A player with a log inside the daemon (`live_daemon.py`) records what cannot be measured from outside.
 """
 
 from __future__ import annotations
@@ -86,19 +86,19 @@ back.delete()
 
 
 class Trial(NamedTuple):
-    """When the machine was asked to take over, and how long it took to silence it, in seconds; None: it never came to that."""
+    """Time of a takeover, and seconds until a key press silenced the machine; None: it did not happen."""
 
     asked: float | None
     silenced: float | None
 
 
 class Human:
-    """A keyboard and an ear in this process: what is sent and what arrives is stamped without a detour."""
+    """A keyboard and a listener in this process, which record the times of sent and received messages."""
 
     def __init__(self) -> None:
         import rtmidi
 
-        set_realtime(DRIVER)  # as an audio program has it
+        set_realtime(DRIVER)  # as in an audio program
         self._out, self._in = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "human-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "human-ear")
         self.begin()
         self._out.open_virtual_port("port")
@@ -106,7 +106,7 @@ class Human:
         self._in.open_virtual_port("port")
 
     def begin(self) -> None:
-        """Forgets what arrived so far."""
+        """Clears the received messages."""
         self.heard: list[Message] = []
         self.strikes: list[Message] = []
         self.sounding: set[int] = set()  # the pedal as -1
@@ -124,13 +124,13 @@ class Human:
         self.heard.append(message)
 
     def send(self, *message: int) -> float:
-        """Returns when it was."""
+        """Sends a message and returns its time."""
         now = time.perf_counter()
         self._out.send_message(message)
         return now
 
     def play(self, seconds: float, rng: random.Random) -> None:
-        """Notes of a quarter of a second, more or less."""
+        """Plays notes of about a quarter of a second."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             pitch = rng.randint(48, 84)
@@ -140,22 +140,22 @@ class Human:
             time.sleep(rng.uniform(0.0, 0.2))
 
     def close(self) -> None:
-        """Once nobody sends any more."""
+        """Closes the ports. Nothing may be sent at the same time."""
         self._in.cancel_callback()
-        time.sleep(0.1)  # one that is running ends
+        time.sleep(0.1)  # a running callback ends
         self._out.delete()
         self._in.delete()
 
 
 def handover(human: Human, remote: Remote) -> float | None:
-    """Has the machine take over; returns when it was asked to, once its first note has arrived."""
+    """Sends a takeover and waits for the first note. Returns the time of the takeover."""
     before, asked = len(human.strikes), time.perf_counter()
     remote.send("takeover")
     return asked if waited(lambda: len(human.strikes) > before, 2.0) else None
 
 
 def interruption(human: Human) -> float | None:
-    """Presses a key while the machine sounds; returns the seconds until the last message of its end has arrived."""
+    """Presses a key while the machine sounds. Returns the seconds until its last note-off has arrived."""
     if not waited(lambda: human.sounding, 1.0):
         return None
     before = len(human.heard)
@@ -163,13 +163,13 @@ def interruption(human: Human) -> float | None:
     waited(lambda: not human.sounding, 1.0)
     time.sleep(0.1)
     human.send(NOTE_OFF, LOWEST, 64)
-    time.sleep(0.05)  # a takeover by OSC would overtake it
+    time.sleep(0.05)  # a takeover by OSC could arrive earlier
     last = human.heard[before:]
     return last[-1].time - struck if last else None
 
 
 def waited(condition: Callable[[], object], patience: float) -> bool:
-    """Whether it came."""
+    """Waits for a condition; False after ``patience`` seconds."""
     deadline = time.perf_counter() + patience
     while not condition():
         if time.perf_counter() > deadline:
@@ -225,7 +225,7 @@ def starts(jack: JackServer) -> list[float]:
 
 
 def stuck(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
-    """Seconds that the human's notes take through a daemon whose model does not answer."""
+    """Seconds that the human's notes take through the daemon while its model does not answer."""
     remote.send("mode", "listen")
     remote.send("thru", 1)
     remote.ask("thru")

@@ -1,4 +1,4 @@
-"""What a player's notes tell (see `live_daemon.py`): when it was decided, when it sounded, what was missed."""
+"""Analysis of a player's log (see `live_daemon.py`): when events were decided, when they sounded, what was missed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from engine.events import NOTE_OFF, REST
 
 BEGAN, ENDED, PLANNED, RESTED, SOUNDED, HUMAN = "began", "ended", "planned", "rested", "sounded", "human"
 CUT, CANCELLED = "cut", "cancelled"  # for what the human does, at once; by whoever plans, who plans anew
-LEVELS = 32  # ticks after which a plan that ignores the human is worth nothing
+LEVELS = 32  # ticks after which a plan that ignores the human counts as not served
 IN_TIME = 0.002  # seconds before its time that an event has to be planned, for the player's thread to be on its own
 
 
 class Note(NamedTuple):
-    """What happened in the player at ``when``. ``meant``: the time planned, or of the human's action; of a plan that was cut, up
-    to when it still holds.
+    """A log entry of the player at time ``when``. ``meant``: the planned time, or the time of the human's action; for a cut plan,
+    the time up to which it remains valid.
     """
 
     what: str
@@ -29,23 +29,23 @@ class Note(NamedTuple):
 
 
 def read(path: Path) -> list[Note]:
-    """In order of time."""
+    """The log entries of a file, sorted by time."""
     notes = [Note(*json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     return sorted(notes, key=lambda note: note.when)
 
 
 def after(moments: Sequence[float], times: Sequence[float]) -> list[float]:
-    """From each moment to the first of the (sorted) times after it."""
+    """Times from each moment to the first of the (sorted) times after it."""
     firsts = [(moment, bisect_right(times, moment)) for moment in moments]
     return [times[first] - moment for moment, first in firsts if first < len(times)]
 
 
 def known(notes: Sequence[Note]) -> Iterator[tuple[float, float, int]]:
-    """Of every action of the human's in a turn of the machine's: its time, when the first event, or rest, decided with it was
-    planned, and what it was.
+    """For every action of the human during a turn of the machine: its time, the time at which the first event or rest that took
+    it into account was planned, and the action.
     """
     playing = False
-    waiting: list[Note] = []  # played, not yet made way for
+    waiting: list[Note] = []  # played, not yet taken into account
     absorbed: list[Note] = []
     for note in notes:
         if note.what in (BEGAN, ENDED):
@@ -60,14 +60,14 @@ def known(notes: Sequence[Note]) -> Iterator[tuple[float, float, int]]:
 
 
 def in_time(notes: Sequence[Note]) -> list[Note]:
-    """What sounded and had been planned in good time."""
+    """The events that sounded and were planned at least ``IN_TIME`` before their time."""
     planned = {(one.action, one.meant): one.when for one in notes if one.what == PLANNED}
     found = [(one, planned.get((one.action, one.meant))) for one in notes if one.what == SOUNDED]
     return [one for one, when in found if when is not None and one.meant - when >= IN_TIME]
 
 
 def heard_late(notes: Sequence[Note], heard: Sequence[tuple[float, int]]) -> list[float]:
-    """Note by note, in the order of both, from the planned time to the arrival. ``heard``: times and pitches."""
+    """For each note, the seconds from the planned time to the arrival. ``heard``: times and pitches, in the same order."""
     late, first = [], 0
     for note in (one for one in notes if one.what == SOUNDED and one.action < NOTE_OFF):
         for i in range(first, min(first + 20, len(heard))):
@@ -80,7 +80,7 @@ def heard_late(notes: Sequence[Note], heard: Sequence[tuple[float, int]]) -> lis
 
 
 def ticks(notes: Sequence[Note], tick: float) -> list[float]:
-    """How well each tick of the machine's turns was served, 0..1."""
+    """For each tick of the machine's turns, how well it was served, 0..1."""
     stale = list(known(notes))
     served: list[float] = []
     for until, turn in turns(notes):
@@ -101,7 +101,7 @@ def ticks(notes: Sequence[Note], tick: float) -> list[float]:
 
 
 def turns(notes: Sequence[Note]) -> Iterator[tuple[float, list[Note]]]:
-    """Each turn of the machine's: its end, and what happened until then."""
+    """Each turn of the machine: its end, and the log entries until then."""
     bounds = [i for i, note in enumerate(notes) if note.what in (BEGAN, ENDED)]
     for begin, end in pairwise([*bounds, len(notes)]):
         if notes[begin].what == BEGAN:

@@ -1,4 +1,4 @@
-"""How evenly the page is drawn while 30 notes a second sound, in Chromium without a GPU; and pictures of it.
+"""Frame times of the page at 30 notes a second, in Chromium without a GPU; and pictures of the page.
 
     python -m benchmarks.page                              a table of frame times at three sizes of window
     python -m benchmarks.page --pictures docs              the page at a real daemon, as pictures for the README
@@ -39,7 +39,7 @@ PHRASE = [f"Key{letter}" for letter in "CEGTUIUTYTERTEBC"]
 
 @contextmanager
 def crowded_stage() -> Iterator[str]:
-    """A page on which two parts play 30 notes a second, one of them from a plan a second ahead; gives its address."""
+    """Serves a page on which two parts play 30 notes a second, one of them planned a second ahead; yields its address."""
     steering = Steering(Controls(), PageKeys(), session="benchmark")
     server = PageServer(Routes(lambda path, attributes: (HTTPStatus.NOT_FOUND, {})), steering.serve, steering.serve)
     ended = threading.Event()

@@ -1,11 +1,11 @@
 """Clients of the page, well and badly behaved, until standard input ends: python -m benchmarks.page_clients URL [KIND ...]
 
-reader     reads everything, and steers now and then: a page as it should be
-silent     is told everything, and never reads
+reader     reads everything and changes controls now and then, as the real page does
+silent     never reads
 slow       reads a byte a second
 large      sends frames of 1 MB, again and again
-flood      opens connections as fast as it can and says nothing on them, up to 10,000 at a time
-nonsense   sends messages that are none, as fast as it can
+flood      opens connections as fast as it can and sends nothing, up to 10,000 at a time
+nonsense   sends invalid messages as fast as it can
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ KINDS: dict[str, Callable[[str, int], None]] = {one.__name__: one for one in (re
 
 
 def again(kind: Callable[[str, int], None], host: str, port: int) -> None:
-    """Whoever is thrown out comes back."""
+    """Runs a client again each time that the server disconnects it."""
     while True:
         with contextlib.suppress(Exception):
             kind(host, port)

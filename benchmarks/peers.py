@@ -1,15 +1,15 @@
-"""The same work for one event, on us and on our peers: python -m benchmarks.peers [--rounds 20] [--cpu-time] [--json FILE]
+"""Time of one event, compared with other models: python -m benchmarks.peers [--rounds 20] [--cpu-time] [--json FILE]
 
-An event of a performance is sampled once and fed once. Both are timed on:
+An event of a performance is sampled once and absorbed once. Both are timed for:
 
     perceivers-live     the bundled checkpoint through ``engine``, in float32 and with int8 weights
-    plain               a sliding-window Transformer of as many parameters on the same runtime, with random weights: once with a
-                        window that gives its cache the size of ours, once with the window of our longest scale in every layer
-    Notochord           the GRU of its release, as its app ``homunculus`` drives it in a duet of two voices
+    plain               a sliding-window Transformer with as many parameters on the same runtime, with random weights: once with a
+                        cache of the same size, once with the window of the longest scale in every layer
+    Notochord           the GRU of its release, used as in its app ``homunculus`` in a duet of two voices
 
-Everyone gets the same events with the same notes held, on one thread, with full memories, in turns of a few events, so that what
-else happens on the machine happens to all. What a model samples is thrown away. A step takes as long whatever its weights are, so
-random ones do where there is no checkpoint. Notochord is no dependency of this project; without it the other rows are printed.
+All models get the same events with the same held notes, on one thread, with full caches. They take turns of a few events, so that
+other load on the machine affects all of them. Sampled events are discarded. Models without a checkpoint have random weights,
+which do not influence the time. Notochord is not a dependency of this project; without it, the other rows are printed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from trainer.export import write_onnx
 
 INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
 PARTS = ("feed", "sample", "feed + sample")
-SETTLING = 5  # events at the start of a turn that are not counted: the others have emptied the caches
-PLAYER, MACHINE = 1, 2  # Notochord's instruments in the duet: every voice needs one of its own
-NOTOCHORD_MEMORY = 512  # events; its state is of one size whatever came before
+SETTLING = 5  # events at the start of a turn that are not counted, because the processor's caches are cold
+PLAYER, MACHINE = 1, 2  # Notochord's instruments in the duet, one for each voice
+NOTOCHORD_MEMORY = 512  # events; the size of its state does not depend on them
 
 
 class Peer(NamedTuple):
-    """``sample`` draws the next event from the state, ``feed`` advances the state by one that was played."""
+    """``sample`` draws the next event from the state; ``feed`` advances the state by an event."""
 
     name: str
     parameters: int
@@ -59,7 +59,7 @@ class Peer(NamedTuple):
 
 
 def played(count: int, rng: np.random.Generator, held: list[int]) -> list[Event]:
-    """Legal events with up to six notes held. ``held``, in the order struck, is carried on from one call to the next."""
+    """Legal events with up to six held notes. ``held``, in order of the note-ons, is updated and passed to the next call."""
     events = []
     for wait in rng.integers(0, 25, count).tolist():
         if len(held) > rng.integers(6):
@@ -97,19 +97,19 @@ def plain(config: ModelConfig, window: int, past: Sequence[Event]) -> Peer:
 
 
 def notochord(past: Sequence[Event]) -> Peer:
-    """Notochord with the sizes of its release, which are its constructor's own: that checkpoint's 213.0 MB are these 17.7 M
-    parameters and their two moments in Adam. Raises ``ImportError`` where it is not installed.
+    """Notochord with the sizes of its release, which are the defaults of its constructor: the 213.0 MB of that checkpoint are
+    17.7 M parameters and their two moments in Adam. Raises ``ImportError`` if it is not installed.
     """
     import notochord as package
     from notochord.event import EventConstraints
 
-    package.event.print = lambda *_: None  # type: ignore[attr-defined]  # it tells of every constraint; its app takes that off too
+    package.event.print = lambda *_: None  # type: ignore[attr-defined]  # it prints every constraint; its app disables that too
     model = package.Notochord().eval()
     model.reset()
     keys = set(range(128))
 
     def sample() -> dict[str, Any]:
-        # homunculus, auto_query(immediate=True): its default controls, one voice played to it and one of its own
+        # as homunculus, auto_query(immediate=True): default controls, one voice of the player and one of the machine
         constraints = EventConstraints(
             note_on_map={PLAYER: set(keys), MACHINE: set(keys)},
             min_polyphony={},
@@ -160,7 +160,7 @@ def turn(peer: Peer, events: Sequence[Event], pause: float, clock: Callable[[], 
 
 
 def machine() -> str:
-    """The processor and what ran on it."""
+    """Processor, system and versions of packages."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -172,19 +172,19 @@ def machine() -> str:
 @click.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
 @click.option("--rounds", default=20, show_default=True, help="Turns of each model.")
-@click.option("--events", default=50, show_default=True, help="Events of a turn.")
-@click.option("--pause-ms", default=0.0, help="Sleep before every event: caches cool down as they do in a performance.")
-@click.option("--cpu-time", is_flag=True, help="Time by the thread's processor time, which others on the machine disturb less.")
+@click.option("--events", default=50, show_default=True, help="Events in each turn.")
+@click.option("--pause-ms", default=0.0, help="Sleep before every event, so that caches cool down as in a performance.")
+@click.option("--cpu-time", is_flag=True, help="Measure the thread's processor time, on which other load has less influence.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures here.")
 def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: bool, out: Path | None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that there is no torchvision
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     clock, unit = (time.thread_time, "processor ms") if cpu_time else (time.perf_counter, "ms")
     rng, held = np.random.default_rng(0), list[int]()
     config, _ = read_config(checkpoint)
     past = played(max(config.windows) + config.slack, rng, held)
-    equal = sum(config.windows) // len(config.windows)  # as many rows of cache in all
+    equal = sum(config.windows) // len(config.windows)  # the same number of cache rows in total
     own = size(load_model(checkpoint))
     peers = []
     for name in ("onnx", "onnx-int8"):
@@ -214,7 +214,7 @@ def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: 
             shares = "" if anchor is None else "".join(f"{share:8.2f}" for share in (row / figures[anchor][i])[:2])
             print(f"    {part:40}" + "".join(f"{ms:8.2f}" for ms in row) + shares)
     if anchor:
-        print(f"of p50, of p95: the share of what {anchor} takes for the same")
+        print(f"of p50, of p95: time relative to {anchor}")
     if out:
         rows = [
             {"name": f"{name}: {part}", "unit": unit}

@@ -1,17 +1,17 @@
-"""Turn-taking on real performances, in figures: python -m benchmarks.phrases FOLDER_OF_MIDI [--pieces N] [--json FILE]
+"""Phrase-end detection on real performances: python -m benchmarks.phrases FOLDER_OF_MIDI [--pieces N] [--json FILE]
 
-What is a phrase end in a performance by one player? Here: a gap between two onsets (onsets within 50 ms are one chord) in which
-all keys come up, of at least 1 s, the longest within 5 s before and after, and at least 3 times the median gap there; any such
-gap of at least 3 s; and the end of the piece. Everything else is inside a phrase: hand shifts, held chords, slow passages, and
-breaths beside a longer one.
+Phrase ends in a performance by one player are defined as gaps between two onsets in which all keys come up (onsets within 50 ms
+are one chord). A gap is a phrase end if it lasts at least 3 s; or if it lasts at least 1 s, is the longest within 5 s before and
+after, and is at least 3 times the median gap there. The end of the piece is one as well. All other gaps are inside a phrase: hand
+shifts, held chords, slow passages, and short pauses beside a longer one.
 
-At an end the performance is cut: what is released in the gap is heard, then nothing more comes, and the delay is measured until
-the detector fires, after the last onset and after the last release of a key (negative: a held chord was cut short). In time: it
-fired before the player went on. Inside a phrase the player goes on, and a detector that has fired is mistaken: misfires, counted
-a minute of that playing. After each the detector begins anew, as the performer does.
+At a phrase end, the detector gets the releases in the gap and then nothing more. The delay until it fires is measured from the
+last onset and from the last release of a key (negative: it fired while a chord was held). In time: it fired before the player
+continued. Inside a phrase, firing is a misfire; misfires are counted per minute of playing inside phrases. After each, the
+detector is reset, as the performer does.
 
-Beside the detector: a fixed silence, counted from the last onset, or from when all keys are up. The last two columns have the
-misfires of fixed silences of the row's own median delays: after the last onset, and after the last release. The constants of
+For comparison: a fixed silence, counted from the last onset or from the time when all keys are up. The last two columns are the
+misfires of fixed silences as long as the row's median delays, after the last onset and after the last release. The constants of
 `perceivers_live/performer/phrases.py` were chosen on the training and validation splits (`--split validation`).
 """
 
@@ -31,7 +31,7 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import CHORD, PhraseDetector
 from trainer.data import SPLITS, Corpus, prepare
 
-SHORTEST_END, SURE_END, NEIGHBOURHOOD, TIMES_MEDIAN = 1.0, 3.0, 5.0, 3.0  # seconds, but for the last
+SHORTEST_END, SURE_END, NEIGHBOURHOOD, TIMES_MEDIAN = 1.0, 3.0, 5.0, 3.0  # seconds, except the last one
 PATIENCE = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 FIXED = (1.0, 2.0)  # seconds
 
@@ -43,7 +43,7 @@ class Detector(Protocol):
 
 
 class FixedSilence:
-    """Fires so many seconds after the last onset; or after the last release, and not while a key is held."""
+    """Fires ``seconds`` after the last onset; with ``keys_up``, after the last release and never while a key is held."""
 
     def __init__(self, seconds: float, *, keys_up: bool = False) -> None:
         self._seconds, self._keys_up = seconds, keys_up
@@ -67,7 +67,7 @@ class FixedSilence:
 
 
 class Gap(NamedTuple):
-    """A chord's first and last onset, when all keys had come up, and the next onset; infinite where that never was."""
+    """First and last onset of a chord, the time when all keys were up, and the next onset; infinite if there is none."""
 
     chord: float
     onset: float
@@ -77,7 +77,7 @@ class Gap(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """A chord with what follows up to the next one, and whether a phrase ends there."""
+    """A chord with the actions up to the next one, and whether a phrase ends there."""
 
     actions: list[Timed]
     gap: Gap
@@ -108,7 +108,7 @@ def passages(timed: Sequence[Timed]) -> list[Passage]:
 
 
 def ends(gaps: Sequence[Gap]) -> list[bool]:
-    """Which gaps are phrase ends, as the module's text says."""
+    """Which gaps are phrase ends, as defined in the module's docstring."""
     onsets, nexts = np.array([gap.onset for gap in gaps]), np.array([gap.next for gap in gaps])
     lengths = nexts - onsets
     found = []
@@ -121,7 +121,7 @@ def ends(gaps: Sequence[Gap]) -> list[bool]:
 
 
 def fired(detector: Detector, actions: Sequence[Timed], until: float) -> float | None:
-    """Feeds a passage; the time at which the detector fired, between its actions or before ``until``, if it did."""
+    """Feeds a passage. Returns the time at which the detector fired, between actions or before ``until``, or None."""
     time: float | None = None
     for i, one in enumerate(actions):
         detector.feed(one)
@@ -133,7 +133,7 @@ def fired(detector: Detector, actions: Sequence[Timed], until: float) -> float |
 
 
 def measure(pieces: Sequence[Sequence[Passage]], make: Callable[[], Detector]) -> dict[str, float]:
-    """One detector over all pieces: a row of the table."""
+    """Runs one detector over all pieces; returns a row of the table."""
     misfires, in_time, ended = 0, 0, 0
     after_onset: list[float] = []
     after_release: list[float] = []
@@ -142,7 +142,7 @@ def measure(pieces: Sequence[Sequence[Passage]], make: Callable[[], Detector]) -
         for actions, gap in piece:
             time = fired(detector, actions, np.inf if gap.is_end else gap.next)
             if gap.is_end:
-                assert time is not None, "nothing more comes, so every detector fires"
+                assert time is not None, "at the end of a piece every detector fires"
                 ended += 1
                 in_time += time < gap.next
                 after_onset.append(time - gap.onset)
@@ -173,7 +173,7 @@ def minutes_inside(pieces: Sequence[Sequence[Passage]]) -> float:
 
 
 def fixed_misfires(pieces: Sequence[Sequence[Passage]], seconds: float, *, keys_up: bool = False) -> float:
-    """Misfires a minute of a fixed silence after the last onset; or after the last release, without a key held."""
+    """Misfires a minute of a fixed silence after the last onset; with ``keys_up``, after the last release without held keys."""
     silences = [gap.next - (gap.up if keys_up else gap.onset) for gap in inside(pieces) if gap.up < gap.next or not keys_up]
     return sum(silence > seconds for silence in silences) / minutes_inside(pieces)
 

@@ -13,10 +13,10 @@ from engine.events import Timed
 from engine.midi_file import write_file
 from trainer.samples import COLOURS, picture
 
-SHEET, COLUMNS, MARGIN = 10, 2, 6  # rolls on a sheet, beside each other, and pixels between them
-NAME, UNIT, ROW, BAR = 130, 240, 22, 12  # pixels: of the names, of a score of 1, of a row and of its bar
-SCALE = 2  # drawn larger and shrunk, which smooths the edges
-MOST = 1.6  # the highest score that is drawn
+SHEET, COLUMNS, MARGIN = 10, 2, 6  # piano rolls on a sheet, columns, pixels between them
+NAME, UNIT, ROW, BAR = 130, 240, 22, 12  # pixels: width of names and of a score of 1, height of a row and of its bar
+SCALE = 2  # drawn larger and scaled down, for anti-aliasing
+MAX_SCORE = 1.6  # higher scores are drawn as this
 
 
 def write(
@@ -26,7 +26,7 @@ def write(
     scores: Mapping[str, Score],
     faults: Sequence[list[str]],
 ) -> None:
-    """``reply-N.mid``, sheets of piano rolls that name the faults, ``rolls-N.png``, and ``scores.png``."""
+    """Writes ``reply-N.mid``; ``rolls-N.png``, sheets of piano rolls with the faults' names; and ``scores.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     rolls = []
     for i, (call, reply, wrong) in enumerate(zip(calls, replies, faults, strict=True)):
@@ -39,7 +39,7 @@ def write(
 
 
 def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size beside and below each other."""
+    """Pictures of one size, arranged in columns."""
     width, height = pictures[0].size[0] + MARGIN, pictures[0].size[1] + MARGIN
     made = Image.new("RGB", (COLUMNS * width, -(-len(pictures) // COLUMNS) * height), "grey")
     for i, one in enumerate(pictures):
@@ -49,12 +49,12 @@ def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
 
 def bars(scores: Mapping[str, Score]) -> Image.Image:
     """A bar with its interval for every score, between lines at 0 (another piece) and 1 (the real continuation)."""
-    width, height = NAME + round(MOST * UNIT) + 60, (len(scores) + 2) * ROW
+    width, height = NAME + round(MAX_SCORE * UNIT) + 60, (len(scores) + 2) * ROW
     image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
     pen = ImageDraw.Draw(image)
 
     def at(value: float) -> float:
-        return (NAME + min(max(value, -0.1), MOST) * UNIT) * SCALE
+        return (NAME + min(max(value, -0.1), MAX_SCORE) * UNIT) * SCALE
 
     for mark, text in ((0, "another piece"), (0.5, ""), (1, "real continuation")):
         pen.line((at(mark), ROW * SCALE, at(mark), height * SCALE), "#bbbbbb", SCALE)

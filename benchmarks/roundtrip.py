@@ -1,9 +1,8 @@
-"""What asking another process costs: python -m benchmarks.roundtrip [--count 2000] [--rounds 5] [--load]
+"""Round trips to another process: python -m benchmarks.roundtrip [--count 2000] [--rounds 5] [--load]
 
-Round trips between two processes, in turns in one run: a pipe of Python's ``multiprocessing``, which pickles, and the frames of
-``engine.remote``. Both ask for nothing (``empty``) or for a decision (``decide``, biases and noise included) of a runtime that
-answers at once. Then an event as it is played, absorbed and decided on, of the bundled model. ``--load``: with every core kept
-busy. Printed: µs.
+Measures, in turns, a pipe of Python's ``multiprocessing``, which pickles, and the frames of ``engine.remote``. The call is empty
+(``empty``) or a decision (``decide``, with biases and noise), of a runtime that answers at once. Last, an event of the bundled
+model, absorbed and decided. ``--load`` keeps every core busy meanwhile. Prints µs.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ EVENT = np.array([[10, 60, 16]], np.int64), np.full((1, AGES), -1, np.int16), np
 
 
 class Echo:
-    """A runtime that takes no time."""
+    """A runtime that answers at once."""
 
     name, config, step_bytes, warm_for = "echo", PRESETS["small"], 0, None
 
@@ -64,7 +63,7 @@ def answer_pickled(connection: Connection) -> None:
 
 
 class Pickled:
-    """The same over a pipe of Python's own."""
+    """The same calls over a ``multiprocessing`` pipe."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -84,7 +83,7 @@ class Pickled:
 
 
 def taken(ask: Callable[[], object], count: int) -> list[float]:
-    """Microseconds of each."""
+    """Microseconds of each of ``count`` calls."""
     times = []
     for _ in range(count + WARMUP):
         began = time.perf_counter()
@@ -101,8 +100,8 @@ def busy() -> None:
 
 @click.command()
 @click.option("--count", default=2000, show_default=True, help="Round trips of each kind in a round.")
-@click.option("--rounds", default=5, show_default=True, help="They take turns so often.")
-@click.option("--load", is_flag=True, help="Keep every core busy meanwhile.")
+@click.option("--rounds", default=5, show_default=True, help="Turns of each.")
+@click.option("--load", is_flag=True, help="Keep every core busy.")
 @click.option("--serve", "serving", is_flag=True, hidden=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""From distances to scores: 0 is what the continuation of another piece reaches, 1 what the real continuation does."""
+"""Scores from distances: 0 = the continuation of another piece, 1 = the real continuation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ INTERVAL = (0.025, 0.975)
 
 @dataclasses.dataclass(frozen=True)
 class Distances:
-    """Of one measure, a value for each call, [n]: to the reply, to the continuations of other pieces (their mean), and to the
-    real continuation. ``apart``: how often the real continuation is the nearer one of the two kinds; 0.5 is chance.
+    """Distances of each call by one measure, [n]: to the reply, to the continuations of other pieces (their mean), and to the
+    real continuation. ``apart``: how often the real continuation is nearer than another piece's; 0.5 is chance.
     """
 
     reply: np.ndarray
@@ -27,7 +27,7 @@ class Distances:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """With its 95 % interval, by resampling calls."""
+    """A score with its 95 % interval, by resampling calls."""
 
     value: float
     low: float
@@ -37,7 +37,7 @@ class Score:
 def measure(
     calls: Sequence[Passage], pieces: Sequence[int], replies: Sequence[Passage], real: Sequence[Passage]
 ) -> dict[str, Distances]:
-    """Distances by measure. ``pieces``: which one each call is from. Replies without notes count as far as another piece is."""
+    """Distances by measure. ``pieces``: the piece of each call. Replies without notes get the distance of another piece."""
     theirs, ours, ceiling = look(calls, "call"), look(replies, "reply"), look(real, "reply")
     other = np.not_equal.outer(pieces, pieces)
     found = {}
@@ -53,10 +53,11 @@ def measure(
 
 
 def resampled(measured: Mapping[str, Distances], seed: int = 0) -> dict[str, np.ndarray]:
-    """Scores by measure and, last, their weighted ``mean``: [1 + RESAMPLES], the first one of all calls as they are.
+    """Scores by measure and, last, their weighted ``mean``: [1 + RESAMPLES]; the first is the score of all calls, without
+    resampling.
 
-    In the mean a measure counts at most 1: being nearer to the call than the real continuation is no merit. A measure in which
-    the real continuation is no nearer than other pieces are (the calls are too few, or too much alike) has no score: NaN.
+    In the mean, scores are clipped at 1: being nearer to the call than the real continuation is not better. A measure by which
+    the real continuation is not nearer than other pieces has no score: NaN. The calls are then too few or too similar.
     """
     count = len(next(iter(measured.values())).reply)
     taken = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
@@ -74,7 +75,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def score(drawn: np.ndarray) -> Score:
-    """The first of the values, with the interval of the others."""
+    """The first value, with the interval of the others."""
     kept = drawn[1:][np.isfinite(drawn[1:])]
     low, high = np.quantile(kept, INTERVAL) if len(kept) else (np.nan, np.nan)
     return Score(float(drawn[0]), float(low), float(high))

@@ -1,7 +1,7 @@
-"""How large a model can be for this machine: python -m benchmarks.sizes [--limit-ms 10]
+"""The largest model that this machine can play: python -m benchmarks.sizes [--limit-ms 10]
 
-Exports models of growing size with random weights (the time of a step does not depend on what they are), and prints p50/p95/p99
-in ms of absorbing one event with full rings, in float32 and with int8 weights; last, the largest whose p99 keeps the limit.
+Exports models of growing size with random weights, which do not influence the time. Prints p50/p95/p99 in ms of absorbing one
+event with full rings, in float32 and with int8 weights; last, the largest model whose p99 is within the limit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def step_times(runtime: OnnxRuntime, count: int) -> np.ndarray:
 @click.command()
 @click.option("--limit-ms", default=10.0, show_default=True)
 @click.option("--threads", default=0, show_default=True)
-@click.option("--count", default=400, show_default=True, help="Steps of a row.")
+@click.option("--count", default=400, show_default=True, help="Steps in each row.")
 def main(limit_ms: float, threads: int, count: int) -> None:
     warnings.simplefilter("ignore")
     print(f"{'layers':>7}{'width':>7}{'M parameters':>14}{'weights':>9}{'p50':>8}{'p95':>8}{'p99':>8}")

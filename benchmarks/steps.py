@@ -1,9 +1,9 @@
-"""A step and an event beside another version of this code: python -m benchmarks.steps OTHER [--rounds 20] [--window 256]
+"""A step and an event, compared with another version of this code: python -m benchmarks.steps OTHER [--rounds 20] [--window 256]
 
 OTHER is a checkout of the other version (``git worktree add OTHER REVISION``), which runs with its own code and its own bundled
-checkpoint. With ``--window`` this code runs a model of random weights with such a window in the latent layers. Each version is a
-process; they take turns within one run, so that what else the machine does falls on both. Prints ms of absorbing 1, 8 and 64
-events, and of an event with its sampling; last, the other's p50 as a multiple of this code's.
+checkpoint. With ``--window``, this code runs a model with random weights and that window in the latent layers. Each version is a
+process; they take turns, so that other load on the machine affects both. Prints ms of absorbing 1, 8 and 64 events, and of an
+event with its sampling; last, the other version's p50 divided by this version's.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ HISTORY = 9000  # events: more than the longest scale
 
 
 class Version:
-    """A process with a version's code. ``measure`` returns milliseconds."""
+    """A process that runs the code of a version. ``measure`` returns milliseconds."""
 
     def __init__(self, root: Path, int8: bool, window: int) -> None:
         command = [sys.executable, __file__, "--serve", str(root), *(["--int8"] if int8 else []), "--window", str(window)]
         environment = {**os.environ, "PYTHONPATH": str(root)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        if self._said() != "ready":
-            raise click.ClickException(f"{root}: the version's process has failed; its own message is above")
+        if self._read_line() != "ready":
+            raise click.ClickException(f"{root}: the version's process has failed; see its message above")
 
     def measure(self, row: str, count: int) -> list[float]:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([row, count]) + "\n")
         self._process.stdin.flush()
-        taken: list[float] = json.loads(self._said())
+        taken: list[float] = json.loads(self._read_line())
         return taken
 
     def close(self) -> None:
         self._process.communicate()
 
-    def _said(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
 
 def serve(int8: bool, window: int) -> None:
-    """The process of a version: answers requests until its input ends. All of the version's code is imported here."""
+    """The process of a version: answers requests until its input ends. It alone imports the version's code."""
     from engine import sampling
     from engine.checkpoint import bundled
     from engine.engine import Engine
@@ -94,7 +94,7 @@ def serve(int8: bool, window: int) -> None:
 
 
 def random_model(folder: Path, window: int, int8: bool) -> Path:
-    """The bundled model's shape, but for the window, with random weights: a step's time does not depend on them."""
+    """Writes a model of the bundled shape with another window and random weights, which do not influence the time."""
     import torch
 
     from engine.checkpoint import save_model
@@ -113,7 +113,7 @@ def random_model(folder: Path, window: int, int8: bool) -> Path:
 @click.command()
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--rounds", default=20, show_default=True, help="Turns of each.")
-@click.option("--window", default=0, help="Of this code's latent layers; 0: the bundled model.")
+@click.option("--window", default=0, help="Latent window of this version's model; 0: the bundled model.")
 @click.option("--serve", "serving", is_flag=True, hidden=True)
 @click.option("--int8", is_flag=True, hidden=True)
 def main(other: Path, rounds: int, window: int, serving: bool, int8: bool) -> None:

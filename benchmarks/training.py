@@ -1,9 +1,9 @@
 """Throughput and memory of training: python -m benchmarks.training [--preset small]
 
-Target events a second of whole steps (forward, backward, optimizer), the peak memory of a process of its own, and the
-arithmetic done, as PyTorch counts it (without attention's on a CPU), as a share of the matrix-multiplication peak measured in
-the same process. The first rows keep every event of contexts of 1k, 8k and 32k; the others sample the older events, as the
-trainer does, with two latent windows and batch sizes.
+Prints target events a second of whole steps (forward, backward, optimizer), the peak memory of the process, and the FLOPs counted
+by PyTorch (on a CPU without attention) as a share of the matrix-multiplication peak measured in the same process. The first rows
+use every event of contexts of 1k, 8k and 32k; the others sample the older events, as the trainer does, with two latent windows
+and batch sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LATENTS = 1024
 
 
 def improvised(count: int) -> Actions:
-    """A long performance: each key that goes down comes up again."""
+    """A long performance; each key that goes down comes up again."""
     rng = np.random.default_rng(0)
     timed, now = [], 0.0
     for _ in range(count // 2):
@@ -46,7 +46,7 @@ def improvised(count: int) -> Actions:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of some large products."""
+    """Highest FLOP/s of several large matrix products."""
     a, b = (torch.randn(4096, 1024, device=device).to(dtype) for _ in "ab")
     best = 0.0
     for _ in range(20):
@@ -59,7 +59,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Row(NamedTuple):
-    """What is measured: ``window`` of the latents, examples a step, events of context, whether older events are sampled."""
+    """A configuration: latent ``window``, examples a step, events of context, whether older events are sampled."""
 
     window: int
     batch: int
@@ -120,7 +120,7 @@ def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tu
 
 @click.command()
 @click.option("--preset", default="small", show_default=True)
-@click.option("--steps", default=7, show_default=True, help="Steps of a row; the median counts.")
+@click.option("--steps", default=7, show_default=True, help="Steps in each row; the median is printed.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--compile", "compiled", is_flag=True)
 def main(preset: str, steps: int, precision: str, compiled: bool) -> None:
@@ -138,7 +138,7 @@ def main(preset: str, steps: int, precision: str, compiled: bool) -> None:
     )
     print("".join(f"{title:>{width}}" for title, width in (*titles, ("of the peak", 13))))
     for row in ROWS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a fresh process: its peak memory is this row's
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a new process, whose peak memory is that of this row
             rate, memory, flops, peak = pool.apply(measure, (row, preset, steps, bf16, compiled))
         older = "sampled" if row.sampled else "all"
         print(

@@ -1,4 +1,4 @@
-"""What comes in from outside, fed with whatever bytes: see ``python -m fuzz --help``.
+"""Fuzz targets for every untrusted input: see ``python -m fuzz --help``.
 
-Nothing is imported here: Atheris has to be there first.
+This module imports nothing, because Atheris must be imported first.
 """

@@ -1,10 +1,10 @@
-"""Feeds the daemon's inputs with whatever breaks them, guided by the coverage that it reaches (Atheris, libFuzzer).
+"""Coverage-guided fuzzing of the daemon's inputs (Atheris, libFuzzer).
 
     python -m pip install atheris               # Linux and macOS
-    python -m fuzz --seconds 60                 # every target in turn; or name some
-    python -m fuzz --again fuzz/crashes/osc-... # what was found, once more, with its traceback; needs no Atheris
+    python -m fuzz --seconds 60                 # every target in turn, or those named
+    python -m fuzz --again fuzz/crashes/osc-... # repeats a finding with its traceback; does not need Atheris
 
-What breaks a promise (see ``contract``) is kept in ``fuzz/crashes``, what reaches new code in ``fuzz/corpus``, to go on from.
+Inputs that break a promise (see ``contract``) are saved in ``fuzz/crashes``, inputs that reach new code in ``fuzz/corpus``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fuzz.contract import strict_logging
 from fuzz.targets import TARGETS
 
 HERE = Path(__file__).parent
-SLOWEST = 10  # seconds that one input may take
-MOST_MEMORY = 2048  # MB
+TIMEOUT = 10  # seconds of one input
+MAX_MEMORY = 2048  # MB
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def again(file: Path) -> None:
-    """One input, at the target that its name begins with."""
+    """Feeds one saved input to its target, whose name begins the file's name."""
     name = max((name for name in TARGETS if file.name.startswith(f"{name}-")), key=len)
     strict_logging()
     with tempfile.TemporaryDirectory() as scratch:
@@ -50,12 +50,12 @@ def again(file: Path) -> None:
 
 
 def explore(name: str, seconds: int) -> int:
-    """Runs a target in a process of its own; prints what was tried, returns how many inputs broke it."""
+    """Runs a target in a separate process; prints a summary, returns the number of inputs that broke a promise."""
     corpus, crashes = HERE / "corpus" / name, HERE / "crashes"
     corpus.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(exist_ok=True)
     before = set(crashes.iterdir())
-    arguments = [f"-max_total_time={seconds}", f"-timeout={SLOWEST}", f"-rss_limit_mb={MOST_MEMORY}", "-print_final_stats=1"]
+    arguments = [f"-max_total_time={seconds}", f"-timeout={TIMEOUT}", f"-rss_limit_mb={MAX_MEMORY}", "-print_final_stats=1"]
     arguments.append(f"-artifact_prefix={crashes / name}-")
     command = [sys.executable, "-m", "fuzz.one", name, str(corpus), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=HERE.parent, env={**os.environ})

@@ -1,4 +1,4 @@
-"""What a target is, and what every target promises: no exception but the refusals that are meant for the user, in one line."""
+"""Fuzz targets and the promise of each: the only exceptions are refusals for the user, in one line."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-LONGEST_LINE = 1000  # characters, that somebody is expected to read
+MAX_LINE = 1000  # characters of a message for the user
 
 
 class Target(NamedTuple):
-    """``feed`` takes any bytes and raises only if a promise is broken; ``seeds`` are real inputs, to begin from."""
+    """``feed`` takes any bytes and raises only if a promise is broken. ``seeds`` are valid inputs to start from."""
 
     feed: Callable[[bytes], None]
     seeds: Sequence[bytes]
-    longest: int = 4096  # bytes worth trying
+    longest: int = 4096  # bytes of the longest input tried
 
 
-Maker = Callable[[Path], Target]  # given a scratch folder of its own
+Maker = Callable[[Path], Target]  # makes a target, given a scratch folder
 
 
 class BrokenPromise(AssertionError):
-    """A target did what it must not."""
+    """A target broke its promise."""
 
 
 class NoFaults(logging.Handler):
-    """An ERROR in the log is an exception that was survived: not meant to be."""
+    """Fails on an ERROR in the log, which means an unexpected exception that was caught."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise BrokenPromise(f"logged as an error: {record.getMessage()}")
 
 
 def strict_logging() -> None:
-    """From now on nothing is written to the log, and an error there is one here."""
+    """Discards log records and raises ``BrokenPromise`` for errors among them."""
     logging.getLogger().handlers = [NoFaults(logging.ERROR)]
     logging.getLogger().setLevel(logging.WARNING)
     logging.raiseExceptions = True
@@ -42,12 +42,12 @@ def strict_logging() -> None:
 
 @contextmanager
 def refused(*kinds: type[Exception]) -> Iterator[None]:
-    """These refusals are as good as an answer, if they are a line that can be read."""
+    """Accepts these exceptions, if their message is one readable line."""
     try:
         yield
     except kinds as error:
         text = str(error)
-        if not text.isprintable() or not 0 < len(text) <= LONGEST_LINE:
+        if not text.isprintable() or not 0 < len(text) <= MAX_LINE:
             raise BrokenPromise(f"{type(error).__name__} of {len(text)} characters: {text[:200]!r}") from error
 
 

@@ -1,4 +1,4 @@
-"""Files: settings, bindings, music, recordings, states, checkpoints."""
+"""Targets for files: settings, bindings, music, recordings, states, checkpoints."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def bindings(scratch: Path) -> Target:
         path.write_bytes(data)
         with refused(MidiMapError):
             write(path, (found := read(path, ("takeover",))))
-            promise(read(path, ("takeover",)) == found, "what was read is not what is written")
+            promise(read(path, ("takeover",)) == found, "reading the written bindings gives other bindings")
 
     return Target(feed, [path.read_bytes(), whole])
 
@@ -113,7 +113,7 @@ def _midi_files(path: Path) -> list[bytes]:
 
 
 def journal(scratch: Path) -> Target:
-    """What a session that was killed left behind."""
+    """The journal of a session that was killed."""
     played = [Timed(0.1 * i, NOTE_ON + 60 if i % 2 == 0 else NOTE_OFF + 60, 64 * (1 - i % 2)) for i in range(12)]
     whole = HEADER + b"".join(Entry(i % 2, one).encoded() for i, one in enumerate(played))
 
@@ -125,10 +125,10 @@ def journal(scratch: Path) -> Target:
         for path in recover(scratch):
             with refused(MidiFileError):  # of a recording that is longer than a file to be read may be
                 read_file(path)
-        promise(not list(scratch.glob("*.journal")), "a journal is looked at for ever")
+        promise(not list(scratch.glob("*.journal")), "a journal remains after recovery")
 
     def _checked(data: bytes) -> bytes:
-        """Records of these bytes, with the checksums that belong to them."""
+        """Journal records of these bytes with valid checksums."""
         times = np.frombuffer(
             data[: len(data) // 12 * 12], [("time", "<f8"), ("action", "<u2"), ("velocity", "u1"), ("part", "u1")]
         )
@@ -149,7 +149,7 @@ def state(scratch: Path) -> Target:
         made.append(path.read_bytes())
 
     def feed(data: bytes) -> None:
-        for content in (data, data[:-32] + hashlib.sha256(data[:-32]).digest()):  # and as a forger would sign it
+        for content in (data, data[:-32] + hashlib.sha256(data[:-32]).digest()):  # also with a valid checksum
             path.write_bytes(content)
             with refused(StateError):
                 snapshot, _ = load_state(path, SHORT, model=MODEL)
@@ -157,7 +157,7 @@ def state(scratch: Path) -> Target:
                 engine.restore(snapshot)
                 engine.absorb([Event(100, REST)])
                 engine.rewind(engine.position - 1)
-                promise(engine.step == snapshot.moments[-1].sounding.step, "the state is at another time")
+                promise(engine.step == snapshot.moments[-1].sounding.step, "the restored state has another time")
 
     return Target(feed, made)
 
@@ -218,7 +218,7 @@ def _graph(scratch: Path, name: str) -> Target:
         (scratch / name).write_bytes(data)
         with refused(CheckpointError):
             engine = Engine(open_runtime("onnx", scratch))
-            with suppress(Exception):  # of whatever kind: the daemon goes on, with another model if need be
+            with suppress(Exception):  # of any type: the daemon reports it and continues
                 for _ in range(3):
                     chances = sampling_bias(
                         engine.sounding, Steering(), np.random.default_rng(1), own=frozenset(), own_pedal=False

@@ -1,4 +1,4 @@
-"""One target under Atheris: ``python -m fuzz.one TARGET FOLDER -max_total_time=60`` and whatever else libFuzzer takes."""
+"""One target under Atheris: ``python -m fuzz.one TARGET FOLDER -max_total_time=60`` and other options of libFuzzer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 FOLLOWED = ["engine", "perceivers_live", "trainer", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
-MEMORY = Path("/dev/shm")  # a disk would be what takes the time
+RAM_DISK = Path("/dev/shm")  # a real disk would take most of the time
 IMPORTED_LATE = ["engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.unpack"]  # by what is followed
 
 with atheris.instrument_imports(include=FOLLOWED):
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=FOLLOWED):
 def main() -> None:
     name, folder, *arguments = sys.argv[1:]
     strict_logging()
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
+    with tempfile.TemporaryDirectory(dir=RAM_DISK if RAM_DISK.is_dir() else None) as scratch:
         target = TARGETS[name](Path(scratch))
         for number, seed in enumerate(target.seeds):
             Path(folder, f"seed-{number}").write_bytes(seed)

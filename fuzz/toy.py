@@ -1,4 +1,4 @@
-"""A toy runtime with rings of a real model's shapes, so that its states can be saved and loaded."""
+"""A toy runtime with rings in the shapes of a real model, so that its states can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHORT = ModelConfig(width=4, heads=1, kv_heads=1, layers=1, scales=(4,), window=
 
 
 class _Anything(dict[int, Hidden]):
-    """What a toy knows of events that it has never seen: nothing sounds."""
+    """Hidden states of a toy; for positions that it has not seen, a state without sounding notes."""
 
     def __missing__(self, position: int) -> Hidden:
         return Hidden(0, position, np.full(AGES, -1, np.int16))

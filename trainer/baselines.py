@@ -1,4 +1,4 @@
-"""What counting alone knows: event-level unigram and bigram models, fitted on the training split."""
+"""Baselines: unigram and bigram models over events, fitted on the training split by counting."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from trainer.likelihood import Sums, piece_events
 
 
 class Counts:
-    """Counts with add-``alpha`` smoothing backed off to the order below.
+    """Counts with add-``alpha`` smoothing that backs off to the lower order.
 
-    A field's context is: nothing, or for ``bigram`` the previous action; the chain is the model's own:
+    The context is empty, or with ``bigram`` the previous action. The chain is that of the model:
     p(wait | context) p(action | context, wait bucket) p(velocity | context's action kind).
     """
 
@@ -28,7 +28,7 @@ class Counts:
             zero = np.zeros(len(events) - 1, np.int64)
             return zero, zero
         velocity = events[:, 2].astype(np.int64)
-        last = np.maximum.accumulate(np.where(velocity < NO_VELOCITY, np.arange(len(events)), 0))  # the last note-on's
+        last = np.maximum.accumulate(np.where(velocity < NO_VELOCITY, np.arange(len(events)), 0))  # index of the last note-on
         return events[:-1, 1].astype(np.int64), velocity[last[:-1]]
 
     def fit(self, events: np.ndarray) -> None:
@@ -61,7 +61,7 @@ def _smooth(counts: np.ndarray, alpha: float = 20.0) -> np.ndarray:
 
 
 def baseline(corpus: Corpus, pieces: list[int], *, bigram: bool) -> Sums:
-    """Fitted on the training split, scored on ``pieces``."""
+    """Fits a baseline on the training split and scores it on ``pieces``."""
     counts, sums = Counts(bigram=bigram), Sums()
     for piece in corpus.split("train"):
         counts.fit(piece_events(corpus, piece))

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, what it was trained on, how far, and how well it does, as measured."""
+"""The model card of a bundle: architecture, data, training and measured figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ UNITS = (
 def card(
     config: ModelConfig, parameters: int, run: Mapping[str, Any], data: str, licence: str, figures: Sequence[Mapping[str, Any]]
 ) -> str:
-    """Markdown. ``run`` holds the run's ``progress`` and ``training`` as saved; ``figures`` what ``evaluate --json`` wrote."""
+    """The card as Markdown. ``run``: the saved ``progress`` and ``training`` of a run; ``figures``:
+    output of ``evaluate --json``.
+    """
     progress, training = run.get("progress", {}), run.get("training", {})
     scales = " and ".join(map(str, config.scales))
     lines = [
@@ -38,16 +40,16 @@ def card(
         lines += [
             f"- **Training**: {progress['step']} steps of {training['batch']} examples, {events:.2f} million target events,",
             f"  {hours:.1f} hours of computing; peak learning rate {training['learning_rate']}, seed {training['seed']};",
-            *([f"  begun from a checkpoint that had seen {before:.2f} million in {spent:.1f} hours;"] if before else []),
+            *([f"  started from a checkpoint trained on {before:.2f} million in {spent:.1f} hours;"] if before else []),
             f"  transposed by up to {how['transpose']} semitones, stretched by up to {how['stretch']:.0%}.",
         ]
-    lines.append("- **Intended use**: playing piano duets with a person. It knows no other instrument and no other style.")
+    lines.append("- **Intended use**: playing piano duets with a person. It was trained for no other instrument or style.")
     lines += [
         "- **Limits**: it can wander, repeat itself and end a phrase badly; it may reproduce short passages of its data.",
         "",
     ]
     for one in figures:
-        baselines = [name for name in ("unigram", "bigram") if f"{name}_{UNITS[0][0]}" in one]  # of --split all there are none
+        baselines = [name for name in ("unigram", "bigram") if f"{name}_{UNITS[0][0]}" in one]  # --split all has none
         lines += [
             f"## Likelihood, {one['split']} split ({one['pieces']} performances, {one['events']} events, {one['notes']} notes)",
             "",
@@ -61,6 +63,6 @@ def card(
         lines += ["", f"Printed by `perceivers-live evaluate`{note}."]
         if "streaming_nats_per_event" in one:
             streamed, full = one["streaming_nats_per_event"], one["full_forward_nats_per_event"]
-            lines += [f"Some of these pieces streamed, as live: {streamed:.4f} nats an event; in one forward: {full:.4f}."]
+            lines += [f"Some of these pieces, streamed event by event: {streamed:.4f} nats an event; in one forward: {full:.4f}."]
         lines += [""]
     return "\n".join(lines)

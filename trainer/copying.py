@@ -1,9 +1,8 @@
-"""How much of the training set do generated clips repeat? The longest n-gram of notes that each shares with it.
+"""How much generated clips copy from the training set: the longest n-gram of notes that each clip shares with it.
 
-An n-gram is n notes on end with the n - 1 times between their onsets, rounded to 50 ms (over 2 s all alike). Onsets are taken
-in whole 10 ms steps, as the model writes them, and the notes of one step in order of pitch: how a chord is ordered does not
-matter. Training augments by transposition, so there is a variant that compares intervals in place of pitches. Times are steps
-of a performance's own clock: a clip cut from a piece keeps its times or is moved by whole steps, else rounding breaks n-grams.
+An n-gram is n consecutive notes and the n - 1 times between their onsets, in bins of 50 ms; all times over 2 s share one bin.
+Onsets are in whole 10 ms steps, as the model writes them. Notes of one step are sorted by pitch, so the order within a chord does
+not matter. A clip cut from a piece must keep its times or be moved by whole steps; otherwise rounding breaks n-grams.
 
 Sharing an n-gram implies sharing an (n - 1)-gram, so n is found by bisection. For one n, rolling polynomial hashes of the whole
 training set (Karp and Rabin, 1987, modulo 2**64) are looked up among those of the clips. A hit counts only after the notes
@@ -22,16 +21,16 @@ from engine.events import NOTE_OFF, PITCHES, STEPS_PER_SECOND
 from trainer.data import Actions
 
 BIN = 5  # 10 ms steps in a bin of inter-onset intervals
-BINS = 41  # the last one holds all from 2 s on
-BORDER = 2 * PITCHES * BINS  # the code that ends a piece, and is no note's
-HASH_BITS = 64  # fewer make collisions, nothing else: for tests
-TABLE = 2**20  # slots of the filter that most of the training set fails
+BINS = 41  # the last bin: 2 s and more
+BORDER = 2 * PITCHES * BINS  # code of the end of a piece; no note has it
+HASH_BITS = 64  # tests use fewer, which only causes collisions
+TABLE = 2**20  # slots of a filter that rejects most of the training set
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """The longest n-gram of a clip found in the training set: how many notes, in which of the pieces indexed, and the number of
-    its first note in the piece and in the clip, all counted from 0. With 0 notes nothing is shared, and the rest is -1.
+    """The longest n-gram of a clip in the training set: its number of notes, the index of the piece, and the index of its first
+    note in the piece and in the clip. If nothing is shared, notes is 0 and the rest is -1.
     """
 
     notes: int = 0
@@ -50,7 +49,7 @@ class Notes(NamedTuple):
 
 
 def notes_of(performance: Actions) -> Notes:
-    """The strikes of a performance."""
+    """The note-ons of a performance."""
     on = performance.actions < NOTE_OFF
     pitches = performance.actions[on]
     steps = np.floor(performance.times[on] * STEPS_PER_SECOND + 0.5).astype(np.int64)
@@ -63,20 +62,20 @@ def notes_of(performance: Actions) -> Notes:
 
 
 class _Hashed:
-    """Notes, of many pieces or one, with what gives the hash of any n-gram in them at once."""
+    """Notes of one or more pieces, with prefix sums from which the hash of any n-gram follows."""
 
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
         rng = np.random.default_rng(0)
         values = rng.integers(2**64, size=BORDER + 1, dtype=np.uint64)
         self._pitch_values = rng.integers(2**64, size=PITCHES, dtype=np.uint64)
-        base = int(rng.integers(2**63)) * 2 + 1  # odd, so that it has an inverse modulo 2**64
-        self._sums = np.zeros(len(notes.codes) + 1, np.uint64)  # of values times powers, up to each note
+        base = int(rng.integers(2**63)) * 2 + 1  # odd numbers have an inverse modulo 2**64
+        self._sums = np.zeros(len(notes.codes) + 1, np.uint64)  # prefix sums of values times powers
         self._sums[1:] = np.cumsum(values[notes.codes] * _powers(base, len(notes.codes)))
         self._inverses = _powers(pow(base, -1, 2**64), len(notes.codes))
 
     def hashes(self, n: int) -> np.ndarray:
-        """Of the n-gram that begins with each note, uint64 [notes - n + 1]. Those that cross a border hash ``BORDER`` as well."""
+        """Hashes of the n-grams at each note, uint64 [notes - n + 1]. N-grams across two pieces contain ``BORDER``."""
         count = len(self.notes.codes) - n + 1
         hashes = (self._sums[n - 1 : n - 1 + count] - self._sums[:count]) * self._inverses[:count]
         hashes += self._pitch_values[self.notes.pitches[:count]]
@@ -92,7 +91,7 @@ def _powers(base: int, count: int) -> np.ndarray:
 
 
 class NgramIndex:
-    """The notes of a training set, to look clips up in. Takes 20 bytes a note, 60 while it looks."""
+    """An index of a training set's notes for searching clips. Memory: 20 bytes a note, 60 during a search."""
 
     def __init__(self, pieces: Iterable[Actions]) -> None:
         notes = [notes_of(piece) for piece in pieces] or [Notes(np.zeros(0, np.uint8), np.zeros(0, np.uint16))]
@@ -100,16 +99,15 @@ class NgramIndex:
         self._hashed = _Hashed(Notes(*(np.concatenate(part) for part in zip(*notes, strict=True))))
 
     def longest(self, clips: Sequence[Actions]) -> list[Match]:
-        """The longest n-gram that each clip shares with one piece; of several, the first in the clip, then in the training set.
-
-        Many clips at once cost little more than one.
+        """The longest n-gram that each clip shares with one piece. If there are several, the first one in the clip, then the
+        first one in the training set. A search for many clips takes little longer than for one.
         """
         hashed = [_Hashed(notes_of(clip)) for clip in clips]
         lengths = [len(clip.notes.codes) for clip in hashed]
         matches = [Match()] * len(clips)
         step: int = 2 ** max(lengths, default=0).bit_length()
         while step := step // 2:
-            tries: dict[int, list[int]] = {}  # clips by the n they try: one pass over the training set for each n
+            tries: dict[int, list[int]] = {}  # n -> clips to search; one pass over the training set for each n
             for i, (match, length) in enumerate(zip(matches, lengths, strict=True)):
                 if match.notes + step <= length:
                     tries.setdefault(match.notes + step, []).append(i)
@@ -120,7 +118,7 @@ class NgramIndex:
         return matches
 
     def _find(self, clips: list[_Hashed], n: int) -> list[Match | None]:
-        """An n-gram of the training set for each clip."""
+        """For each clip, an n-gram that it shares with the training set, or None."""
         if n > len(self._hashed.notes.codes):
             return [None] * len(clips)
         wanted = [clip.hashes(n) for clip in clips]

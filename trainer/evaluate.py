@@ -1,4 +1,4 @@
-"""One table of how well a checkpoint knows held-out music and how like music it plays, and the same figures as JSON.
+"""Evaluation of a checkpoint: likelihood of held-out music, and similarity of generated music to real music. Table and JSON.
 
 perceivers-live evaluate DATA --checkpoint runs/small/best --json figures.json
 """
@@ -27,10 +27,10 @@ from trainer.data import ALL, SPLITS, Corpus, DataError
 from trainer.reading import Actions, actions_of
 from trainer.samples import continue_music, prompt_of
 
-KEPT = (256, 1024, 4096, None)  # events of memory; None: all that the windows reach
+CONTEXTS = (256, 1024, 4096, None)  # events of context; None: the whole windows
 STREAMED = 4  # pieces that are streamed
 PROMPT, CLIP = 10.0, 15.0  # seconds
-Figures = dict[str, float | int | str | None]  # None: there are too few clips to tell
+Figures = dict[str, float | int | str | None]  # None: too few clips
 
 
 def report(
@@ -46,7 +46,7 @@ def report(
 ) -> Figures:
     """Prints the tables of a split, or of ``all`` pieces, and returns their figures. Raises ``DataError`` if there are none.
 
-    Of all pieces there is no training split to count or to look for copies in, so the baselines and the search are left out.
+    For ``all``, the baselines and the search for copies are left out, because they need a separate training split.
     """
     chosen = evenly_spaced(corpus.split(split), pieces)
     if not chosen:
@@ -56,7 +56,7 @@ def report(
     figures = _likelihoods(corpus, chosen, {"split": split}, model, engine)
     if not quick:
         rng = np.random.default_rng(seed)
-        figures |= _cuts(likelihood.cut_losses(model, corpus, chosen, KEPT, rng))
+        figures |= _cuts(likelihood.cut_losses(model, corpus, chosen, CONTEXTS, rng))
         real, generated = _clips(corpus, chosen, engine, clips, rng)
         figures |= _overlaps(real, generated, rng)
         figures |= _copies(corpus, real, generated) if split != ALL else {}
@@ -72,14 +72,14 @@ def _sizes(corpus: Corpus) -> str:
 
 
 def _exact(checkpoint: Path) -> Runtime:
-    """What streams as nearly as the full forward computes: a GPU's own precision would be half as fine."""
+    """A float32 runtime, which agrees with the full forward. The runtimes for GPUs compute in half precision."""
     if torch.cuda.is_available():
         return TorchRuntime(checkpoint, "cuda", precision=torch.float32)
     return open_runtime("auto", checkpoint)
 
 
 def evenly_spaced(pieces: Sequence[int], count: int | None) -> list[int]:
-    """``count`` of the pieces, evenly from the first to the last; all of them for None."""
+    """``count`` pieces, evenly spaced from the first to the last; None: all pieces."""
     if count is None or count >= len(pieces):
         return list(pieces)
     return [pieces[i] for i in np.linspace(0, len(pieces) - 1, count).round().astype(int)]
@@ -103,7 +103,7 @@ def _likelihoods(corpus: Corpus, chosen: list[int], figures: Figures, model: Per
             f"{name:10}{rates['nats_per_event']:12.4f}{rates['nats_per_note']:12.3f}{rates['nats_per_second']:12.2f}"
             f"{rates['nats_per_388_token']:16.4f}{fields[0]:8.3f}{fields[1]:8.3f}{fields[2]:9.3f}"
         )
-    print(f"{len(few)} of these pieces streamed ({engine.runtime.name}): {streamed:.4f} nats/event, full forward {same:.4f}")
+    print(f"{len(few)} of these pieces, streamed ({engine.runtime.name}): {streamed:.4f} nats/event, full forward {same:.4f}")
     figures |= {"pieces": len(chosen), "pedal": corpus.pedal, **best.rates(), "events": best.events, "notes": best.notes}
     figures |= {"streaming_nats_per_event": streamed, "full_forward_nats_per_event": same}
     for name in names:
@@ -113,17 +113,17 @@ def _likelihoods(corpus: Corpus, chosen: list[int], figures: Figures, model: Per
 
 def _cuts(cuts: dict[int | None, float]) -> Figures:
     if not cuts:
-        print("cut states: no piece is long enough")
+        print("shortened context: no piece is long enough")
         return {}
     names = {keep: "all" if keep is None else str(keep) for keep in cuts}
-    print("nats/event with a memory of the last ... events: " + ", ".join(f"{names[k]}: {v:.4f}" for k, v in cuts.items()))
+    print("nats/event with a context of the last ... events: " + ", ".join(f"{names[k]}: {v:.4f}" for k, v in cuts.items()))
     return {f"nats_per_event_memory_{names[keep]}": value for keep, value in cuts.items()}
 
 
 def _clips(
     corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: np.random.Generator
 ) -> tuple[list[Actions], list[Actions]]:
-    """What was really played after prompts from held-out music, and what the model plays after them."""
+    """Continuations of prompts from held-out music: the real ones and the generated ones."""
     real, generated = [], []
     for _ in tqdm(range(count), desc="clips", unit="clip"):
         piece = chosen[int(rng.integers(len(chosen)))]
@@ -135,7 +135,7 @@ def _clips(
 
 
 def _overlaps(real: list[Actions], generated: list[Actions], rng: np.random.Generator) -> Figures:
-    print(f"{len(real)} continuations of {CLIP:.0f} s after {PROMPT:.0f} s of held-out music, beside the real ones:")
+    print(f"{len(real)} continuations of {CLIP:.0f} s after {PROMPT:.0f} s of held-out music, compared with the real ones:")
     print(f"{'':28}{'overlap area':>14}{'95 %':>16}{'real-real':>11}{'KLD':>8}{'95 %':>16}{'real-real':>11}")
     figures: Figures = {"clips": len(real)}
     for row in overlap.compare(real, generated, rng):

@@ -1,4 +1,4 @@
-"""A trained checkpoint -> the bundle that a daemon plays: weights, config, and the model's functions as ONNX graphs."""
+"""Exports a trained checkpoint as a bundle for the daemon: weights, config, and the model's functions as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from trainer.onnx_graphs import OPSET, prefill_cross_graph, step_graph, without_
 
 
 def write_onnx(model: PerceiverS, folder: Path, *, int8: bool = False) -> None:
-    """Writes ``step.onnx`` and ``prefill_cross.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU, and
-    with ``int8`` ``step.int8.onnx``. They hold no weights: those are read from ``model.safetensors`` when a runtime opens them.
+    """Writes ``step.onnx`` and ``prefill_cross.onnx`` (any number of new events) and ``decide.onnx`` for a model on the CPU; with
+    ``int8`` also ``step.int8.onnx``. The graphs contain no weights: the runtime reads them from ``model.safetensors``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config, read = model.config, _reader(model)
@@ -46,10 +46,10 @@ def _reader(model: PerceiverS) -> Read:
 def _exported_decide(model: PerceiverS) -> onnx.ModelProto:
     module, inputs = copy.deepcopy(Decide(model)).eval(), decide_inputs(model)
     generator = torch.Generator().manual_seed(0)
-    for parameter in module.parameters():  # the exporter would make one of two that are equal
+    for parameter in module.parameters():  # the exporter would merge parameters with equal values
         parameter.data = torch.rand(parameter.shape, generator=generator)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter deprecates parts of itself
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -63,29 +63,29 @@ def _exported_decide(model: PerceiverS) -> onnx.ModelProto:
     assert program is not None
     for part in (program.model.graph, *program.model.functions.values()):
         for node in part:
-            node.metadata_props.clear()  # where in whose files each operator came from: no business of a bundle's
+            node.metadata_props.clear()  # contains paths of source files
     return program.model_proto
 
 
 def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figures: Sequence[Path] = ()) -> None:
-    """The checkpoint in ``run`` as a bundle in ``folder``; ``figures`` are files that ``evaluate --json`` wrote, for the card.
+    """Exports the checkpoint in ``run`` as a bundle in ``folder``. ``figures``: files of ``evaluate --json``, for the model card.
 
     Raises ``CheckpointError``.
     """
     config, extra = read_config(run)
     if config.mask != "band":
-        raise CheckpointError("a model with a block mask was trained to compare with; it cannot stream, so it is not exported")
+        raise CheckpointError("a model with mask = block cannot stream, so it is not exported; it is for ablations only")
     model = load_model(run)
     try:
         measured = [json.loads(path.read_text(encoding="utf-8")) for path in figures]
         text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the figures cannot be used ({type(error).__name__}: {error})") from error
-    for name in (STEP_INT8_FILE, PREFILL_CROSS_FILE):  # of another model that was here before
+    for name in (STEP_INT8_FILE, PREFILL_CROSS_FILE):  # files of an earlier export
         (folder / name).unlink(missing_ok=True)
-    save_model(model.half(), folder, **extra)  # half the size; everything below is made from what was rounded
+    save_model(model.half(), folder, **extra)  # half the size; the graphs below use the rounded weights
     model = load_model(folder)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     write_onnx(model, folder)
     for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors keeps its files to their owner
+        file.chmod(0o644)  # safetensors creates files that only their owner can read

@@ -1,4 +1,4 @@
-"""Weights to begin a run from: an earlier checkpoint, grown in depth where the new model has more layers."""
+"""Initial weights of a run from an earlier checkpoint. The new model may have more layers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from engine.model import Block, PerceiverS
 
 
 def initialise(model: PerceiverS, checkpoint: Path) -> None:
-    """Gives ``model`` the weights of ``checkpoint``. Raises ``CheckpointError`` unless the two differ at most in depth and in the
+    """Copies the weights of ``checkpoint`` into ``model``. Raises ``CheckpointError`` if the two differ in more than depth and
     latent window.
 
-    Extra latent layers are spread evenly; each begins as a copy of the one below it whose outputs are zero, so the grown model
-    computes what the checkpoint computed (progressive stacking, Gong et al. 2019, with the zeroed residuals of Net2Net).
+    Additional latent layers are evenly spaced. Each is a copy of the layer below it with zero outputs, so that the new model
+    computes the same function (progressive stacking, Gong et al. 2019, with the zeroed residuals of Net2Net).
     """
     source = load_model(checkpoint)
     have, want = source.config, model.config
     same = dataclasses.replace(have, layers=want.layers, slack=want.slack, window=want.window) == want
     if not same or want.layers < have.layers:
         raise CheckpointError(
-            f"{checkpoint}: cannot begin a model of {want} from one of {have}: only layers can be added and the window changed"
+            f"{checkpoint}: cannot initialise {want} from {have}: only layers can be added and the window changed"
         )
     with torch.no_grad():
         for part in ("embedding", "cross", "head"):
@@ -35,12 +35,12 @@ def initialise(model: PerceiverS, checkpoint: Path) -> None:
             origin = i * have.layers // want.layers
             layer.load_state_dict(source.layers[origin].state_dict())
             if origin == before:
-                _silence(layer)
+                _zero_outputs(layer)
             before = origin
 
 
-def _silence(block: nn.Module) -> None:
-    """A block that adds nothing to the residual stream yet."""
+def _zero_outputs(block: nn.Module) -> None:
+    """Sets the outputs of a block to zero: it adds nothing to the residual stream."""
     assert isinstance(block, Block)
     nn.init.zeros_(block.out.weight)
     nn.init.zeros_(block.down.weight)

@@ -1,4 +1,4 @@
-"""The step with int8 weights, for CPUs: kept only where it costs next to nothing."""
+"""Adds the step with int8 weights to a bundle, if the loss of likelihood is negligible."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from trainer.evaluate import evenly_spaced
 from trainer.export import write_onnx
 from trainer.likelihood import streamed_likelihood
 
-ACCEPTED = 0.01  # nats an event
+ACCEPTED = 0.01  # nats an event: largest loss of likelihood
 PIECES = 6
 
 
 def add_int8(folder: Path, corpus: Corpus, *, pieces: int = PIECES, limit: float = ACCEPTED) -> str:
-    """Adds ``step.int8.onnx`` to a bundle if it costs less than ``limit`` nats an event on validation pieces, and says what
-    was measured. Raises ``CheckpointError``.
+    """Adds ``step.int8.onnx`` to a bundle if it loses less than ``limit`` nats an event on validation pieces. Returns the result
+    as one line. Raises ``CheckpointError``.
     """
     model, chosen = load_model(folder), evenly_spaced(corpus.split("validation"), pieces)
     write_onnx(model, folder, int8=True)
@@ -33,4 +33,4 @@ def add_int8(folder: Path, corpus: Corpus, *, pieces: int = PIECES, limit: float
         if not accepted:
             (folder / STEP_INT8_FILE).unlink(missing_ok=True)
     verdict = "accepted" if accepted else "refused"
-    return f"int8 {verdict}: {nats[1]:.4f} nats an event, float32 {nats[0]:.4f}, on {len(chosen)} validation pieces streamed"
+    return f"int8 {verdict}: {nats[1]:.4f} nats an event, float32 {nats[0]:.4f}, on {len(chosen)} validation pieces, streamed"

@@ -1,6 +1,6 @@
-"""How likely a model finds held-out performances: in one forward, event by event as it streams, and with its memory cut short.
+"""Likelihood of held-out performances: by the full forward, by streaming, and with a shortened context.
 
-Illegal actions have probability 0, as they have live. Units: nats an event, a note, a second, and a 388-token of the same music.
+Illegal actions have probability 0, as when playing. Units: nats an event, a note, a second, and a 388-token of the same music.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from engine.model import PerceiverS, losses
 from engine.sounding import ages_of, legal_actions
 from trainer.data import Corpus
 
-CHUNK = 16384  # latents of one forward; the ones before them are computed again as context
-STREAMED = 64  # events that are absorbed at once when streaming
+CHUNK = 16384  # latents of one forward, without those that are recomputed as context
+STREAMED = 64  # events absorbed at once when streaming
 
 
 @dataclasses.dataclass
 class Sums:
-    """Totals over performances; everything reported is a ratio of these."""
+    """Totals over performances. All reported figures are ratios of these."""
 
     wait: float = 0.0
     action: float = 0.0
@@ -36,7 +36,7 @@ class Sums:
     tokens: int = 0
 
     def add(self, events: np.ndarray, nats: np.ndarray) -> None:
-        """A performance [n, 3] and its summed nats of wait, action and velocity [3]."""
+        """Adds a performance [n, 3] with its summed nats of wait, action and velocity [3]."""
         wait, action, velocity = map(float, nats)
         self.wait, self.action, self.velocity = self.wait + wait, self.action + action, self.velocity + velocity
         self.events += len(events) - 1
@@ -58,13 +58,13 @@ class Sums:
 
 
 def piece_events(corpus: Corpus, piece: int) -> np.ndarray:
-    """A performance as the model sees it, start to end: [n, 3]."""
+    """The events of a performance from START to END: [n, 3]."""
     return encode_arrays(*corpus.actions(piece), end=True)
 
 
 def forward_losses(model: PerceiverS, events: np.ndarray, low: int, begin: int, stop: int) -> np.ndarray:
     """Nats [stop - begin, 3] of events[begin + 1 : stop + 1], each predicted from all events from ``low`` on before it (within
-    the model's windows). Latents are computed from long enough before ``begin`` that every layer's window is full.
+    the model's windows). Latents before ``begin`` are computed as well, as far as every layer's window needs them.
     """
     config = model.config
     first = max(low, begin - config.window * config.layers)
@@ -88,20 +88,22 @@ def _losses(model: PerceiverS, hidden: torch.Tensor, targets: np.ndarray, before
 
 
 def piece_losses(model: PerceiverS, events: np.ndarray) -> np.ndarray:
-    """Nats of every event but the first, [n - 1, 3], by the full forward: exact for any length, memory linear in the windows."""
+    """Nats of every event but the first, [n - 1, 3], by the full forward. Exact for any length;
+    memory is linear in the windows.
+    """
     last = len(events) - 1
     return np.concatenate([forward_losses(model, events, 0, i, min(i + CHUNK, last)) for i in range(0, last, CHUNK)])
 
 
 def streamed_losses(engine: Engine, model: PerceiverS, events: np.ndarray) -> np.ndarray:
-    """``piece_losses`` as the live engine computes them: rings, a step at a time. ``model`` has the heads."""
+    """``piece_losses`` computed by the streaming engine. ``model`` supplies the heads."""
     engine.forget()
     ages, last = ages_of(events), len(events) - 1
     size = min(STREAMED, engine.config.slack)
     out = []
     for i in range(0, last, size):
         stop = min(i + size, last)
-        chunk = [Event(*map(int, row)) for row in events[max(i, 1) : stop]]  # the engine has its start event already
+        chunk = [Event(*map(int, row)) for row in events[max(i, 1) : stop]]  # the engine has absorbed the start event already
         engine.absorb(chunk)
         hidden = torch.from_numpy(engine.recent_hidden(stop - i))
         out.append(_losses(model, hidden, events[i + 1 : stop + 1], ages[i:stop]))
@@ -109,7 +111,7 @@ def streamed_losses(engine: Engine, model: PerceiverS, events: np.ndarray) -> np
 
 
 def total(corpus: Corpus, pieces: Iterable[int], nats: Iterator[np.ndarray]) -> Sums:
-    """Sums over pieces of what ``nats`` yields for each of them."""
+    """Totals over pieces; ``nats`` yields the losses of each."""
     sums = Sums()
     for piece, one in zip(pieces, nats, strict=True):
         sums.add(piece_events(corpus, piece), one.sum(0))
@@ -118,14 +120,14 @@ def total(corpus: Corpus, pieces: Iterable[int], nats: Iterator[np.ndarray]) -> 
 
 @torch.inference_mode()
 def likelihood(model: PerceiverS, corpus: Corpus, pieces: list[int]) -> Sums:
-    """By the full forward over whole performances."""
+    """Totals by the full forward over whole performances."""
     bar = tqdm(pieces, desc="full forward", unit="piece")
     return total(corpus, pieces, (piece_losses(model, piece_events(corpus, piece)) for piece in bar))
 
 
 @torch.inference_mode()
 def streamed_likelihood(engine: Engine, model: PerceiverS, corpus: Corpus, pieces: list[int]) -> Sums:
-    """By the live engine."""
+    """Totals by the streaming engine."""
     bar = tqdm(pieces, desc="streaming", unit="piece")
     return total(corpus, pieces, (streamed_losses(engine, model, piece_events(corpus, piece)) for piece in bar))
 
@@ -141,9 +143,9 @@ def cut_losses(
     stretches: int = 60,
     length: int = 128,
 ) -> dict[int | None, float]:
-    """Nats an event on the same stretches of ``length`` events, with a memory of only the last ``keeps`` events before each
-    stretch (None: all of it). Stretches lie where even the longest cut takes something away; which keys are down is never
-    forgotten. Empty if no piece is long enough.
+    """Nats an event on the same stretches of ``length`` events, by context: only the last ``keeps`` events before each stretch
+    (None: all). Every stretch has more events before it than the longest ``keeps``. The ages of held keys are never cut. Empty if
+    no piece is long enough.
     """
     longest = max((keep for keep in keeps if keep is not None), default=0)
     everything = [piece_events(corpus, piece) for piece in pieces]
@@ -151,7 +153,7 @@ def cut_losses(
     if not room.any():
         return {}
     nats: dict[int | None, list[float]] = {keep: [] for keep in keeps}
-    for _ in tqdm(range(stretches), desc="cut states", unit="stretch"):
+    for _ in tqdm(range(stretches), desc="shortened context", unit="stretch"):
         events = everything[int(rng.choice(len(room), p=room / room.sum()))]
         begin = int(rng.integers(longest, len(events) - 1 - length))
         for keep in keeps:

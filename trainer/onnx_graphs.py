@@ -1,13 +1,17 @@
-"""The step as a graph for ONNX Runtime on a CPU, where an event costs what is read for it and how many operators read it.
+"""The step as a graph for ONNX Runtime on a CPU, where the time of a step depends on the bytes read and on the number of
+operators.
 
-It is ``PerceiverS.step``, up to rounding, written operator by operator; an exporter's graph has a third more of them:
+It computes ``PerceiverS.step``, up to rounding, and is written operator by operator; an exported graph has a third more
+operators:
 
-- Weights are not in it, only their names: ``engine.runtimes.onnx_weights`` makes them. Queries, keys and values are one product
-  wherever they have one source. Each residual sum and the norm after it are one operator of ONNX Runtime's own.
-- New keys and values are written into the window, in place (inputs and outputs are bound to the same memory), so that the scores
-  of an event are one product. A window has rows for the events of the largest chunk beyond what one event sees.
-- A long window's keys lie transposed: ONNX Runtime then reads them as they are, else it rearranges them first, part by part.
-- A query meets a window in a product of its own: for two together ONNX Runtime would first rearrange the window.
+- The graph contains only the names of the weights: ``engine.runtimes.onnx_weights`` makes them. Queries, keys and values of the
+same
+  source are one product. Each residual sum and the norm after it are one operator of ONNX Runtime.
+- New keys and values are written into the window in place (inputs and outputs are bound to the same memory), so that the scores
+of
+  an event are one product. A window has more rows than one event sees, for the events of the largest chunk.
+- Keys of a long window are stored transposed, because ONNX Runtime would otherwise transpose them in every step.
+- Each query head has its own product with the window, because ONNX Runtime would copy the window for a joint one.
 
 Shapes: T new events, D width, G key/value heads, J queries of each, C head size, R rows of a window.
 """
@@ -28,14 +32,14 @@ from engine.sounding import AGES
 
 OPSET = 23  # the first with RMSNormalization as one operator
 EPSILON = 1e-6
-NOWHERE = "given-when-opened"  # where the weights would be if they were in a file
-COUNT = "count"  # of new events
+EXTERNAL = "given-when-opened"  # location of the weights; not a file, the runtime supplies them
+COUNT = "count"  # name of the axis of new events
 MICROSOFT = "com.microsoft"
 TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int8): TensorProto.INT8}
 
 
 def step_graph(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The step with the weights of ``step_weights``, or those ``quantised``."""
+    """The step, for the weights of ``step_weights`` or ``quantised``."""
     graph, groups, size = Graph(config, weights), config.kv_heads, config.head_dim
     for i, window in enumerate((*config.scales, config.window)):
         graph.input(f"mask{i}", TensorProto.FLOAT, COUNT, window_rows(window))
@@ -55,7 +59,7 @@ def step_graph(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> onnx.M
         normed = normed_e if side_by_side else stream.normed()
         out = graph.attended(i, name, normed, normed_e if crosses else normed)
         stream.add(out)
-        if side_by_side:  # each stage adds to the sum what it would add to the embedding
+        if side_by_side:  # the sum of all stages' outputs, each computed from the embedding
             alone = Stream(graph, e)
             alone.add(out)
             stream.add(graph.mlp(name, alone.normed()))
@@ -67,7 +71,7 @@ def step_graph(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> onnx.M
 
 
 def prefill_cross_graph(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The part of the step that a distant past needs: new rows of the cross-attention stages, with ``prefill_cross_weights``."""
+    """``PerceiverS.prefill_cross``: new rows of the cross-attention stages, for the weights of ``prefill_cross_weights``."""
     graph = Graph(config, weights)
     normed = Stream(graph, graph.embedded()).normed()
     for i, name in enumerate(block_names(config)[: len(config.scales)]):
@@ -78,7 +82,9 @@ def prefill_cross_graph(config: ModelConfig, weights: Mapping[str, np.ndarray]) 
 
 
 def without_weights(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """An exported graph whose weights are only declared. Raises ``ValueError`` if it does not have them all under these names."""
+    """Removes the contents of the weights from an exported graph. Raises ``ValueError`` if a
+    weight's name is not in the graph.
+    """
     found = [(i, proto.name) for i, proto in enumerate(model.graph.initializer) if proto.name in weights]
     if missing := weights.keys() - {name for _, name in found}:
         raise ValueError(f"the exporter has renamed {', '.join(sorted(missing))}")
@@ -88,14 +94,14 @@ def without_weights(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -
 
 
 def _declared(name: str, array: np.ndarray) -> onnx.TensorProto:
-    """A weight by its name, type and shape; its content comes when the graph is opened."""
+    """Declares a weight by name, type and shape; the runtime supplies its content."""
     proto = onnx.TensorProto(name=name, data_type=TYPES[array.dtype], dims=array.shape, data_location=TensorProto.EXTERNAL)
-    proto.external_data.add(key="location", value=NOWHERE)
+    proto.external_data.add(key="location", value=EXTERNAL)
     return proto
 
 
 class Graph:
-    """A graph being written. Operators are methods that take and return names."""
+    """A builder of graphs. Methods add operators; they take and return names of values."""
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
         self._config, self._weights = config, weights
@@ -125,7 +131,7 @@ class Graph:
         return name
 
     def split(self, x: str, *parts: tuple[str, int]) -> list[str]:
-        """Along the axis of heads. x [G, n, T, C]; parts: name (any, if empty) and number of heads."""
+        """Splits x [G, n, T, C] along the axis of heads. parts: name (empty: generated) and number of heads."""
         outputs = [name or f"t{len(self._nodes)}.{i}" for i, (name, _) in enumerate(parts)]
         sizes = [size for _, size in parts]
         lengths = self.constant(f"split_{'_'.join(map(str, sizes))}", sizes)
@@ -142,7 +148,7 @@ class Graph:
         return self.constant("ones", np.ones(self._config.width, np.float32))
 
     def added_and_normed(self, x: str, y: str) -> tuple[str, str]:
-        """x + y, and that normed without gains."""
+        """x + y, and its RMSNorm without gains."""
         total, normed = f"t{len(self._nodes)}.sum", f"t{len(self._nodes)}"
         inputs, outputs = [x, y, self.ones()], [normed, "", "", total]
         kind = "SkipSimplifiedLayerNormalization"
@@ -150,9 +156,9 @@ class Graph:
         return total, normed
 
     def embedded(self) -> str:
-        """Inputs that every graph has, and the events' embeddings [T, D]."""
+        """Adds the inputs common to all graphs; returns the events' embeddings [T, D]."""
         angles = (self._config.kv_heads, COUNT, self._config.head_dim // 2)
-        self.input("events", TensorProto.INT64, COUNT, 3)  # as rows of the table
+        self.input("events", TensorProto.INT64, COUNT, 3)  # rows of the embedding table
         self.input("sounding", TensorProto.FLOAT, COUNT, 2 * AGES)
         self.input("cos", TensorProto.FLOAT, *angles)
         self.input("sin", TensorProto.FLOAT, *angles)
@@ -166,19 +172,19 @@ class Graph:
         return self.node("Transpose", self.node("Reshape", x, shape), perm=[1, 2, 0, 3])
 
     def rotated(self, x: str, gains: str, output: str = "") -> str:
-        """Normed and rotated. x [G, n, T, C]."""
+        """RMSNorm with gains, then rotary embedding. x [G, n, T, C]."""
         ones = self.constant("ones_by_head", np.ones(self._config.head_dim, np.float32))
         normed = self.node("Mul", self.node("RMSNormalization", x, ones, epsilon=EPSILON), self.weight(gains))
         return self.node("RotaryEmbedding", normed, "cos", "sin", output=output)
 
     def new_rows(self, block: int) -> None:
-        """Outputs: a block's new keys and values [G, 1, T, C]."""
+        """Adds a block's new keys and values [G, 1, T, C] as outputs."""
         for kind in "kv":
             self.output(f"new_{kind}{block}", self._config.kv_heads, 1, COUNT, self._config.head_dim)
 
     def attended(self, block: int, name: str, normed: str, source: str) -> str:
-        """Attention of a block whose queries come from ``normed``, its keys and values from ``source``, over its window with the
-        new rows in it: [T, D].
+        """Attention of a block over its window including the new rows: [T, D]. Queries come from ``normed``, keys and values from
+        ``source``.
         """
         config, each = self._config, shared(self._config)
         groups, size, rows = config.kv_heads, config.head_dim, window_rows(config.windows[block])
@@ -218,7 +224,7 @@ class Graph:
 
 
 class Stream:
-    """The residual stream [T, D]: a sum, of which the last summand may still have to be added."""
+    """The residual stream [T, D]: a sum, whose last summand may be pending."""
 
     def __init__(self, graph: Graph, x: str) -> None:
         self._graph, self._sum, self._pending = graph, x, ""
@@ -233,7 +239,7 @@ class Stream:
         return self._sum
 
     def normed(self) -> str:
-        """Without gains; these are part of the weights."""
+        """RMSNorm without gains, which are part of the weights."""
         graph = self._graph
         if not self._normed and self._pending:
             self._sum, self._normed = graph.added_and_normed(self._sum, self._pending)

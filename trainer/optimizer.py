@@ -1,7 +1,7 @@
-"""Muon for the matrices inside the blocks, AdamW for embeddings, heads and norms; one learning-rate schedule for both.
+"""Muon for the matrices of the blocks, AdamW for embeddings, heads and norms; one learning-rate schedule for both.
 
-Muon (Jordan et al., 2024) orthogonalises the momentum of each matrix. Its update is scaled to AdamW's, so that one learning
-rate fits both. PyTorch's ``torch.optim.Muon`` computes in bfloat16 only, which takes seconds a step on a CPU without it.
+Muon (Jordan et al., 2024) orthogonalises the momentum of each matrix. Its updates are scaled like AdamW's, so that one
+learning rate fits both. PyTorch's ``torch.optim.Muon`` computes in bfloat16 only, which takes seconds a step on a CPU without it.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Muon(torch.optim.Optimizer):
         averages = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
-        updates = orthogonalise(torch.stack([gather(one) for one in nesterov]))  # each process takes back its share
+        updates = orthogonalise(torch.stack([gather(one) for one in nesterov]))  # below, each process keeps its shard
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         scale = -0.2 * group["lr"] * max(parameters[0].shape) ** 0.5
         torch._foreach_add_(parameters, [shard_like(u, p) for u, p in zip(updates, parameters, strict=True)], alpha=scale)
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Nearest semi-orthogonal matrix of each of a batch [n, rows, columns], roughly: singular values end between 0.7 and 1.2.
-    Quintic Newton-Schulz.
+    """Approximately the nearest semi-orthogonal matrix of each matrix of a batch [n, rows, columns], by quintic Newton-Schulz
+    iterations. Singular values of the result are between 0.7 and 1.2.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
@@ -64,14 +64,14 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def split_parameters(model: PerceiverS) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices of the blocks, everything else)."""
+    """Two lists: the matrices of the blocks, and all other parameters."""
     inside = {id(p) for block in model.blocks for p in block.parameters() if p.ndim == 2}
     parameters = list(model.parameters())
     return [p for p in parameters if id(p) in inside], [p for p in parameters if id(p) not in inside]
 
 
 def build(model: PerceiverS, *, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """The two optimizers; the learning rate is set by ``set_rate`` before every step."""
+    """The two optimizers. Set their learning rate with ``set_rate`` before every step."""
     matrices, others = split_parameters(model)
     return [
         Muon(matrices, weight_decay=weight_decay),
@@ -80,8 +80,8 @@ def build(model: PerceiverS, *, weight_decay: float) -> list[torch.optim.Optimiz
 
 
 def rate(step: int, *, peak: float, warmup: int, steps: int, cooldown: float) -> float:
-    """Warm-up, plateau, and a linear cool-down to 0 over the last share of the steps: a run can be prolonged from any
-    checkpoint of its plateau.
+    """Learning rate at a step: warm-up, plateau, and a linear cool-down to 0 over the last share of the steps. A run can be
+    extended from any checkpoint of the plateau.
     """
     begin = steps - max(1, round(cooldown * steps))
     return peak * min((step + 1) / max(1, warmup), 1.0, max(0.0, (steps - step) / (steps - begin)))
@@ -94,7 +94,7 @@ def set_rate(optimizers: list[torch.optim.Optimizer], value: float) -> None:
 
 
 def state_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The optimizers' state as flat named tensors in one piece, for a file without pickle. All processes must ask."""
+    """The optimizers' state as whole tensors by name, to be saved without pickle. Collective: all processes must call it."""
     return {
         f"{i}.{index}.{name}": gather(value).cpu().contiguous()
         for i, optimizer in enumerate(optimizers)
@@ -104,7 +104,7 @@ def state_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Whole tensors, as ``state_tensors`` gave them, back to where their parameters are."""
+    """Restores tensors returned by ``state_tensors``, sharded and on the devices of their parameters."""
     for i, optimizer in enumerate(optimizers):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}

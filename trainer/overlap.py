@@ -1,13 +1,13 @@
-"""Overlap area and KL divergence of musical features: do generated clips differ from real ones as real ones differ among
-themselves?
+"""Overlap area and KL divergence of musical features: whether generated clips differ from real clips as much as real clips differ
+among themselves.
 
-For every feature, the distances between pairs of real clips and those between real and generated clips make two densities;
-their overlap area is 1 and their divergence 0 where generated clips scatter around the real ones as real ones do. Source of
-the method: Yang and Lerch, "On the evaluation of generative models in music", 2018 (mgeval); performances have no bars, so
-lengths are in seconds and features of bars are left out.
+For every feature there are two densities: of the distances between pairs of real clips, and of the distances between a real and a
+generated clip. If the densities are equal, their overlap area is 1 and their divergence is 0. Source: Yang and Lerch, "On the
+evaluation of generative models in music", 2018 (mgeval). Performances have no bars, so lengths are in seconds and features of
+bars are left out.
 
-Neither figure means anything alone: each stands beside its ceiling, what one half of the real clips gives against the other,
-and an interval from resampling clips (not pairs: pairs share clips, and resampling them would promise too much).
+Each figure is reported with its ceiling, which is the figure of one half of the real clips against the other half, and with an
+interval from resampling clips. Resampling pairs would give intervals that are too narrow, because pairs share clips.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from trainer.data import Actions
 
 CHORD = 0.03  # seconds: onsets closer than this belong to one chord
 LENGTHS = 2.0 ** np.arange(-5, 3.5, 0.5)  # edges of the bins of note lengths: half octaves, 31 ms to 8 s, open at both ends
-FEWEST = 3  # clips in a set, for a feature to have figures
+MIN_CLIPS = 3  # clips in a set for a feature to have figures
 GRID = 257  # points, an odd number, at which densities are compared
-FLOOR = 1e-6  # of a density's mass lies evenly over the grid, so that divergences are finite
+FLOOR = 1e-6  # share of a density's mass spread evenly over the grid, so that divergences are finite
 
-_NOTHING = np.full(2, np.nan)  # an overlap area and a divergence of nothing
+_NOTHING = np.full(2, np.nan)  # overlap area and divergence of too few clips
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Figures of one feature with their 95 % intervals, and what real clips reach among themselves: overlap areas in 0..1, KL
-    divergences of the mixed pairs' density from the real pairs' in nats. NaN where too few clips can be compared.
+    """Figures of one feature with their 95 % intervals and ceilings: overlap areas 0..1, and KL divergences, in nats, of the
+    density of mixed pairs from that of real pairs. NaN: too few clips.
     """
 
     feature: str
@@ -49,7 +49,7 @@ class Row:
 def features(clip: Actions) -> dict[str, np.ndarray]:
     """Feature vectors of a clip by name; NaN for a feature that the clip has too few notes for.
 
-    Histograms are shares of 1, times are seconds, lengths and polyphony those of the keys: a pedal does not lengthen notes.
+    Histograms are shares of 1, times are in seconds. Lengths and polyphony are those of the keys, without the pedal.
     A note held at the end has no length, but counts as held until the last action. ``note_rate`` counts notes.
     """
     times, actions, velocities = clip
@@ -74,11 +74,11 @@ def features(clip: Actions) -> dict[str, np.ndarray]:
 
 
 def _lengths(clip: Actions) -> tuple[np.ndarray, float]:
-    """Seconds of every note that ends in the clip, and those that keys are held in all. A note ends with the next action on its
-    key, whichever that is; releases of notes struck before the clip are ignored.
+    """Lengths in seconds of the notes that end in the clip, and the total time that keys are held. A note ends with the next
+    action of its key. Note-offs of notes from before the clip are ignored.
     """
     keys = np.flatnonzero(clip.actions < SUSTAIN_DOWN)
-    keys = keys[np.argsort(clip.actions[keys] % PITCHES, kind="stable")]  # key by key, each in order of time
+    keys = keys[np.argsort(clip.actions[keys] % PITCHES, kind="stable")]  # sorted by key, then by time
     times, pitches, struck = clip.times[keys], clip.actions[keys] % PITCHES, clip.actions[keys] < NOTE_OFF
     ends = np.diff(pitches, append=-1) == 0
     lengths = np.diff(times, append=0)[struck & ends]
@@ -101,16 +101,17 @@ def compare(
 ) -> list[Row]:
     """A row for every feature and, last, ``mean``, over the features that have figures.
 
-    The caller sees to it that all clips, real and generated, are equally long: most features depend on it. The two sets may
-    differ in size. A clip with too few notes for a feature is left out of that feature; with fewer than 3 clips left in either
-    set its figures are NaN, with fewer than 6 real ones (two halves of 3) its ceiling is.
+    All clips must have the same length, because most features depend on it. The two sets may differ in size. A clip with too few
+    notes for a feature is left out of that feature. With fewer than 3 clips left in a set the figures are NaN; with fewer than 6
+    real ones (two halves of 3) the ceiling is NaN.
 
-    A resample draws clips of both sets with replacement; a clip makes no pair with its own copy. Resamples hold fewer different
-    clips than the sets, which lowers any overlap, so an interval is their spread around the figure, not where they lie. For the
-    same reason the ceiling, averaged over random halves, is a few hundredths low: a figure above it is as good as one at it.
+    A resample draws clips of both sets with replacement; copies of the same clip are not paired. A resample has fewer distinct
+    clips than the set, which lowers the overlap; the interval is therefore the spread of the resamples, centred on the figure.
+    For the same reason the ceiling, an average over random halves, is a few hundredths too low: a figure above it equals one at
+    it.
     """
     clips = (real, generated)
-    if min(map(len, clips)) < FEWEST:
+    if min(map(len, clips)) < MIN_CLIPS:
         return [_row(name, _NOTHING[None], _NOTHING) for name in (*FEATURES, "mean")]
     tables = [[features(clip) for clip in one] for one in clips]
     draws = [_draws(len(one), resamples, rng) for one in clips]
@@ -127,13 +128,13 @@ def compare(
 
 
 def _draws(clips: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each clip is taken, [1 + resamples, clips]; the first row is the set itself."""
+    """How often each resample contains each clip, [1 + resamples, clips]; the first row is the set itself."""
     return np.concatenate((np.ones((1, clips), np.int64), rng.multinomial(clips, np.full(clips, 1 / clips), resamples)))
 
 
 def _figures(real: np.ndarray, generated: np.ndarray, taken: np.ndarray, taken_generated: np.ndarray) -> np.ndarray:
-    """Overlap area and divergence of every draw: [1 + resamples, 2]. Vectors [clips, n]."""
-    if min(len(real), len(generated)) < FEWEST:
+    """Overlap area and divergence of every resample: [1 + resamples, 2]. Feature vectors: [clips, n]."""
+    if min(len(real), len(generated)) < MIN_CLIPS:
         return np.full((len(taken), 2), np.nan)
     i, j = np.triu_indices(len(real), 1)
     weights = ((a[i] * a[j], np.outer(a, b).ravel()) for a, b in zip(taken, taken_generated, strict=True))
@@ -141,9 +142,9 @@ def _figures(real: np.ndarray, generated: np.ndarray, taken: np.ndarray, taken_g
 
 
 def _ceiling(real: np.ndarray, splits: int, rng: np.random.Generator) -> np.ndarray:
-    """The same of one random half against the other, averaged: [2]."""
+    """Overlap area and divergence of one random half against the other, averaged over splits: [2]."""
     half = len(real) // 2
-    if half < FEWEST:
+    if half < MIN_CLIPS:
         return _NOTHING
     i, j = np.triu_indices(len(real), 1)
     pairs = _distances(real, real)[i, j]
@@ -157,19 +158,19 @@ def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _measure(intra: np.ndarray, inter: np.ndarray, weights: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Overlap area and divergence of two sets of distances for each weighting of both, [n, 2]; NaN for one without pairs."""
+    """Overlap area and divergence of two sets of distances, for each pair of weightings: [n, 2]; NaN for a set without pairs."""
     width = max(np.std(one) * len(one) ** -0.2 for one in (intra, inter))
-    pad = max(3 * width, 1e-9)  # never finer than the rounding errors of equal distances
+    pad = max(3 * width, 1e-9)  # wider than the rounding errors of equal distances
     low, high = min(intra.min(), inter.min()) - pad, max(intra.max(), inter.max()) + pad
     bins = [np.rint((one - low) / (high - low) * (GRID - 1)).astype(np.int64) for one in (intra, inter)]
     return np.array([_compare(*(_density(np.bincount(bins[i], pair[i], GRID)) for i in (0, 1))) for pair in weights])
 
 
 def _density(counts: np.ndarray) -> np.ndarray:
-    """Distances counted on the grid -> their Gaussian kernel density there, summing to 1, with Scott's bandwidth.
+    """Gaussian kernel density, with Scott's bandwidth and sum 1, of distances counted on the grid.
 
-    Smoothing the counts gives what smoothing the bare distances would, at a fraction of the cost, and equal distances are no
-    special case: they stay in their bin.
+    Smoothing counts gives nearly the density of the distances themselves at a fraction of the cost. Equal distances are no
+    special case: they are in one bin.
     """
     total = counts.sum()
     if total == 0:
@@ -191,7 +192,7 @@ def _mean(figures: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _row(feature: str, figures: np.ndarray, ceiling: np.ndarray) -> Row:
-    """Figures [1 + resamples, 2], the first of them the set's own."""
+    """A row from figures [1 + resamples, 2]; the first are those of the set itself."""
     value, drawn = figures[0], figures[1:]
     drawn = drawn[np.isfinite(drawn).all(1)]
     low, high = _NOTHING, _NOTHING

@@ -1,9 +1,9 @@
-"""One process or many: what ``torchrun`` started, and how a model is spread over it.
+"""Training in one process or in several started by ``torchrun``, and distributing the model over them.
 
     torchrun --nproc-per-node 8 -m perceivers_live.cli train DATA --parallel fsdp
 
-``ddp`` keeps a whole copy of everything in each process; ``fsdp`` keeps a share of the weights, gradients and optimizer state
-(FSDP2; the model is one unit, gathered for a step's forward and backward). The processes share one file system.
+``ddp``: each process has a copy of the model and the optimizer state. ``fsdp``: each process has a shard of weights, gradients
+and optimizer state (FSDP2; the model is one unit, gathered for forward and backward). The processes must share one file system.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-PREPARING = timedelta(hours=6)  # that the first process may take for the data, while the others wait
+PREPARE_TIMEOUT = timedelta(hours=6)  # the other processes wait this long for the first one to prepare the data
 T = TypeVar("T")
 
 
 class World(NamedTuple):
-    """This process among ``size``; ``rank`` 0 writes the files and talks."""
+    """This process: its rank among ``size`` processes, and its device. Rank 0 writes files and prints."""
 
     rank: int
     size: int
@@ -37,10 +37,10 @@ class World(NamedTuple):
         return self.rank == 0
 
     def first_then_others(self, work: Callable[[], T]) -> T:
-        """``work`` done by the first process, and then, with its results on disk, by the others."""
+        """Calls ``work`` in the first process, and afterwards, when its results are on disk, in the others."""
         if self.size == 1:
             return work()
-        group = dist.new_group(backend="gloo", timeout=PREPARING)
+        group = dist.new_group(backend="gloo", timeout=PREPARE_TIMEOUT)
         result = work() if self.first else None
         dist.barrier(group)
         return result if result is not None else work()
@@ -48,7 +48,7 @@ class World(NamedTuple):
 
 @contextmanager
 def world(device: str = "auto") -> Iterator[World]:
-    """Joins the processes that ``torchrun`` started, or is alone. ``auto``: a GPU for each process if there are any."""
+    """Joins the process group of ``torchrun``, if there is one. ``auto``: a GPU for each process if there are GPUs."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
@@ -65,7 +65,7 @@ def world(device: str = "auto") -> Iterator[World]:
 
 
 def distribute(module: nn.Module, kind: str, here: World) -> nn.Module:
-    """``module`` as one of many processes runs it; alone, it is left as it is."""
+    """``module`` wrapped for ``ddp`` or ``fsdp``; unchanged in a single process."""
     if here.size == 1:
         return module
     if kind == "fsdp":
@@ -75,7 +75,7 @@ def distribute(module: nn.Module, kind: str, here: World) -> nn.Module:
 
 
 def last_of_step(module: nn.Module, last: bool) -> None:
-    """Whether the next backward is the last of its step: only then are gradients exchanged."""
+    """Sets whether the next backward is the last of its step. Gradients are exchanged only then."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)
     elif isinstance(module, DistributedDataParallel):
@@ -83,19 +83,19 @@ def last_of_step(module: nn.Module, last: bool) -> None:
 
 
 def summed(values: Tensor, here: World) -> Tensor:
-    """The sum over all processes."""
+    """The sum of ``values`` over all processes."""
     if here.size > 1:
         dist.all_reduce(values)
     return values
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """A tensor that may be spread, in one piece. All processes must ask."""
+    """The whole of a tensor that may be sharded. Collective: all processes must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(full: Tensor, pattern: Tensor) -> Tensor:
-    """``full``, the same in all processes, spread as ``pattern`` is."""
+    """``full``, which is equal in all processes, sharded like ``pattern``."""
     if not isinstance(pattern, DTensor):
         return full
     return distribute_tensor(full, pattern.device_mesh, pattern.placements, src_data_rank=None)

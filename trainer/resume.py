@@ -1,4 +1,4 @@
-"""A run that goes on: what it was begun with holds, and options that contradict it are refused."""
+"""Resuming a run: its own settings remain valid, and options that contradict them are refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainer.run import STATE, TrainingError
 from trainer.segmentation import Segmentation
 from trainer.settings import Settings, Training, changed
 
-FIXED = ("preset", "pedal", "batch", "seed")  # with others, the examples or the model would not be those of the run
+FIXED = ("preset", "pedal", "batch", "seed")  # changes would give another model or other examples
 
 
 @dataclasses.dataclass(frozen=True)
-class Begun:
-    """What the run in ``folder`` was begun with."""
+class ExistingRun:
+    """The settings of the run in ``folder``."""
 
     folder: Path
     config: ModelConfig
@@ -26,23 +26,23 @@ class Begun:
     pedal: str
 
 
-def begun(folder: Path) -> Begun | None:
-    """The run that is in a folder; None if there is none, or not known what it was begun with."""
+def existing_run(folder: Path) -> ExistingRun | None:
+    """The run in a folder; None if there is none, or if its settings cannot be read."""
     if not (folder / STATE).exists():
         return None
     try:
         config, about = read_config(folder)
         settings = about["training"]
         training = Training(**settings | {"segmentation": Segmentation(**settings["segmentation"])})
-        return Begun(folder, config, training, str(about.get("pedal", "events")))
+        return ExistingRun(folder, config, training, str(about.get("pedal", "events")))
     except (CheckpointError, KeyError, TypeError):  # killed in its first save, or of another version
         return None
 
 
-def goes_on(
-    run: Begun, options: Mapping[str, Any], given: Collection[str], model: Iterable[str], segmentation: Iterable[str]
+def resumed_settings(
+    run: ExistingRun, options: Mapping[str, Any], given: Collection[str], model: Iterable[str], segmentation: Iterable[str]
 ) -> Training:
-    """The settings with which a run goes on: its own, but for what was ``given``.
+    """The settings of a resumed run: its own, with the changes that were ``given``.
 
     Args:
         options: values by name, of ``Training`` and ``pedal``.
@@ -64,14 +64,14 @@ def goes_on(
     return dataclasses.replace(run.training, **{name: options[name] for name in names & {*given} & options.keys()})
 
 
-def _check_unchanged(run: Begun, option: str, own: Settings, changes: Iterable[str]) -> None:
+def _check_unchanged(run: ExistingRun, option: str, own: Settings, changes: Iterable[str]) -> None:
     for change in changes:
         if changed(own, [change]) != own:
             raise _contradiction(run, f"--{option} {change}", getattr(own, change.partition("=")[0]))
 
 
-def _contradiction(run: Begun, found: str, own: object) -> TrainingError:
+def _contradiction(run: ExistingRun, found: str, own: object) -> TrainingError:
     shown = ",".join(map(str, own)) if isinstance(own, tuple) else own
     return TrainingError(
-        f"{run.folder}: {found} contradicts the run that is there, which has {shown}; leave it out, or choose another --out"
+        f"{run.folder}: {found} contradicts the run in this folder, which has {shown}; leave it out, or choose another --out"
     )

@@ -1,8 +1,8 @@
-"""A run's folder: what a resumed run needs in one file, written whole or not at all; checkpoints; the log.
+"""A run's folder: the state for resuming, in one file that is replaced at once; checkpoints; the log.
 
 state.safetensors    weights, optimizer state and progress
-config.json, model.safetensors    the newest checkpoint         best/    the best by validation
-log.jsonl, tensorboard/    the curves                            samples/    what it plays
+config.json, model.safetensors    the newest checkpoint         best/    the best checkpoint by validation
+log.jsonl, tensorboard/    loss, learning rate, validation       samples/    generated music
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ STATE = "state.safetensors"
 
 
 class TrainingError(UserError):
-    """Training that cannot go on; the message is one line for the user."""
+    """Training that cannot continue; the message is one line for the user."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come. ``best``: nats an event on validation; ``stale``: validations since then; ``earlier_...``: what
-    the checkpoint that it began from had seen.
+    """Progress of a run. ``best``: lowest validation loss in nats an event. ``stale``: validations since ``best``.
+    ``earlier_...``: values of the checkpoint that the run was initialised from.
     """
 
     step: int = 0
@@ -60,9 +60,10 @@ class Progress:
 
 
 class Run:
-    """The model, its optimizers and its progress. ``average``: a moving average of the weights, if there is one to be.
+    """The model, its optimizers and its progress. ``average``: moving average of the weights, if there is one.
 
-    Build it, spread ``model`` over the processes, then ``begin``: optimizers and saved tensors take the weights' own layout.
+    Usage: construct it, distribute ``model`` over the processes, then call ``begin``, which needs the final layout of the
+    weights.
     """
 
     def __init__(self, folder: Path, config: ModelConfig, here: World, *, seed: int, init: Path | None, ema: float) -> None:
@@ -73,7 +74,7 @@ class Run:
         if (folder / STATE).exists():
             config = self._read()
         elif (folder / "config.json").exists():
-            raise CheckpointError(f"{folder}: a checkpoint, but no run that could be resumed ({STATE} is missing)")
+            raise CheckpointError(f"{folder}: a checkpoint without the state of a run ({STATE} is missing); it cannot be resumed")
         torch.manual_seed(seed)
         self.model = PerceiverS(config)
         if init is not None and not self._saved:
@@ -104,7 +105,7 @@ class Run:
         return CheckpointError(f"{self.folder / STATE}: cannot be resumed ({type(error).__name__}: {reason})")
 
     def _load(self, prefix: str, into: dict[str, Tensor]) -> None:
-        """The saved tensors called ``prefix`` + name, put into tensors that exist."""
+        """Copies the saved tensors named ``prefix`` + name into existing tensors."""
         if not self._saved:
             return
         try:
@@ -115,7 +116,7 @@ class Run:
             raise self._damaged(error) from error
 
     def begin(self, *, weight_decay: float) -> None:
-        """Makes the optimizers, once the model is where it will be trained, and puts back what was saved of them."""
+        """Builds the optimizers and restores their saved state. The model must be on its device and distributed."""
         self.optimizers = optim.build(self.model, weight_decay=weight_decay)
         if self._ema:
             self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -132,7 +133,7 @@ class Run:
         return {name.removeprefix(prefix): value for name, value in self._saved.items() if name.startswith(prefix)}
 
     def update_ema(self) -> None:
-        """After an optimizer step: the average follows."""
+        """Updates the moving average. Call it after an optimizer step."""
         if self.average:
             now = self.model.state_dict()
             decay = min(self._ema, (1 + self.progress.step) / (10 + self.progress.step))
@@ -140,7 +141,7 @@ class Run:
 
     @contextmanager
     def using_average(self) -> Iterator[None]:
-        """The model with its averaged weights, as validated, sampled and published."""
+        """Context: the model has its averaged weights, for validation, samples and checkpoints."""
         if not self.average:
             yield
             return
@@ -156,17 +157,17 @@ class Run:
                     tensor.copy_(kept[name])
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the model's weights in one piece, on the CPU. All processes must ask."""
+        """A copy of the model's whole weights on the CPU. Collective: all processes must call it."""
         now = self.model.state_dict()
         return {name: gather(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in now.items()}
 
     def save(self, about: dict[str, Any]) -> None:
-        """Raises ``TrainingError`` if the disk will not take it, or rather than put weights that are no numbers in the place of
-        good ones; what was there is then untouched.
+        """Saves state and checkpoint. Raises ``TrainingError`` if the disk cannot be written, or if weights are not finite;
+        earlier files then stay unchanged.
         """
         weights = self.weights()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-            raise TrainingError(f"weights are no numbers at step {self.progress.step}; the last save is kept")
+            raise TrainingError(f"weights are not finite at step {self.progress.step}; the last save is kept")
         state = {f"model.{name}": tensor for name, tensor in weights.items()}
         state |= {f"average.{name}": gather(tensor).cpu().contiguous() for name, tensor in self.average.items()}
         state |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
@@ -183,7 +184,7 @@ class Run:
         self.publish(self.folder, weights, about)
 
     def publish(self, folder: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Writes a checkpoint that can be evaluated and exported."""
+        """Writes a checkpoint for evaluation and export."""
         try:
             save_weights(weights, self.model.config, folder, progress=self.progress.to_dict(), **about)
         except (OSError, SafetensorError) as error:

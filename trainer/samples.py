@@ -1,4 +1,4 @@
-"""What a model plays while it is being trained: a continuation of a held-out performance, as MIDI and as a picture."""
+"""Samples during training: the model continues a held-out performance; written as MIDI and as a picture."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from engine.sampling import Steering, sampling_bias
 from trainer.data import Corpus
 
 PROMPT, LENGTH = 8.0, 16.0  # seconds
-BUSIEST = 40  # events a second at most, so that an untrained model comes to an end
+MAX_EVENT_RATE = 40  # events a second, so that an untrained model finishes in bounded time
 LOWEST, HIGHEST = 21, 108
 AS_TRAINED = Steering(min_p=0.02, variety=0.0)
 COLOURS = ((224, 130, 40), (40, 120, 210))
 
 
 def prompt_of(corpus: Corpus, piece: int, begin: float, end: float) -> list[Timed]:
-    """What a performance plays from ``begin`` to ``end`` seconds, without releases of what began before."""
+    """The actions of a performance from ``begin`` to ``end`` seconds, without releases of keys and
+    pedal from before ``begin``.
+    """
     times, actions, velocities = corpus.actions(piece)
     reader = MessageReader()
     timed: list[Timed] = []
@@ -38,7 +40,9 @@ def prompt_of(corpus: Corpus, piece: int, begin: float, end: float) -> list[Time
 
 
 def continue_music(engine: Engine, prompt: Sequence[Timed], seconds: float, rng: np.random.Generator) -> list[Timed]:
-    """What the engine plays after ``prompt``, on the prompt's clock, everything released at the end."""
+    """The engine's continuation of ``prompt``, with times of the prompt's clock. All keys and the
+    pedal are released at the end.
+    """
     engine.forget()
     if prompt:
         columns = zip(*prompt, strict=True)
@@ -48,7 +52,7 @@ def continue_music(engine: Engine, prompt: Sequence[Timed], seconds: float, rng:
     played: list[Event] = []
     begin = engine.step
     limit = begin + round(seconds * STEPS_PER_SECOND)
-    while engine.step < limit and len(played) < BUSIEST * seconds:
+    while engine.step < limit and len(played) < MAX_EVENT_RATE * seconds:
         held = engine.sounding.held().tolist()
         event = engine.decide(sampling_bias(engine.sounding, AS_TRAINED, rng, own=held, own_pedal=engine.sounding.pedal))
         if engine.step + event.wait >= limit:
@@ -62,9 +66,9 @@ def continue_music(engine: Engine, prompt: Sequence[Timed], seconds: float, rng:
 
 
 def write_sample(weights: dict[str, Tensor], config: ModelConfig, corpus: Corpus, stem: Path, *, seed: int) -> None:
-    """``stem``.mid and ``stem``.png: a validation piece's opening and what the model makes of it."""
+    """Writes ``stem``.mid and ``stem``.png: the opening of a validation piece and the model's continuation."""
     if config.mask == "block":
-        return  # such a model cannot stream
+        return  # a model with a block mask cannot stream
     model = PerceiverS(config)
     model.load_state_dict(weights)
     piece = corpus.split("validation")[0]

@@ -1,9 +1,9 @@
-"""Effective Segmentation: which stretch of which piece an example is, and how it is augmented.
+"""Effective Segmentation: which part of a piece a training example is, and how it is augmented.
 
-The usual loader draws where a window *starts*, so the beginning of a piece is never a target. Here the latents' place is
-drawn, overhanging both ends of the piece before it is clipped: no event is a target less often than those in the middle,
-first and last included, and short prefixes down to the start event alone are trained. Source: PerceiverS, arXiv 2411.08307.
-The usual loader is kept as ``draw = "traditional"``, to compare with.
+The traditional loader draws the *start* of a window with full context, so the beginning of a piece is never a target. Here the
+position of the latents is drawn; it may extend beyond both ends of the piece and is then clipped. Every event, also the first and
+the last, is a target at least as often as those in the middle, and short prefixes down to the start event alone are trained.
+Source: PerceiverS, arXiv 2411.08307. ``draw = "traditional"`` selects the traditional loader for comparison.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from trainer.data import Actions, Corpus
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """``latents`` targets an example, context reaching back at most ``context`` events before them. The ``near`` newest of
-    these are all kept, ``sampled`` of the older ones are drawn at random (cross-attention dropout that also saves the work).
-    ``cold`` is the share of examples cut out as if the player had just begun there.
+    """Each example has ``latents`` targets and a context of at most ``context`` events before them. The ``near`` newest events of
+    the context are all kept; ``sampled`` of the older ones are drawn at random (cross-attention dropout, which also saves work).
+    ``cold``: share of examples that begin with a start event, as if the performance had begun there.
     """
 
-    draw: str = "effective"  # or "traditional": a random start, a full context wherever the piece is long enough for one
+    draw: str = "effective"  # or "traditional": a random start, and a full context if the piece is long enough
 
     latents: int = 1024
     context: int = 8192
@@ -42,8 +42,8 @@ class Segmentation:
 
     @classmethod
     def for_model(cls, config: ModelConfig) -> Segmentation:
-        """Examples as long as the model reaches, with twice as many targets as its window has events: half of the targets see
-        all that they will see when it streams. Of a block mask's targets none may lie beyond what the newest one sees.
+        """Examples with the context that the model can attend to, and with twice as many targets as the latent window has events,
+        so that half of the targets have a full window as in streaming. With a block mask, all targets must be within one window.
         """
         context = config.reach if config.scales else cls.context
         latents = min(2 * config.window, *config.scales) if config.mask == "block" and config.scales else 2 * config.window
@@ -68,7 +68,7 @@ class Example(NamedTuple):
 
 
 def augment(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Actions:
-    """Transposed (never off the keyboard), stretched, louder or softer."""
+    """Transposes within the keyboard, stretches time, changes loudness."""
     times, actions, velocities = piece
     notes = actions < SUSTAIN_DOWN
     pitches = actions[notes] % 128
@@ -82,7 +82,7 @@ def augment(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Acti
 
 
 def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example:
-    """One training example of a piece, without padding in the batch: all have ``near + sampled + latents`` positions."""
+    """Draws one training example of a piece. Every example has ``near + sampled + latents`` positions."""
     events = encode_arrays(*augment(piece, how, rng), end=True)
     n = how.latents
     room = len(events) - 1 - n  # inputs are all events but the last
@@ -97,7 +97,7 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
     if len(kept) > how.sampled:
         kept = np.sort(rng.choice(kept, how.sampled, replace=False))
     if begin > 0 and rng.random() < how.cold:
-        # the player begins here: a start event takes the place of the one before the first latent
+        # a cold start: a start event replaces the event before the first latent
         events = events[begin - 1 :].copy()
         events[0] = START_EVENT
         events, stop = _without_unheard_releases(events, stop - begin)
@@ -110,8 +110,8 @@ def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example
 
 
 def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray, int]:
-    """Drops note-offs and pedal-ups of what began before the cut; their waits go to the next event, up to the longest wait.
-    What is left begins at once, with an action.
+    """Drops note-offs and pedal-ups that belong to actions before the cut. Their waits are added to the next event, up to
+    ``MAX_WAIT``. The first remaining event is an action with wait 0.
     """
     head = events[: stop + 1]
     legal = np.zeros(len(head), bool)
@@ -131,12 +131,12 @@ def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray
     kept[1:, 0] = np.minimum(np.diff(owed), MAX_WAIT)
     music = np.flatnonzero(kept[1:, 1] != REST)
     kept = np.concatenate((kept[:1], kept[1 + music[0] :])) if len(music) else kept[:1]
-    kept[1:2, 0] = 0  # as live, the first action defines time zero
+    kept[1:2, 0] = 0  # as in streaming, the first action defines time zero
     return kept, len(kept) - 1
 
 
 def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, how: Segmentation) -> Example:
-    """``inputs``: events, ages, positions, times and multiplicity."""
+    """Pads an example. ``inputs``: events, ages, positions, times and multiplicity."""
     events, ages, index, times, multiplicity = inputs
     before = ages[-len(targets) :]
     short = how.latents - len(targets)
@@ -155,8 +155,8 @@ def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, how: Segmentation)
 
 
 class Examples(Dataset[Example]):
-    """Endless examples, each drawn from a generator seeded by its number: whoever asks for number 1000, in whatever process,
-    gets the same one. Pieces are drawn in proportion to their length.
+    """An endless dataset. Each example is drawn by a generator that is seeded with its index, so it is the same in every process.
+    Pieces are drawn in proportion to their length.
     """
 
     def __init__(self, corpus: Corpus, pieces: Sequence[int], how: Segmentation, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a run, and how a command line changes single ones."""
+"""Settings of a run, and changes to them from the command line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from trainer.segmentation import Segmentation
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """``batch`` counts examples of ``segmentation.latents`` targets that one optimizer step sees, over all processes and all
-    ``accumulate`` parts. ``cooldown``: the share of the steps over which the rate falls to 0. ``ema``: decay of the moving
-    average of the weights, 0 = none. ``patience``: validations without progress that end the run, 0 = never.
+    """``batch``: examples of ``segmentation.latents`` targets in an optimizer step, over all processes and all ``accumulate``
+    gradient-accumulation steps. ``cooldown``: share of the steps over which the learning rate falls to 0. ``ema``: decay of the
+    moving average of the weights, 0 = none. ``patience``: stop after this many validations without improvement, 0 = never.
     """
 
     preset: str = "small"
@@ -45,7 +45,9 @@ Settings = TypeVar("Settings", Segmentation, ModelConfig)
 
 
 def changed(settings: Settings, changes: Iterable[str]) -> Settings:
-    """``settings`` with ``name=value`` changes; a list is written with commas, an empty one as nothing. Raises ``DataError``."""
+    """``settings`` with ``name=value`` changes. Lists are separated by commas; ``name=`` is an
+    empty list. Raises ``DataError``.
+    """
     values: dict[str, Any] = {}
     fields = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     for change in changes:
@@ -64,5 +66,5 @@ def changed(settings: Settings, changes: Iterable[str]) -> Settings:
 
 
 def model_config(preset: str, changes: Iterable[str] = ()) -> ModelConfig:
-    """A preset with changes. Raises ``DataError`` or ``CheckpointError`` for what cannot be."""
+    """A preset with changes. Raises ``DataError`` or ``CheckpointError`` for invalid changes."""
     return ModelConfig.from_dict(changed(PRESETS[preset], changes).to_dict())

@@ -1,10 +1,10 @@
-"""The training loop: reads top to bottom, resumes exactly, loses at most the last interval.
+"""The training loop. Resumes exactly; an interruption loses at most the steps since the last save.
 
     perceivers-live train DATA --preset small --out runs/small --steps 4000
     torchrun --nproc-per-node 8 -m perceivers_live.cli train DATA --preset base --precision bf16 --compile --parallel fsdp
 
-Every example is drawn from a generator seeded by its number, so a resumed run, or one on another number of processes, sees
-what the unbroken one would have seen.
+Every example is drawn by a generator that is seeded with its index, so a resumed run, or a run with another number of processes,
+gets the same examples as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VALIDATION_SEED = 1 << 32
 
 
 class Objective(nn.Module):
-    """What is trained: from the tensors of an ``Example`` to the nats of its target events, [B, N, 3]."""
+    """The module that is trained: maps the tensors of an ``Example`` to the nats of its target events, [B, N, 3]."""
 
     def __init__(self, model: PerceiverS) -> None:
         super().__init__()
@@ -74,15 +74,17 @@ def train(
 ) -> Run:
     """Trains until ``training.steps`` or until ``stop`` is set; saves in both cases.
 
-    ``config``: the model, if it is not the preset; ``init``: a checkpoint that a new run begins from. Raises ``DataError``
-    without data, ``CheckpointError`` for a run that cannot be resumed, ``TrainingError`` if it cannot go on.
+    ``config``: the model, None: the preset. ``init``: checkpoint with the initial weights of a new run. Raises ``DataError``
+    without data, ``CheckpointError`` for a run that cannot be resumed, ``TrainingError`` if training cannot continue.
     """
     here = here or World(0, 1, torch.device("cpu"))
     if not corpus.split("train") or not corpus.split("validation"):
         raise DataError("the data needs at least one training and one validation piece")
     if training.batch % (training.accumulate * here.size):
-        raise TrainingError(f"--batch {training.batch} is no multiple of {here.size} processes x {training.accumulate} parts")
-    torch.set_flush_denormal(True)  # before the first parallel region: denormals in young gradients cost a CPU seconds a step
+        raise TrainingError(
+            f"--batch {training.batch} is not a multiple of {here.size} processes x --accumulate {training.accumulate}"
+        )
+    torch.set_flush_denormal(True)  # before the first parallel region; denormals in early gradients cost a CPU seconds a step
     torch.set_float32_matmul_precision("high")
     config = config or model_config(training.preset)
     run = Run(folder, config, here, seed=training.seed, init=init, ema=training.ema)
@@ -97,17 +99,17 @@ def train(
             closing.callback(curves.close)
         try:
             for parts in batches(corpus, training, here, run.progress.step):
-                loss, asked = step(parts, stop is not None and stop.is_set())
+                loss, stopping = step(parts, stop is not None and stop.is_set())
                 progress = run.progress
                 validated = progress.step % training.validate_every == 0 or progress.step == training.steps
                 if validated:
                     _validate_and_publish(run, step.forward, corpus, training, curves, about)
-                tired = bool(training.patience) and progress.stale >= training.patience
+                stale = bool(training.patience) and progress.stale >= training.patience
                 if curves is not None:
                     curves.stepped(loss, step.rate, step.norm)
-                    if tired:
-                        curves.say(f"step {progress.step}: no better for {progress.stale} validations, stopping")
-                last = progress.step == training.steps or asked or tired
+                    if stale:
+                        curves.print(f"step {progress.step}: no improvement in {progress.stale} validations, stopping")
+                last = progress.step == training.steps or stopping or stale
                 if last or progress.step % training.save_every == 0:
                     run.save(about)
                 if last:
@@ -123,8 +125,8 @@ def train(
 
 
 class Step:
-    """One optimizer step over all processes. ``forward``: the module, compiled if asked; ``rate`` and ``norm`` (of the gradient,
-    before clipping): those of the last step.
+    """One optimizer step over all processes. ``forward``: the module, compiled if so configured. ``rate`` and ``norm``: learning
+    rate and gradient norm before clipping of the last step.
     """
 
     def __init__(self, run: Run, forward: nn.Module, training: Training) -> None:
@@ -134,7 +136,7 @@ class Step:
         self.rate = self.norm = 0.0
 
     def __call__(self, parts: list[Example], stop: bool) -> tuple[float, bool]:
-        """The mean nats an event of the batch, and whether any process was asked to stop. Raises ``TrainingError``."""
+        """Takes a step. Returns the mean nats an event, and whether any process must stop. Raises ``TrainingError``."""
         run, training, progress = self._run, self._training, self._run.progress
         began = time.perf_counter()
         self.rate = optim.rate(
@@ -143,7 +145,7 @@ class Step:
         optim.set_rate(run.optimizers, self.rate)
         local = sum(float(part.weight.sum()) for part in parts)
         counts = summed(torch.tensor([local, float(stop)], dtype=torch.float64, device=run.here.device), run.here)
-        events, asked = counts[0].item(), counts[1].item() > 0
+        events, stopping = counts[0].item(), counts[1].item() > 0
         total = torch.zeros((), dtype=torch.float64, device=run.here.device)
         for i, part in enumerate(parts):
             last_of_step(self._module, i == len(parts) - 1)
@@ -165,11 +167,11 @@ class Step:
         run.update_ema()
         progress.seconds += time.perf_counter() - began
         progress.events += int(events)
-        return loss, asked
+        return loss, stopping
 
 
 def autocast(training: Training, here: World) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 for the products where ``precision`` asks for it; ``auto`` takes it where the hardware multiplies it faster."""
+    """Autocast to bfloat16 if ``precision`` is ``bf16``, or if it is ``auto`` and the hardware multiplies bfloat16 faster."""
     bf16 = training.precision == "bf16" or (training.precision == "auto" and fast_bf16(here.device))
     return torch.autocast(here.device.type, torch.bfloat16, enabled=bf16)
 
@@ -188,16 +190,16 @@ def _nats(forward: Callable[..., Tensor], example: Example, here: World) -> tupl
 
 
 def validate(forward: Callable[..., Tensor], corpus: Corpus, training: Training, here: World) -> float:
-    """Nats an event on fixed stretches of the validation pieces, not augmented. The processes share the work."""
+    """Nats an event on fixed parts of the validation pieces, without augmentation. The processes share the work."""
     how = dataclasses.replace(training.segmentation, transpose=0, stretch=0.0, loudness=0, cold=0.0)
     examples = Examples(corpus, corpus.split("validation"), how, VALIDATION_SEED)
     count = training.validation_batches * training.batch
     mine = range(here.rank, count, here.size)
-    part = training.batch // (training.accumulate * here.size)  # as in training: a compiled forward serves both
+    part = training.batch // (training.accumulate * here.size)  # as in training, so that the compiled forward fits
     loader = DataLoader(examples, batch_size=part, sampler=mine, num_workers=training.workers)
     sums = torch.zeros(2, dtype=torch.float64, device=here.device)
     with torch.no_grad(), autocast(training, here):
-        for batch in loader:  # every process has as many parts: a sharded model is gathered by all together
+        for batch in loader:  # the same number in every process, because gathering a sharded model is collective
             nats, weight = _nats(forward, batch, here)
             sums += torch.stack(((nats.sum(-1) * weight).sum(), weight.sum()))
     nats_sum, events = summed(sums, here).tolist()
@@ -209,7 +211,7 @@ def _validate_and_publish(
 ) -> None:
     with run.using_average():
         score = validate(forward, corpus, training, run.here)
-        better = score < run.progress.best  # never true for a score that is no number
+        better = score < run.progress.best  # False for NaN
         weights = run.weights()
     run.progress.stale = 0 if better else run.progress.stale + 1
     if better:
@@ -225,7 +227,7 @@ def _validate_and_publish(
 
 
 def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iterator[list[Example]]:
-    """This process's parts of the batches of step ``first`` and on, made ahead by worker processes."""
+    """This process's parts of the batches from step ``first`` on, prepared by worker processes."""
     examples = Examples(corpus, corpus.split("train"), training.segmentation, training.seed)
     size = training.batch // (training.accumulate * here.size)
 
@@ -249,7 +251,7 @@ def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iter
 
 
 class Curves:
-    """What the first process shows and writes down of a run's course."""
+    """Prints and logs the progress of a run, in the first process only."""
 
     def __init__(self, run: Run, training: Training) -> None:
         self._run, self._smooth = run, 0.0
@@ -266,17 +268,17 @@ class Curves:
         for name, value in (("loss", loss), ("learning rate", rate), ("gradient norm", norm)):
             self._board.add_scalar(f"training/{name}", value, step)
         if step % 25 == 0:
-            self._note(loss=round(self._smooth, 4), rate=rate)
+            self._write_log(loss=round(self._smooth, 4), rate=rate)
 
     def validated(self, score: float) -> None:
         self._board.add_scalar("validation/nats an event", score, self._run.progress.step)
-        self._note(validation=round(score, 4))
-        self.say(f"step {self._run.progress.step}: validation {score:.4f} nats an event")
+        self._write_log(validation=round(score, 4))
+        self.print(f"step {self._run.progress.step}: validation {score:.4f} nats an event")
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         self._bar.write(text)
 
-    def _note(self, **row: float) -> None:
+    def _write_log(self, **row: float) -> None:
         progress = self._run.progress
         try:
             with (self._run.folder / "log.jsonl").open("a") as lines:

@@ -88,16 +88,16 @@ def train(
     import threading
 
     from trainer.parallel import world
-    from trainer.resume import begun, goes_on
+    from trainer.resume import existing_run, resumed_settings
     from trainer.segmentation import Segmentation
     from trainer.settings import Training, changed, model_config
     from trainer.train import train as run
 
     options |= {"preset": preset, "pedal": pedal}
-    earlier = begun(out)
+    earlier = existing_run(out)
     if earlier is not None:
         config, pedal = earlier.config, earlier.pedal
-        training = goes_on(earlier, options, _given(), model, segmentation)
+        training = resumed_settings(earlier, options, _given(), model, segmentation)
     else:
         config = model_config(preset, model)
         how = changed(Segmentation.for_model(config), segmentation)
@@ -161,7 +161,7 @@ def _tell(text: str) -> None:
 )
 @CACHE
 @click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
-@click.option("--quick", is_flag=True, help="Likelihoods only: no cut states, no clips, no search for copies.")
+@click.option("--quick", is_flag=True, help="Likelihoods only: no shortened contexts, no clips, no search for copies.")
 @click.option("--clips", type=click.IntRange(3), default=40, show_default=True, help="Continuations to compare.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "json_file", type=OUTPUT, help="Also write the figures here.")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.calls import FEWEST, SEARCH, cut_calls, excerpt
+from benchmarks.calls import MIN_NOTES, SEARCH, cut_calls, excerpt
 from benchmarks.listening import main
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi_file import write_file
@@ -46,7 +46,7 @@ def test_calls_end_where_their_continuations_begin_at_a_wide_gap(corpus: Corpus)
         assert first.action < NOTE_OFF
         assert one.call[-1].time <= first.time
         assert one.call[-1].time - one.call[0].time <= SECONDS + 1e-6
-        assert sum(event.action < NOTE_OFF for event in one.call) >= FEWEST
+        assert sum(event.action < NOTE_OFF for event in one.call) >= MIN_NOTES
         gaps.append(first.time - max(event.time for event in one.call if event.action < NOTE_OFF))
     assert np.median(gaps) > 0.5  # of 0.1 s mostly
 
@@ -113,4 +113,4 @@ def test_unknown_controls_and_other_calls_are_refused(corpus: Corpus, tmp_path: 
     asked = [str(corpus.folder), "--split", "train", "--calls", "2", "--seconds", str(SECONDS), "--beside", str(other)]
     refused = CliRunner().invoke(main, asked)
     assert refused.exit_code == 1
-    assert "of other calls" in refused.output
+    assert "was made with other calls" in refused.output

@@ -1,4 +1,4 @@
-"""Where a ring keeps its rows, said once more for the tests."""
+"""The position in each row of a ring, implemented independently for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys a query sees, by a loop over all of them; sampled keys estimate all of them; the GPU's kernel means the same."""
+"""Attention against a loop over all keys; sampled keys against all keys; FlexAttention against blockwise attention."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def by_hand(*inputs: torch.Tensor, window: int, block: bool) -> torch.Tensor:
 
 @pytest.mark.parametrize("block", [False, True], ids=["band", "block"])
 @pytest.mark.parametrize("window", [1, 12, 30, 500])
-def test_each_query_sees_its_window_and_each_key_counts_as_often_as_it_stands_for(
+def test_each_query_sees_its_window_and_each_key_is_weighted_by_its_multiplicity(
     monkeypatch: pytest.MonkeyPatch, window: int, block: bool
 ) -> None:
     monkeypatch.setattr(attention, "QUERY_BLOCK", 16)  # several blocks
@@ -73,14 +73,14 @@ def test_without_multiplicity_each_key_counts_once(window: int) -> None:
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("sampled", [False, True], ids=["all", "sampled"])
 @pytest.mark.parametrize("block", [False, True], ids=["band", "block"])
-def test_flex_attention_gives_the_same(block: bool, sampled: bool) -> None:
+def test_flex_attention_equals_blockwise_attention(block: bool, sampled: bool) -> None:
     q, k, v, q_pos, k_pos, multiplicity = example(3)
     past = PastAttention(q_pos, k_pos, 30, multiplicity=multiplicity if sampled else None, block=block)
     assert torch.allclose(past.flex(q, k, v), past.blockwise(q, k, v), atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_model_that_sees_a_sample_of_the_past_agrees_in_expectation_with_one_that_sees_all_of_it() -> None:
+def test_a_sampled_context_equals_the_whole_context_in_expectation() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     config = PRESETS["tiny"]

@@ -1,4 +1,4 @@
-"""Checkpoints: exact there and back; whatever else lies in the folder is refused in one line."""
+"""Checkpoints: saving and loading is exact; invalid files are refused in one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_config(folder: Path, data: Any) -> None:
 
 
 def refusal(folder: Path) -> str:
-    """The one line that ``load_model`` refuses a folder with; nothing large may be allocated on the way."""
+    """The message with which ``load_model`` refuses a folder. Checks that it is one line and that little memory was used."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError) as caught:
         load_model(folder)
@@ -71,7 +71,7 @@ def test_weights_and_config_come_back_exactly(model: PerceiverS, tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_saving_again_takes_the_old_ones_place(folder: Path) -> None:
+def test_saving_again_replaces_the_old_checkpoint(folder: Path) -> None:
     torch.manual_seed(4)
     other = PerceiverS(PRESETS["tiny"])
     save_model(other, folder)
@@ -85,7 +85,7 @@ def test_other_float_types_are_read_as_float32(model: PerceiverS, folder: Path, 
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
-def test_weights_that_are_no_real_numbers_are_refused(model: PerceiverS, folder: Path, dtype: torch.dtype) -> None:
+def test_weights_that_are_not_floating_point_are_refused(model: PerceiverS, folder: Path, dtype: torch.dtype) -> None:
     save_file({name: tensor.to(dtype) for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
     refusal(folder)
 
@@ -140,7 +140,7 @@ def test_garbage_for_weights_is_refused(folder: Path, name: str) -> None:
     refusal(folder)
 
 
-def test_weights_far_larger_than_the_config_explains_are_not_read(folder: Path) -> None:
+def test_weights_larger_than_the_configs_model_are_not_read(folder: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1 << 36)  # sparse
     assert "larger" in refusal(folder)
@@ -199,7 +199,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_no_config_is_refused(folder: Path, name: str) -> None:
+def test_invalid_configs_are_refused(folder: Path, name: str) -> None:
     (folder / "config.json").write_bytes(TEXTS[name])
     refusal(folder)
 
@@ -244,7 +244,7 @@ def test_huge_claims_on_small_weights_allocate_nothing(folder: Path) -> None:
     ],
     ids=["hidden states", "everything", "rings"],
 )
-def test_sizes_that_no_machine_has_room_for_are_refused(change: dict[str, Any]) -> None:
+def test_sizes_beyond_the_memory_limit_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError):
         ModelConfig.from_dict(TINY | change)  # its rings alone would be 32 GB, or terabytes
 

@@ -69,7 +69,7 @@ def in_bulk(timed: list[Timed], *, end: bool = False) -> list[Event]:
 
 @bounded
 @given(performances(), st.booleans())
-def test_streamed_whole_and_bulk_encoding_are_the_same(timed: list[Timed], end: bool) -> None:
+def test_stream_list_and_array_encoding_are_equal(timed: list[Timed], end: bool) -> None:
     encoder, streamed = StreamEncoder(), [START_EVENT]
     for one in timed:
         streamed += encoder.push(one)
@@ -150,7 +150,7 @@ def test_the_first_action_defines_time_zero_unless_an_origin_is_given() -> None:
     assert StreamEncoder(origin=7.0).push(note) == [Event(25, NOTE_ON + 60, 16)]
 
 
-def test_an_action_from_the_past_is_moved_up_to_its_predecessor() -> None:
+def test_an_action_before_its_predecessor_gets_the_predecessors_time() -> None:
     timed = [Timed(1.0, NOTE_ON + 60, 64), Timed(2.0, NOTE_ON + 62, 64), Timed(1.5, NOTE_OFF + 60), Timed(2.1, NOTE_OFF + 62)]
     expected = [(0, NOTE_ON + 60), (100, NOTE_ON + 62), (0, NOTE_OFF + 60), (10, NOTE_OFF + 62)]
     assert [event[:2] for event in encode(timed)[1:]] == expected
@@ -275,7 +275,7 @@ def test_388_tokens_of_nothing_and_of_the_pedal_alone() -> None:
 
 @bounded
 @given(performances())
-def test_388_tokens_are_those_of_the_paper_written_out(timed: list[Timed]) -> None:
+def test_388_tokens_equal_an_explicit_encoding(timed: list[Timed]) -> None:
     tokens: list[str] = []
     now = loudness = None
     for one in timed:

@@ -1,4 +1,4 @@
-"""Streaming is the training forward, whatever the chunks, past every ring's wrap, with rewinds, on every runtime."""
+"""Streaming equals the training forward on every runtime: any chunk sizes, past every ring's wrap, with rewinds."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ def test_chunks_of_any_size(runtime: Runtime, music: list[Event], full_forward: 
         assert close(engine.hidden(), full_forward[done - 1]), f"differs at position {done - 1}"
 
 
-def test_rewind_is_never_having_played(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
+def test_after_a_rewind_the_state_equals_one_without_the_rewound_events(
+    runtime: Runtime, music: list[Event], full_forward: np.ndarray
+) -> None:
     rng = np.random.default_rng(7)
     engine, done = Engine(runtime), 1
     while done < LENGTH:
@@ -162,7 +164,7 @@ def test_snapshot_is_exact(runtime: Runtime, music: list[Event]) -> None:
 
 
 def test_a_long_past_at_once(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
-    """Its first part only reaches the cross-attention's rings; no hidden state that can still be asked for feels that."""
+    """The first part only enters the cross-attention's rings; no hidden state within the slack depends on its latents."""
     engine = Engine(runtime)
     engine.absorb(music[1:])
     assert close(engine.hidden(), full_forward[-1])
@@ -174,7 +176,7 @@ def test_rebuilding_from_the_history_changes_nothing(runtime: Runtime, music: li
     engine = Engine(runtime)
     for i in range(1, 300, 7):
         engine.absorb(music[i : min(i + 7, 300)])
-    assert len(engine.snapshot().history) < 300, "the beginning is kept no longer"
+    assert len(engine.snapshot().history) < 300, "the beginning of the history is dropped"
     engine.rebuild()
     assert engine.position == 299
     for i in range(300, LENGTH):
@@ -198,7 +200,7 @@ class Faulty:
         self._runtime.step(*inputs)
 
 
-def test_what_was_heard_while_the_runtime_failed_is_not_lost(
+def test_events_absorbed_while_the_runtime_failed_are_kept(
     runtime: Runtime, music: list[Event], full_forward: np.ndarray
 ) -> None:
     faulty = Faulty(runtime)
@@ -221,8 +223,8 @@ def test_half_precision_is_close(checkpoint: Path, music: list[Event], full_forw
     assert 0 < difference < 0.05
 
 
-def test_plans_taken_while_playing_change_nothing(checkpoint: Path, music: list[Event], full_forward: np.ndarray) -> None:
-    """PyTorch's own functions stand in for the plans, which only a GPU can run; making them ready writes into rings."""
+def test_loading_plans_while_playing_changes_no_results(checkpoint: Path, music: list[Event], full_forward: np.ndarray) -> None:
+    """PyTorch functions replace the plans, which need a GPU. Loading them writes into rings."""
 
     class Taking(TensorRTRuntime):
         def __init__(self) -> None:
@@ -286,6 +288,6 @@ def test_rebuilding_from_the_newest_events_is_a_session_that_began_there(
     assert engine.position == 199
 
 
-def test_exported_files_do_not_tell_where_they_were_made(checkpoint: Path) -> None:
+def test_exported_files_contain_no_paths(checkpoint: Path) -> None:
     for file in checkpoint.glob("*.onnx"):
         assert b".py" not in file.read_bytes(), file.name

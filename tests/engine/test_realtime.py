@@ -1,4 +1,4 @@
-"""Real-time priority is taken where it can be had, and given up by whoever would take all of a core."""
+"""Real-time priority is set if permitted, and dropped by a process that uses most of a core."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-ELSEWHERE = """
+PREAMBLE = """
 import json, os, threading, time
 from engine.realtime import DAEMON, MODEL, WINDOW, Budget, set_realtime, clear_realtime
 
@@ -21,25 +21,27 @@ def policies():
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such priorities")
 
 
-def elsewhere(program: str) -> Any:
-    """What a program prints as JSON; in a process of its own, with which its priorities go."""
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE + program], capture_output=True, text=True, timeout=30, check=False)
+def run_in_process(program: str) -> Any:
+    """Runs a program in a separate process and returns what it prints as JSON."""
+    done = subprocess.run([sys.executable, "-c", PREAMBLE + program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def permitted() -> None:
-    if elsewhere("set_realtime(MODEL); print(json.dumps(policies()))") != [os.SCHED_RR]:
+    if run_in_process("set_realtime(MODEL); print(json.dumps(policies()))") != [os.SCHED_RR]:
         pytest.skip("real-time priority is not permitted here")
 
 
-def test_whoever_may_not_have_it_goes_on_without() -> None:
-    assert elsewhere("del os.sched_setscheduler; clear_realtime(); set_realtime(DAEMON); Budget(MODEL).check(); print(1)") == 1
+def test_without_permission_nothing_changes_or_fails() -> None:
+    assert (
+        run_in_process("del os.sched_setscheduler; clear_realtime(); set_realtime(DAEMON); Budget(MODEL).check(); print(1)") == 1
+    )
 
 
 @pytest.mark.usefixtures("permitted")
-def test_what_a_thread_begins_has_its_priority() -> None:
+def test_threads_inherit_the_priority() -> None:
     program = """
 set_realtime(DAEMON)
 found = []
@@ -51,17 +53,17 @@ now = [(os.sched_getscheduler(0), os.sched_getparam(0).sched_priority)]
 clear_realtime()
 print(json.dumps([*found, *now, os.sched_getscheduler(0)]))
 """
-    assert elsewhere(program) == [[os.SCHED_RR, 3], [os.SCHED_RR, 2], os.SCHED_OTHER]
+    assert run_in_process(program) == [[os.SCHED_RR, 3], [os.SCHED_RR, 2], os.SCHED_OTHER]
 
 
 @pytest.mark.usefixtures("permitted")
-def test_an_audio_servers_thread_keeps_its_own() -> None:
+def test_a_thread_of_an_audio_server_keeps_its_priority() -> None:
     program = "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); set_realtime(DAEMON); print(json.dumps(policies()))"
-    assert elsewhere(program) == [os.SCHED_FIFO]
+    assert run_in_process(program) == [os.SCHED_FIFO]
 
 
 @pytest.mark.usefixtures("permitted")
-def test_it_is_given_up_under_steady_load_by_all_threads_and_taken_again_after_it() -> None:
+def test_all_threads_lose_the_priority_under_steady_load_and_regain_it_afterwards() -> None:
     program = """
 threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
 budget, found = Budget(MODEL), [policies()]
@@ -75,4 +77,4 @@ for busy in (True, False):
 print(json.dumps(found), flush=True)
 os._exit(0)
 """
-    assert elsewhere(program) == [[os.SCHED_RR] * 2, [os.SCHED_OTHER] * 2, [os.SCHED_RR] * 2]
+    assert run_in_process(program) == [[os.SCHED_RR] * 2, [os.SCHED_OTHER] * 2, [os.SCHED_RR] * 2]

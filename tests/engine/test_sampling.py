@@ -1,4 +1,4 @@
-"""Whatever the model says and the musician turns, a decision is legal, and the controls do what they say."""
+"""Decisions are legal for any model and any controls, and each control has its effect."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def onnx(checkpoint: Path) -> Runtime:
 
 
 class Situation(NamedTuple):
-    """A moment to decide in: what sounds, whose it is, what is asked for."""
+    """The inputs of a decision: held keys and pedal, their owner, the controls."""
 
     sounding: Sounding
     steering: Steering
@@ -168,7 +168,7 @@ def test_thousands_of_decisions_are_legal(eager: Runtime) -> None:
     ids=["closing", "narrow register", "no polyphony", "empty register"],
 )
 @pytest.mark.parametrize("elapsed", [0, 30, 100])
-def test_where_nothing_can_be_played_it_rests(
+def test_if_nothing_can_be_played_the_event_is_a_rest(
     keys: list[int], steering: Steering, closing: bool, elapsed: int, eager: Runtime, onnx: Runtime
 ) -> None:
     rng = np.random.default_rng(13)
@@ -207,7 +207,7 @@ def test_the_same_noise_gives_the_same_event_on_every_runtime(eager: Runtime, on
     assert len(set(events)) > 200
 
 
-def test_other_noise_gives_other_events(eager: Runtime) -> None:
+def test_different_noise_gives_different_events(eager: Runtime) -> None:
     now = Situation(sounding_of([]), Steering(min_p=0.0), frozenset(), False, 0, False, np.ones(WIDTH, np.float32))
     assert len({now.decide(eager, np.random.default_rng(seed)) for seed in range(60)}) > 20
 
@@ -261,7 +261,7 @@ def test_a_min_p_of_one_is_greedy_in_what_is_played_at_any_temperature(eager: Ru
             assert not event.is_note_on or event.velocity == best[2]
 
 
-def test_min_p_leaves_waits_alone(eager: Runtime) -> None:
+def test_min_p_does_not_apply_to_waits(eager: Runtime) -> None:
     """A long wait is spread over many unlikely steps: to drop those would make all music faster."""
     for seed in range(200):
         waits = {drawn(eager, Steering(min_p=min_p), seed)[1].wait for min_p in (0.0, 0.1, 1.0)}
@@ -286,20 +286,20 @@ def test_density_shortens_the_waits(eager: Runtime) -> None:
     assert plain > dense + 3
 
 
-def test_dynamics_make_it_louder(eager: Runtime) -> None:
+def test_dynamics_raise_the_velocity(eager: Runtime) -> None:
     soft, plain, loud = (means(eager, Steering(dynamics=dynamics))[1] for dynamics in (-1.0, 0.0, 1.0))
     assert soft < plain - 2
     assert plain < loud - 2
 
 
-def test_neutral_steering_leaves_the_models_own_judgement() -> None:
+def test_neutral_steering_adds_no_bias() -> None:
     neutral = sampling_bias(sounding_of([]), Steering(), np.random.default_rng(0), own=(), own_pedal=False)
     assert not neutral.wait.any()
     assert not neutral.velocity.any()
     assert not neutral.action[: PITCHES + NOTE_ON].any()
 
 
-def test_nothing_asked_of_it_changes_the_state(eager: Runtime) -> None:
+def test_deciding_does_not_change_the_state(eager: Runtime) -> None:
     sounding = sounding_of([60, 64], pedal=True)
     before = sounding.ages()
     now = Situation(sounding, Steering(max_polyphony=1), frozenset({60}), True, 10, True, np.ones(WIDTH, np.float32))
@@ -307,7 +307,7 @@ def test_nothing_asked_of_it_changes_the_state(eager: Runtime) -> None:
     assert np.array_equal(sounding.ages(), before)
 
 
-def test_a_hammered_note_grows_tiresome_and_a_melody_does_not() -> None:
+def test_a_repeated_note_is_penalised_and_a_melody_is_not() -> None:
     assert not repetition_penalty([60 + i % 12 for i in range(200)]).any()
     hammered, trill = repetition_penalty([60] * 30), repetition_penalty([60, 62] * 15)
     assert hammered[60] > trill[60] > 0
@@ -317,7 +317,7 @@ def test_a_hammered_note_grows_tiresome_and_a_melody_does_not() -> None:
 
 
 @pytest.mark.parametrize("keys", [1, 2, 3, 4])
-def test_keys_that_the_music_stays_on_are_penalised_more_with_every_note(keys: int) -> None:
+def test_a_run_on_few_keys_is_penalised_more_with_every_note(keys: int) -> None:
     """From the fourth note a key on; before that, a few notes each are not too many of any."""
     stay = [60 + i % keys for i in range(12 * keys)]
     assert not repetition_penalty(stay[: 3 * keys]).any()
@@ -336,7 +336,7 @@ def test_a_drone_is_penalised_though_other_notes_come_between() -> None:
     assert drone[40:].max() == 0
 
 
-def test_variety_is_how_much_repetition_counts() -> None:
+def test_variety_scales_the_repetition_penalty() -> None:
     def bias(variety: float) -> np.ndarray:
         rng = np.random.default_rng(0)
         return sampling_bias(Sounding(), Steering(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30).action
@@ -346,7 +346,7 @@ def test_variety_is_how_much_repetition_counts() -> None:
     assert bias(1.0)[60] < -1
 
 
-def test_what_others_hold_can_be_released_only_where_the_music_is_shared() -> None:
+def test_notes_of_others_can_be_released_only_if_shared() -> None:
     sounding = sounding_of([60, 64], pedal=True)
 
     def possible(own: set[int], shared: bool) -> set[int]:

@@ -1,4 +1,4 @@
-"""What sounds, event by event and in bulk, and what may follow."""
+"""Ages of keys and pedal, event by event and in bulk, and legal actions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def one_by_one(events: list[Event]) -> np.ndarray:
 
 @bounded
 @given(st.lists(ANY_EVENT, min_size=1, max_size=60), st.sets(st.integers(0, 59)))
-def test_in_bulk_and_one_by_one_are_the_same(events: list[Event], chosen: set[int]) -> None:
+def test_bulk_ages_equal_those_event_by_event(events: list[Event], chosen: set[int]) -> None:
     rows = np.array(sorted(row for row in chosen if row < len(events)), np.int64)
     bulk = ages_of(np.array(events, np.int16), rows)
     assert bulk.dtype == np.int16
@@ -54,7 +54,7 @@ def test_in_bulk_and_one_by_one_are_the_same(events: list[Event], chosen: set[in
 
 
 @pytest.mark.parametrize("first", [0, 1, 700, 1999, 2000])
-def test_in_bulk_from_the_middle_of_long_music(first: int) -> None:
+def test_bulk_ages_from_the_middle_of_long_music(first: int) -> None:
     events = improvise(2000, seed=4)
     assert np.array_equal(ages_of(np.array(events, np.int16), np.arange(first, 2000)), one_by_one(events)[first:])
 
@@ -87,7 +87,7 @@ def test_ages_do_not_overflow_after_a_day() -> None:
     assert ages[:, 62].tolist() == [-1, 0]
 
 
-def test_a_copy_goes_its_own_way() -> None:
+def test_a_copy_is_independent() -> None:
     sounding = Sounding()
     sounding.apply(Event(0, NOTE_ON + 60, 16))
     other = sounding.copy()
@@ -98,7 +98,7 @@ def test_a_copy_goes_its_own_way() -> None:
 
 @bounded
 @given(st.sets(st.integers(0, PITCHES - 1)), st.booleans(), st.integers(0, 500))
-def test_legal_is_what_the_hands_and_the_foot_can_do(down: set[int], pedal: bool, wait: int) -> None:
+def test_legal_actions_follow_from_keys_and_pedal(down: set[int], pedal: bool, wait: int) -> None:
     sounding = Sounding()
     for key in down:
         sounding.apply(Event(0, NOTE_ON + key, 16))
@@ -111,7 +111,7 @@ def test_legal_is_what_the_hands_and_the_foot_can_do(down: set[int], pedal: bool
     assert legal == expected | {SUSTAIN_UP if pedal else SUSTAIN_DOWN, REST, END}
 
 
-def test_legal_in_bulk_is_legal_one_by_one() -> None:
+def test_bulk_legal_actions_equal_those_one_by_one() -> None:
     ages = ages_of(np.array(improvise(300, seed=6), np.int16))
     bulk = legal_actions(ages.reshape(3, 100, AGES))
     assert bulk.shape == (3, 100, ACTIONS)

@@ -1,4 +1,4 @@
-"""Saved states: exact there and back; whatever else a file holds is refused in one line."""
+"""Saved states: saving and loading is exact; invalid files are refused in one line."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def whole(state: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def signed(content: bytes) -> bytes:
-    """With the checksum that belongs to it, as a forger would."""
+    """The content with a valid checksum."""
     return content + hashlib.sha256(content).digest()
 
 
@@ -96,7 +96,7 @@ def forged(content: bytes, header: dict[str, Any] | bytes, **changes: Any) -> by
 
 
 def altered(state: Snapshot, folder: Path, **changes: Any) -> bytes:
-    """The file of a state that is not quite right."""
+    """The file of a state with changed fields."""
     save_state(state._replace(**changes), folder / "altered", model=MODEL)
     return (folder / "altered").read_bytes()
 
@@ -143,7 +143,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 5, 60, 150, 700])
-def test_an_engine_goes_on_from_a_loaded_state_as_if_it_had_never_stopped(tmp_path: Path, checkpoint: Path, count: int) -> None:
+def test_an_engine_continues_exactly_from_a_loaded_state(tmp_path: Path, checkpoint: Path, count: int) -> None:
     """From the start event alone to long past every ring's and the history's end, with something rewound."""
     model, music = fingerprint(checkpoint), improvise(count + 40, seed=2)
     engine, other = (Engine(open_runtime("eager", checkpoint)) for _ in range(2))
@@ -172,7 +172,7 @@ def test_the_bundled_models_state_is_saved_and_loaded(tmp_path: Path) -> None:
     assert same(load_state(tmp_path / "state", engine.config, model=model)[0], state)
 
 
-def test_saving_again_takes_the_old_ones_place_at_once(tmp_path: Path, state: Snapshot) -> None:
+def test_saving_again_replaces_the_file_at_once(tmp_path: Path, state: Snapshot) -> None:
     path, held = tmp_path / "state", tmp_path / "held"
     save_state(made_up(9), path, model=MODEL)
     held.hardlink_to(path)  # as whoever is just reading it
@@ -181,7 +181,7 @@ def test_saving_again_takes_the_old_ones_place_at_once(tmp_path: Path, state: Sn
     assert same(load_state(held, TINY, model=MODEL)[0], made_up(9))
 
 
-def test_what_cannot_be_saved_leaves_the_old_one_as_it_was(tmp_path: Path, state: Snapshot) -> None:
+def test_a_failed_save_leaves_the_old_file_unchanged(tmp_path: Path, state: Snapshot) -> None:
     path = tmp_path / "state"
     save_state(state, path, model=MODEL)
     for extra in [object(), math.nan, "x" * (MAX_HEADER_BYTES + 1)]:
@@ -199,7 +199,7 @@ def test_what_cannot_be_saved_leaves_the_old_one_as_it_was(tmp_path: Path, state
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, state: Snapshot) -> None:
+def test_an_unwritable_path_is_refused_in_one_line(tmp_path: Path, state: Snapshot) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "state", tmp_path / "folder", tmp_path / "a\0b"):
@@ -212,14 +212,14 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, state: Snaps
 # --- whose state -----------------------------------------------------------------------------------------------------
 
 
-def test_another_models_state_is_refused_in_plain_words(tmp_path: Path, whole: bytes) -> None:
+def test_a_state_of_another_model_is_refused(tmp_path: Path, whole: bytes) -> None:
     assert "another model" in refusal(tmp_path, whole, model="f" * 64)
     larger = dataclasses.replace(TINY, scales=(24, 128))
     assert "another model" in refusal(tmp_path, whole, config=larger, model="f" * 64)
     refusal(tmp_path, whole, config=larger)
 
 
-def test_a_fingerprint_tells_models_apart_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_fingerprint_depends_on_the_model_only(tmp_path: Path, checkpoint: Path) -> None:
     one = fingerprint(checkpoint)
     shutil.copytree(checkpoint, tmp_path / "copy")
     (tmp_path / "copy" / "README").touch()
@@ -252,7 +252,7 @@ def test_a_folder_without_weights_has_no_fingerprint(tmp_path: Path) -> None:
 
 @anywhere
 @given(bits=st.sets(st.integers(0, 1 << 30), min_size=1, max_size=8))
-def test_flipped_bits_are_noticed(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
+def test_flipped_bits_are_detected(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
     content = bytearray(whole)
     for bit in bits:
         content[bit // 8 % len(whole)] ^= 1 << bit % 8
@@ -279,7 +279,7 @@ def plausible(state: Snapshot, config: ModelConfig = TINY) -> bool:
 @anywhere
 @given(bits=st.sets(st.one_of(st.integers(0, 16000), st.integers(0, 1 << 30)), min_size=1, max_size=8))
 @example(bits={8 * LEAD + 3})
-def test_a_forged_file_is_refused_or_a_state_an_engine_can_work_with(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
+def test_a_forged_file_is_refused_or_gives_a_valid_state(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
     content = bytearray(whole[:-DIGEST])
     for bit in bits:
         content[bit // 8 % len(content)] ^= 1 << bit % 8
@@ -296,7 +296,7 @@ def test_a_forged_file_is_refused_or_a_state_an_engine_can_work_with(tmp_path: P
 
 @anywhere
 @given(length=st.integers(0, 1 << 30))
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
     refusal(tmp_path, whole[: length % len(whole)])
     refusal(tmp_path, signed(whole[: length % (len(whole) - DIGEST)]))
 
@@ -307,12 +307,12 @@ def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
     refusal(tmp_path, content)
 
 
-def test_a_file_that_goes_on_is_refused(tmp_path: Path, whole: bytes) -> None:
+def test_a_file_with_trailing_bytes_is_refused(tmp_path: Path, whole: bytes) -> None:
     refusal(tmp_path, whole + b"\0")
     refusal(tmp_path, signed(whole))
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
@@ -333,22 +333,22 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         ("format", [0, 2, None]),
     ],
 )
-def test_a_header_that_cannot_be_is_refused(tmp_path: Path, whole: bytes, entry: str, values: list[object]) -> None:
+def test_impossible_header_values_are_refused(tmp_path: Path, whole: bytes, entry: str, values: list[object]) -> None:
     for value in values:
         refusal(tmp_path, forged(whole, header_of(whole), **{entry: value}))
 
 
-def test_a_position_beyond_all_music_is_refused(tmp_path: Path, state: Snapshot) -> None:
+def test_a_position_over_the_limit_is_refused(tmp_path: Path, state: Snapshot) -> None:
     refusal(tmp_path, altered(state, tmp_path, position=MAX_POSITION + 1, high_water=MAX_POSITION + 1))
 
 
 @pytest.mark.parametrize("text", [b"", b"null", b"[]", b"{", b"[" * 60_000, b'{"a":' * 10_000, b"9" * 50_000, b"\xff\xfe" * 9])
-def test_a_header_that_is_no_table_is_refused(tmp_path: Path, whole: bytes, text: bytes) -> None:
+def test_a_header_that_is_not_a_json_object_is_refused(tmp_path: Path, whole: bytes, text: bytes) -> None:
     refusal(tmp_path, forged(whole, text))
 
 
 @pytest.mark.parametrize("length", [0, 1, MAX_HEADER_BYTES + 1, 1 << 31, (1 << 32) - 1])
-def test_a_headers_length_is_not_believed(tmp_path: Path, whole: bytes, length: int) -> None:
+def test_a_wrong_header_length_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
     refusal(tmp_path, signed(MAGIC + struct.pack("<I", length) + whole[LEAD:-DIGEST]))
 
 
@@ -360,11 +360,11 @@ def test_a_huge_file_is_not_read(tmp_path: Path, whole: bytes) -> None:
 @pytest.mark.parametrize(
     "wrong", [Event(101, REST), Event(-1, 60, 5), Event(0, 261), Event(0, -1), Event(0, 60), Event(0, 60, 40)]
 )
-def test_events_that_there_are_not_are_refused(tmp_path: Path, state: Snapshot, wrong: Event) -> None:
+def test_impossible_events_are_refused(tmp_path: Path, state: Snapshot, wrong: Event) -> None:
     refusal(tmp_path, altered(state, tmp_path, history=(*state.history[:20], wrong, *state.history[21:])))
 
 
-def test_a_velocity_belongs_to_a_note(tmp_path: Path, state: Snapshot) -> None:
+def test_only_note_ons_have_a_velocity(tmp_path: Path, state: Snapshot) -> None:
     refusal(tmp_path, altered(state, tmp_path, history=(*state.history[:20], Event(0, NOTE_OFF + 60, 5), *state.history[21:])))
 
 
@@ -386,13 +386,13 @@ def sounding(step: int, **since: int) -> Sounding:
 @pytest.mark.parametrize(
     "before", [sounding(-1), sounding(1001), sounding(20, key60=21), sounding(20, key128=-2), sounding(1 << 60)]
 )
-def test_what_cannot_have_sounded_is_refused(tmp_path: Path, state: Snapshot, before: Sounding) -> None:
+def test_impossible_keys_before_the_history_are_refused(tmp_path: Path, state: Snapshot, before: Sounding) -> None:
     assert state.position + 1 - len(state.history) == 10, "ten events have been forgotten, of 100 steps at most"
     refusal(tmp_path, altered(state, tmp_path, before=before))
 
 
 @pytest.mark.parametrize("before", [sounding(1), sounding(0, key60=0)])
-def test_nothing_sounds_before_the_start(tmp_path: Path, before: Sounding) -> None:
+def test_keys_before_the_start_event_are_refused(tmp_path: Path, before: Sounding) -> None:
     refusal(tmp_path, altered(made_up(60), tmp_path, before=before))
 
 

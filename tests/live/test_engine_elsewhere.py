@@ -69,12 +69,12 @@ def test_duet_plays_while_the_human_plays(elsewhere: Start) -> None:
     one.falls_silent()
 
 
-@pytest.mark.parametrize("loss", ["far end killed", "ssh killed", "ssh hangs"])
+@pytest.mark.parametrize("loss", ["server killed", "ssh killed", "ssh hangs"])
 def test_a_solo_goes_on_when_the_line_is_lost(elsewhere: Start, server: SshServer, loss: str) -> None:
     one = elsewhere("--mode", "solo")
     one.plays(10)
-    if loss == "far end killed":
-        server.kill_far_ends(signal.SIGKILL)
+    if loss == "server killed":
+        server.kill_servers(signal.SIGKILL)
     else:
         os.kill(child(one, "ssh"), signal.SIGSTOP if loss == "ssh hangs" else signal.SIGKILL)
     one.daemon.wait_for_line("the standby goes on")

@@ -1,4 +1,4 @@
-"""The longest shared n-gram is the one that comparing everything with everything finds, whatever the hashes do."""
+"""The longest shared n-gram equals that of an exhaustive comparison, also with hash collisions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ few = st.lists(st.tuples(st.sampled_from([0, 1, 3, 8, 300]), st.sampled_from([60
 @pytest.mark.parametrize("bits", [64, 3])
 @settings(deadline=None, max_examples=80)
 @given(pieces=st.lists(few, max_size=4), clips=st.lists(few, max_size=4))
-def test_finds_what_comparing_everything_finds(bits: int, pieces: list[Strikes], clips: list[Strikes]) -> None:
+def test_finds_the_matches_of_an_exhaustive_comparison(bits: int, pieces: list[Strikes], clips: list[Strikes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copying, "HASH_BITS", bits)  # with 3 bits nearly every hit is a collision
         index = NgramIndex([actions(piece) for piece in pieces])
@@ -67,7 +67,7 @@ def test_finds_what_comparing_everything_finds(bits: int, pieces: list[Strikes],
     assert found == [by_comparing(pieces, clip) for clip in clips]
 
 
-def test_a_stretch_of_a_piece_is_found_whole_and_where_it_was() -> None:
+def test_an_excerpt_is_found_with_its_length_and_position() -> None:
     pieces = [melody(count, seed=seed) for seed, count in enumerate((80, 0, 300, 120))]
     index = NgramIndex(actions(piece) for piece in pieces)
     clips = [actions(pieces[2][37:251]), actions(pieces[3][:1]), actions(pieces[0]), actions(melody(50, seed=9))]
@@ -86,7 +86,7 @@ def test_a_copy_inside_other_music_is_found() -> None:
     assert NgramIndex([actions(piece)]).longest([actions(clip)]) == [Match(30, 0, 100, 40)]
 
 
-def test_a_copy_does_not_run_over_the_border_of_two_pieces() -> None:
+def test_a_match_does_not_span_two_pieces() -> None:
     piece = melody(100, seed=3)
     index = NgramIndex([actions(piece[:60]), actions(piece[60:])])
     assert index.longest([actions(piece)]) == [Match(60, 0, 0, 0)]
@@ -125,7 +125,7 @@ def test_nothing_is_shared_with_an_empty_training_set_or_by_an_empty_clip() -> N
     assert NgramIndex([clip]).longest([]) == []
 
 
-def test_clips_together_give_what_each_gives_alone() -> None:
+def test_searching_many_clips_equals_searching_each_alone() -> None:
     piece = melody(400, seed=7)
     index = NgramIndex([actions(piece)])
     clips = [actions(piece[i : i + 5 + 13 * i]) for i in range(12)]

@@ -59,7 +59,7 @@ def events(corpus: Corpus) -> np.ndarray:
 
 
 @torch.inference_mode()
-def test_a_long_piece_in_stretches_is_the_piece_in_one_forward(
+def test_a_long_piece_in_chunks_equals_one_forward(
     model: PerceiverS, events: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = forward_losses(model, events, 0, 0, len(events) - 1)
@@ -69,13 +69,13 @@ def test_a_long_piece_in_stretches_is_the_piece_in_one_forward(
 
 @torch.inference_mode()
 @pytest.mark.parametrize("runtime", ["eager", "onnx"])
-def test_streaming_finds_what_the_full_forward_finds(bundle: Path, model: PerceiverS, events: np.ndarray, runtime: str) -> None:
+def test_streaming_equals_the_full_forward(bundle: Path, model: PerceiverS, events: np.ndarray, runtime: str) -> None:
     engine = Engine(open_runtime(runtime, bundle))
     assert np.allclose(streamed_losses(engine, model, events), piece_losses(model, events), atol=1e-3)
 
 
 @torch.inference_mode()
-def test_a_memory_that_holds_everything_is_the_whole_one(model: PerceiverS, corpus: Corpus) -> None:
+def test_a_cut_longer_than_the_windows_equals_no_cut(model: PerceiverS, corpus: Corpus) -> None:
     pieces = corpus.split("validation")
     reach = model.config.reach + model.config.window * model.config.layers
     cuts = cut_losses(model, corpus, pieces, (8, reach, None), np.random.default_rng(0), stretches=20, length=10)
@@ -100,7 +100,7 @@ def test_rates_are_ratios_of_the_totals() -> None:
     }
 
 
-def test_what_came_before_helps_to_guess(corpus: Corpus) -> None:
+def test_bigrams_beat_unigrams(corpus: Corpus) -> None:
     pieces = corpus.split("validation")
     unigram, bigram = (baseline(corpus, pieces, bigram=bigram).rates()["nats_per_event"] for bigram in (False, True))
     assert bigram < unigram - 0.5
@@ -155,7 +155,7 @@ def test_pieces_are_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize(("limit", "verdict"), [(0.01, "accepted"), (-1.0, "refused")])
-def test_int8_is_kept_only_where_it_costs_next_to_nothing(
+def test_int8_is_kept_only_within_the_limit_of_lost_likelihood(
     bundle: Path, corpus: Corpus, tmp_path: Path, limit: float, verdict: str
 ) -> None:
     for file in bundle.iterdir():

@@ -1,4 +1,4 @@
-"""The step's graph for ONNX Runtime is the model's own step, whatever its shape and wherever the events stand."""
+"""The graph of the step computes ``PerceiverS.step`` for any config and any positions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trained(config: ModelConfig) -> PerceiverS:
 @pytest.mark.parametrize(("first", "count"), [(1, 1), (5, 8), (200, 1), (200, 8), (200, 64)])
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.inference_mode()
-def test_it_is_the_models_step(
+def test_the_graph_computes_the_models_step(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: str, first: int, count: int, long: int
 ) -> None:
     monkeypatch.setattr(onnx_windows, "LONG", long)  # whose keys lie transposed
@@ -79,8 +79,8 @@ def test_it_is_the_models_step(
         assert np.allclose(ring[:, kept % ring.shape[1]], new[:, -len(kept) :], rtol=1e-4, atol=1e-4)
 
 
-def test_the_graphs_hold_no_weights(tmp_path: Path) -> None:
-    """Nor do they change with them: the weights are in one file."""
+def test_the_graphs_contain_no_weights(tmp_path: Path) -> None:
+    """The graphs are equal for different weights."""
     written = []
     for seed in (1, 2):
         torch.manual_seed(seed)

@@ -90,7 +90,7 @@ def one_key(pitch: int) -> Actions:
     )
 
 
-def test_the_time_between_two_notes_of_a_key_is_no_note() -> None:
+def test_the_time_between_two_notes_of_a_key_is_not_a_note() -> None:
     found = features(one_key(60))
     assert sorted(found["note_lengths"])[-2:] == [0, 1]
     assert found["polyphony"].item() == pytest.approx(2 / 3)
@@ -114,7 +114,7 @@ def kernel_density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * ((grid[:, None] - values) / width) ** 2).mean(1) / (width * np.sqrt(2 * np.pi))
 
 
-def test_figures_are_those_of_the_densities_of_the_bare_distances() -> None:
+def test_figures_equal_those_of_kernel_densities_of_the_distances() -> None:
     generated = [music(seed, louder=10) for seed in range(100, 130)]
     ours, theirs = (np.array([features(clip)["velocity"].item() for clip in clips]) for clips in (REAL, generated))
     intra = np.abs(ours[:, None] - ours)[np.triu_indices(len(ours), 1)]

@@ -1,4 +1,4 @@
-"""Two processes, whichever way the model is spread over them, learn what one process learns."""
+"""Training in two processes, with ddp or fsdp, equals training in one process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def check_same(run: Path, other: Path) -> None:
             assert torch.allclose(found[name].float(), tensor.float(), atol=2e-4), name
 
 
-def test_two_processes_learn_what_one_learns(music: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one(music: Path, alone: Path, tmp_path: Path) -> None:
     options = ["--parallel=ddp", "--accumulate=2", "--save-every=2"]
     check_same(trained(music, tmp_path / "run", 2, "--steps=6", *PLATEAU, *options), alone)
 

@@ -12,20 +12,20 @@ pytest.importorskip("torch")
 pytest.importorskip("symusic")
 
 from engine.config import PRESETS, ModelConfig
-from trainer.resume import Begun, goes_on
+from trainer.resume import ExistingRun, resumed_settings
 from trainer.run import TrainingError
 from trainer.segmentation import Segmentation
 from trainer.settings import Training
 
 CONFIG: ModelConfig = PRESETS["tiny"]
 TRAINING = Training(preset="tiny", batch=8, steps=100, learning_rate=1e-3, segmentation=Segmentation(latents=32, context=64))
-RUN = Begun(Path("runs/mine"), CONFIG, TRAINING, "events")
+RUN = ExistingRun(Path("runs/mine"), CONFIG, TRAINING, "events")
 
 
 def on(model: tuple[str, ...] = (), segmentation: tuple[str, ...] = (), **given: Any) -> Training:
     """The run gone on with, the options given as on the command line; those that were not have a command line's defaults."""
     options = dataclasses.asdict(Training()) | {"pedal": "events"} | given
-    return goes_on(RUN, options, given.keys(), model, segmentation)
+    return resumed_settings(RUN, options, given.keys(), model, segmentation)
 
 
 def test_what_is_not_given_is_the_runs_own() -> None:

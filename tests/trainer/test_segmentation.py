@@ -1,4 +1,4 @@
-"""Effective Segmentation: every event is a target, from the empty prefix on, and nothing but legal music is asked for."""
+"""Effective Segmentation: every event is a target, prefixes of any length are drawn, and all targets are legal."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_all_targets_are_legal(how: Segmentation) -> None:
 
 
 @pytest.mark.parametrize("how", [PLAIN, AUGMENTED, COLD], ids=["plain", "augmented", "cold"])
-def test_positions_rise_and_padding_is_in_front(piece: Actions, how: Segmentation) -> None:
+def test_positions_ascend_and_padding_is_in_front(piece: Actions, how: Segmentation) -> None:
     for example in draws(piece, how, 150):
         padding = int((example.positions < 0).sum())
         assert (example.positions[:padding] == -1).all()
@@ -143,7 +143,7 @@ def test_a_cold_start_begins_with_the_start_and_forgets_what_was_held(piece: Act
     assert cold > 100
 
 
-def test_a_cold_start_opens_at_once_as_a_player_does() -> None:
+def test_a_cold_start_begins_with_wait_0() -> None:
     # live, the first thing that is played defines time zero
     for seed in range(4):
         for example in draws(piece_of(180, seed=seed), COLD, 100, seed):
@@ -152,7 +152,7 @@ def test_a_cold_start_opens_at_once_as_a_player_does() -> None:
                 assert (wait, action == REST) == (0, False)
 
 
-def test_cold_starts_come_as_often_as_asked(piece: Actions) -> None:
+def test_the_share_of_cold_starts_is_as_configured(piece: Actions) -> None:
     how = dataclasses.replace(PLAIN, cold=0.25)
     original = encode_arrays(*piece, end=True)
     late = 0
@@ -220,7 +220,7 @@ TRADITIONAL = dataclasses.replace(PLAIN, draw="traditional")
 
 
 def test_traditional_examples_have_a_whole_context_and_leave_the_beginning_out(piece: Actions) -> None:
-    """The flaw that Effective Segmentation mends is there to be compared with."""
+    """The traditional loader, kept for comparison, never draws the beginning of a piece as a target."""
     firsts = {int(example.positions[-PLAIN.latents]) for example in draws(piece, TRADITIONAL, 400)}
     assert min(firsts) == PLAIN.context
     assert max(firsts) == len(encode_arrays(*piece, end=True)) - 1 - PLAIN.latents

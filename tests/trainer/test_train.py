@@ -1,4 +1,4 @@
-"""Training learns, resumes to the bit, and never loses a good checkpoint."""
+"""Training reduces the loss, resumes bit by bit, and never loses a good checkpoint."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FILES = ("config.json", "model.safetensors", "state.safetensors")
 
 
 class StopAfter(threading.Event):
-    """Set once it has been asked ``count`` times, as if interrupted in that step."""
+    """An event that is set after ``count`` calls of ``is_set``, as by an interruption in that step."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_the_loss_falls(corpus: Corpus, tmp_path: Path) -> None:
     assert [row["validation"] for row in log if "validation" in row] == [pytest.approx(after, abs=1e-3)]
 
 
-def test_a_finished_run_is_a_checkpoint_and_so_is_its_best(corpus: Corpus, unbroken: Path) -> None:
+def test_a_finished_run_has_a_last_and_a_best_checkpoint(corpus: Corpus, unbroken: Path) -> None:
     assert progress(unbroken)["step"] == TRAINING.steps
     assert finite(unbroken)
     assert load_model(unbroken / "best").config == PRESETS["tiny"]
@@ -141,7 +141,7 @@ def test_a_finished_run_is_a_checkpoint_and_so_is_its_best(corpus: Corpus, unbro
 
 
 @pytest.mark.parametrize("interruptions", [(1,), (3,), (2, 2, 1)], ids=str)
-def test_an_interrupted_run_goes_on_to_the_bit(
+def test_an_interrupted_run_resumes_bit_by_bit(
     corpus: Corpus, unbroken: Path, tmp_path: Path, interruptions: tuple[int, ...]
 ) -> None:
     folder, done = tmp_path / "run", 0
@@ -159,12 +159,12 @@ def test_an_interrupted_run_goes_on_to_the_bit(
     }
 
 
-def test_another_seed_is_another_run(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
     train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, seed=1))
     assert (tmp_path / "run" / "model.safetensors").read_bytes() != (unbroken / "model.safetensors").read_bytes()
 
 
-def test_a_finished_run_is_left_as_it_is(corpus: Corpus, unbroken: Path) -> None:
+def test_a_finished_run_is_not_changed(corpus: Corpus, unbroken: Path) -> None:
     before = contents(unbroken)
     assert train(corpus, unbroken, TRAINING).progress.step == TRAINING.steps
     assert contents(unbroken) == before
@@ -195,14 +195,14 @@ def test_a_damaged_state_is_refused_in_one_line(corpus: Corpus, unbroken: Path, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_that_is_no_run_is_refused_in_one_line(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_the_state_of_a_run_is_refused_in_one_line(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(unbroken / "best", folder)  # weights and config, no optimizer
     with pytest.raises(CheckpointError):
         train(corpus, folder, dataclasses.replace(TRAINING, steps=10))
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(2))
     before = contents(folder)
@@ -213,7 +213,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(co
     assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
 
 
-def test_weights_that_are_no_numbers_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(2))
     with pytest.raises(TrainingError):
@@ -281,8 +281,8 @@ def test_parts_of_a_batch_add_up_to_the_batch(corpus: Corpus, unbroken: Path, tm
     assert all(torch.allclose(parts[name], whole[name], atol=1e-4) for name in whole)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="--batch 2 is no multiple of 1 processes x 3 parts"):
+def test_a_batch_that_cannot_be_divided_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="--batch 2 is not a multiple of 1 processes x --accumulate 3"):
         train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, accumulate=3))
 
 
@@ -303,7 +303,7 @@ def test_bf16_learns_too(corpus: Corpus, tmp_path: Path) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
 
 
-def test_it_stops_when_it_gets_no_better(corpus: Corpus, tmp_path: Path) -> None:
+def test_training_stops_without_improvement(corpus: Corpus, tmp_path: Path) -> None:
     training = dataclasses.replace(TRAINING, learning_rate=0.0, validate_every=1, patience=2)
     run = train(corpus, tmp_path / "run", training)
     assert run.progress.step == 3  # the first is the best so far, then two in vain
@@ -337,7 +337,7 @@ def test_too_little_memory_ends_the_run_in_one_line(corpus: Corpus, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_it_writes_what_it_plays_and_its_curves(corpus: Corpus, tmp_path: Path) -> None:
+def test_training_writes_samples_and_curves(corpus: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, dataclasses.replace(TRAINING, steps=4, validate_every=2, samples=True))
     for step in (2, 4):
@@ -350,7 +350,7 @@ def test_it_writes_what_it_plays_and_its_curves(corpus: Corpus, tmp_path: Path) 
     assert [one.step for one in events.Scalars("validation/nats an event")] == [2, 4]
 
 
-def test_a_run_begins_from_a_checkpoint_grown_in_depth(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_a_run_is_initialised_from_a_shallower_checkpoint(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
     deeper = dataclasses.replace(PRESETS["tiny"], layers=5)
     source = load_model(unbroken)
     grown = PerceiverS(deeper)
@@ -376,7 +376,7 @@ CHANGES = [("depth=3", "the names are"), ("layers", "write name=value"), ("layer
 
 
 @pytest.mark.parametrize(("change", "reason"), CHANGES)
-def test_a_change_that_is_none_is_refused_in_one_line(change: str, reason: str) -> None:
+def test_an_invalid_change_is_refused_in_one_line(change: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         model_config("tiny", [change])
     assert "\n" not in str(caught.value)

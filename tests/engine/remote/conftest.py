@@ -13,7 +13,7 @@ from tests.engine.remote.ssh_server import MISSING, REQUIRED, SshServer
 
 @pytest.fixture(scope="session")
 def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    """A server that lets this user in, and has ``perceivers-live``."""
+    """A server that accepts this user and has ``perceivers-live``."""
     if MISSING and not REQUIRED:
         pytest.skip("needs ssh and sshd (Debian: openssh-server)")
     with SshServer(tmp_path_factory.mktemp("sshd")) as server:
@@ -22,6 +22,6 @@ def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
 
 @pytest.fixture
 def ssh(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SshServer:
-    """The server, and an ``ssh`` in the search path that knows it."""
+    """The server, with an ``ssh`` in the search path that knows its host key."""
     monkeypatch.setenv("PATH", f"{ssh_server.client(tmp_path / 'client')}:{os.environ['PATH']}")
     return ssh_server

@@ -33,7 +33,7 @@ def key(path: Path) -> Path:
 
 
 class SshServer:
-    """Runs while it is entered. ``installed``: whether ``perceivers-live`` is found there."""
+    """An sshd that runs inside a ``with`` block. ``installed``: whether ``perceivers-live`` is in its search path."""
 
     def __init__(self, folder: Path, *, installed: bool = True) -> None:
         self.folder, self.port = folder, free_port()
@@ -75,8 +75,8 @@ class SshServer:
     def address(self) -> str:
         return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}"
 
-    def far_ends(self) -> list[int]:
-        """Process ids of what computes behind this server."""
+    def servers(self) -> list[int]:
+        """Process ids of ``perceivers-live serve`` behind this sshd."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -87,12 +87,12 @@ class SshServer:
                 found.append(int(process.name))
         return found
 
-    def kill_far_ends(self, number: signal.Signals) -> None:
-        for process in self.far_ends():
+    def kill_servers(self, number: signal.Signals) -> None:
+        for process in self.servers():
             os.kill(process, number)
 
     def client(self, folder: Path, *, known: bool = True, identity: Path | None = None) -> Path:
-        """A folder with an ``ssh`` for the search path, which reads a configuration of its own as if it were the user's."""
+        """A folder for the search path with an ``ssh`` that reads the test's own configuration."""
         folder.mkdir()
         hosts = folder / "known_hosts"
         hosts.write_text(f"[127.0.0.1]:{self.port} {Path(f'{self.host_key}.pub').read_text()}" if known else "")

@@ -1,4 +1,4 @@
-"""What ``--engine`` may say."""
+"""Values of ``--engine``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.remote.address import AddressError, parse
 
 
 def remote(text: str, *arguments: object) -> tuple[str, str]:
-    """Whom ssh is to reach, and the command there."""
+    """The host that ssh connects to, and the remote command."""
     command = parse(text, *arguments).command  # type: ignore[arg-type]
     assert command[0] == "ssh"
     assert command[-3] == "--"
@@ -33,11 +33,11 @@ def test_a_checkpoint_below_the_home_folder() -> None:
     assert remote("ssh://box/~/runs/best")[1] == "perceivers-live serve --checkpoint runs/best"
 
 
-def test_runtime_and_threads_are_asked_for_there() -> None:
+def test_runtime_and_threads_are_passed_to_the_server() -> None:
     assert remote("ssh://box", "cuda", 3)[1] == "perceivers-live serve --runtime cuda --threads 3"
 
 
-def test_a_command_is_left_as_it_is() -> None:
+def test_a_command_is_unchanged() -> None:
     assert parse("docker run -i 'my image' perceivers-live serve", "cuda").command[:4] == ("docker", "run", "-i", "my image")
 
 
@@ -48,14 +48,14 @@ def test_a_command_is_left_as_it_is() -> None:
         *("ssh://box?x", "ssh://box#x", "http://box", "tcp://box:1", " ", "'", "ssh://bo x", "ssh://[::1"),
     ],
 )
-def test_what_is_no_address_is_refused_in_one_line(text: str) -> None:
+def test_invalid_addresses_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(AddressError, match="--engine") as error:
         parse(text)
     assert str(error.value).isprintable()
 
 
 @given(st.text(max_size=60).map("ssh://".__add__) | st.text(max_size=60))
-def test_whatever_is_given_is_an_address_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         command = parse(text).command
     except AddressError as error:

@@ -1,4 +1,4 @@
-"""A runtime in a process of its own gives the same, and what becomes of that process is no more than an error."""
+"""A runtime in a separate process gives the same results; failures of the process become exceptions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def runtime(checkpoint: Path) -> Iterator[RemoteRuntime]:
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal but for what absorbing in other chunks changes."""
+    """Equal up to the rounding of other chunk sizes."""
     return bool(np.abs(a - b).max() < 1e-4 * np.abs(b).max())
 
 
@@ -50,7 +50,7 @@ def next_event(engine: Engine) -> object:
     return engine.decide(sampling_bias(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
 
 
-def test_it_is_the_same_as_here(runtime: RemoteRuntime, checkpoint: Path) -> None:
+def test_a_remote_runtime_gives_the_results_of_a_local_one(runtime: RemoteRuntime, checkpoint: Path) -> None:
     there, here = Engine(runtime), Engine(open_runtime("onnx", checkpoint))
     assert (runtime.name, runtime.config) == ("onnx", here.config)
     for engine in (there, here):
@@ -64,7 +64,7 @@ def test_it_is_the_same_as_here(runtime: RemoteRuntime, checkpoint: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
-def test_a_lost_process_is_replaced_and_nothing_is_forgotten(
+def test_a_lost_process_is_replaced_and_keeps_the_history(
     runtime: RemoteRuntime, checkpoint: Path, number: signal.Signals
 ) -> None:
     engine, here = Engine(runtime), Engine(open_runtime("onnx", checkpoint))
@@ -106,7 +106,7 @@ def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: RemoteRun
     assert Engine(runtime).hidden().shape == (runtime.config.width,)
 
 
-def test_what_cannot_be_opened_is_said_as_here(tmp_path: Path, checkpoint: Path) -> None:
+def test_errors_of_opening_a_runtime_are_those_of_a_local_one(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         local_process("onnx", tmp_path)
     with pytest.raises(RuntimeUnavailable, match="unknown runtime 'abacus'"):
@@ -131,8 +131,8 @@ serve(standard_streams(), lambda: Stubborn(bundled()), bundled())
 """
 
 
-def test_a_process_that_cannot_even_begin_anew_is_replaced(tmp_path: Path) -> None:
-    """As after a GPU's fault, which stays with the process that met it."""
+def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
+    """As after an error of the GPU, which persists in its process."""
     broken = tmp_path / "broken"
     runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", local=True), hang=HANG)
     engine = Engine(runtime)
@@ -146,8 +146,8 @@ def test_a_process_that_cannot_even_begin_anew_is_replaced(tmp_path: Path) -> No
     runtime.close()
 
 
-def test_a_process_that_cannot_be_killed_is_waited_for_no_longer_than_told(caplog: pytest.LogCaptureFixture) -> None:
-    """As one that is stuck in a driver; here the signal goes nowhere."""
+def test_waiting_for_a_process_that_cannot_be_killed_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """As a process that is stuck in a driver; here the signal is suppressed."""
     runtime = local_process("onnx", bundled(), hang=HANG)
     process = runtime._link._process
     process.kill, kill = lambda: None, process.kill  # type: ignore[method-assign]
@@ -162,7 +162,7 @@ def test_a_process_that_cannot_be_killed_is_waited_for_no_longer_than_told(caplo
     process.wait()
 
 
-def test_what_the_process_says_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_of_the_process_are_forwarded(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "engine")
     code = "import sys; print('WARNING engine.runtimes: the device is hot', file=sys.stderr); sys.exit('out of memory')"
     with pytest.raises(RuntimeLost, match=r"ended with status 1: out of memory"):
@@ -171,8 +171,8 @@ def test_what_the_process_says_reaches_the_log(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("what", ["noise", "silence", "endless", "later"])
-def test_a_process_that_speaks_no_such_language_is_refused_in_one_line(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.remote.runtime.START", 1.0)
+def test_a_process_with_another_protocol_is_refused_in_one_line(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.remote.runtime.START_TIMEOUT", 1.0)
     code = {
         "noise": "print('Welcome to this machine!', flush=True); import time; time.sleep(60)",
         "silence": "import time; time.sleep(60)",

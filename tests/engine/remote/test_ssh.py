@@ -1,4 +1,4 @@
-"""The model behind a real ``sshd``: it gives the same, and whatever is wrong with the line is said in one line."""
+"""The model behind a real ``sshd``: it gives the same results, and connection errors are one line."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
 from tests.engine.remote.ssh_server import SshServer, free_port, key
-from tests.engine.remote.test_standby import close, hidden_after, next_event, taken_back, until
+from tests.engine.remote.test_standby import close, failed_back, hidden_after, next_event, until
 from tests.music import improvise
 
 MUSIC = improvise(700, seed=3)
 
 
-def test_it_is_the_same_as_here(ssh: SshServer) -> None:
+def test_a_runtime_behind_ssh_gives_the_results_of_a_local_one(ssh: SshServer) -> None:
     with closing(RemoteRuntime(parse(ssh.address, "onnx", 1), fingerprint=fingerprint(bundled()), hang=5.0)) as runtime:
         there, here = Engine(runtime), Engine(open_runtime("onnx", bundled(), threads=1))
         assert runtime.name.startswith("onnx at ")
@@ -53,8 +53,8 @@ def test_it_is_the_same_as_here(ssh: SshServer) -> None:
         assert np.array_equal(there.hidden(), here.hidden())
 
 
-@pytest.mark.parametrize("loss", ["far end dies", "far end hangs", "ssh dies", "ssh hangs"])
-def test_a_lost_line_is_stood_in_for_and_taken_back(ssh: SshServer, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loss", ["server dies", "server hangs", "ssh dies", "ssh hangs"])
+def test_a_lost_connection_fails_over_and_back(ssh: SshServer, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
     monkeypatch.setattr(standby, "REMOTE_HANG", 2.0)
     with closing(open_runtime_at(parse(ssh.address, "onnx", 1), bundled())) as runtime:
@@ -66,26 +66,26 @@ def test_a_lost_line_is_stood_in_for_and_taken_back(ssh: SshServer, loss: str, m
         if loss.startswith("ssh"):
             os.kill(runtime._first._link.pid, number)
         else:
-            ssh.kill_far_ends(number)
+            ssh.kill_servers(number)
         assert next_event(engine) == expected
         assert runtime.standby
-        until(lambda: taken_back(runtime))
+        until(lambda: failed_back(runtime))
         engine.absorb(MUSIC[200:220])
         assert close(engine.hidden(), hidden_after(220))
         assert not runtime.standby
-        ssh.kill_far_ends(signal.SIGCONT)
-    until(lambda: not ssh.far_ends())
+        ssh.kill_servers(signal.SIGCONT)
+    until(lambda: not ssh.servers())
 
 
-def test_nothing_is_left_at_the_far_end(ssh: SshServer) -> None:
+def test_closing_ends_the_server(ssh: SshServer) -> None:
     runtime = RemoteRuntime(parse(ssh.address, "onnx", 1))
-    assert ssh.far_ends()
+    assert ssh.servers()
     runtime.close()
-    until(lambda: not ssh.far_ends())
+    until(lambda: not ssh.servers())
 
 
 def refused(address: str, match: str, **options: str) -> None:
-    """Reaching this address fails with one line like this."""
+    """Connecting to this address fails with one line that matches."""
     with pytest.raises((RuntimeUnavailable, CheckpointError), match=match) as error:
         RemoteRuntime(parse(address, "onnx", 1), fingerprint=options.get("fingerprint"))
     assert str(error.value).isprintable()
@@ -109,7 +109,7 @@ def test_a_host_without_the_program(ssh_server: SshServer, tmp_path: Path, monke
         refused(bare.address, "perceivers-live is not found at")
 
 
-def test_a_port_that_nobody_answers(ssh: SshServer) -> None:
+def test_a_closed_port(ssh: SshServer) -> None:
     refused(re.sub(r":\d+$", f":{free_port()}", ssh.address), "connection refused")
 
 
@@ -121,11 +121,11 @@ def test_a_host_that_does_not_answer(ssh: SshServer) -> None:
             RemoteRuntime(dataclasses.replace(address, command=quick))
 
 
-def test_a_host_that_there_is_not(ssh: SshServer) -> None:
+def test_an_unknown_host(ssh: SshServer) -> None:
     refused("ssh://no-such-host.invalid", "host no-such-host.invalid does not exist")
 
 
-def test_a_checkpoint_that_is_not_there(ssh: SshServer) -> None:
+def test_a_missing_checkpoint(ssh: SshServer) -> None:
     refused(f"{ssh.address}/no/such/folder", "not a checkpoint")
 
 
@@ -133,7 +133,7 @@ def test_another_checkpoint(ssh: SshServer) -> None:
     refused(ssh.address, "has another checkpoint", fingerprint="0" * 64)
 
 
-def test_a_command_that_is_not_there() -> None:
+def test_a_missing_command() -> None:
     refused("no-such-command serve", "cannot be started")
 
 

@@ -1,4 +1,4 @@
-"""A runtime that is lost is stood in for at once, absorbs what it missed, and is taken back in a pause, exact again."""
+"""Failover to the standby at once; recovery of the lost runtime; failback in a pause, with the exact state."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def hidden_after(count: int, begin: int = 1) -> np.ndarray:
-    """What the model makes of the events ``begin`` up to ``count``, after the start event if ``begin`` is 1."""
+    """The hidden state after events ``begin`` up to ``count``, preceded by the start event if ``begin`` is 1."""
     here = Engine(open_runtime("onnx", bundled(), threads=1))
     here.absorb(MUSIC[begin:count])
     return here.hidden()
@@ -57,11 +57,11 @@ def hidden_after(count: int, begin: int = 1) -> np.ndarray:
 def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, "it never came"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.01)
 
 
-def taken_back(runtime: StandbyRuntime) -> bool:
+def failed_back(runtime: StandbyRuntime) -> bool:
     runtime.keep_warm()
     return not runtime.standby
 
@@ -71,40 +71,40 @@ def next_event(engine: Engine) -> object:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
-def test_a_lost_runtime_is_stood_in_for_and_taken_back(runtime: StandbyRuntime, engine: Engine, number: signal.Signals) -> None:
+def test_a_lost_runtime_fails_over_and_back(runtime: StandbyRuntime, engine: Engine, number: signal.Signals) -> None:
     engine.absorb(MUSIC[1:100])
     expected = next_event(engine)
     os.kill(runtime._first._link.pid, number)
-    assert next_event(engine) == expected, "of so short a history the standby knows all"
+    assert next_event(engine) == expected, "a short history is complete on the standby"
     assert runtime.standby
     for event in MUSIC[100:140]:
         engine.absorb([event])
     assert close(engine.hidden(), hidden_after(140))
-    until(lambda: taken_back(runtime))
+    until(lambda: failed_back(runtime))
     assert close(engine.hidden(), hidden_after(140))
     engine.absorb(MUSIC[140:150])
     assert close(engine.hidden(), hidden_after(150))
     assert not runtime.standby
 
 
-def test_what_is_older_than_the_standby_knows_is_remembered_again(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_after_failback_the_whole_history_counts_again(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:650])
     os.kill(runtime._first._link.pid, signal.SIGKILL)
     engine.absorb(MUSIC[650:])
     engine.hidden()
     assert runtime.standby
     whole = hidden_after(len(MUSIC))
-    assert not close(engine.hidden(), whole), f"it knows the newest {RECENT} events only"
-    until(lambda: taken_back(runtime))
+    assert not close(engine.hidden(), whole), f"the standby has absorbed only the newest {RECENT} events"
+    until(lambda: failed_back(runtime))
     assert close(engine.hidden(), whole)
 
 
-def test_events_that_are_rewound_while_it_catches_up(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_events_rewound_during_recovery(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
     os.kill(runtime._first._link.pid, signal.SIGKILL)
     chance = np.random.default_rng(2)
     position = 100
-    while not taken_back(runtime):
+    while not failed_back(runtime):
         engine.absorb(improvise(int(chance.integers(2, 12)), seed=position)[1:])  # a plan that is not played
         engine.rewind(position - 1)
         next_event(engine)
@@ -114,17 +114,17 @@ def test_events_that_are_rewound_while_it_catches_up(runtime: StandbyRuntime, en
     assert close(engine.hidden(), hidden_after(position))
 
 
-def test_a_history_that_begins_anew_on_the_standby(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_a_reset_on_the_standby(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
     os.kill(runtime._first._link.pid, signal.SIGKILL)
     engine.absorb(MUSIC[100:110])
     engine.forget()
     engine.absorb(MUSIC[1:50])
-    until(lambda: taken_back(runtime))
+    until(lambda: failed_back(runtime))
     assert close(engine.hidden(), hidden_after(50))
 
 
-def test_a_state_recalled_before_the_loss_is_known_to_both(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_a_state_restored_before_the_loss_is_replayed_on_both(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:600])
     snapshot = engine.snapshot()
     engine.forget()
@@ -137,11 +137,11 @@ def test_a_state_recalled_before_the_loss_is_known_to_both(runtime: StandbyRunti
     assert runtime.standby
     with pytest.raises(StateError, match="standby"):
         engine.snapshot()
-    until(lambda: taken_back(runtime))
+    until(lambda: failed_back(runtime))
     assert close(engine.hidden(), hidden_after(620))
 
 
-def test_lost_again_and_again(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_repeated_losses(runtime: StandbyRuntime, engine: Engine) -> None:
     position = 1
     for _ in range(3):
         engine.absorb(MUSIC[position : position + 40])
@@ -150,11 +150,11 @@ def test_lost_again_and_again(runtime: StandbyRuntime, engine: Engine) -> None:
         next_event(engine)
         assert runtime.standby
         runtime._delay = 0.05
-        until(lambda: taken_back(runtime))
+        until(lambda: failed_back(runtime))
     assert close(engine.hidden(), hidden_after(position))
 
 
-def test_a_standby_that_has_died_meanwhile_is_begun_anew(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_a_standby_that_has_died_is_restarted(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:60])
     engine.hidden()
     for one in (runtime._second, runtime._first):

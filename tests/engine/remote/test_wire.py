@@ -1,4 +1,4 @@
-"""What is encoded is decoded as it was, however the stream is cut; what is no frame is refused before memory is taken for it."""
+"""Encoding and decoding is lossless for any split of the stream; invalid frames are refused before memory is allocated."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_frames_survive_a_stream_cut_anywhere(sent: list[tuple[int, list[Value]]
 
 
 @given(st.binary(max_size=200))
-def test_any_body_is_read_or_refused(body: bytes) -> None:
+def test_any_body_is_decoded_or_refused(body: bytes) -> None:
     try:
         found = decode(body)
     except WireError:
@@ -66,7 +66,7 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
 
 
 @given(st.lists(values, min_size=1, max_size=4), st.data())
-def test_a_body_that_ends_too_soon_is_refused(parts: list[Value], data: st.DataObject) -> None:
+def test_a_truncated_body_is_refused(parts: list[Value], data: st.DataObject) -> None:
     body = encode(0, *parts)[HEADER:]
     whole = {0, *(len(encode(0, *parts[:count])) - HEADER for count in range(len(parts) + 1))}
     end = data.draw(st.integers(0, len(body)).filter(lambda end: end not in whole) if len(body) > len(parts) else st.none())
@@ -76,7 +76,7 @@ def test_a_body_that_ends_too_soon_is_refused(parts: list[Value], data: st.DataO
 
 
 @given(st.binary(max_size=40))
-def test_any_stream_is_read_or_refused(data: bytes) -> None:
+def test_any_stream_is_decoded_or_refused(data: bytes) -> None:
     reader = FrameReader()
     reader.feed(data)
     try:
@@ -93,7 +93,7 @@ def test_arrays_arrive_writable_and_aligned() -> None:
     assert array.flags.aligned
 
 
-def test_a_frame_beyond_its_kinds_limit_is_refused_by_its_header_alone() -> None:
+def test_a_frame_over_its_limit_is_refused_when_its_header_arrives() -> None:
     for kind, allowed in ((1, 99), (2, -1)):
         reader = FrameReader()
         reader.feed(encode(kind, "x" * 95)[:HEADER] if kind == 1 else encode(kind)[:HEADER])
@@ -102,6 +102,6 @@ def test_a_frame_beyond_its_kinds_limit_is_refused_by_its_header_alone() -> None
 
 
 @pytest.mark.parametrize("value", [1 << 63, np.zeros(2, np.float64), np.zeros((1,) * 5, np.float32), np.zeros(2, ">f4")])
-def test_what_the_format_has_no_place_for_is_not_sent(value: Value) -> None:
+def test_values_that_the_format_cannot_hold_are_refused(value: Value) -> None:
     with pytest.raises(WireError):
         encode(1, value)

@@ -1,4 +1,4 @@
-"""``auto`` takes int8 weights where float32 is too slow and they help."""
+"""``auto`` chooses int8 weights if float32 is too slow and int8 is faster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.runtimes.onnx import STEP_INT8_FILE
 
 
 def taking(monkeypatch: pytest.MonkeyPatch, float32: float, int8: float) -> None:
-    """A machine on which a step takes so many milliseconds."""
+    """Makes a step take the given milliseconds."""
     monkeypatch.setattr(choose, "step_ms", lambda runtime: int8 if runtime.name == "onnx-int8" else float32)
 
 
@@ -31,7 +31,7 @@ def float32() -> Runtime:
 
 
 @pytest.mark.parametrize(("taken", "instead", "name"), [(3.9, 1.0, "onnx"), (4.1, 3.0, "onnx-int8"), (9.0, 9.5, "onnx")])
-def test_int8_is_taken_where_float32_is_slow_and_it_is_faster(
+def test_int8_is_chosen_if_float32_is_slow_and_int8_is_faster(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, float32: Runtime, taken: float, instead: float, name: str
 ) -> None:
     taking(monkeypatch, taken, instead)
@@ -40,18 +40,18 @@ def test_int8_is_taken_where_float32_is_slow_and_it_is_faster(
     assert (f"{taken:.1f} ms in float32, {instead:.1f} ms with int8 weights: {name}" in caplog.text) == (taken > 4)
 
 
-def test_without_int8_weights_there_is_no_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, float32: Runtime) -> None:
+def test_without_an_int8_graph_float32_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, float32: Runtime) -> None:
     taking(monkeypatch, 9.0, 1.0)
     assert faster_onnx(float32, without_int8(tmp_path), 0) is float32
 
 
-def test_what_has_to_be_steady_does_not_depend_on_the_machines_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_steady_runtime_does_not_depend_on_the_machines_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "AUTO", choose.AUTO[-2:])
     taking(monkeypatch, 9.0, 1.0)
     assert open_runtime("auto", bundled(), steady=True).name == "onnx"
     assert open_runtime("auto", bundled()).name == "onnx-int8"
 
 
-def test_measuring_leaves_nothing_behind(float32: Runtime) -> None:
+def test_measuring_resets_the_runtime(float32: Runtime) -> None:
     assert step_ms(float32) > 0
     assert not any(ring.any() for ring in float32.rings())

@@ -1,4 +1,4 @@
-"""ONNX files that are damaged, or that somebody made: refused in one line when they are opened, not while somebody plays."""
+"""Damaged or forged ONNX files are refused in one line when they are opened, not while playing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, bundle: Path) -> Path:
-    """To be tampered with."""
+    """A copy of the bundle for a test to change."""
     for path in bundle.iterdir():
         (tmp_path / path.name).symlink_to(path)
     return tmp_path
@@ -82,7 +82,7 @@ def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None
 @pytest.mark.parametrize(
     "event", [[101, 60, 7], [0, 261, 7], [0, -1, 7], [0, 60, 32], [0, 60], [], 5, [0.5, float("nan"), 1], "abc"]
 )
-def test_a_graph_that_decides_on_no_event_is_refused(folder: Path, event: object) -> None:
+def test_a_graph_that_decides_on_an_invalid_event_is_refused(folder: Path, event: object) -> None:
     put(folder, DECIDE_FILE, decides(folder, event).SerializeToString())
     assert "do not fit its config" in refusal(folder)
 
@@ -90,19 +90,19 @@ def test_a_graph_that_decides_on_no_event_is_refused(folder: Path, event: object
 @pytest.mark.parametrize(
     ("name", "other"), [(DECIDE_FILE, PREFILL_CROSS_FILE), (PREFILL_CROSS_FILE, DECIDE_FILE), (STEP_FILE, DECIDE_FILE)]
 )
-def test_one_graph_in_the_place_of_another_is_refused(folder: Path, bundle: Path, name: str, other: str) -> None:
+def test_a_graph_in_place_of_another_is_refused(folder: Path, bundle: Path, name: str, other: str) -> None:
     put(folder, name, (bundle / other).read_bytes())
     refusal(folder)
 
 
 @pytest.mark.parametrize("name", [DECIDE_FILE, PREFILL_CROSS_FILE])
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"\xff" * 1000, b"\x80\x04\x95pickle", b"PK\x03\x04"])
-def test_what_is_no_graph_is_refused(folder: Path, name: str, content: bytes) -> None:
+def test_a_file_that_is_not_a_graph_is_refused(folder: Path, name: str, content: bytes) -> None:
     put(folder, name, content)
     refusal(folder)
 
 
-def test_a_graph_that_was_cut_is_refused(folder: Path, bundle: Path) -> None:
+def test_a_truncated_graph_is_refused(folder: Path, bundle: Path) -> None:
     whole = (bundle / DECIDE_FILE).read_bytes()
     for share in (0.1, 0.5, 0.999):
         put(folder, DECIDE_FILE, whole[: int(share * len(whole))])
@@ -120,7 +120,7 @@ def test_a_graph_reads_no_file_outside_its_folder(folder: Path, location: str) -
     assert DECIDE_FILE in refusal(folder)
 
 
-def test_nothing_is_kept_for_reports_to_the_makers_of_onnx_runtime(bundle: Path, tmp_path: Path) -> None:
+def test_telemetry_of_onnx_runtime_is_disabled(bundle: Path, tmp_path: Path) -> None:
     """Its official builds make themselves an identifier in the user's cache, and report over the network, unless told not to."""
     code = (
         f"from pathlib import Path; from engine.runtimes.choose import open_runtime; open_runtime('onnx', Path({str(bundle)!r}))"
@@ -130,7 +130,7 @@ def test_nothing_is_kept_for_reports_to_the_makers_of_onnx_runtime(bundle: Path,
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_graph_without_some_weight_is_refused(folder: Path) -> None:
+def test_a_graph_with_missing_or_other_weights_is_refused(folder: Path) -> None:
     """Or with one that the checkpoint does not have: it computes something else."""
     for change in ("less", "more"):
         model = decides(folder, [3, 60, 7])

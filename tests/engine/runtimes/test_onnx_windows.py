@@ -1,4 +1,4 @@
-"""The ONNX runtime's own bookkeeping: masks, and windows that follow the rings."""
+"""The key/value cache of the ONNX runtime: masks, and windows that agree with the rings."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_state_moves_between_runtimes_and_is_rewound_there(checkpoint: Path) -
         assert np.allclose(mine, its, rtol=1e-4, atol=1e-4)
 
 
-def test_what_was_not_finite_is_gone_after_a_reset(checkpoint: Path) -> None:
+def test_a_reset_clears_values_that_are_not_finite(checkpoint: Path) -> None:
     music = improvise(60, seed=7)
     engine = Engine(open_runtime("onnx", checkpoint))
     engine.absorb(music[1:])

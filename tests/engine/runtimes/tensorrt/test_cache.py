@@ -1,4 +1,4 @@
-"""The cache of compiled plans: whole plans of the right key, or none; several processes side by side; nothing for ever."""
+"""The cache of compiled plans: undamaged plans with the right key or none; concurrent processes; deletion of old plans."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_plan_that_was_dropped_is_built_again(cache: PlanCache) -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(where=st.integers(0, HEADER.size + len(PLAN) - 1), flip=st.integers(1, 255))
-def test_a_file_with_any_byte_changed_is_no_plan(tmp_path_factory: pytest.TempPathFactory, where: int, flip: int) -> None:
+def test_a_file_with_a_changed_byte_is_ignored(tmp_path_factory: pytest.TempPathFactory, where: int, flip: int) -> None:
     cache = PlanCache(tmp_path_factory.getbasetemp() / "flipped")
     cache.put(KEY, PLAN)
     (path,) = cache.folder.iterdir()
@@ -62,14 +62,14 @@ def test_a_file_with_any_byte_changed_is_no_plan(tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("size", [0, 1, HEADER.size - 1, HEADER.size, HEADER.size + 1, HEADER.size + len(PLAN) - 1])
-def test_a_file_that_is_cut_is_no_plan(cache: PlanCache, size: int) -> None:
+def test_a_truncated_file_is_ignored(cache: PlanCache, size: int) -> None:
     cache.put(KEY, PLAN)
     os.truncate(cache.folder / f"{KEY}.plan", size)
     assert cache.get(KEY) is None
     assert cache.plan(KEY, lambda: b"new") == cache.get(KEY) == b"new"
 
 
-def test_a_file_with_more_at_its_end_is_no_plan(cache: PlanCache) -> None:
+def test_a_file_with_trailing_bytes_is_ignored(cache: PlanCache) -> None:
     cache.put(KEY, PLAN)
     with (cache.folder / f"{KEY}.plan").open("ab") as file:
         file.write(b"\0")
@@ -82,13 +82,13 @@ def test_an_absurdly_large_file_is_not_read(cache: PlanCache) -> None:
     assert cache.get(KEY) is None
 
 
-def test_a_plan_under_another_ones_name_is_no_plan(cache: PlanCache) -> None:
+def test_a_plan_under_the_name_of_another_is_ignored(cache: PlanCache) -> None:
     cache.put(KEY, PLAN)
     shutil.copy(cache.folder / f"{KEY}.plan", cache.folder / f"{OTHER}.plan")
     assert cache.get(OTHER) is None
 
 
-def test_a_folder_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
+def test_an_unusable_folder_only_disables_the_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = PlanCache(tmp_path / "file" / "plans")
     assert cache.plan(KEY, lambda: PLAN) == PLAN
@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
     cache.drop(KEY)
 
 
-def test_the_least_recently_used_plans_go(cache: PlanCache) -> None:
+def test_the_least_recently_used_plans_are_deleted(cache: PlanCache) -> None:
     keys = [f"{i:064x}" for i in range(MAX_PLANS)]
     for age, key in enumerate(reversed(keys)):
         cache.put(key, PLAN)
@@ -107,7 +107,7 @@ def test_the_least_recently_used_plans_go(cache: PlanCache) -> None:
     assert all(cache.get(key) == PLAN for key in [keys[0], *keys[2:], KEY])
 
 
-def test_files_that_were_never_finished_go_once_they_are_old(cache: PlanCache) -> None:
+def test_old_unfinished_files_are_deleted(cache: PlanCache) -> None:
     cache.put(KEY, PLAN)
     old, new = cache.folder / "old.part", cache.folder / "new.part"
     for path in (old, new):
@@ -123,7 +123,7 @@ def _write(folder: str, which: int) -> None:
         PlanCache(Path(folder)).put(KEY, bytes([which]) * (1 + (i * 7919 + which) % 300_000))
 
 
-def test_processes_side_by_side_always_see_a_whole_plan(cache: PlanCache) -> None:
+def test_concurrent_processes_never_see_an_incomplete_plan(cache: PlanCache) -> None:
     cache.put(KEY, b"\0")
     seen = set()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -196,7 +196,7 @@ def test_a_checkpoint_has_a_plan_for_each_count_and_one_for_decisions(tmp_path: 
 # --- where -----------------------------------------------------------------------------------------------------------
 
 
-def test_plans_lie_in_the_platforms_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_plans_are_in_the_platforms_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     inside = Path("perceivers-live", "plans")
     assert cache_folder({"XDG_CACHE_HOME": "/elsewhere"}, "linux") == Path("/elsewhere") / inside

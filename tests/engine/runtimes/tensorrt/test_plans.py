@@ -97,7 +97,7 @@ def test_a_graph_is_one_engine(graph: tuple[str, dict[str, Any]], folder: Path) 
     assert (folder / f"{name}.plan").stat().st_size > 1e6  # the weights are in it
 
 
-def test_the_engine_takes_and_gives_what_the_module_does(graph: tuple[str, dict[str, Any]]) -> None:
+def test_the_engine_has_the_inputs_and_outputs_of_the_module(graph: tuple[str, dict[str, Any]]) -> None:
     name, told = graph
     (network,) = told["networks"]
     expected = [(key, list(one.shape), one.dtype) for key, one in module_of(name)[1].items()]
@@ -115,7 +115,7 @@ def test_rings_are_read_and_never_written(graph: tuple[str, dict[str, Any]]) -> 
     assert not [one for one in told["operators"] if any(word in one for word in ("scatter", "index_put", "index_copy", "copy_."))]
 
 
-def test_lowered_graphs_give_what_the_model_gives(graph: tuple[str, dict[str, Any]]) -> None:
+def test_lowered_graphs_compute_the_models_results(graph: tuple[str, dict[str, Any]]) -> None:
     """With empty rings full of noise, partly filled ones and ones that have wrapped. Of 64 decisions all are the same, or
     nearly all in half precision.
     """
@@ -172,7 +172,7 @@ def ring(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=META)
 
 
-def test_what_is_not_bound_is_made_in_the_order_of_the_names_whatever_the_engines() -> None:
+def test_inputs_that_are_not_bound_are_allocated_in_the_order_of_the_names() -> None:
     tied = bind_tensors(BINDINGS, NAMES, {}, META)
     assert [tuple(one.shape) for one in tied.given] == [(4,), (2, 4, 8)]
     assert [(tuple(one.shape), one.dtype) for one in tied.outputs] == [((4, 8), torch.float32), ((3,), torch.int64)]
@@ -192,12 +192,12 @@ def test_what_is_not_bound_is_made_in_the_order_of_the_names_whatever_the_engine
         torch.zeros(2, 4, 8, dtype=torch.float16),  # of another device
     ],
 )
-def test_a_ring_that_does_not_fit_is_refused_by_name(bound: Tensor) -> None:
+def test_an_error_names_the_ring_that_does_not_fit(bound: Tensor) -> None:
     with pytest.raises(PlanError, match="k0"):
         bind_tensors(BINDINGS, NAMES, {"k0": bound}, META)
 
 
-def test_a_ring_at_an_odd_address_is_refused() -> None:
+def test_a_ring_at_an_unaligned_address_is_refused() -> None:
     memory = torch.zeros(1024, dtype=torch.uint8)
     start = -memory.data_ptr() % 256
     bind_tensors(BINDINGS, NAMES, {"k0": memory[start : start + 128].view(torch.float16).view(2, 4, 8)}, memory.device)
@@ -267,19 +267,19 @@ def test_the_models_own_graphs_read_all_of_their_inputs_and_write_none(part: str
 # --- what is missing -------------------------------------------------------------------------------------------------
 
 
-def test_without_torch_tensorrt_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_tensorrt_the_error_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'perceivers-live\[tensorrt\]'"):
         load_compiler()
 
 
-def test_without_a_gpu_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_error_states_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeUnavailable, match="GPU"):
         environment(sys)
 
 
-def test_a_compiling_process_that_cannot_work_says_why_in_one_line(tmp_path: Path) -> None:
+def test_a_failing_compile_process_reports_one_line(tmp_path: Path) -> None:
     compilation = Compilation(tmp_path / "nowhere", "fp16", (1,), PlanCache(tmp_path / "plans"))
     compilation._process.wait(120)
     said = str(compilation.outcome())
@@ -291,7 +291,7 @@ def test_a_compiling_process_that_cannot_work_says_why_in_one_line(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("closed", "code"), [(False, 0), (True, 1)])
-def test_a_compiling_process_ends_in_order_or_with_its_parent(closed: bool, code: int) -> None:
+def test_the_compile_process_exits_by_itself_or_with_its_parent(closed: bool, code: int) -> None:
     program = (
         "import sys, threading, time\nfrom engine.runtimes.tensorrt.compile_process import end_with_parent\n"
         "threading.Thread(target=end_with_parent, daemon=True).start()\ntime.sleep(float(sys.argv[1]))"
