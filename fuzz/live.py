@@ -19,7 +19,8 @@ from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
-from perceivers_live.osc.server import MAX_SUBSCRIBERS, OscServer
+from perceivers_live.osc.audience import MAX_SUBSCRIBERS
+from perceivers_live.osc.server import OscServer
 from perceivers_live.session import session as sessions
 from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
@@ -180,7 +181,7 @@ def osc(scratch: Path) -> Target:
         server._handle(data, SENDER)
         server._echo_changes()
         stage.perform()
-        promise(len(server._subscribers) <= MAX_SUBSCRIBERS, "too many subscribers")
+        promise(len(server._audience.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
 
     messages: list[tuple[str, str | float | list[str]]] = [
         ("temperature", 0.5),

@@ -69,6 +69,8 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
             on_countdown=feed.countdown if feed else lambda _: None,
             on_stats=lambda stats: _tell_health(feed, session, engine, stats),
         )
+        if recorder:
+            recorder.on_fault = lambda error: session.fault("recording", error)
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())

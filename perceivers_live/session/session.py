@@ -20,16 +20,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from engine.engine import Engine
+from engine.errors import in_words
 from engine.events import Timed
 from engine.remote.standby import on_standby
 from engine.states import StateError
 from perceivers_live.clock.midi_clock import Beats, MidiClock, Transport
-from perceivers_live.controls.midi_map import MidiMap
+from perceivers_live.controls.midi_map import LEARN_TIMEOUT, MidiMap
 from perceivers_live.controls.midi_map_file import Binding
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
-from perceivers_live.osc.server import OscServer
+from perceivers_live.osc.server import OscServer, Query
 from perceivers_live.performer.merge import Played
 from perceivers_live.performer.performer import Performer, SavedState, State
 from perceivers_live.player.human_keys import HumanKeys
@@ -84,7 +85,7 @@ class Session:
         self._on_human, self._on_state, self._on_listening, self._on_stats = on_human, on_state, on_listening, on_stats
         self._inbox = Inbox()
         self._saving: list[threading.Thread] = []
-        self._recalled: deque[SavedState] = deque(maxlen=1)  # states are large: only the one asked for last waits
+        self._recalled: deque[tuple[str, SavedState]] = deque(maxlen=1)  # states are large: only the one asked for last waits
         self._stopping = False
         self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
         self._relapse_until, self._faults, self._recoveries = 0.0, 0, 0
@@ -113,6 +114,8 @@ class Session:
             on_countdown=on_countdown,
         )
         self._map = midi_map(self._triggers(), self._learnt) if midi_map is not None else None
+        if self._map is not None:
+            self._map.on_fault = lambda error: self.fault("learn", error)
         self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self._map)
         self._serve_osc = osc and settings.osc.enabled
         self._osc: OscServer | None = None
@@ -222,10 +225,20 @@ class Session:
         """What OSC can ask for besides the controls."""
         commands: dict[str, Callable[..., None]] = dict(self._triggers())
         if self._states is not None:
-            commands |= {"save": self._save, "recall": self._recall}
+            commands |= {"save": self._save, "recall": self._recall, "delete": self._delete}
         if self._map is not None:
             commands |= {"learn": self._learn, "unlearn": self._unlearn}
         return commands
+
+    def queries(self) -> dict[str, Query]:
+        """What OSC can ask about besides the controls."""
+
+        names = self._states.names if self._states is not None else list[str]
+        return {
+            "state": lambda: [self.performer.state.value],
+            "stats": lambda: [part for pair in self.stats().items() for part in pair],
+            "states": lambda: [len(found := names()), *found],
+        }
 
     def _triggers(self) -> Triggers:
         """The commands without arguments."""
@@ -256,17 +269,21 @@ class Session:
         assert states is not None
         states.check(name)
 
+        def write(saved_state: SavedState) -> None:
+            states.save(name, saved_state)
+            self._say(f"saved {name}")
+
         def save(now: float) -> None:
             self._saving = [thread for thread in self._saving if thread.is_alive()]
             if len(self._saving) >= MOST_SAVING:
-                self._fault("state", StateError(f"{name}: not saved, others are still being written"))
+                self.fault("state", StateError(f"{name}: not saved, others are still being written"))
                 return
             try:
                 saved_state = self.performer.saved_state(now)
             except StateError as error:  # a standby holds a part of the state only
-                self._fault("state", error)
+                self.fault("state", error)
                 return
-            thread = threading.Thread(target=self._reported, args=(lambda: states.save(name, saved_state),), daemon=True)
+            thread = threading.Thread(target=self._reported, args=(lambda: write(saved_state),), daemon=True)
             thread.start()
             self._saving.append(thread)
 
@@ -278,38 +295,52 @@ class Session:
 
     def _recall(self, name: str) -> None:
         assert self._states is not None
-        self._recalled.append(self._states.load(name))
+        self._recalled.append((name, self._states.load(name)))
         self._later(self._go_on_from)
 
     def _go_on_from(self, now: float) -> None:
         if self._recalled:  # else the performer was behind, and has gone on from a later one
-            self.performer.recall(self._recalled.pop(), now)
+            name, saved_state = self._recalled.pop()
+            self.performer.recall(saved_state, now)
+            self._say(f"recalled {name}")
+
+    def _delete(self, name: str) -> None:
+        assert self._states is not None
+        self._states.delete(name)
+        self._say(f"deleted {name}")
 
     def _learn(self, target: str) -> None:
         assert self._map is not None
         self._map.learn(target, time.perf_counter())
+        self._say(f"learning {target}: move a controller within {LEARN_TIMEOUT:.0f} s")
 
     def _unlearn(self, target: str) -> None:
         assert self._map is not None
-        self._map.unlearn(target)
+        count = self._map.unlearn(target)
+        self._say(f"unlearnt {target}: {count} controller{'s' * (count != 1)} steered it")
 
     def _learnt(self, binding: Binding) -> None:
-        log.info("learnt: %s", binding)
+        self._say(f"learnt {binding.target}: {binding}")
+
+    def _say(self, text: str) -> None:
+        """Tells the log and whoever listens what was done."""
+        log.info("%s", text)
         if self._osc is not None:
-            self._osc.send_state(f"learnt {binding.target}")
+            self._osc.send_message(text)
 
     def _reported(self, action: Callable[[], None]) -> None:
         """Does it; a fault is for the log and the subscribers."""
         try:
             action()
         except Exception as error:
-            self._fault("state", error)
+            self.fault("state", error)
 
-    def _fault(self, code: str, error: Exception) -> None:
+    def fault(self, code: str, error: Exception) -> None:
+        """Tells the log and whoever listens of a fault that the session survives."""
         self._faults += code == "engine"
         log.warning("%s", error)
         if self._osc is not None:
-            self._osc.send_error(code, f"{type(error).__name__}: {error}")
+            self._osc.send_error(code, in_words(error))
 
     # The performer's thread.
 
@@ -329,6 +360,8 @@ class Session:
             performing.start()
             self._on_listening()
             while self._goes_on():
+                if self._map is not None:
+                    self._map.expire(time.perf_counter())
                 self._tell_tempo()
                 self._tell_standby()
                 stats = self.stats()
@@ -370,8 +403,7 @@ class Session:
         standby = on_standby(self._engine.runtime)
         if standby != self._standby:
             self._standby = standby
-            if self._osc is not None:
-                self._osc.send_state("standby" if standby else "standby over")
+            self._say("standby" if standby else "standby over")
 
     def _goes_on(self) -> bool:
         """Waits one report interval; False once stopped."""
@@ -387,7 +419,8 @@ class Session:
 
     def _open_osc(self, closing: ExitStack) -> None:
         osc = self._settings.osc
-        self._osc = OscServer(self._controls, self.commands(), osc.host, osc.port, osc.reply_port, allow=osc.allow)
+        where = osc.host, osc.port, osc.reply_port
+        self._osc = OscServer(self._controls, self.commands(), *where, queries=self.queries(), allow=osc.allow)
         closing.callback(self._osc.close)
         log.info("OSC on %s:%d", self._osc.host, self._osc.port)
 
@@ -405,7 +438,7 @@ class Session:
             self._take(None if due is None else due - time.perf_counter())
         except Exception as error:
             log.exception("the engine failed; silent until it has recovered")
-            self._fault("engine", error)
+            self.fault("engine", error)
             self._recover()
 
     def _take(self, wait: float | None) -> None:

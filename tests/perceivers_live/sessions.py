@@ -10,9 +10,11 @@ from itertools import dropwhile
 
 from engine.engine import Engine
 from engine.events import Timed
+from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import State
+from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import (
     Message,
@@ -50,6 +52,7 @@ class Stage:
             settings,
             self.controls,
             self.port.send,
+            midi_map=lambda commands, learnt: MidiMap(self.controls, commands, on_learnt=learnt),
             on_human=self.human.append,
             on_machine=self.machine.append,
             on_state=self.states.append,
@@ -57,6 +60,10 @@ class Stage:
             on_countdown=on_countdown,
         )
         self.thread = threading.Thread(target=self.session.run)
+
+    def connect(self, states: StateStore) -> None:
+        """Where states are kept, said before the session runs."""
+        self.session._states = states
 
     @property
     def replying(self) -> bool:
