@@ -174,7 +174,7 @@ def turns(number: int, value: int) -> Step:
 def osc(scratch: Path) -> Target:
     """Datagrams, at a server that has been closed: it reads and acts, and sends nothing."""
     stage = Stage(scratch)
-    server = OscServer(stage.controls, stage.commands, port=0)
+    server = OscServer(stage.controls, stage.commands, port=0, queries=stage.session.queries())
     server.close()
 
     def feed(data: bytes) -> None:
@@ -192,7 +192,11 @@ def osc(scratch: Path) -> Target:
         ("recall", "../a"),
     ]
     messages += [("takeover", 1), ("panic", []), ("subscribe", 5), ("unsubscribe", []), ("list", []), ("seed", float("nan"))]
-    made = [build_msg(f"/perceivers/{name}", value).dgram for name, value in [*messages, ("learn", "mode"), ("unlearn", "mode")]]
+    asked: list[tuple[str, str | list[str]]] = [("delete", "a"), ("states", []), ("state", []), ("stats", [])]
+    made = [
+        build_msg(f"/perceivers/{name}", value).dgram
+        for name, value in [*messages, ("learn", "mode"), ("unlearn", "mode"), *asked]
+    ]
     made += [build_msg("/a", [1, 0.5, "s", b"b", [True, [False]]]).dgram, bundle(bundle(made[0]), made[1], made[3])]
     return Target(feed, made, 4200)
 

@@ -42,8 +42,8 @@ class RecordingError(UserError):
 
 class Recorder:
     """Records one session in ``folder``. ``human`` and ``machine`` can be called from any thread, cost microseconds and never
-    wait for the disk. Whatever the disk does, the music goes on, and one warning says so: to ``on_fault``, or, if that is not set,
-    to the log.
+    wait for the disk. Whatever the disk does, the music goes on, and one warning says so: to ``on_fault``, or, if that is not
+    set, to the log.
     """
 
     def __init__(self, folder: Path) -> None:

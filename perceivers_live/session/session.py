@@ -27,7 +27,7 @@ from engine.states import StateError
 from perceivers_live.clock.midi_clock import Beats, MidiClock, Transport
 from perceivers_live.controls.midi_map import LEARN_TIMEOUT, MidiMap
 from perceivers_live.controls.midi_map_file import Binding
-from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.registry import Controls, Value
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
 from perceivers_live.osc.server import OscServer, Query
@@ -237,7 +237,7 @@ class Session:
         return {
             "state": lambda: [self.performer.state.value],
             "stats": lambda: [part for pair in self.stats().items() for part in pair],
-            "states": lambda: [len(found := names()), *found],
+            "states": lambda: _counted(names()),
         }
 
     def _triggers(self) -> Triggers:
@@ -495,3 +495,7 @@ class Session:
             action()
         except Exception as error:
             log.debug("the output port does not answer (%s)", error)
+
+
+def _counted(names: list[str]) -> list[Value]:
+    return [len(names), *names]
