@@ -40,10 +40,6 @@ class StateStore:
         except OSError as error:
             raise StateError(f"{name}: cannot be deleted: {error.strerror or error}") from None
 
-    def names(self) -> list[str]:
-        """The states that there are, in the alphabet's order."""
-        return sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
-
     def save(self, name: str, saved_state: SavedState) -> None:
         self.check(name)
         extra = {"seed": saved_state.seed, "silence": saved_state.silence}

@@ -41,7 +41,7 @@ class Served:
 
     def __init__(self, controls: Controls, commands: Mapping[str, Callable[..., object]], osc_host: str = "127.0.0.1") -> None:
         self._hub = Hub(dict)
-        self._query = OscQuery(controls, commands, (osc_host, 9010), self._hub)
+        self._query = OscQuery(controls, commands, (osc_host, 9010), self._hub, {"state": lambda: ["listening"]})
         self._server = PageServer(Routes(self._query.answer), self._query.serve, self._query.serve)
         self.port = self._server.port
 
@@ -187,3 +187,8 @@ def test_what_is_not_there_is_refused_as_the_proposal_says(server: Served, targe
     response, body = ask(server, target)
     assert response.status == status
     assert bool(body) == (status != 204)
+
+
+def test_what_the_daemon_is_doing_is_in_the_tree(server: Served) -> None:
+    _, body = ask(server, "/perceivers/state?VALUE")
+    assert json.loads(body) == {"VALUE": ["listening"]}

@@ -55,7 +55,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    stage = Stage(settings=dataclasses.replace(SETTINGS, osc=OscSettings(port=port, query_port=-1)))
+    stage = Stage(settings=dataclasses.replace(SETTINGS, osc=OscSettings(port=port)))
     stage.connect(Disk(tmp_path))
     stage.thread.start()
     try:
