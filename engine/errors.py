@@ -8,3 +8,8 @@ class UserError(Exception):
 def install(extra: str) -> str:
     """The command that installs this program with one of its extras, such as ``train``."""
     return f"pip install 'perceivers-live[{extra}]'"
+
+
+def in_words(error: Exception) -> str:
+    """An error as the user is told of it: its message, after what kind of error it is where the program did not foresee it."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -58,14 +58,19 @@ class _Header(NamedTuple):
     extra: dict[str, Any]
 
 
+def is_state_name(name: object) -> bool:
+    """Whether ``state_path`` takes it."""
+    return isinstance(name, str) and bool(_NAME.fullmatch(name)) and not _DEVICE.fullmatch(name)
+
+
 def state_path(folder: Path, name: object) -> Path:
     """The file of a named state, always directly in ``folder``. Raises ``StateError`` for a name that is not a plain file name on
     every system.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
+    if not is_state_name(name):
         shown = ascii(name)[:40]
         raise StateError(f"{shown} cannot be a state's name: allowed are 1 to 64 of A-Z, a-z, 0-9, space, dot, dash, underscore")
-    return folder / (name + SUFFIX)
+    return folder / f"{name}{SUFFIX}"
 
 
 def fingerprint(checkpoint: Path) -> str:

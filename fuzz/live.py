@@ -18,7 +18,8 @@ from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
-from perceivers_live.osc.server import MAX_SUBSCRIBERS, OscServer
+from perceivers_live.osc.audience import MAX_SUBSCRIBERS
+from perceivers_live.osc.server import OscServer
 from perceivers_live.session import commands as session_commands
 from perceivers_live.session import loop, output
 from perceivers_live.session.saved_states import StateStore
@@ -174,14 +175,14 @@ def turns(number: int, value: int) -> Step:
 def osc(scratch: Path) -> Target:
     """Datagrams, at a server that has been closed: it reads and acts, and sends nothing."""
     stage = Stage(scratch)
-    server = OscServer(stage.controls, stage.commands, port=0)
+    server = OscServer(stage.controls, stage.commands, port=0, queries=stage.session.queries())
     server.close()
 
     def feed(data: bytes) -> None:
         server._handle(data, SENDER)
         server._echo_changes()
         stage.perform()
-        promise(len(server._subscribers) <= MAX_SUBSCRIBERS, "too many subscribers")
+        promise(len(server._audience.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
 
     messages: list[tuple[str, str | float | list[str]]] = [
         ("temperature", 0.5),
@@ -192,7 +193,11 @@ def osc(scratch: Path) -> Target:
         ("recall", "../a"),
     ]
     messages += [("takeover", 1), ("panic", []), ("subscribe", 5), ("unsubscribe", []), ("list", []), ("seed", float("nan"))]
-    made = [build_msg(f"/perceivers/{name}", value).dgram for name, value in [*messages, ("learn", "mode"), ("unlearn", "mode")]]
+    asked: list[tuple[str, str | list[str]]] = [("delete", "a"), ("states", []), ("state", []), ("stats", [])]
+    made = [
+        build_msg(f"/perceivers/{name}", value).dgram
+        for name, value in [*messages, ("learn", "mode"), ("unlearn", "mode"), *asked]
+    ]
     made += [build_msg("/a", [1, 0.5, "s", b"b", [True, [False]]]).dgram, bundle(bundle(made[0]), made[1], made[3])]
     return Target(feed, made, 4200)
 

@@ -40,6 +40,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
         closing.callback(engine.runtime.close)
         connections = Connections(settings.midi, local=page.ports if page is not None else None)
         states = StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint))
+        recorder = _recorder(settings, closing)
         session = Session(
             engine,
             settings,
@@ -53,7 +54,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
                     state=lambda state: log.info("%s", state.value),
                     listening=lambda: log.info("listening; %s", _what_next(connections)),
                 ),
-                *_recorder(settings, closing),
+                *([Observer(human=recorder.human, machine=recorder.machine)] if recorder is not None else []),
             ],
         )
         connections.listen(
@@ -62,6 +63,8 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
             back=session.output_back,
             change=session.change_output,
         )
+        if recorder is not None:
+            recorder.on_fault = lambda error: session.fault("recording", error)
         for number in STOP_SIGNALS:
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
@@ -82,10 +85,10 @@ def _what_next(connections: Connections) -> str:
     return "play, and pause to hear the answer" if all(connections.names) else "the ports are waited for"
 
 
-def _recorder(settings: Settings, closing: ExitStack) -> list[Observer]:
+def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
     """Records the session if that is asked for, after making files of what killed sessions left."""
     if not settings.recording.record:
-        return []
+        return None
     folder = sessions_folder(settings)
     for path in recover(folder):
         log.info("an earlier session is now %s", path)
@@ -98,7 +101,7 @@ def _recorder(settings: Settings, closing: ExitStack) -> list[Observer]:
             log.info("recorded as %s", path)
 
     closing.callback(close)
-    return [Observer(human=recorder.human, machine=recorder.machine)]
+    return recorder
 
 
 def _link(settings: Settings, closing: ExitStack) -> Beats | None:

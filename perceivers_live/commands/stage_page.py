@@ -62,7 +62,7 @@ class StagePage:
         self.steering.connect(session.commands(), connections.choose)
         self.hub.poll = lambda: _polled(session, connections, states)
         osc = (settings.osc.host, settings.osc.port) if settings.osc.enabled else None
-        query = OscQuery(self._controls, session.commands(), osc, self.hub)
+        query = OscQuery(self._controls, session.commands(), osc, self.hub, session.queries())
         closing.callback(query.close)
         routes = Routes(query.answer, Library(recordings) if recordings is not None else None)
         page = settings.page

@@ -24,8 +24,9 @@ LEARN_TIMEOUT = 20.0  # seconds that learning waits
 MOVED = 4  # steps that a controller must go to be learnt: a noisy fader trembles by one or two
 PRESSED = 64  # of 127, the value at which switches turn and commands run
 _PEDALS = range(64, 70)  # sustain, portamento, sostenuto, soft, legato, hold: a pianist's feet are not to be learnt by accident
-_PARAMETERS = frozenset({6, 38, *range(96, 102)})  # data entry and (N)RPN: keyboards send them when they connect
-NOT_LEARNT = frozenset({0, 32, *_PEDALS, *_PARAMETERS, *NEVER})  # nor is bank select
+_PARAMETER = range(96, 102)  # data increment and decrement; NRPN and RPN, fine and coarse: which parameter is meant
+_DATA_ENTRY = frozenset({6, 38})  # a slider's, unless a parameter is chosen, whose value it is then
+NOT_LEARNT = frozenset({0, 32, *_PEDALS, *_PARAMETER, *NEVER})  # nor is bank select
 FOR_COMMANDS = frozenset({66, 67})  # but a command may have the sostenuto or the soft pedal: a foot can hand over
 _LSB = 32  # CC 32..63 may be the fine half of CC 0..31
 
@@ -35,11 +36,14 @@ Learnt = Callable[[Binding], None]
 
 
 class Learning(NamedTuple):
-    """What waits for a controller, until when, and where each controller stood that has been heard since."""
+    """What waits for a controller, until when, where each controller stood that has been heard since, and the numbers of those
+    that moved but are not learnt.
+    """
 
     target: str
     deadline: float
     start: dict[Key, int]
+    passed_over: set[int]
 
 
 class MidiMap:
@@ -51,6 +55,8 @@ class MidiMap:
         path: the bindings' file, read now; None keeps them in memory only. A file that cannot be used is set aside, and
             `error` says why, in one line; the map is empty then.
         on_learnt: told of a binding once it has been learnt and saved, on a thread of its own.
+        on_fault: told when learning has been given up, or the file cannot be written, on the thread that found it out; it can be
+            set later too.
 
     Raises:
         ValueError: a command has the name of a control.
@@ -63,13 +69,15 @@ class MidiMap:
         path: Path | None = None,
         *,
         on_learnt: Learnt = lambda _: None,
+        on_fault: Callable[[MidiMapError], None] = lambda error: log.warning("%s", error),
     ) -> None:
         self._controls, self._commands = controls, dict(commands or {})
         taken = sorted(self._commands.keys() & CONTROLS.keys())
         if taken:
             raise ValueError(f"command names in use: {', '.join(taken)}")
-        self._path, self._on_learnt = path, on_learnt
+        self._path, self._on_learnt, self.on_fault = path, on_learnt, on_fault
         self._values: dict[Key, int] = {}  # the last one of each controller
+        self._chosen: set[int] = set()  # channels where an RPN or NRPN is chosen: data entry belongs to that
         self._learning: Learning | None = None
         self._lock = threading.Lock()  # guards what is being learnt, and who replaces the next; readers take no lock
         self._bound: Mapping[Key, Binding] = {}  # replaced, never changed
@@ -92,12 +100,13 @@ class MidiMap:
         channel, number, value = (message[0] & 0x0F) + 1, message[1], message[2]
         before = self._values.get((channel, number))
         self._values[channel, number] = value
+        self._choose_parameter(channel, number)
         if self._learning is not None and self._learn_from(now, (channel, number), before, value):
             return True
         binding = self._bound.get((channel, number)) or self._bound.get((0, number))
         if binding is None:
             return False
-        if self._learning is None:  # whoever is choosing a fader does not mean to steer with it
+        if self.learning(now) is None:  # whoever is choosing a fader does not mean to steer with it
             try:
                 self._apply(binding, before, value)
             except Exception:  # a command's fault must not reach the MIDI driver
@@ -108,15 +117,15 @@ class MidiMap:
         """Binds the next controller that moves to a control, over its whole range, or to a command.
 
         Whatever that controller did before ends; other controllers of `target` stay. Another call takes the place of this
-        one, and after `LEARN_TIMEOUT` seconds it is given up. Bank select, parameter numbers with their data entry, and channel
-        mode messages are not learnt, pedals neither, but for the sostenuto and the soft pedal by a command.
+        one, and after `LEARN_TIMEOUT` seconds it is given up. Bank select, RPN and NRPN messages and channel mode messages are
+        not learnt, pedals neither, but for the sostenuto and the soft pedal by a command.
 
         Raises:
             MidiMapError: there is no such control or command.
         """
         self._check(target)
         with self._lock:
-            self._learning = Learning(target, now + LEARN_TIMEOUT, {})
+            self._learning = Learning(target, now + LEARN_TIMEOUT, {}, set())
 
     def learning(self, now: float) -> str | None:
         """The control or command that still waits for a controller, if any."""
@@ -139,6 +148,17 @@ class MidiMap:
             self._save()
         return removed
 
+    def expire(self, now: float) -> None:
+        """Gives learning up if it is time, and tells why. To be called now and then, but not in the MIDI driver's callback."""
+        with self._lock:
+            waiting = self._learning
+            if waiting is None or now < waiting.deadline:
+                return
+            self._learning = None
+        moved = ", ".join(f"CC {number}" for number in sorted(waiting.passed_over))
+        why = f"what moved cannot be learnt: {moved}" if moved else "no controller moved"
+        self.on_fault(MidiMapError(f"{waiting.target}: not learnt, {why} ({LEARN_TIMEOUT:.0f} s); learn it again to go on"))
+
     # What a controller does.
 
     def _apply(self, binding: Binding, before: int | None, value: int) -> None:
@@ -156,9 +176,9 @@ class MidiMap:
         with self._lock:
             waiting = self._learning
             if waiting is None or now >= waiting.deadline:
-                self._learning = None
                 return False
-            if number in NOT_LEARNT and not (number in FOR_COMMANDS and waiting.target in self._commands):
+            if not self._may_be_learnt(key, waiting.target):
+                waiting.passed_over.add(number)
                 return False
             start = waiting.start.setdefault(key, value if before is None else before)
             fine = number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start  # it moves most, and says least
@@ -171,11 +191,29 @@ class MidiMap:
         threading.Thread(target=self._keep, args=(binding,), name="midi-map").start()  # a disk is too slow for the driver
         return True
 
+    def _may_be_learnt(self, key: Key, target: str) -> bool:
+        channel, number = key
+        if number in NOT_LEARNT:
+            return number in FOR_COMMANDS and target in self._commands
+        return number not in _DATA_ENTRY or channel not in self._chosen
+
+    def _choose_parameter(self, channel: int, number: int) -> None:
+        """Follows which parameter data entry is meant for: one is chosen by its number's two halves, and none by 127 in both."""
+        if number in (98, 99, 100, 101):
+            fine = number & ~1
+            chosen = self._values.get((channel, fine), 0), self._values.get((channel, fine + 1), 0)
+            if chosen == (127, 127):
+                self._chosen.discard(channel)
+            else:
+                self._chosen.add(channel)
+        elif number == 121:  # reset all controllers
+            self._chosen.discard(channel)
+
     def _keep(self, binding: Binding) -> None:
         try:
             self._save()
         except MidiMapError as error:
-            log.warning("%s", error)
+            self.on_fault(error)
         try:
             self._on_learnt(binding)
         except Exception:

@@ -50,9 +50,10 @@ class Binding:
     high: Value | None = None
 
     def __str__(self) -> str:
-        channel = f" on channel {self.channel}" if self.channel else ""
+        """In words, such as `CC 20 on channel 1 steers temperature, from 0.5 to its limit`."""
+        channel = f"channel {self.channel}" if self.channel else "any channel"
         limits = "" if self.low is None and self.high is None else f", from {self._end(self.low)} to {self._end(self.high)}"
-        return f"CC {self.number}{channel} -> {self.target}{limits}"
+        return f"CC {self.number} on {channel} steers {self.target}{limits}"
 
     @staticmethod
     def _end(value: Value | None) -> str:

@@ -11,7 +11,7 @@ import math
 import reprlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeGuard
 
@@ -26,6 +26,8 @@ COMMANDS = ("takeover", "yield", "panic", "forget")  # those that need no argume
 log = logging.getLogger(__name__)
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
+# Pairs of limits. The lower one never exceeds the upper one, whoever sets them: one that is set beyond the other moves it along.
+ORDERED = (("register_low", "register_high"), ("listen_low", "listen_high"))
 _SWITCH_WORDS = {"true": True, "false": False, "on": True, "off": False}
 
 
@@ -136,9 +138,29 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
 
 
+def partner(name: str) -> str | None:
+    """The control that `name` moves along if it is set beyond it."""
+    return next((other for pair in ORDERED for other in pair if name in pair and other != name), None)
+
+
+def in_order(values: Mapping[str, Value], name: str, value: Value) -> dict[str, Value]:
+    """What changes if the control `name` is set to `value`: itself, and its partner if that would be on the wrong side of it."""
+    changes, other = {name: value}, partner(name)
+    if other is not None:
+        is_lower = any(name == low for low, _ in ORDERED)
+        if value > values[other] if is_lower else value < values[other]:  # type: ignore[operator]
+            changes[other] = value
+    return changes
+
+
+def _explained(control: Control) -> Control:
+    other = partner(control.name)
+    return replace(control, help=f"{control.help} It moves {other} along if it passes it.") if other else control
+
+
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {
-        control.name: control
+        control.name: _explained(control)
         for control in (
             Control(
                 "temperature", "float", 1.0, 0.1, 2.0, help="How adventurous; 1 is as trained, lower is safer.", group="invention"
@@ -374,7 +396,7 @@ class Controls:
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         start = {control.name: control.default for control in CONTROLS.values()}
         for name, value in (values or {}).items():
-            start[name] = find(name).clamp(value)
+            start |= in_order(start, name, find(name).clamp(value))
         self._lock = threading.RLock()  # reentrant: a listener may set another control
         self._snapshot = ControlValues(start)
         self._listeners: tuple[Listener, ...] = ()
@@ -391,8 +413,8 @@ class Controls:
         """Sets one control and returns the value it took, clamped to its range (see `Control.clamp`).
 
         If that changes the value, the listeners are told, on this thread and in the order of the changes, with `source`:
-        whoever asked,
-        so that a listener can leave out the one who already knows.
+        whoever asked, so that a listener can leave out the one who already knows. A limit set beyond its partner (see `ORDERED`)
+        moves that along, which everybody is told of: the source is None.
 
         Raises:
             ControlError: unknown name, wrong type, NaN or infinity; nothing has changed.
@@ -401,13 +423,11 @@ class Controls:
         with self._lock:
             before = self._snapshot
             if before[name] != taken:
-                decisions = before.decisions + (find(name).affects == "decision")
-                self._snapshot = ControlValues({**before, name: taken}, before.version + 1, decisions)
-                for listener in self._listeners:
-                    try:
-                        listener(name, taken, source)
-                    except Exception:  # a listener's fault must not cost the others, or the setter, the change
-                        log.exception("a listener failed on %s = %r", name, taken)
+                changes = in_order(before, name, taken)
+                decisions = before.decisions + any(find(changed).affects == "decision" for changed in changes)
+                self._snapshot = ControlValues({**before, **changes}, before.version + 1, decisions)
+                for changed, value in changes.items():
+                    self._tell(changed, value, source if changed == name else None)
         return taken
 
     def on_change(self, listener: Listener) -> Callable[[], None]:
@@ -423,3 +443,10 @@ class Controls:
                 self._listeners = tuple(other for other in self._listeners if other != listener)
 
         return stop
+
+    def _tell(self, name: str, value: Value, source: object) -> None:
+        for listener in self._listeners:
+            try:
+                listener(name, value, source)
+            except Exception:  # a listener's fault must not cost the others, or the setter, the change
+                log.exception("a listener failed on %s = %r", name, value)

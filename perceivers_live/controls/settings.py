@@ -8,7 +8,7 @@ found, what is allowed.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,18 @@ import click
 
 from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
-from perceivers_live.controls.registry import CONTROLS, Control, ControlError, Kind, Value, nearest, printable, shown
+from perceivers_live.controls.registry import (
+    CONTROLS,
+    ORDERED,
+    Control,
+    ControlError,
+    Kind,
+    Value,
+    in_order,
+    nearest,
+    printable,
+    shown,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -167,12 +178,9 @@ TABLES: dict[str, Any] = {
     "clock": ClockSettings,
     "recording": RecordingSettings,
 }
-# Pairs of which the first may not exceed the second: (table, lower, upper).
-_ORDERED = (
-    ("phrase", "min_silence_ms", "max_silence_ms"),
-    ("controls", "register_low", "register_high"),
-    ("controls", "listen_low", "listen_high"),
-)
+# Pairs of which the first may not exceed the second: (table, lower, upper). If only one of two controls is given, it moves the
+# other along, as it does live.
+_ORDERED = (("phrase", "min_silence_ms", "max_silence_ms"), *(("controls", low, high) for low, high in ORDERED))
 
 
 def _spec(item: Field[Any]) -> Control:
@@ -197,14 +205,15 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
 
     Raises:
         ConfigError: a file that is missing, unreadable, over 1 MB, not UTF-8 or not TOML; an unknown table or key; a value of the
-            wrong type or out of range (nothing is clamped); a lower limit above its upper one.
+            wrong type or out of range (nothing is clamped); a lower limit above its upper one, where both are given.
     """
     source = Path(path) if path is not None else find_file()
     text = "" if source is None else read_text(source)
     values: dict[str, dict[str, Any]] = {
         table: {key: spec.default for key, spec in specs.items()} for table, specs in SCHEMA.items()
     }
-    for table, entries in ({} if source is None else parse_toml(text, source)).items():
+    document = {} if source is None else parse_toml(text, source)
+    for table, entries in document.items():
         if table not in SCHEMA or not isinstance(entries, dict):
             raise ConfigError(_where(source, text, table) + _not_a_table(table, entries))
         for key, value in entries.items():
@@ -212,10 +221,13 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
                 values[table][key] = _checked(table, key, value)
             except ConfigError as error:
                 raise ConfigError(f"{_where(source, text, table, key)}{error}") from None
+    _move_along(values["controls"], document.get("controls", {}))
     for name, given in (overrides or {}).items():
         table, _, key = name.partition(".")
         if given is not None:
             values.setdefault(table, {})[key] = _checked(table, key, given)
+    demanded = {name for name, given in (overrides or {}).items() if given is not None}
+    _move_along(values["controls"], {name.removeprefix("controls.") for name in demanded})
     for table, low, high in _ORDERED:
         if values[table][low] > values[table][high]:
             found, limit = values[table][low], values[table][high]
@@ -305,6 +317,14 @@ def _checked(table: str, key: str, value: object) -> Value:
         return SCHEMA[table][key].check(value)
     except ControlError as error:
         raise ConfigError(f"[{table}] {error}") from None
+
+
+def _move_along(controls: dict[str, Value], given: Container[str]) -> None:
+    """A limit of which only the partner is given goes along with that."""
+    for pair in ORDERED:
+        named = [name for name in pair if name in given]
+        if len(named) == 1:
+            controls |= in_order(controls, named[0], controls[named[0]])
 
 
 def _not_a_table(name: str, found: object) -> str:

@@ -23,6 +23,8 @@ _VERSION = "1.29.2"  # of Open Stage Control, which converts the layouts of olde
 _REFRESH = 5000  # ms
 COLUMNS = 8  # of faders
 LONGEST = 100_000  # a range that a fader can do; a longer one is cut to its first thousand
+# The script that asks for everything there is and for what changes, and again from time to time.
+_SUBSCRIPTION = f"function ask() {{ send('{PREFIX}subscribe') }}\nask()\nsetInterval('ask', ask, {_REFRESH})"
 Widget = dict[str, Any]
 
 
@@ -32,6 +34,7 @@ def open_stage_control(controls: Mapping[str, Control], commands: Iterable[str])
     choices = [_choice(control) for control in controls.values() if control.kind == "choice"]
     switches = [_switch(control) for control in controls.values() if control.kind == "switch"]
     state = {"type": "text", "id": "state", "address": f"{PREFIX}state", "expand": True}
+    message = {"type": "text", "id": "message", "address": f"{PREFIX}message", "height": 30}
     error = {"type": "text", "id": "error", "address": f"{PREFIX}error", "height": 30}
     rows = -(-len(numbers) // COLUMNS)
     faders = {"layout": "grid", "gridTemplate": f"repeat({rows}, 1fr) / repeat({COLUMNS}, 1fr)", "expand": True}
@@ -40,22 +43,17 @@ def open_stage_control(controls: Mapping[str, Control], commands: Iterable[str])
         "id": "root",
         "comments": "Generated from the registry of controls: python -m perceivers_live.osc.layouts",
         "layout": "vertical",
-        "onCreate": _subscription(controls),
+        "onCreate": _SUBSCRIPTION,
         "widgets": [
             _panel("commands", [state, *map(_command, commands)], layout="horizontal", height=60),
             _panel("switches", [*choices, *switches], layout="horizontal", height=70),
             _panel("numbers", [_number(control) for control in numbers], **faders),
+            message,
             error,
         ],
     }
     session = {"createdWith": "Open Stage Control", "version": _VERSION, "type": "session", "content": root}
     return json.dumps(session, indent=1) + "\n"
-
-
-def _subscription(controls: Mapping[str, Control]) -> str:
-    """The script that asks for every value, for changes, and for all of it again from time to time."""
-    addresses = json.dumps([PREFIX + name for name in ("subscribe", *controls)])
-    return f"function ask() {{ {addresses}.forEach(address => send(address)) }}\nask()\nsetInterval('ask', ask, {_REFRESH})"
 
 
 def _panel(name: str, widgets: list[Widget], **properties: Any) -> Widget:

@@ -1,12 +1,13 @@
-"""The controls and commands as an OSCQuery tree of JSON objects, after the proposal of Vidvox
+"""The controls, commands and queries as an OSCQuery tree of JSON objects, after the proposal of Vidvox
 (https://github.com/Vidvox/OSCQueryProposal).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from perceivers_live.controls.registry import CONTROLS, Control, Value
@@ -23,10 +24,15 @@ _ARGUMENTS = {"float": "f", "int": "i", "bool": "T"}  # annotation -> type tag; 
 _UNITS = {"ms": "time.ms", "MIDI note": "time.midinote"}  # those of ours that the proposal lists
 
 
-def tree(values: Mapping[str, Value], commands: Mapping[str, Callable[..., object]]) -> Node:
-    """The root node of the OSC address space: every control with its value, and every command."""
+def tree(
+    values: Mapping[str, Value],
+    commands: Mapping[str, Callable[..., object]],
+    queries: Mapping[str, Callable[[], Sequence[Value]]] = MappingProxyType({}),
+) -> Node:
+    """The root node of the OSC address space: every control with its value, every command, and every query with its answer."""
     contents = {name: _control(CONTROLS[name], value) for name, value in values.items()}
     contents |= {name: _command(name, command) for name, command in commands.items()}
+    contents |= {name: _query(name, query) for name, query in queries.items()}
     base = PREFIX.strip("/")
     ours = {"DESCRIPTION": "perceivers-live", "FULL_PATH": f"/{base}", "ACCESS": 0, "CONTENTS": contents}
     return {"DESCRIPTION": "root", "FULL_PATH": "/", "ACCESS": 0, "CONTENTS": {base: ours}}
@@ -72,6 +78,19 @@ def _command(name: str, command: Callable[..., object]) -> Node:
     node: Node = {"FULL_PATH": PREFIX + name, "ACCESS": WRITABLE, "TYPE": _arguments(command) or "I"}
     about = inspect.getdoc(command)
     return {"DESCRIPTION": about.partition("\n")[0], **node} if about else node
+
+
+def _query(name: str, query: Callable[[], Sequence[Value]]) -> Node:
+    answer = list(query())
+    node: Node = {"FULL_PATH": PREFIX + name, "ACCESS": READABLE, "TYPE": "".join(map(_tag, answer)), "VALUE": answer}
+    about = inspect.getdoc(query)
+    return {"DESCRIPTION": about.partition("\n")[0], **node} if about else node
+
+
+def _tag(value: Value) -> str:
+    if isinstance(value, bool):
+        return "T" if value else "F"
+    return "s" if isinstance(value, str) else "i" if isinstance(value, int) else "f"
 
 
 def _arguments(command: Callable[..., object]) -> str:

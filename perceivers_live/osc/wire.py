@@ -1,4 +1,4 @@
-"""OSC on the wire: a socket that never blocks, who is heard at it, packets out, and strict reading of what comes in."""
+"""OSC on the wire: a socket that never blocks, who is heard at it, and packets out."""
 
 import contextlib
 import functools
@@ -7,14 +7,11 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 from engine.errors import UserError
-from perceivers_live.controls.registry import Value, printable, shown
+from perceivers_live.controls.registry import Value, printable
 
-MAX_DATAGRAM = 4096  # bytes; the longest useful message is a tenth of it
-_MAX_DEPTH, _MAX_MESSAGES = 8, 256  # in one bundle
 _RECEIVE_BUFFER = 4 << 20
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -95,47 +92,3 @@ def packet_of(address: str, values: Iterable[Value]) -> bytes:
         plain = int(value) if isinstance(value, bool) else printable(value) if isinstance(value, str) else value
         builder.add_arg(plain)
     return builder.build().dgram
-
-
-def messages_of(datagram: bytes) -> list[OscMessage]:
-    """The messages of a packet, bundles opened, in order.
-
-    python-osc reads single messages only: its bundle reader never returns from a negative size, recurses as deep as it is told,
-    and logs every oddity to the root logger.
-
-    Raises:
-        ParseError, ValueError, ArithmeticError: malformed, in one way or another; or larger than any sensible packet.
-    """
-    if len(datagram) > MAX_DATAGRAM:
-        raise ValueError(f"longer than {MAX_DATAGRAM} bytes")
-    messages: list[OscMessage] = []
-    waiting = [(datagram, 0)]
-    while waiting:
-        packet, depth = waiting.pop()
-        if packet.startswith(b"#bundle\0") and depth < _MAX_DEPTH:
-            waiting.extend((element, depth + 1) for element in reversed(_elements(packet)))
-        elif packet.startswith(b"/"):
-            tags_at = (packet.find(b"\0") // 4 + 1) * 4
-            tags = packet[tags_at : packet.find(b"\0", tags_at)]
-            if tags.translate(None, b",ihfdsbrmtTFNI[]"):
-                raise ValueError(f"type tags {shown(tags)}")
-            known = tags.replace(b"I", b"N")  # an impulse carries as little as nil, which python-osc knows
-            messages.append(OscMessage(packet[:tags_at] + known + packet[tags_at + len(tags) :]))
-        else:
-            raise ValueError(f"found {shown(packet[:16])} where a message or a bundle begins")
-        if len(messages) + len(waiting) > _MAX_MESSAGES:
-            raise ValueError(f"more than {_MAX_MESSAGES} messages")
-    return messages
-
-
-def _elements(bundle: bytes) -> list[bytes]:
-    if len(bundle) < 16:  # "#bundle", its NUL, the time tag
-        raise ValueError("a bundle without a time tag")
-    elements, at = [], 16
-    while at < len(bundle):
-        size = int.from_bytes(bundle[at : at + 4], "big", signed=True)
-        if size <= 0 or at + 4 + size > len(bundle):
-            raise ValueError(f"a bundle element of {size} bytes")
-        elements.append(bundle[at + 4 : at + 4 + size])
-        at += 4 + size
-    return elements

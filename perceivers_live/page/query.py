@@ -27,7 +27,7 @@ from websockets.sync.server import ServerConnection
 
 from perceivers_live.controls.registry import CONTROLS, Controls, Value
 from perceivers_live.osc.query_tree import OPTIONAL, Node, answer, node_at, tree
-from perceivers_live.osc.server import PREFIX
+from perceivers_live.osc.server import PREFIX, Query
 from perceivers_live.osc.wire import packet_of
 from perceivers_live.page.client import Client
 from perceivers_live.page.hub import Hub
@@ -40,6 +40,7 @@ class OscQuery:
         controls: whose values are shown, and listened to until `close()`.
         commands: name -> function, whose parameters are shown; they are never called.
         osc: host and port where the OSC server listens; None: it does not.
+        queries: name -> function whose answer is shown.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class OscQuery:
         commands: Mapping[str, Callable[..., object]],
         osc: tuple[str, int] | None,
         hub: Hub,
+        queries: Mapping[str, Query] | None = None,
     ) -> None:
         self._controls, self._commands, self._osc, self._hub = controls, dict(commands), osc, hub
+        self._queries = dict(queries or {})
         self._lock = threading.Lock()
         self._listeners: dict[Client, set[str]] = {}  # the controls that each client listens to
         self._stop_listening = controls.on_change(self._changed)
@@ -66,7 +69,7 @@ class OscQuery:
         """What a request is answered with: status, JSON object."""
         if "HOST_INFO" in attributes:
             return HTTPStatus.OK, self.host_info()
-        node = node_at(tree(self._controls.snapshot(), self._commands), path)
+        node = node_at(tree(self._controls.snapshot(), self._commands, self._queries), path)
         return answer(node, attributes) if node is not None else (HTTPStatus.NOT_FOUND, {})
 
     def host_info(self) -> Node:

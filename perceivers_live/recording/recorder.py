@@ -13,10 +13,12 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
+from engine.errors import UserError
 from engine.events import NOTE_OFF, Timed
 from engine.midi import MessageReader, message_of
 from engine.midi_file import write_file
@@ -34,9 +36,14 @@ LONGEST_SILENCE = 3600.0  # seconds; MIDI files cannot hold a silence of days
 LAST = 0.5  # seconds that keys still down at the end are given
 
 
+class RecordingError(UserError):
+    """A session is not recorded; the message is one line."""
+
+
 class Recorder:
     """Records one session in ``folder``. ``human`` and ``machine`` can be called from any thread, cost microseconds and never
-    wait for the disk. Whatever the disk does, the music goes on, and one warning says so.
+    wait for the disk. Whatever the disk does, the music goes on, and one warning says so: to ``on_fault``, or, if that is not
+    set, to the log.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +53,7 @@ class Recorder:
         self._left_out = 0
         self._unsynced, self._next_sync = False, 0.0
         self._warned = False
+        self.on_fault: Callable[[RecordingError], None] = lambda error: log.warning("%s", error)
         self._closing = threading.Event()
         self._journal: Journal | None = None
         try:
@@ -128,7 +136,8 @@ class Recorder:
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("this session is not being recorded, or not all of it (%s); playing goes on", _reason(error))
+            text = f"this session is not being recorded, or not all of it ({_reason(error)}); playing goes on"
+            self.on_fault(RecordingError(text))
 
 
 def recover(folder: Path) -> list[Path]:

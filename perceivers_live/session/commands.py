@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from engine.states import StateError
-from perceivers_live.controls.midi_map import MidiMap
+from perceivers_live.controls.midi_map import LEARN_TIMEOUT, MidiMap
 from perceivers_live.performer.performer import Performer, SavedState
 from perceivers_live.session.loop import PerformerLoop
 from perceivers_live.session.observers import Observers
@@ -44,28 +44,37 @@ def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, outp
     }
 
 
-def map_commands(midi_map: MidiMap) -> dict[str, Callable[..., None]]:
-    """Those that bind controllers."""
+def map_commands(midi_map: MidiMap, say: Callable[[str], None]) -> dict[str, Callable[..., None]]:
+    """Those that bind controllers. ``say`` tells the user what was done."""
 
     def learn(target: str) -> None:
         midi_map.learn(target, time.perf_counter())
+        say(f"learning {target}: move a controller within {LEARN_TIMEOUT:.0f} s")
 
     def unlearn(target: str) -> None:
-        midi_map.unlearn(target)
+        count = midi_map.unlearn(target)
+        say(f"unlearnt {target}: {count} controller{'s' * (count != 1)} steered it")
 
     return {"learn": learn, "unlearn": unlearn}
 
 
 class StateCommands:
-    """Saving and recalling musical states. The disk is waited for on threads of its own."""
+    """Saving, recalling and deleting musical states. Threads of their own wait for the disk. ``say`` reports to the user."""
 
-    def __init__(self, states: StateStore, performer: Performer, loop: PerformerLoop, observers: Observers) -> None:
-        self._states, self._performer, self._loop, self._observers = states, performer, loop, observers
+    def __init__(
+        self,
+        states: StateStore,
+        performer: Performer,
+        loop: PerformerLoop,
+        observers: Observers,
+        say: Callable[[str], None],
+    ) -> None:
+        self._states, self._performer, self._loop, self._observers, self._say = states, performer, loop, observers, say
         self.saving: list[threading.Thread] = []
-        self._recalled: deque[SavedState] = deque(maxlen=1)  # states are large: only the one asked for last waits
+        self._recalled: deque[tuple[str, SavedState]] = deque(maxlen=1)  # states are large: only the one asked for last waits
 
     def commands(self) -> dict[str, Callable[..., None]]:
-        return {"save": self._save, "recall": self._recall}
+        return {"save": self._save, "recall": self._recall, "delete": self._delete}
 
     def close(self) -> None:
         """Waits for states on their way to the disk."""
@@ -94,6 +103,7 @@ class StateCommands:
     def _write(self, name: str, saved_state: SavedState) -> None:
         try:
             self._states.save(name, saved_state)
+            self._say(f"saved {name}")
         except Exception as error:
             self._fault(error)
 
@@ -102,9 +112,15 @@ class StateCommands:
         self._observers.fault("state", error)
 
     def _recall(self, name: str) -> None:
-        self._recalled.append(self._states.load(name))
+        self._recalled.append((name, self._states.load(name)))
         self._loop.later(self._go_on_from)
 
     def _go_on_from(self, now: float) -> None:
         if self._recalled:  # else the performer was behind, and has gone on from a later one
-            self._performer.recall(self._recalled.pop(), now)
+            name, saved_state = self._recalled.pop()
+            self._performer.recall(saved_state, now)
+            self._say(f"recalled {name}")
+
+    def _delete(self, name: str) -> None:
+        self._states.delete(name)
+        self._say(f"deleted {name}")

@@ -1,4 +1,4 @@
-"""Musical states by name, on disk: ``/perceivers/save name`` and ``/perceivers/recall name``."""
+"""Musical states by name, on disk: what ``/perceivers/save``, ``recall``, ``states`` and ``delete`` are about."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.codec import LONGEST_SILENCE
 from engine.config import ModelConfig
 from engine.events import STEPS_PER_SECOND
-from engine.states import SUFFIX, StateError, load_state, save_state, state_path
+from engine.states import SUFFIX, StateError, is_state_name, load_state, save_state, state_path
 from perceivers_live.performer.performer import SavedState
 
 MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
@@ -24,11 +24,21 @@ class StateStore:
         """Raises ``StateError`` if this can be no state's name, or if there is no room for another."""
         path = state_path(self._folder, name)
         if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MOST_STATES:
-            raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; remove one")
+            raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; delete one")
 
     def names(self) -> list[str]:
-        """The states that there are, in the alphabet's order."""
-        return sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}"))
+        """Of what is kept, in alphabetical order; states of other models too."""
+        found = sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}") if path.is_file())
+        return [name for name in found if is_state_name(name)]
+
+    def delete(self, name: object) -> None:
+        path = state_path(self._folder, name)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            raise StateError(f"{name}: there is no such state; there are: {', '.join(self.names()) or 'none'}") from None
+        except OSError as error:
+            raise StateError(f"{name}: cannot be deleted: {error.strerror or error}") from None
 
     def save(self, name: str, saved_state: SavedState) -> None:
         self.check(name)

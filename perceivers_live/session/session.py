@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from engine.engine import Engine
+from engine.errors import in_words
 from engine.remote.standby import on_standby
 from perceivers_live.clock.midi_clock import Beats, MidiClock
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.midi_map_file import Binding
-from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.registry import Controls, Value
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
-from perceivers_live.osc.server import OscServer
+from perceivers_live.osc.server import OscServer, Query
 from perceivers_live.performer.performer import Performer
 from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.player.player import Player, PlayerThread
@@ -82,10 +84,12 @@ class Session:
         self._reaction = Reaction(self.keys, self.performer, self.loop, self.output, controls, self.observers)
         triggered = triggers(self.performer, self.loop, self._reaction, self.output)
         self.midi_map = MidiMap(controls, triggered, bindings, on_learnt=self._learnt)
+        self.midi_map.on_fault = lambda error: self.fault("learn", error)
         self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
-        self._saving = StateCommands(states, self.performer, self.loop, self.observers) if states is not None else None
-        self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map)}
-        if self._saving is not None:
+        self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map, self._say)}
+        self._states, self._saving = states, None
+        if states is not None:
+            self._saving = StateCommands(states, self.performer, self.loop, self.observers, self._say)
             self._commands |= self._saving.commands()
         self._osc: OscServer | None = None
         self._standby = False  # as last told
@@ -94,6 +98,19 @@ class Session:
     def commands(self) -> dict[str, Callable[..., None]]:
         """What can be commanded, from any thread."""
         return dict(self._commands)
+
+    def queries(self) -> dict[str, Query]:
+        """What can be asked about besides the controls, from any thread."""
+
+        def states() -> list[Value]:
+            names = self._states.names() if self._states is not None else []
+            return [len(names), *names]
+
+        return {
+            "state": lambda: [self.performer.state.value],
+            "stats": lambda: [part for pair in self.stats().items() for part in pair],
+            "states": states,
+        }
 
     def hear(self, now: float, message: Sequence[int]) -> None:
         """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
@@ -140,6 +157,7 @@ class Session:
             self.loop.start()
             self.observers.listening()
             while self._goes_on():
+                self.midi_map.expire(time.perf_counter())
                 self._tell_tempo()
                 self._tell_standby()
                 self.observers.stats(self.stats())
@@ -178,9 +196,18 @@ class Session:
             "bpm": round(self._bpm, 1),
         }
 
+    def fault(self, kind: str, error: Exception) -> None:
+        """Tells the log and the observers of a fault that the session survives."""
+        log.warning("%s", error)
+        self.observers.fault(kind, error)
+
     def _learnt(self, binding: Binding) -> None:
-        log.info("learnt: %s", binding)
-        self.observers.message(f"learnt {binding.target}")
+        self._say(f"learnt {binding.target}: {binding}")
+
+    def _say(self, text: str) -> None:
+        """Tells the log and the observers what was done."""
+        log.info("%s", text)
+        self.observers.message(text)
 
     def _tell_tempo(self) -> None:
         bpm = (self.beats.bpm if self.beats is not None else None) or 0.0
@@ -192,7 +219,7 @@ class Session:
         standby = on_standby(self.engine.runtime)
         if standby != self._standby:
             self._standby = standby
-            self.observers.message("standby" if standby else "standby over")
+            self._say("standby" if standby else "standby over")
 
     def _goes_on(self) -> bool:
         """Waits one report interval; False once stopped."""
@@ -202,7 +229,8 @@ class Session:
 
     def _open_osc(self, closing: ExitStack) -> None:
         settings = self._settings.osc
-        osc = OscServer(self._controls, self._commands, settings.host, settings.port, settings.reply_port, allow=settings.allow)
+        where = settings.host, settings.port, settings.reply_port
+        osc = OscServer(self._controls, self._commands, *where, queries=self.queries(), allow=settings.allow)
         self._osc = osc
         closing.callback(osc.close)
         closing.callback(
@@ -210,8 +238,8 @@ class Session:
                 Observer(
                     state=lambda state: osc.send_state(state.value),
                     stats=osc.send_stats,
-                    message=osc.send_state,
-                    fault=lambda kind, error: osc.send_error(kind, f"{type(error).__name__}: {error}"),
+                    message=osc.send_message,
+                    fault=lambda kind, error: osc.send_error(kind, in_words(error)),
                 )
             )
         )

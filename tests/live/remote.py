@@ -42,6 +42,15 @@ class Remote:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self.send("subscribe")
+        until(lambda: self._starts() is not None, lambda: self._told)
+        del self._told[: self._starts()]
+
+    def _starts(self) -> int | None:
+        """Where what happens begins, after how it stood: every control, the state, the figures."""
+        names = [one.name for one in self._told]
+        with suppress(ValueError):
+            return names.index("stats", names.index("state")) + 1
+        return None
 
     def _read(self) -> None:
         with suppress(OSError):
@@ -69,6 +78,10 @@ class Remote:
     @property
     def states(self) -> list[object]:
         return [one.values[0] for one in self.told("state")]
+
+    @property
+    def messages(self) -> list[object]:
+        return [one.values[0] for one in self.told("message")]
 
     @property
     def errors(self) -> list[tuple[object, ...]]:

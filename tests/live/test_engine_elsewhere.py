@@ -81,7 +81,7 @@ def test_a_solo_goes_on_when_the_line_is_lost(elsewhere: Start, server: SshServe
     one.plays(10)
     one.daemon.wait_for_line("back from the standby")
     one.plays(10)
-    assert "standby" in one.remote.states
+    assert "standby" in one.remote.messages
     assert "listening" not in one.remote.states, "its turn never ended"
     one.remote.send("yield")
     one.falls_silent()

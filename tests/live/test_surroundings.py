@@ -42,7 +42,7 @@ def test_a_controller_is_learnt_kept_in_the_users_file_and_steers(stage: Start, 
     assert one.remote.ask("temperature") == 1.0  # it has taken note
     for value in (0, 20, 40):
         one.peer.send(0xB0, KNOB, value)
-    one.peer.until(lambda: "learnt temperature" in one.remote.states)
+    one.peer.until(lambda: f"learnt temperature: CC {KNOB} on channel 1 steers temperature" in one.remote.messages)
     assert read(home.midi_map) == [Binding("temperature", KNOB, 1)]
     one.peer.send(0xB0, KNOB, 127)
     one.peer.until(lambda: [told.values for told in one.remote.told("temperature")[1:]][-1:] == [(2.0,)])

@@ -317,6 +317,70 @@ def test_a_command_with_the_name_of_a_control_is_refused(controls: Controls) -> 
         MidiMap(controls, {"density": lambda: None})
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        [(101, 0), (100, 0), (6, 2)],  # a keyboard of several channels says its bend range when it is connected
+        [(101, 0), (100, 6), (6, 15), (38, 0)],
+        [(99, 1), (98, 40), (6, 0), (38, 0), (6, 127), (38, 127)],  # an NRPN knob
+        [(99, 1), (98, 40), (96, 127), (97, 127), (96, 0), (97, 0)],
+        [(98, 40), (99, 1), (6, 0), (6, 127)],
+    ],
+)
+def test_parameter_messages_are_not_learnt(bound: Callable[..., MidiMap], message: list[tuple[int, int]]) -> None:
+    midi_map = bound()
+    midi_map.learn("density", 0.0)
+    assert not any(steer(midi_map, *(cc(number, value, 3) for number, value in message * 3)))
+    assert midi_map.bindings == ()
+    steer(midi_map, cc(6, 0), cc(6, 127))
+    assert midi_map.bindings == (Binding("density", 6, 1),), "on another channel it is a slider"
+
+
+@pytest.mark.parametrize("ending", [[(101, 127), (100, 127)], [(100, 127), (101, 127)], [(99, 127), (98, 127)], [(121, 0)]])
+def test_after_a_parameter_message_the_data_slider_can_be_learnt(
+    bound: Callable[..., MidiMap], ending: list[tuple[int, int]]
+) -> None:
+    midi_map = bound()
+    steer(midi_map, cc(101, 0), cc(100, 0), cc(6, 2), *(cc(number, value) for number, value in ending))
+    midi_map.learn("density", 0.0)
+    steer(midi_map, cc(6, 2), cc(6, 60))
+    assert midi_map.bindings == (Binding("density", 6, 1),)
+
+
+def test_that_learning_was_given_up_is_said_once_and_why(bound: Callable[..., MidiMap]) -> None:
+    midi_map, said = bound(), list[str]()
+    midi_map.on_fault = lambda error: said.append(str(error))
+    midi_map.learn("density", 0.0)
+    midi_map.expire(LEARN_TIMEOUT - 0.1)
+    assert said == []
+    midi_map.expire(LEARN_TIMEOUT)
+    midi_map.expire(LEARN_TIMEOUT)
+    midi_map.learn("takeover", 100.0)
+    for number in (64, 98):
+        midi_map.feed(101.0, cc(number, 127))
+    midi_map.feed(100.0 + LEARN_TIMEOUT, cc(20, 127))
+    midi_map.expire(100.0 + LEARN_TIMEOUT)
+    assert said == [
+        "density: not learnt, no controller moved (20 s); learn it again to go on",
+        "takeover: not learnt, what moved cannot be learnt: CC 64, CC 98 (20 s); learn it again to go on",
+    ]
+
+
+def test_what_was_learnt_is_not_given_up(bound: Callable[..., MidiMap]) -> None:
+    midi_map, said = bound(), list[MidiMapError]()
+    midi_map.on_fault = said.append
+    midi_map.learn("density", 0.0)
+    steer(midi_map, cc(20, 0), cc(20, 127))
+    midi_map.expire(2 * LEARN_TIMEOUT)
+    assert said == []
+
+
+def test_a_fader_that_passes_the_other_limit_moves_it_along(bound: Callable[..., MidiMap], controls: Controls) -> None:
+    midi_map = bound(Binding("register_low", 20))
+    steer(midi_map, cc(20, 120))
+    assert (controls.get("register_low"), controls.get("register_high")) == (120, 120)
+
+
 # The file.
 
 
@@ -442,9 +506,13 @@ def test_a_folder_that_cannot_be_written_costs_the_keeping_only(
     (tmp_path / "user").write_text("no folder")
     midi_map = MidiMap(controls, path=tmp_path / "user" / "midi_map.toml", on_learnt=learnt.put)
     assert midi_map.error is None  # there is just no file
+    said: list[str] = []
+    midi_map.on_fault = lambda error: said.append(str(error))
     midi_map.learn("density", 0.0)
     steer(midi_map, cc(20, 0), cc(20, 127))
     assert learnt.get(timeout=WAIT) == Binding("density", 20, 1)
+    assert len(said) == 1
+    assert "cannot be written" in said[0]
     steer(midi_map, cc(20, 0))
     assert controls.get("density") == -1.0
     with pytest.raises(MidiMapError, match="cannot be written"):
@@ -489,9 +557,9 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path: Path,
 @pytest.mark.parametrize(
     ("binding", "text"),
     [
-        (Binding("takeover", 66), "CC 66 -> takeover"),
-        (Binding("temperature", 20, channel=3), "CC 20 on channel 3 -> temperature"),
-        (Binding("temperature", 20, low=1.5), "CC 20 -> temperature, from 1.5 to its limit"),
+        (Binding("takeover", 66), "CC 66 on any channel steers takeover"),
+        (Binding("temperature", 20, channel=3), "CC 20 on channel 3 steers temperature"),
+        (Binding("temperature", 20, low=1.5), "CC 20 on any channel steers temperature, from 1.5 to its limit"),
     ],
 )
 def test_a_binding_is_told_in_words(binding: Binding, text: str) -> None:

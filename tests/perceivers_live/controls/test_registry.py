@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers_live.controls.registry import CONTROLS, ControlError, Controls, Value
+from perceivers_live.controls.registry import CONTROLS, ORDERED, ControlError, Controls, Value
 
 
 def test_every_default_is_within_its_own_range() -> None:
@@ -172,3 +172,25 @@ def test_whatever_is_set_the_values_stay_legal(name: str, value: object) -> None
     except ControlError as error:
         assert str(error).isprintable()
     assert CONTROLS[name].check(controls.get(name)) == controls.get(name)
+
+
+@pytest.mark.parametrize(("low", "high"), ORDERED)
+def test_a_limit_set_beyond_its_partner_moves_that_along_and_everybody_is_told(low: str, high: str) -> None:
+    controls = Controls({low: 40, high: 80})
+    heard: list[tuple[str, Value, object]] = []
+    controls.on_change(lambda *change: heard.append(change))
+    controls.set(low, 90, source="surface")
+    controls.set(high, 100, source="surface")
+    controls.set(high, 30, source="surface")
+    assert heard == [(low, 90, "surface"), (high, 90, None), (high, 100, "surface"), (high, 30, "surface"), (low, 30, None)]
+    assert f"moves {high} along" in CONTROLS[low].help
+    assert f"moves {low} along" in CONTROLS[high].help
+
+
+@given(st.lists(st.tuples(st.sampled_from([name for pair in ORDERED for name in pair]), st.integers(-5, 140))))
+def test_limits_are_always_in_order_and_the_last_one_set_is_as_it_was_set(turns: list[tuple[str, int]]) -> None:
+    controls = Controls(dict(turns))
+    for name, value in turns:
+        assert controls.set(name, value) == controls.get(name) == min(max(value, 0), 127)
+        for low, high in ORDERED:
+            assert controls.snapshot()[low] <= controls.snapshot()[high]  # type: ignore[operator]

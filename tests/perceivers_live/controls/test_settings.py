@@ -111,6 +111,34 @@ def test_a_mistake_is_refused_with_its_place_and_what_is_allowed(file: Path, tex
 
 
 @pytest.mark.parametrize(
+    ("text", "options", "low", "high"),
+    [
+        ("[controls]\nregister_low = 110", {}, 110, 110),
+        ("[controls]\nregister_high = 10", {}, 10, 10),
+        (
+            "[controls]\nregister_low = 40\nregister_high = 50",
+            {"controls.register_low": 60, "controls.register_high": None},
+            60,
+            60,
+        ),
+        ("[controls]\nregister_low = 60\nregister_high = 50", {"controls.register_high": 70}, 60, 70),
+        ("[controls]\nregister_low = 60", {"controls.seed": 5}, 60, 108),
+    ],
+)
+def test_a_limit_given_alone_moves_its_partner_along(
+    file: Path, text: str, options: dict[str, object], low: int, high: int
+) -> None:
+    file.write_text(text)
+    loaded = load(file, options).controls
+    assert (loaded["register_low"], loaded["register_high"]) == (low, high)
+
+
+def test_two_options_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ConfigError, match="listen_low: found 60, allowed up to listen_high, which is 50"):
+        load(None, {"controls.listen_low": 60, "controls.listen_high": 50})
+
+
+@pytest.mark.parametrize(
     ("content", "place"),
     [
         ("[midi]\nchannel 3\n", "given.toml:2: not valid TOML: "),

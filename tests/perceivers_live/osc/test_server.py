@@ -17,9 +17,12 @@ from pythonosc.osc_bundle_builder import IMMEDIATELY, OscBundleBuilder
 from pythonosc.osc_message_builder import build_msg
 from pythonosc.udp_client import SimpleUDPClient
 
-from perceivers_live.controls.registry import CONTROLS, Controls
-from perceivers_live.osc.server import MAX_BACKLOG_BYTES, MAX_REPLIES, MAX_SUBSCRIBERS, OscServer
-from perceivers_live.osc.wire import MAX_DATAGRAM, OscError, sender_filter
+from engine.states import StateError
+from perceivers_live.controls.registry import CONTROLS, Controls, Value
+from perceivers_live.osc.audience import MAX_SUBSCRIBERS
+from perceivers_live.osc.packets import MAX_DATAGRAM
+from perceivers_live.osc.server import MAX_AHEAD, MAX_BACKLOG_BYTES, MAX_REPLIES, MAX_SCHEDULED, MAX_TOLD, OscServer, Query
+from perceivers_live.osc.wire import OscError, sender_filter
 
 PATIENCE = 10.0  # seconds
 Received = tuple[str, list[object]]
@@ -30,6 +33,7 @@ class Client(SimpleUDPClient):
 
     def __init__(self, server: OscServer) -> None:
         super().__init__("127.0.0.1", server.port)
+        self._told_first = len(CONTROLS) + len({"state", "stats"} & server._queries.keys())
 
     @property
     def port(self) -> int:
@@ -42,6 +46,11 @@ class Client(SimpleUDPClient):
         for message in self.get_messages(timeout=PATIENCE):
             return message.address, message.params
         raise AssertionError("nothing came")
+
+    def subscribe(self) -> list[Received]:
+        """Subscribes; returns what a new subscriber is told."""
+        self.send_message("/perceivers/subscribe", None)
+        return [self.next() for _ in range(self._told_first)]
 
     def all(self) -> list[Received]:
         """What came before the answer to a question asked now; so also a wait until the server has seen all that was sent."""
@@ -81,7 +90,16 @@ def server(controls: Controls, calls: list[tuple[object, ...]]) -> Iterator[OscS
     def fail() -> None:
         raise RuntimeError("no\nengine")
 
-    with closing(OscServer(controls, {"panic": panic, "save": save, "fail": fail}, port=0, stats_interval=3600)) as running:
+    def refuse() -> None:
+        raise StateError("take 1: no such state")
+
+    commands = {"panic": panic, "save": save, "fail": fail, "refuse": refuse}
+    queries: dict[str, Query] = {
+        "state": lambda: ["listening"],
+        "stats": lambda: ["late", 2.0],
+        "states": lambda: [2, "a", "b"],
+    }
+    with closing(OscServer(controls, commands, port=0, queries=queries, stats_interval=3600)) as running:
         yield running
 
 
@@ -94,7 +112,7 @@ def surface(server: OscServer) -> Iterator[Client]:
 @pytest.fixture
 def subscriber(server: OscServer) -> Iterator[Client]:
     with closing(Client(server)) as client:
-        client.send_message("/perceivers/subscribe", None)
+        client.subscribe()
         assert client.all() == []
         yield client
 
@@ -110,7 +128,7 @@ def test_a_value_sets_a_control_and_no_value_asks_for_it(surface: Client, contro
 
 
 def test_a_change_reaches_the_other_subscribers_clamped(surface: Client, subscriber: Client, server: OscServer) -> None:
-    surface.send_message("/perceivers/subscribe", None)
+    surface.subscribe()
     surface.send_message("/perceivers/max_polyphony", 99.0)
     assert subscriber.next() == ("/perceivers/max_polyphony", [32])
     assert surface.all() == []
@@ -128,7 +146,9 @@ def test_a_subscriber_may_listen_on_another_port_and_its_own_changes_stay_its_ow
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(PATIENCE)
         port = listener.getsockname()[1]
+        first = len(CONTROLS) + 2
         surface.send_message("/perceivers/subscribe", float(port))  # many surfaces send floats only
+        assert [listener.recv(4096) for _ in range(first)][-1] == build_msg("/perceivers/stats", ["late", 2.0]).dgram
         surface.send_message("/perceivers/density", 1.0)
         surface.all()
         other.send_message("/perceivers/density", -1.0)
@@ -138,6 +158,8 @@ def test_a_subscriber_may_listen_on_another_port_and_its_own_changes_stay_its_ow
         server.send_state("not for you")
         surface.send_message("/perceivers/subscribe", port)
         surface.all()
+        for _ in range(first):
+            listener.recv(4096)
         server.send_state("for you")
         assert listener.recv(4096) == build_msg("/perceivers/state", "for you").dgram
 
@@ -180,6 +202,7 @@ def test_list_describes_every_control(surface: Client, controls: Controls) -> No
         ("/perceivers/save", [1, 2], "arguments", "save: found [1, 2], allowed: name"),
         ("/perceivers/panic", ["now"], "arguments", "panic: found ['now'], allowed: none"),
         ("/perceivers/fail", [], "command", "fail: RuntimeError: no\\nengine"),
+        ("/perceivers/refuse", [], "command", "refuse: take 1: no such state"),
     ],
 )
 def test_a_mistake_is_answered_and_changes_nothing(
@@ -225,8 +248,8 @@ def test_replies_go_to_the_configured_port(controls: Controls) -> None:
             surface.send_message("/perceivers/density", None)
             assert listener.recv(4096) == build_msg("/perceivers/density", 0.0).dgram
             surface.send_message("/perceivers/subscribe", None)
-            surface.send_message("/perceivers/density", None)
-            listener.recv(4096)
+            for _ in CONTROLS:
+                listener.recv(4096)
             server.send_error("engine", "restarted")
             assert listener.recv(4096) == build_msg("/perceivers/error", ["engine", "restarted"]).dgram
 
@@ -260,7 +283,12 @@ def nested(depth: int, content: bytes) -> bytes:
 SET = build_msg("/perceivers/density", 0.5).dgram
 
 
-def test_bundles_are_opened_at_once_nested_ones_and_future_ones_too(surface: Client, controls: Controls) -> None:
+def time_tag(ahead: float) -> bytes:
+    """A bundle's time so many seconds from now."""
+    return int((time.time() + ahead + 2_208_988_800) * 2**32).to_bytes(8, "big")
+
+
+def test_bundles_are_opened_at_once_nested_ones_too(surface: Client, controls: Controls) -> None:
     builder = OscBundleBuilder(IMMEDIATELY)
     builder.add_content(build_msg("/perceivers/density", 0.25))
     builder.add_content(build_msg("/perceivers/density", 0.5))
@@ -268,9 +296,157 @@ def test_bundles_are_opened_at_once_nested_ones_and_future_ones_too(surface: Cli
     assert surface.all() == []
     assert controls.get("density") == 0.5
     surface.raw(nested(5, build_msg("/perceivers/dynamics", 1.0).dgram))
-    surface.raw(bundle(build_msg("/perceivers/seed", 4).dgram, tag=b"\xff" * 8))
+    surface.raw(bundle(build_msg("/perceivers/seed", 4).dgram, tag=time_tag(-1.0)))
     assert surface.all() == []
     assert (controls.get("dynamics"), controls.get("seed")) == (1.0, 4)
+
+
+def test_a_bundle_waits_for_its_time(surface: Client, controls: Controls) -> None:
+    changes: list[tuple[object, float]] = []
+    controls.on_change(lambda name, value, source: changes.append((value, time.time())))
+    due = time.time() + 0.5
+    surface.raw(bundle(*[build_msg("/perceivers/seed", number).dgram for number in range(20)], tag=time_tag(0.5)))
+    assert until(lambda: len(changes) == 20)
+    assert [value for value, _ in changes] == list(range(20))
+    assert changes[0][1] >= due - 0.01
+
+
+def test_what_waits_is_followed_in_the_order_of_its_times(controls: Controls) -> None:
+    server = OscServer(controls, {}, port=0)
+    server.close()
+    first, second, third = (build_msg("/perceivers/seed", number).dgram for number in (1, 2, 3))
+    server._handle(bundle(bundle(third, tag=time_tag(30)), tag=time_tag(20)), ("127.0.0.1", 9))
+    server._handle(bundle(bundle(second), tag=time_tag(20)), ("127.0.0.1", 9))  # an inner bundle is not before its outer one
+    server._handle(bundle(first, tag=time_tag(10)), ("127.0.0.1", 9))
+    taken: list[object] = []
+    for later in (5, 15, 25, 35):
+        due = server._scheduled.take(time.monotonic() + later)
+        taken.append(None if due is None else due[0].values)
+    assert taken == [None, [1], [2], [3]]
+
+
+@pytest.mark.parametrize("tag", [lambda: time_tag(MAX_AHEAD + 60), lambda: b"\xff" * 8], ids=["two minutes", "the last time"])
+def test_a_bundle_for_a_distant_future_is_refused(surface: Client, controls: Controls, tag: Callable[[], bytes]) -> None:
+    surface.raw(bundle(SET, tag=tag()))
+    [(address, values)] = surface.all()
+    assert (address, values[0]) == ("/perceivers/error", "time")
+    assert str(values[1]).endswith("s ahead, allowed up to 60 s")
+    assert controls.get("density") == 0.0
+
+
+def test_more_than_can_wait_is_refused(controls: Controls) -> None:
+    server = OscServer(controls, {}, port=0)
+    server.close()
+    sent: list[tuple[object, ...]] = []
+    server._send_to = lambda *what: sent.append(what)  # type: ignore[method-assign]
+    packet = bundle(*[build_msg("/perceivers/seed", 1).dgram] * 64, tag=time_tag(30))
+    for _ in range(MAX_SCHEDULED // 64):
+        server._handle(packet, ("127.0.0.1", 9))
+    assert sent == []
+    server._handle(bundle(SET, tag=time_tag(30)), ("127.0.0.1", 9))
+    assert [what[2] for what in sent] == ["time"]
+    assert len(server._scheduled) == MAX_SCHEDULED
+
+
+@pytest.mark.parametrize("broken", [b"/perceivers/seed\0\0\0\0,z\0\0", b"junk", b"/perceivers/seed\0\0\0\0,i\0\0\1"])
+def test_of_a_bundle_only_the_message_is_lost_that_cannot_be_read(surface: Client, controls: Controls, broken: bytes) -> None:
+    surface.raw(bundle(SET, broken, build_msg("/perceivers/dynamics", 1.0).dgram))
+    [(address, values)] = surface.all()
+    assert (address, values[0]) == ("/perceivers/error", "malformed")
+    assert (controls.get("density"), controls.get("dynamics")) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("argument", [b",r\0\0\0\0\0\2", b",m\0\0\0\0\0\2", b",t\0\0" + bytes(7) + b"\2", b",b\0\0\0\0\0\0"])
+@pytest.mark.parametrize("name", ["temperature", "seed", "mode", "hold"])
+def test_what_is_no_number_is_not_taken_for_one(surface: Client, controls: Controls, name: str, argument: bytes) -> None:
+    address = f"/perceivers/{name}".encode()
+    surface.raw(address + bytes(4 - len(address) % 4) + argument)
+    [(_, values)] = surface.all()
+    assert values[0] == "value"
+    assert str(values[1]).startswith(f"{name}: found ")
+    assert controls.snapshot().version == 0
+
+
+def test_a_colour_presses_no_button_and_is_no_port(surface: Client, calls: list[tuple[object, ...]]) -> None:
+    surface.raw(b"/perceivers/panic\0\0\0,r\0\0\0\0\0\1")
+    surface.raw(b"/perceivers/subscribe\0\0\0,r\0\0\0\0\x23\x29")
+    assert [values[0] for _, values in surface.all()] == ["arguments", "port"]
+    assert calls == []
+
+
+def test_a_symbol_is_a_string(surface: Client, controls: Controls) -> None:
+    surface.raw(b"/perceivers/mode\0\0\0\0,S\0\0duet\0\0\0\0")
+    assert surface.all() == []
+    assert controls.get("mode") == "duet"
+
+
+# Who is told what.
+
+
+def test_a_new_subscriber_is_told_how_it_stands(surface: Client, controls: Controls) -> None:
+    controls.set("mode", "duet")
+    told = surface.subscribe()
+    assert [address.removeprefix("/perceivers/") for address, _ in told] == [*CONTROLS, "state", "stats"]
+    assert ("/perceivers/mode", ["duet"]) in told
+    assert told[-2:] == [("/perceivers/state", ["listening"]), ("/perceivers/stats", ["late", 2.0])]
+
+
+def test_state_stats_and_saved_states_are_told_to_whoever_asks(surface: Client) -> None:
+    for name, answer in (("state", ["listening"]), ("stats", ["late", 2.0]), ("states", [2, "a", "b"])):
+        surface.send_message(f"/perceivers/{name}", None if name == "state" else [])
+        assert surface.next() == (f"/perceivers/{name}", answer)
+        surface.send_message(f"/perceivers/{name}", answer)  # another daemon's answer
+        assert surface.all() == []
+
+
+def test_a_query_that_fails_is_an_error(controls: Controls) -> None:
+    def fail() -> list[Value]:
+        raise StateError("no disk")
+
+    with closing(OscServer(controls, {}, port=0, queries={"states": fail})) as server, closing(Client(server)) as surface:
+        surface.send_message("/perceivers/states", [])
+        assert surface.all() == [("/perceivers/error", ["command", "states: no disk"])]
+
+
+def test_a_mistake_is_told_to_every_subscriber_and_once_to_its_sender(
+    surface: Client, subscriber: Client, server: OscServer
+) -> None:
+    surface.subscribe()
+    surface.send_message("/perceivers/temperature", "hot")
+    error = ("/perceivers/error", ["value", "temperature: found 'hot', allowed 0.1..2.0 (float)"])
+    assert surface.all() == [error]
+    assert subscriber.all() == [error]
+
+
+def test_of_a_flood_of_mistakes_the_others_are_told_of_few(surface: Client, subscriber: Client) -> None:
+    began = time.monotonic()
+    for _ in range(10 * MAX_TOLD):
+        surface.send_message("/perceivers/temperature", "hot")
+    assert len(surface.all()) == 10 * MAX_TOLD
+    took = time.monotonic() - began
+    assert MAX_TOLD <= len(subscriber.all()) <= MAX_TOLD * (2 + took)
+
+
+def test_who_sends_a_command_is_told_what_becomes_of_it(surface: Client, subscriber: Client, server: OscServer) -> None:
+    with closing(Client(server)) as bystander:
+        bystander.send_message("/perceivers/density", 0.5)
+        surface.send_message("/perceivers/save", "a")
+        surface.all()
+        server.send_message("saved a")
+        server.send_error("state", "no room")
+        server.send_state("playing")
+        told = [("/perceivers/message", ["saved a"]), ("/perceivers/error", ["state", "no room"])]
+        assert surface.all() == told
+        assert bystander.all() == []
+        assert subscriber.all() == [("/perceivers/density", [0.5]), *told, ("/perceivers/state", ["playing"])]
+
+
+def test_a_limit_that_moves_its_partner_along_tells_the_sender_too(surface: Client, subscriber: Client) -> None:
+    surface.subscribe()
+    surface.send_message("/perceivers/register_high", 15)
+    assert surface.next() == ("/perceivers/register_low", [15])
+    assert surface.all() == []
+    assert sorted(subscriber.all()) == [("/perceivers/register_high", [15]), ("/perceivers/register_low", [15])]
 
 
 @pytest.mark.parametrize(
@@ -381,6 +557,8 @@ def test_the_oldest_subscriber_makes_room(surface: Client, subscriber: Client, c
         surface.all()
         controls.set("density", 0.0)
         silent.settimeout(PATIENCE)
+        for _ in range(len(CONTROLS) + 2):
+            silent.recv(4096)
         assert silent.recv(4096) == build_msg("/perceivers/density", 0.0).dgram
         assert subscriber.all() == []
 
@@ -388,8 +566,7 @@ def test_the_oldest_subscriber_makes_room(surface: Client, subscriber: Client, c
 def test_subscribers_that_are_gone_disturb_nobody(surface: Client, server: OscServer, controls: Controls) -> None:
     for _ in range(3):
         with closing(Client(server)) as gone:
-            gone.send_message("/perceivers/subscribe", None)
-            gone.all()
+            gone.subscribe()
     for number in range(100):
         controls.set("seed", number)
         server.send_state("on")
@@ -500,6 +677,8 @@ def test_ipv6_loopback_is_served_too(controls: Controls) -> None:
         pytest.skip("this machine has no IPv6")
     with closing(server), closing(SimpleUDPClient("::1", server.port)) as client:
         client.send_message("/perceivers/subscribe", None)
+        for _ in CONTROLS:
+            assert next(client.get_messages(timeout=PATIENCE))
         client.send_message("/perceivers/density", None)
         assert next(client.get_messages(timeout=PATIENCE)).params == [0.0]
         controls.set("density", 1.0)

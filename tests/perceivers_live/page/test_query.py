@@ -41,7 +41,7 @@ class Served:
 
     def __init__(self, controls: Controls, commands: Mapping[str, Callable[..., object]], osc_host: str = "127.0.0.1") -> None:
         self._hub = Hub(dict)
-        self._query = OscQuery(controls, commands, (osc_host, 9010), self._hub)
+        self._query = OscQuery(controls, commands, (osc_host, 9010), self._hub, {"state": lambda: ["listening"]})
         self._server = PageServer(Routes(self._query.answer), self._query.serve, self._query.serve)
         self.port = self._server.port
 
@@ -78,7 +78,7 @@ def test_the_root_holds_every_control_and_command(server: Served) -> None:
     assert (root["FULL_PATH"], root["ACCESS"], list(root["CONTENTS"])) == ("/", 0, ["perceivers"])
     ours = root["CONTENTS"]["perceivers"]
     assert (ours["FULL_PATH"], ours["ACCESS"]) == ("/perceivers", 0)
-    assert set(ours["CONTENTS"]) == {*CONTROLS, "takeover", "save"}
+    assert set(ours["CONTENTS"]) == {*CONTROLS, "takeover", "save", "state"}
     for name, node in ours["CONTENTS"].items():
         assert node["FULL_PATH"] == f"/perceivers/{name}"
         assert "CONTENTS" not in node
@@ -144,7 +144,7 @@ def test_one_attribute_or_several_can_be_asked_for(server: Served, controls: Con
     assert found(server, "/perceivers/density?RANGE") == {"RANGE": [{"MIN": -1.0, "MAX": 1.0}]}
     assert found(server, "/perceivers/density?TYPE&ACCESS#there") == {"TYPE": "f", "ACCESS": 3}
     assert set(found(server, "/?CONTENTS")) == {"CONTENTS"}
-    assert set(found(server, "/perceivers/?CONTENTS")["CONTENTS"]) == {*CONTROLS, "takeover", "save"}
+    assert set(found(server, "/perceivers/?CONTENTS")["CONTENTS"]) == {*CONTROLS, "takeover", "save", "state"}
 
 
 @pytest.mark.parametrize("target", ["/perceivers?TYPE", "/perceivers/takeover?RANGE", "/perceivers/temperature?UNIT"])
@@ -187,3 +187,8 @@ def test_what_is_not_there_is_refused_as_the_proposal_says(server: Served, targe
     response, body = ask(server, target)
     assert response.status == status
     assert bool(body) == (status != 204)
+
+
+def test_what_the_daemon_is_doing_is_in_the_tree(server: Served) -> None:
+    _, body = ask(server, "/perceivers/state?VALUE")
+    assert json.loads(body) == {"VALUE": ["listening"]}

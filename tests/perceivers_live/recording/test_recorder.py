@@ -289,6 +289,18 @@ def test_an_unwritable_folder_is_one_warning(tmp_path: Path, caplog: pytest.LogC
     assert "\n" not in warnings(caplog)[0]
 
 
+def test_who_wants_to_know_is_told_that_the_disk_is_at_fault_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder, told = Recorder(tmp_path), list[str]()
+    recorder.on_fault = lambda error: told.append(str(error))
+    (next(tmp_path.iterdir()).with_suffix(".mid.part")).mkdir()
+    for one in note(START, 0.5, 60):
+        recorder.human(one)
+    recorder.close()
+    assert len(told) == 1
+    assert told[0].startswith("this session is not being recorded, or not all of it (")
+    assert warnings(caplog) == []
+
+
 FULL_DISK = """
     import logging, resource, sys, time
     from pathlib import Path

@@ -120,6 +120,6 @@ def test_subscribers_are_told(solo: Solo) -> None:
 
         told("/perceivers/stats", ("standby", 0.0))
         os.kill(solo.runtime._first._link.pid, signal.SIGKILL)
-        told("/perceivers/state", ("", "standby"))
+        told("/perceivers/message", ("", "standby"))
         told("/perceivers/stats", ("standby", 1.0))
-        told("/perceivers/state", ("", "standby over"))
+        told("/perceivers/message", ("", "standby over"))

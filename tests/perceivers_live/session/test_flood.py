@@ -172,9 +172,9 @@ def test_no_more_states_are_kept_than_a_disk_has_room_for(tmp_path: Path) -> Non
     for i in range(MOST_STATES):
         (tmp_path / f"{i}.state").touch()
     states.check("0")  # takes the old one's place
-    with pytest.raises(StateError, match="remove one"):
+    with pytest.raises(StateError, match="delete one"):
         states.check("another")
     saved_state = session(states).performer.saved_state(0.0)
-    with pytest.raises(StateError, match="remove one"):
+    with pytest.raises(StateError, match="delete one"):
         states.save("another", saved_state)
     assert len(list(tmp_path.iterdir())) == MOST_STATES

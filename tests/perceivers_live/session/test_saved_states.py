@@ -52,6 +52,23 @@ def test_what_was_never_saved_cannot_be_loaded(states: StateStore) -> None:
         states.load("verse 2")
 
 
+def test_what_is_kept_is_listed_and_can_be_deleted(states: StateStore, saved_state: SavedState, tmp_path: Path) -> None:
+    assert states.names() == []
+    for name in ("verse 2", "a", "b.c"):
+        states.save(name, saved_state)
+    assert states.names() == ["a", "b.c", "verse 2"]
+    states.delete("b.c")
+    assert states.names() == ["a", "verse 2"]
+    with pytest.raises(StateError, match=r"^b.c: there is no such state; there are: a, verse 2$"):
+        states.delete("b.c")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, 5, None])
+def test_nothing_but_a_state_is_deleted(states: StateStore, name: object) -> None:
+    with pytest.raises(StateError, match="name"):
+        states.delete(name)
+
+
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, 5, None])
 def test_names_that_can_be_no_file_are_refused(states: StateStore, saved_state: SavedState, name: object) -> None:
     with pytest.raises(StateError, match="name"):

@@ -234,10 +234,10 @@ def test_a_panic_releases_what_it_knows_nothing_of() -> None:
     assert stage.port.silent
 
 
-def test_a_range_that_is_turned_round_is_still_a_range() -> None:
+def test_a_range_whose_limits_are_set_in_the_wrong_order_is_that_of_the_last_one() -> None:
     stage = Stage(listen_low=72, listen_high=48)
-    stage.hear((0x90, 40, 80), (0x90, 60, 80), (0x90, 80, 80))
-    assert [one.action for one in stage.human] == [NOTE_ON + 60]
+    stage.hear((0x90, 40, 80), (0x90, 48, 80), (0x90, 60, 80), (0x90, 80, 80))
+    assert [one.action for one in stage.human] == [NOTE_ON + 48]
 
 
 def test_only_midi_messages_are_passed_through(quiet_log: None) -> None:

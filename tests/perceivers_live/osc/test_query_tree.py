@@ -1,0 +1,22 @@
+"""The OSCQuery tree: what there is, and where it stands."""
+
+from http import HTTPStatus
+
+from perceivers_live.controls.registry import Controls
+from perceivers_live.osc.query_tree import answer, node_at, tree
+
+
+def test_a_query_is_a_readable_node_with_its_answer() -> None:
+    root = tree(Controls().snapshot(), {}, {"state": lambda: ["playing"], "stats": lambda: ["late", 2.5], "states": lambda: [0]})
+    expected = {"state": ("s", ["playing"]), "stats": ("sf", ["late", 2.5]), "states": ("i", [0])}
+    for name, (tags, value) in expected.items():
+        node = node_at(root, f"/perceivers/{name}")
+        assert node is not None
+        assert (node["TYPE"], node["VALUE"], node["ACCESS"]) == (tags, value, 1)
+        assert answer(node, ["VALUE"]) == (HTTPStatus.OK, {"VALUE": value})
+
+
+def test_a_limit_says_that_it_moves_its_partner_along() -> None:
+    node = node_at(tree(Controls().snapshot(), {}), "/perceivers/register_low")
+    assert node is not None
+    assert node["DESCRIPTION"] == "Lowest note that is played. It moves register_high along if it passes it."
