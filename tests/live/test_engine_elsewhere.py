@@ -77,7 +77,7 @@ def test_a_solo_goes_on_when_the_line_is_lost(elsewhere: Start, server: SshServe
         server.kill_servers(signal.SIGKILL)
     else:
         os.kill(child(one, "ssh"), signal.SIGSTOP if loss == "ssh hangs" else signal.SIGKILL)
-    one.daemon.wait_for_line("the standby goes on")
+    one.daemon.wait_for_line("the standby continues")
     one.plays(10)
     one.daemon.wait_for_line("back from the standby")
     one.plays(10)
