@@ -1,8 +1,7 @@
 """The live controls: the one registry of what can be steered while the music runs, and its current values.
 
 The configuration file, OSC, MIDI CC and the command line are all generated from `CONTROLS`. The engine reads
-`Controls.snapshot()`, which costs
-one attribute read and takes no lock.
+`Controls.snapshot()`, which costs one attribute read and takes no lock.
 """
 
 import difflib
@@ -145,12 +144,11 @@ def partner(name: str) -> str | None:
 
 def in_order(values: Mapping[str, Value], name: str, value: Value) -> dict[str, Value]:
     """What changes if the control `name` is set to `value`: itself, and its partner if that would be on the wrong side of it."""
-    changes, other = {name: value}, partner(name)
-    if other is not None:
-        is_lower = any(name == low for low, _ in ORDERED)
-        if value > values[other] if is_lower else value < values[other]:  # type: ignore[operator]
-            changes[other] = value
-    return changes
+    for low, high in ORDERED:
+        passes = (name == low and value > values[high]) or (name == high and value < values[low])  # type: ignore[operator]
+        if passes:
+            return {name: value, (high if name == low else low): value}
+    return {name: value}
 
 
 def _explained(control: Control) -> Control:
