@@ -173,7 +173,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),
         (("config", "--config", "{tmp}/open.toml"), ["beyond loopback", "allow"]),
         (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
-        (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["nothing would be played"]),
+        (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["mode listen and hold play nothing"]),
         (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["not a checkpoint"]),
     ],
 )
