@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs itself: ``--help`` and ``ports`` stay fast and free of torch."""
+"""The command line. Each command imports its own dependencies, so ``--help`` and ``ports`` start fast and without torch."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from engine.remote.address import Address
 
 log = logging.getLogger("perceivers_live")
-IDLE = 600.0  # seconds without a word after which `serve` ends: whoever began it asks every few seconds
-INTERRUPTED = 130  # exit status, as shells count: 128 + SIGINT
-UNNAMED = "one has to be named" if sys.platform == "win32" else "if none is named, a virtual port is made"
+IDLE = 600.0  # seconds without a message after which `serve` ends; its client sends one every few seconds
+INTERRUPTED = 130  # exit status, as in shells: 128 + SIGINT
+UNNAMED = "required on Windows" if sys.platform == "win32" else "default: a virtual port"
 
 
 class _Group(click.Group):
-    """Faults of the user's or the machine's, and Ctrl-C, are one line, not a traceback (unless ``--debug``)."""
+    """Prints expected errors and Ctrl-C as one line instead of a traceback (unless ``--debug``)."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -68,7 +68,7 @@ def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--threads", type=int, help="CPU threads for the model; 0: automatic."),
-        click.option("--runtime", help=f"What computes the model: {', '.join(RUNTIMES)}."),
+        click.option("--runtime", help=f"Runtime of the model: {', '.join(RUNTIMES)}."),
         click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one."),
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`."),
     ):
@@ -84,7 +84,7 @@ _remote_option = click.option(
 
 
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
-    """The settings file with the command line's options on top. Raises ``ConfigError``."""
+    """The settings file, overridden by options of the command line. Raises ``ConfigError``."""
     places = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
     places |= {
         "engine": "engine.remote",
@@ -110,24 +110,24 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
 @click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
-@click.option("--osc-host", help="Address for OSC; anything but loopback lets those other machines steer that are allowed.")
-@click.option("--osc-allow", help="Addresses and networks of other machines that may steer, separated by commas.")
+@click.option("--osc-host", help="Address for OSC; beyond loopback, the machines in --osc-allow can set controls.")
+@click.option("--osc-allow", help="Addresses and networks of other machines that may send OSC, separated by commas.")
 @_control_options
-@click.option("--debug", is_flag=True, help="Tracebacks and more in the log.")
-@click.option("--log-json", is_flag=True, help="Log JSON, an object a line.")
+@click.option("--debug", is_flag=True, help="Log tracebacks and debug messages.")
+@click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
 @click.version_option(package_name="perceivers-live")
 @click.pass_context
 def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json: bool, **options: Any) -> None:
     """A duet partner for pianists: listens to a MIDI port, and plays on when your phrase ends.
 
-    Without a command it performs, on the bundled checkpoint, until Ctrl-C. What has no option here is in the settings file:
-    `config --default` prints one.
+    Without a command it performs with the bundled checkpoint until Ctrl-C. All other settings are in the settings file: `config
+    --default` prints one.
     """
     logs.begin(debug=debug, as_json=log_json)
     if ctx.invoked_subcommand is None:
         _perform(_settings(config_file, options))
     elif config_file or any(value is not None for value in options.values()):
-        raise click.UsageError(f"only --debug and --log-json go before {ctx.invoked_subcommand}; other options follow it")
+        raise click.UsageError(f"only --debug and --log-json may precede {ctx.invoked_subcommand}; put other options after it")
 
 
 def _perform(settings: Settings, *, show_page: bool = False) -> None:
@@ -143,7 +143,7 @@ def _checkpoint(settings: Settings) -> Path:
 
 
 def _engine(settings: Settings) -> Any:
-    """The engine of the settings, in a process of its own, here or elsewhere. Raises ``UserError``s of several kinds."""
+    """An engine that computes in another process, on this or another machine. Raises ``UserError``."""
     from engine.engine import Engine
     from engine.remote.standby import open_runtime_at
 
@@ -165,12 +165,12 @@ def _address(settings: Settings) -> Address:
 
 @contextmanager
 def _engine_here(settings: Settings) -> Iterator[Any]:
-    """The same in this process, where nothing has to be on time, and the same at every run."""
+    """An engine in this process: deterministic, for commands without real-time deadlines."""
     from engine.engine import Engine
     from engine.runtimes.choose import open_runtime
 
     if settings.engine.runtime == "tensorrt":
-        _compile(settings)  # or CUDA graphs would serve until it is done
+        _compile(settings)  # else CUDA graphs would be used until compilation ends
     runtime = open_runtime(settings.engine.runtime, _checkpoint(settings), threads=settings.engine.threads, steady=True)
     try:
         yield Engine(runtime)
@@ -185,7 +185,7 @@ def _engine_here(settings: Settings) -> Iterator[Any]:
 @_engine_options
 @_control_options
 def page(config_file: Path | None, **options: Any) -> None:
-    """Play in the browser: the page is the keyboard and the sound. Opens it where there is a desktop, and says its address."""
+    """Play in the browser: the page is keyboard and sound. Prints its address, and opens it if there is a desktop."""
     settings = _settings(config_file, options)
     settings = dataclasses.replace(settings, page=dataclasses.replace(settings.page, enabled=True))
     _perform(settings, show_page=True)
@@ -205,11 +205,11 @@ def ports() -> None:
 @click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name.")
 @click.option("--out", metavar="NAME", help="Output port, or a part of its name.")
 @_remote_option
-@click.option("--loopback", is_flag=True, help="Measure the way from the output back to the input, which are connected.")
-@click.option("--json", "json_file", type=OUTPUT, help="Write the findings here as well.")
+@click.option("--loopback", is_flag=True, help="Measure the delay from the output to the input; connect them first.")
+@click.option("--json", "json_file", type=OUTPUT, help="Also write the findings to this file.")
 @_engine_options
 def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **options: Any) -> None:
-    """Check ports, timing, model, GPU and settings, and say what to do."""
+    """Check ports, timing, model, GPU and settings, and print advice."""
     from perceivers_live.commands import doctor
 
     settings = _settings(config_file, options)
@@ -218,15 +218,15 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
         sys.exit(1)
 
 
-@main.command(short_help="Compute for a `perceivers-live --engine` on another machine, which starts this by itself.")
+@main.command(short_help="Compute for `perceivers-live --engine` on another machine, which starts this command.")
 @_engine_options
 def serve(config_file: Path | None, **options: Any) -> None:
-    """Compute for a `perceivers-live --engine` that speaks to this command's standard input and output."""
+    """Compute for `perceivers-live --engine`, which is connected to standard input and output of this command."""
     from engine.remote.serve import ignore_terminal, serve, standard_streams, start_log
     from engine.runtimes.choose import open_runtime
 
     if sys.stdin.isatty():
-        raise click.UsageError("nobody types what this reads: `perceivers-live --engine ssh://HOST` starts it")
+        raise click.UsageError("serve reads a binary protocol, not a terminal: `perceivers-live --engine ssh://HOST` starts it")
     settings = _settings(config_file, options)
     checkpoint, runtime, threads = _checkpoint(settings), settings.engine.runtime, settings.engine.threads
     ignore_terminal()
@@ -238,14 +238,14 @@ def serve(config_file: Path | None, **options: Any) -> None:
 @click.argument("midi_file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=OUTPUT, required=True, help="MIDI file to write: the call and the reply.")
 @click.option("--reply-only", is_flag=True, help="Write the reply without the call.")
-@click.option("--last", type=click.FloatRange(0, min_open=True), help="Use only the last so many seconds of the file.")
+@click.option("--last", type=click.FloatRange(0, min_open=True), help="Use only the last N seconds of the file.")
 @_engine_options
 @_control_options
 def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, config_file: Path | None, **options: Any) -> None:
     """Answer a MIDI file offline; the same seed gives the same answer.
 
-    `--mode respond` answers the whole of it, about as long as it is but for a minute at most; `--mode duet` plays along; `--mode
-    solo` goes on from it for a minute.
+    `--mode respond` answers the whole file with about its length, at most a minute. `--mode duet` plays along. `--mode solo`
+    continues it for a minute.
     """
     from engine.midi_file import MidiFileError, read_file, write_file
     from perceivers_live.controls.registry import Controls
@@ -254,11 +254,11 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     settings = _with_seed(_settings(config_file, options))
     call = recent(read_file(midi_file), last)
     if not call:
-        raise click.ClickException(f"{midi_file}: no notes in it but drums, if any")
+        raise click.ClickException(f"{midi_file}: contains no notes (drums do not count)")
     _keep_call(midi_file, output)
     controls = Controls(settings.controls)
     if controls.get("mode") == "listen" or controls.get("hold"):
-        raise click.ClickException("nothing would be played in mode listen, or on hold")
+        raise click.ClickException("mode listen and hold play nothing: choose another --mode, or --no-hold")
     with _engine_here(settings) as engine:
         reply = render(engine, call, controls, settings.phrase)
     try:
@@ -272,7 +272,7 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
 
 
 def _with_seed(settings: Settings) -> Settings:
-    """The settings with a seed, drawn if none is asked for: it is told, so that what came out can be had again."""
+    """The settings with a seed, a random one if none is set. Commands print it, so that the result can be reproduced."""
     import secrets
 
     if int(str(settings.controls["seed"])) >= 0:
@@ -281,24 +281,24 @@ def _with_seed(settings: Settings) -> Settings:
 
 
 def _keep_call(call: Path, output: Path) -> None:
-    """Refuses to write over what is read."""
+    """Raises if the output would overwrite the call."""
     if output.exists() and call.exists() and output.samefile(call):
-        raise click.ClickException(f"{output}: that is the call itself; name another file to write")
+        raise click.ClickException(f"{output}: this is the call itself; choose another output file")
 
 
-@main.command(short_help="Try it without a keyboard or a DAW: a bundled call and its answer.")
+@main.command(short_help="Play a bundled call and its answer; needs no keyboard or DAW.")
 @click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to answer; default: a bundled one.")
 @click.option("-o", "--output", type=OUTPUT, default=Path("demo.mid"), show_default=True, help="MIDI file to write.")
 @click.option("--fast", is_flag=True, help="Do not wait for real time.")
-@click.option("--out", metavar="NAME", help="Output port to hear it at, or a part of its name; default: none.")
+@click.option("--out", metavar="NAME", help="Output port to play it on, or a part of its name; default: none.")
 @_engine_options
 @_control_options
 def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, config_file: Path | None, **options: Any) -> None:
-    """Try it without a keyboard or a DAW: a bundled call and its answer, drawn in the terminal, written as MIDI."""
+    """Play a bundled call and its answer without keyboard or DAW, draw both in the terminal, and write a MIDI file."""
     from perceivers_live.commands.demo import bundled_call, run
 
     if fast and out:
-        raise click.UsageError("--fast is not in real time: nothing can be heard at --out")
+        raise click.UsageError("--fast is not in real time and cannot be combined with --out")
     settings = _with_seed(_settings(config_file, options))
     call_file = call_file or bundled_call()
     _keep_call(call_file, output)
@@ -315,12 +315,12 @@ def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, conf
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
 def compile_(config_file: Path | None, **options: Any) -> None:
-    """Compile a checkpoint's TensorRT plans ahead of time; the tensorrt runtime then starts with them."""
+    """Compile a checkpoint's TensorRT plans ahead of time, for the tensorrt runtime."""
     click.echo(f"the plans are in {_compile(_settings(config_file, options))}")
 
 
 def _compile(settings: Settings) -> Path:
-    """Compiles what TensorRT plans are missing; returns the folder that they are in. Raises ``RuntimeUnavailable``."""
+    """Compiles missing TensorRT plans; returns their folder. Raises ``RuntimeUnavailable``."""
     from engine.runtimes import CHUNKS
     from engine.runtimes.tensorrt.cache import PlanCache, cache_folder
     from engine.runtimes.tensorrt.compile_process import compile_missing
@@ -336,16 +336,16 @@ def _compile(settings: Settings) -> Path:
     "--history",
     type=click.IntRange(1),
     multiple=True,
-    help="Events of history to measure at; default: 1024, 8192 and 32768.",
+    help="Number of past events to measure with; default: 1024, 8192 and 32768.",
 )
-@click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="How often a step is measured.")
-@click.option("--json", "json_file", type=OUTPUT, help="Write the figures here as well.")
+@click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="Number of measurements of a step.")
+@click.option("--json", "json_file", type=OUTPUT, help="Also write the figures to this file.")
 @click.option("--probe", is_flag=True, hidden=True)
 @_engine_options
 def bench(
     history: tuple[int, ...], count: int, json_file: Path | None, probe: bool, config_file: Path | None, **options: Any
 ) -> None:
-    """Measure this machine: milliseconds a step, an event, a handover, start-up; against budgets and its memory's speed."""
+    """Measure this machine: latency of steps, events, handovers and start-up, against budgets and memory bandwidth."""
     from itertools import chain
 
     from perceivers_live.commands import bench
@@ -363,11 +363,11 @@ def bench(
     bench.report(rows, engine.runtime, json_file)
 
 
-@main.command(short_help="Print the settings in force, checked; or a settings file to begin from.")
+@main.command(short_help="Check and print the current settings, or print the defaults.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file to check.")
 @click.option("--default", is_flag=True, help="Print a settings file with every default.")
 def config(config_file: Path | None, default: bool) -> None:
-    """Print the settings in force, checked; or, with --default, a file to begin from."""
+    """Check and print the current settings; with --default, print a settings file to start from."""
     if default:
         click.echo(default_toml(), nl=False)
         return
@@ -375,23 +375,23 @@ def config(config_file: Path | None, default: bool) -> None:
 
     settings = load(config_file)
     if settings.osc.enabled:
-        listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # at any port, to see whether it would
+        listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # checks host and allow, at any free port
     click.echo(in_force(settings), nl=False)
 
 
-@main.command(short_help="List the recordings of sessions; copy the newest, which may still go on.")
-@click.option("-o", "--output", type=OUTPUT, help="Write the newest one here, as a MIDI file.")
+@main.command(short_help="List recordings of sessions, or copy the newest, even while it is being made.")
+@click.option("-o", "--output", type=OUTPUT, help="MIDI file to copy the newest recording to.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`.")
 def recordings(output: Path | None, config_file: Path | None) -> None:
-    """List the recordings of sessions; or, with -o, copy the newest: of a session that still goes on what has been played."""
+    """List recordings of sessions. With -o, copy the newest; of a running session, what has been played so far."""
     from perceivers_live.commands import recordings
 
     folder = recordings.sessions_folder(load(config_file))
     if output is not None:
-        click.echo(f"{output}: a copy of {recordings.copy_newest(folder, output)}")
+        click.echo(f"{output}: copy of {recordings.copy_newest(folder, output)}")
         return
     for path in recordings.recordings(folder):
-        click.echo(f"{path}{'  (of a session that has not ended)' if path.suffix == recordings.JOURNAL else ''}")
+        click.echo(f"{path}{'  (session not ended)' if path.suffix == recordings.JOURNAL else ''}")
 
 
 for command in (train.train, train.evaluate, train.export):

@@ -1,4 +1,4 @@
-"""Where this user's files are."""
+"""Folders of the user's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceivers_live.controls.midi_map_file import FILE_NAME
 
 
 def data_folder() -> Path:
-    """The user's folder for what this program keeps: recordings are in ``sessions`` below it.
+    """The user's data folder of this program; recordings are in its subfolder ``sessions``.
 
     ``~/.local/share/perceivers-live`` (or below ``$XDG_DATA_HOME``), ``~/Library/Application Support/perceivers-live`` on
     macOS, ``%LOCALAPPDATA%\\perceivers-live`` on Windows.
@@ -29,5 +29,5 @@ def data_folder() -> Path:
 
 
 def midi_map_path() -> Path:
-    """Where the user's bindings are kept: in the configuration folder."""
+    """The file of MIDI controller bindings, in the user's configuration folder."""
     return Path(click.get_app_dir("perceivers-live"), FILE_NAME)

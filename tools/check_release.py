@@ -1,8 +1,8 @@
-"""Builds what a release consists of, and tries it as a stranger would: python -m tools.check_release [--keep FOLDER]
+"""Builds the files of a release and tests them: python -m tools.check_release [--keep FOLDER]
 
-The source distribution is built first and the wheel from it, so what the source distribution lacks is missed. The wheel is then
-installed in an empty environment, outside the checkout, where the commands of a musician run, and those of the trainer say in one
-line what they lack.
+The wheel is built from the source distribution, so that files missing there are detected. The wheel is then installed in an empty
+environment outside the checkout. There the daemon's commands must run, and the trainer's commands must print one line that names
+the missing extra.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TIMEOUT = 600  # seconds for one program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Builds and tries what a release consists of.")
-    parser.add_argument("--keep", type=Path, help="Folder to put the two files in.")
+    parser = argparse.ArgumentParser(description="Builds and tests the files of a release.")
+    parser.add_argument("--keep", type=Path, help="Folder to copy the two files to.")
     keep: Path | None = parser.parse_args().keep
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -37,11 +37,11 @@ def main() -> None:
             keep.mkdir(parents=True, exist_ok=True)
             for file in (source, wheel):
                 shutil.copy(file, keep)
-    print(f"{source.name} and {wheel.name} are complete, and the wheel works where nothing else is installed")
+    print(f"{source.name} and {wheel.name} are complete, and the wheel works in an empty environment")
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """The source distribution and the wheel, made of the files that are under version control."""
+    """Builds source distribution and wheel from the files under version control."""
     copy, made = folder / "checkout", folder / "made"
     listed = run(["git", "ls-files", "-z"], cwd=ROOT).split("\0")
     for name in filter(None, listed):
@@ -54,25 +54,25 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def check_contents(source: Path, wheel: Path) -> None:
-    """Every file under version control is in the source distribution, every one of the packages in the wheel, and no other."""
+    """Checks that the source distribution has all files under version control, and the wheel exactly the packages."""
     ours = {name for name in run(["git", "ls-files", "-z"], cwd=ROOT).split("\0") if name and (ROOT / name).is_file()}
     with tarfile.open(source) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     missing = sorted(ours - packed - {".gitignore"})
     if missing:
-        sys.exit(f"{source.name}: lacks {', '.join(missing)}")
+        sys.exit(f"{source.name}: missing {', '.join(missing)}")
     with zipfile.ZipFile(wheel) as zipped:
         names = set(zipped.namelist())
     missing = sorted(name for name in ours if name.startswith(tuple(f"{one}/" for one in SHIPPED)) and name not in names)
     if missing:
-        sys.exit(f"{wheel.name}: lacks {', '.join(missing)}")
+        sys.exit(f"{wheel.name}: missing {', '.join(missing)}")
     extra = sorted(name for name in names if name.startswith(tuple(f"{one}/" for one in NOT_IN_WHEEL)))
     if extra:
-        sys.exit(f"{wheel.name}: should not have {', '.join(extra)}")
+        sys.exit(f"{wheel.name}: must not contain {', '.join(extra)}")
 
 
 def try_wheel(wheel: Path, folder: Path) -> None:
-    """The wheel in an empty environment: what a musician does runs, what needs the extra says so."""
+    """Tests the wheel in an empty environment: the daemon's commands run; the trainer's name the missing extra."""
     home, stage = folder / "home", folder / "stage"
     for each in (home, stage):
         each.mkdir()
@@ -85,15 +85,15 @@ def try_wheel(wheel: Path, folder: Path) -> None:
     if not (stage / "demo.mid").is_file():
         sys.exit("demo: demo.mid was not written")
     run([program, "config"], cwd=stage)
-    run([program, "ports"], cwd=stage, may_fail="no MIDI system")  # of which the machine may have none
+    run([program, "ports"], cwd=stage, may_fail="no MIDI system")  # the machine may have no MIDI system
     for command in (["train", "."], ["evaluate", "."], ["export", ".", "bundle"]):
         said = run([program, *command], cwd=stage, may_fail="pip install 'perceivers-live[train]'")
         if len(said.splitlines()) != 1:
-            sys.exit(f"{command[0]} without its extra says more than one line:\n{said}")
+            sys.exit(f"{command[0]} without its extra prints more than one line:\n{said}")
 
 
 def run(command: list[str], *, cwd: Path, may_fail: str = "") -> str:
-    """What a program printed. It must succeed; with ``may_fail`` it may fail as well, if it says that."""
+    """Runs a program and returns its output. It may fail only if its output contains ``may_fail`` and no traceback."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     said = done.stdout + done.stderr

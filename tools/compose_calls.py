@@ -10,10 +10,10 @@ The notes are written down as data below and then *performed*, so the performanc
   ritardando like a runner's stop (A. Friberg and J. Sundberg, JASA 105, 1999);
 - touch: melody over bass over inner voices, louder towards the middle of a phrase, upwards and on the beat,
   softer towards the end;
-- hands: the melody some 15 ms ahead, chords spread upwards, a few milliseconds of chance from a seeded generator;
-- pedal: changed just after each new harmony sounds, never with it.
+- timing: the melody some 15 ms ahead, chords spread upwards, random offsets of a few milliseconds (seeded);
+- pedal: changed just after each new harmony.
 
-The same bytes come out every time. Like a recording, the files hold seconds, not bars: 480 ticks to a beat of 500 ms.
+The output is deterministic. The files have a fixed tempo like a recording, not the bars of the score: 480 ticks a beat of 500 ms.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def score(piece: Piece) -> list[Written]:
 
 
 class Clock:
-    """Beats of the score -> seconds, the first note's being 0."""
+    """Converts beats of the score to seconds; the first note is at 0."""
 
     def __init__(self, piece: Piece, first: Fraction, end: Fraction) -> None:
         self.piece, self.first, self.end = piece, first, float(end)
@@ -203,7 +203,7 @@ def swell(piece: Piece, beat: float) -> float:
 
 
 def perform(piece: Piece) -> list[Timed]:
-    """The piece as it might be played: times in seconds from 0, in order."""
+    """The performed piece: times in seconds from 0, in order."""
     notes = score(piece)
     chance = random.Random(piece.seed)
     last = max(note.beat + note.length for note in notes)
@@ -224,7 +224,7 @@ def perform(piece: Piece) -> list[Timed]:
 
 
 def _offset(note: Written, piece: Piece, chance: random.Random) -> float:
-    """Seconds from the beat: the melody leads, a chord is spread, and nobody is a machine."""
+    """Seconds from the beat: the melody leads, a chord is spread, and timing varies a little."""
     lead = -0.012 if note.voice == "melody" else 0.003 if note.voice == "bass" else 0.005
     return lead + note.place * piece.roll + chance.triangular(-0.007, 0.007)
 
@@ -243,7 +243,7 @@ def _velocity(note: Written, piece: Piece, clock: Clock, chance: random.Random) 
 
 
 def _release(note: Written, clock: Clock, chance: random.Random) -> float:
-    """Melody and inner voices are bound to what follows; the bass lets go a little early and leaves it to the pedal."""
+    """Seconds of the release: legato in melody and inner voices; the bass is released early and held by the pedal."""
     overlap = 0.025 if note.voice == "melody" else 0.0 if note.voice == "bass" else 0.01
     return clock.at(note.beat + note.length) + overlap + chance.triangular(-0.012, 0.012)
 

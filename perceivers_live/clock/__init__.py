@@ -1,1 +1,1 @@
-"""Musical time: from a MIDI clock, or from Ableton Link."""
+"""Tempo and beats from a MIDI clock or from Ableton Link."""

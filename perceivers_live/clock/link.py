@@ -1,8 +1,8 @@
-"""Musical time from Ableton Link: the tempo and the beats that the Link programs of a network share.
+"""Ableton Link: a tempo and beats that are shared by the Link programs of a network.
 
-Link multicasts on all networks of this machine (UDP, 224.76.78.75:20808), and whoever is there may join and set the tempo: it is
-only for a user who asked for it. It is an optional extra, ``pip install 'perceivers-live[link]'``, and not installed by default:
-the package ``aalink`` (https://github.com/artfwo/aalink, with Ableton's own library in it) is licensed under GPLv3 or later.
+Link multicasts on all networks of this machine (UDP, 224.76.78.75:20808), and any Link program there can set the tempo. It is
+therefore used only if the settings ask for it. It is an optional extra, ``pip install 'perceivers-live[link]'``, because the
+package ``aalink`` (https://github.com/artfwo/aalink, which contains Ableton's library) is licensed under GPLv3 or later.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from typing import Any
 from engine.errors import UserError, install
 from perceivers_live.clock.midi_clock import Grid
 
-ATTEMPTS = 5  # readings of the beat, of which the quickest is the truest
-QUICK = 20e-6  # seconds: a reading that needs no other
+ATTEMPTS = 5  # readings of the beat; the fastest one is the most accurate
+QUICK = 20e-6  # seconds; a reading as fast as this is not repeated
 
 
 class LinkError(UserError):
-    """Link cannot be had; the message is one line for the user."""
+    """Link is not available; the message is one line for the user."""
 
 
 class LinkClock:
-    """Follows a Link session: ``Beats``. Joins at once, until ``close``; may be read from any thread.
+    """Follows a Link session; implements ``Beats``. Joins at once and leaves on ``close``. Thread-safe.
 
-    What is shared is where a bar begins, not its number nor how many beats it has: the position counts bars of ``quantum`` beats
-    from anywhere. Beats go by whether or not anything plays, so it is ``running`` as soon as another program is there; with
-    ``start_stop``, while these play (those that have Link's start stop sync on).
+    Link shares the phase of the bar, but neither a bar number nor the number of beats in a bar. The position therefore counts
+    bars of ``quantum`` beats from an arbitrary origin. Link's beats continue even if no program plays, so ``running`` is true
+    once there is another program in the session. With ``start_stop`` it is true while the programs play that have start/stop sync
+    enabled.
 
-    It never changes the tempo. But in Link who comes later takes over the tempo that is there, and if that is us it is ``bpm``.
+    It never changes the tempo of a session that it joins. ``bpm`` is the tempo if it is the first in the session.
 
     Raises ``LinkError`` if ``aalink`` is not installed or does not run here.
     """
@@ -40,10 +41,10 @@ class LinkClock:
         try:
             import aalink
         except ImportError as error:
-            raise LinkError(f"no Ableton Link ({error}): {install('link')}") from error
+            raise LinkError(f"Ableton Link is not available ({error}): {install('link')}") from error
 
         async def join() -> Any:
-            link = aalink.Link(bpm)  # wants a running event loop, for callbacks; we ask for none
+            link = aalink.Link(bpm)  # needs a running event loop for callbacks; we register none
             link.start_stop_sync_enabled = start_stop
             link.enabled = True
             return link
@@ -53,7 +54,7 @@ class LinkClock:
         except RuntimeError as error:
             raise LinkError(f"Ableton Link does not run here: {error}") from error
         self._quantum, self._start_stop = quantum, start_stop
-        self._lock = threading.Lock()  # from setting the quantum to reading the beat
+        self._lock = threading.Lock()  # held from setting the quantum until the beat is read
 
     def close(self) -> None:
         """Leaves the session."""
@@ -61,7 +62,7 @@ class LinkClock:
 
     @property
     def peers(self) -> int:
-        """How many other programs are in the session."""
+        """The number of other programs in the session."""
         return int(self._link.num_peers)
 
     @property
@@ -82,7 +83,7 @@ class LinkClock:
         return self._grid(beats).next(after, beats) if self.running else None
 
     def _grid(self, quantum: int) -> Grid:
-        """The session's beats on our clock. Link's clock may not run at quite the same speed, so it is read anew each time."""
+        """The session's beats on our clock. Link's clock may run at a slightly different speed, so it is read each time."""
         quickest, time, beat = math.inf, 0.0, 0.0
         with self._lock:
             self._link.quantum = quantum

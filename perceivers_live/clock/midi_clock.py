@@ -1,7 +1,7 @@
-"""Musical time from outside: what a source of beats tells (``Beats``), and MIDI clock as such a source.
+"""``Beats``, the interface of a tempo source, and ``MidiClock``, which implements it.
 
-MIDI clock (MIDI 1.0, system real-time messages and the song position pointer) is 24 ticks a quarter note, a start, a stop and a
-continue. Where its beats fall is read off a line through the ticks: see ``ticks``.
+MIDI clock (MIDI 1.0, system real-time messages and song position pointer) consists of 24 ticks a quarter note, start, stop and
+continue. The times of its beats are taken from a line fitted to the ticks: see ``ticks``.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from perceivers_live.clock.ticks import PPQ, TICK_TIMEOUT, Ticks
 
 SONG_POSITION, TICK, START, CONTINUE, STOP = 0xF2, 0xF8, 0xFA, 0xFB, 0xFC
 SIXTEENTH = PPQ // 4  # ticks; the song position pointer counts sixteenths
-SAME = 0.01  # seconds: two answers for one beat may differ by as much, as the clock is heard on
+SAME = 0.01  # seconds; two estimates of the same beat differ by at most this, as more ticks arrive
 
 
 class Beats(Protocol):
-    """A source of beats: quarter notes, at monotonic seconds (``time.perf_counter``). Any thread may ask; none has to wait."""
+    """A source of beats (quarter notes). Times are monotonic seconds (``time.perf_counter``). Thread-safe; never blocks."""
 
     @property
     def bpm(self) -> float | None:
-        """Beats a minute, None while there is no tempo."""
+        """Beats a minute; None while the tempo is unknown."""
 
     @property
     def running(self) -> bool:
-        """Whether there are beats to play to, now."""
+        """Whether the source provides beats now."""
 
     def position(self, now: float) -> float:
-        """Beats since the song's start; where it stands while not running."""
+        """Beats since the start of the song; while not running, the position at which it stopped."""
 
     def next_beat(self, after: float) -> float | None:
-        """The time of the first beat later than ``after``; None if not running, or while the beat is not known yet.
+        """The time of the first beat later than ``after``; None if not running or while the beat is not known yet.
 
-        ``after`` may be an earlier answer: a beat less than 10 ms later is the same one, better known by now, and passed over.
+        ``after`` may be an earlier result: a beat less than 10 ms after it counts as the same beat and is skipped.
         """
 
     def next_bar(self, after: float, beats: int) -> float | None:
-        """The same for bars of ``beats`` beats, which is at least 1."""
+        """The same for bars of ``beats`` (at least 1) beats."""
 
 
 class Grid(NamedTuple):
@@ -54,13 +54,13 @@ class Grid(NamedTuple):
         return self.beat + (time - self.time) / self.period
 
     def next(self, after: float, beats: int = 1) -> float:
-        """When the first multiple of ``beats`` later than ``after`` falls."""
+        """The time of the first multiple of ``beats`` later than ``after``."""
         multiple = (math.floor(self.position(after + SAME) / beats) + 1) * beats
         return self.time + (multiple - self.beat) * self.period
 
 
 class Transport(Enum):
-    """What a message of MIDI clock changed."""
+    """The effect of a MIDI clock message."""
 
     STARTED = auto()
     CONTINUED = auto()
@@ -69,24 +69,25 @@ class Transport(Enum):
 
 
 class _State(NamedTuple):
-    """What readers see; replaced as a whole, so that they need no lock."""
+    """The state that other threads read. It is replaced as a whole, so they need no lock."""
 
     rolling: bool = False  # started or continued, and not stopped since
-    heard: float = -math.inf  # when the last tick or start came
+    heard: float = -math.inf  # time of the last tick or start
     timeout: float = TICK_TIMEOUT
     song: int = 0  # number of the song's next tick
-    grid: Grid | None = None  # None until the song's first tick, and before there is a tempo
+    grid: Grid | None = None  # None until the song's first tick, and while the tempo is unknown
     bpm: float | None = None
 
 
 class MidiClock:
-    """Follows a MIDI clock: ``Beats``. Fed from one thread, the driver's; read from any.
+    """Follows a MIDI clock; implements ``Beats``. Call ``feed`` from one thread (the driver's); read from any thread.
 
-    The song starts with the first tick after a start, or goes on with the first after a continue; who joins in the middle of a
-    song hears its tempo, but not where its beats are, and has to wait for the next start. ``bpm`` stays the last one known. When
-    no tick has come for a beat the clock is dead, and not running; ticks that come later go on where the song stood.
+    The song starts with the first tick after a start message, and continues with the first tick after a continue message. If the
+    first ticks arrive in the middle of a song, the tempo is known but the position of the beats is not until the next start.
+    ``bpm`` keeps its last known value. After one beat without a tick the clock is not running; later ticks continue the song from
+    the position at which it stopped.
 
-    Until there is a tempo (the fifth tick ever) the position moves in steps of a tick. ``now``: asked for the time.
+    Until the tempo is known (after five ticks) the position advances in steps of one tick. ``now`` returns the current time.
     """
 
     def __init__(self, now: Callable[[], float] = perf_counter) -> None:
@@ -96,7 +97,7 @@ class MidiClock:
         self._state = _State()
 
     def feed(self, time: float, message: Sequence[int]) -> Transport | None:
-        """One raw message, stamped on arrival; returns what it changed. Everything but MIDI clock is ignored."""
+        """Processes one raw message with its time of arrival; returns its effect. Messages other than MIDI clock are ignored."""
         status, state = message[0] if message else None, self._state
         if status == TICK:
             self._tick(time)
@@ -104,7 +105,7 @@ class MidiClock:
             return self._place(0, state._replace(rolling=True, heard=time), Transport.STARTED)
         elif status == CONTINUE and not _alive(state, time):
             return self._place(state.song, state._replace(rolling=True, heard=time), Transport.CONTINUED)
-        elif status == STOP:  # means silence, whether or not the start was heard
+        elif status == STOP:  # a stop means silence, even if the start was missed
             return self._place(state.song, state._replace(rolling=False), Transport.STOPPED)
         elif status == SONG_POSITION and len(message) == 3 and max(message[1:]) < 128 and not _alive(state, time):
             return self._place((message[1] + 128 * message[2]) * SIXTEENTH, state, Transport.MOVED)

@@ -1,8 +1,8 @@
-"""Where the ticks of a MIDI clock really are: a straight line through the last ones.
+"""Estimates tempo and beats of a MIDI clock: a line fitted to the times of the last ticks.
 
-A tick says only "another twenty-fourth of a quarter note has passed". It comes a millisecond or two early or late (or as coarsely
-as the sender's audio buffer, or JACK's period), some are lost and some come twice. What has to be known is when a beat will fall.
-So a line is fitted to the times of the numbered ticks by least squares, over a window as long as the tempo has been steady.
+A tick only marks another twenty-fourth of a quarter note. Ticks arrive a millisecond or two early or late (or quantized to the
+sender's audio buffer or JACK's period), and some are lost or duplicated. The player needs the time of a future beat. Therefore a
+line is fitted by least squares to the times of the numbered ticks, over a window in which the tempo has been steady.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 PPQ = 24  # ticks a quarter note
-WINDOW = 96  # ticks: over four beats, 2 ms of jitter leave a third of a millisecond (rms) in a beat foreseen
-RECENT = 8  # ticks whose mean tells that the line is off
-ENOUGH = 5  # ticks that have a tempo of their own; a whole beat of them, where one is known that may still hold
-GATE = 0.3  # of a tick: what comes further from where it was expected is odd
-TURN = 6  # odd ticks in a row that are looked into
-SLIPS = 4  # corrections of the count at even distances: there was nothing to correct
-SHORTEST, LONGEST = 0.001, 0.5  # seconds a tick: 2500 and 5 bpm; anything beyond is no tempo
-TICK_TIMEOUT = 1.0  # seconds without a tick, while there is no tempo, after which the clock is dead; else it is a beat
+WINDOW = 96  # ticks; over four beats, jitter of 2 ms leaves an error of a third of a millisecond (rms) in a predicted beat
+RECENT = 8  # newest ticks; if their mean error is large, the tempo has changed
+ENOUGH = 5  # ticks needed for a first tempo; PPQ ticks where an earlier tempo may still be valid
+GATE = 0.3  # of a tick; a tick further than this from its expected time is an outlier
+TURN = 6  # consecutive outliers after which they are examined
+SLIPS = 4  # evenly spaced corrections of the count; they mean that the ticks are quantized, and none was lost
+SHORTEST, LONGEST = 0.001, 0.5  # seconds a tick: 2500 and 5 bpm, the limits of a tempo
+TICK_TIMEOUT = 1.0  # seconds without a tick after which the clock has stopped, while the tempo is unknown; else one beat
 
 
 class _Tick(NamedTuple):
@@ -33,21 +33,21 @@ class _Tick(NamedTuple):
 
 
 class Ticks:
-    """Numbers ticks and knows when they fall: tick ``last`` at ``time`` (monotonic seconds), one every ``period`` seconds (None
-    before there are enough).
+    """Numbers the ticks and fits their times: tick ``last`` falls at ``time`` (monotonic seconds), and one every ``period``
+    seconds (None before there are enough ticks).
 
-    An odd tick is left out, and the line carries on: an outlier, or a burst after a delay. Odd ticks that stay off by the same
-    whole number tell that some were lost or came twice: the count is put right. If they stay off in any other way it is another
-    tempo: the window begins again, with them. A smaller change of tempo shows in the latest ticks, when they lie more to one side
-    of the line than jitter explains: the older half of the window goes.
+    Outliers, such as a burst after a delay, are left out of the fit. Consecutive outliers that are late by the same whole number
+    of ticks mean that ticks were lost or duplicated: the count is corrected. Other consecutive outliers mean a new tempo: the
+    window restarts with them. After a smaller change of tempo the newest ticks lie further to one side of the line than jitter
+    explains: the older half of the window is dropped.
 
-    With ticks as coarse as an audio buffer of nearly their own length, one in so many seems lost or doubled, at even distances.
-    From then on all of them count, and a change of tempo takes two or three beats to be followed.
+    If ticks are quantized to an audio buffer of nearly the length of a tick, ticks seem to be lost or duplicated at regular
+    intervals. Once this is detected no tick is an outlier any more, and following a change of tempo takes two or three beats.
     """
 
     def __init__(self) -> None:
         self._window: deque[_Tick] = deque(maxlen=WINDOW)
-        self._odd: list[_Tick] = []  # those in a row that are not in the window
+        self._odd: list[_Tick] = []  # consecutive outliers, which are not in the window
         self._error = 0.0  # mean distance of the window from the line, in seconds
         self._slips: deque[tuple[int, int]] = deque(maxlen=SLIPS)  # number of a tick, how many were lost before it
         self._coarse = False
@@ -59,19 +59,19 @@ class Ticks:
 
     @property
     def timeout(self) -> float:
-        """Seconds without a tick after which the clock is dead."""
+        """Seconds without a tick after which the clock counts as stopped."""
         return TICK_TIMEOUT if self.period is None else PPQ * self.period
 
     def add(self, time: float, first: bool = False) -> None:
-        """Another tick came, at ``time``. ``first``: a song starts with it, so if it is odd, those before it tell nothing."""
+        """Adds a tick that arrived at ``time``. ``first``: a song starts with it; an outlier then drops earlier ticks."""
         time, silence = max(time, self._latest), time - self._latest
         self._latest = time
         self.last += 1
         late, gate = 0.0, GATE
         if self._window and self.period is not None:
             late = (time - self.time) / self.period - 1
-            spread = 2.4 * self._error / self.period  # what even a coarse clock's ticks hardly leave
-            gate = max(GATE, spread) * (1 + 2 / len(self._window))  # a short line does not know better
+            spread = 2.4 * self._error / self.period  # ticks even of a coarse clock rarely lie outside
+            gate = max(GATE, spread) * (1 + 2 / len(self._window))  # a line through few ticks is less accurate
         if silence > self.timeout or (first and abs(late) > gate):
             self._window.clear()
             self._odd.clear()
@@ -90,7 +90,7 @@ class Ticks:
         self._fit()
 
     def _reconsider(self, countable: bool) -> None:
-        """The odd ticks are too many to be left out."""
+        """Handles a run of outliers: a corrected count, a new tempo, or nothing yet."""
         latest = self._odd[-TURN:]
         slip = round(median(tick.late for tick in latest))
         agreed = [tick for tick in latest if abs(tick.late - slip) <= GATE]

@@ -1,7 +1,7 @@
-"""``perceivers-live bench``: how fast this machine is, event by event, and how far that is from what its memory allows.
+"""``perceivers-live bench``: measures latency per event on this machine, and compares it with the limit of memory bandwidth.
 
-Every row is a distribution. The floor is the time that the bytes a step reads (weights and rings) take at this machine's copy
-bandwidth, measured in the same run; the budget is what a performance asks for.
+Every row is a distribution. The floor is the time to read the bytes of a step (weights and rings) at this machine's copy
+bandwidth, measured in the same run. The budget is the latency that a performance allows.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import Player
 
 HISTORIES = (1024, 8192, 32768)  # events
-COPY_BYTES = 256 << 20  # far more than any cache holds
+COPY_BYTES = 256 << 20  # far larger than any cache
 BUDGETS = {"step": 10.0, "event": 10.0, "handover": 60.0, "start-up": 2000.0}  # ms
 STARTS = 5
-READY = "ready"  # what the start-up probe says
+READY = "ready"  # printed by the start-up probe
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What one thing took, n times. ``floor`` and ``budget`` in the same unit, None where there is none."""
+    """Percentiles of n measurements. ``floor`` and ``budget`` have the same unit; None where there is none."""
 
     name: str
     unit: str
@@ -53,13 +53,13 @@ class Row:
 
 
 def row(name: str, taken: list[float], *, unit: str = "ms", floor: float | None = None) -> Row:
-    """``taken`` in ``unit``."""
+    """Makes a row of measurements ``taken`` in ``unit``."""
     p50, p95, p99 = np.percentile(taken, [50, 95, 99]).tolist()
     return Row(name, unit, p50, p95, p99, max(taken), floor, BUDGETS.get(name.split(",")[0]), len(taken))
 
 
 def improvised(count: int, rng: np.random.Generator) -> list[Event]:
-    """Legal events: each key that is down comes up again."""
+    """Random legal events: each note-on is followed by its note-off."""
     events: list[Event] = []
     while len(events) < count:
         pitch = int(rng.integers(30, 90))
@@ -68,14 +68,14 @@ def improvised(count: int, rng: np.random.Generator) -> list[Event]:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Milliseconds."""
+    """Duration of a call in milliseconds."""
     began = time.perf_counter()
     action()
     return (time.perf_counter() - began) * 1000
 
 
 def copy_bandwidth(runtime: Runtime) -> float:
-    """Bytes a millisecond that can be read: what a large copy reads and writes, on the device that the runtime computes on."""
+    """Memory bandwidth of the runtime's device in bytes a millisecond: bytes read and written by a large copy."""
     if runtime.name in ("cuda", "tensorrt"):
         return _gpu_copy_bandwidth()
     source = np.ones(COPY_BYTES // 8)
@@ -97,7 +97,7 @@ def _gpu_copy_bandwidth() -> float:
 
 
 def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], count: int) -> Iterator[Row]:
-    """The rows one after the other. ``count``: how often a step is measured; larger things less often."""
+    """Yields the rows. ``count``: number of measurements of a step; longer operations are measured less often."""
     floor = engine.runtime.step_bytes / copy_bandwidth(engine.runtime)
     rng = np.random.default_rng(0)
     for history in sorted(histories):
@@ -113,20 +113,20 @@ def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], coun
 
 
 def _settled(engine: Engine, events: list[Event]) -> None:
-    """Absorbs, and waits until it is done: a GPU runtime returns at once."""
+    """Absorbs and waits for the result, since a GPU runtime is asynchronous."""
     engine.absorb(events)
     engine.hidden()
 
 
 def _event(engine: Engine, seed: int) -> None:
-    """One event as it is played: odds, draw, absorb."""
+    """One event as in a performance: sampling bias, decide, absorb."""
     own = set(engine.sounding.held().tolist())
     asked = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
     engine.absorb([engine.decide(asked)])
 
 
 def _handover(engine: Engine, settings: Settings, seed: int) -> float:
-    """From the moment the phrase counts as ended to the first event in the player's plan, ms."""
+    """Milliseconds from the end of the phrase to the first event in the player's plan."""
     player = Player(Ledger(lambda _: None))
     performer = Performer(engine, player, Controls(settings.controls), settings.phrase, seed=seed)
     position, began = engine.position, time.perf_counter()
@@ -140,7 +140,7 @@ def _handover(engine: Engine, settings: Settings, seed: int) -> float:
 
 
 def start_up(arguments: list[str]) -> list[Row]:
-    """Fresh processes: from their start to a session that listens, ms, and what they then hold in memory, MB."""
+    """Starts fresh processes: milliseconds until the session listens, and resident memory then in MB."""
     seconds, sizes = [], []
     for _ in range(STARTS):
         began = time.perf_counter()
@@ -156,7 +156,7 @@ def start_up(arguments: list[str]) -> list[Row]:
 
 
 def probe(engine: Engine, settings: Settings) -> None:
-    """What a process that ``start_up`` began does: a whole session but for the ports; says when it listens."""
+    """Runs in the processes of ``start_up``: a session without ports, which prints ``READY`` when it listens."""
     from perceivers_live.session.observers import Observer
     from perceivers_live.session.session import Session
 
@@ -170,7 +170,7 @@ def probe(engine: Engine, settings: Settings) -> None:
 
 
 def _resident() -> float:
-    """Resident memory in MB of this process and those it has begun (where the system tells no more: the peak of this one)."""
+    """Resident memory of this process and its children in MB. Where /proc is missing: the peak of this process alone."""
     if Path("/proc/self/status").exists():
         family = [os.getpid()]
         for pid in family:
@@ -187,7 +187,7 @@ def _resident() -> float:
 
 
 def machine() -> str:
-    """This machine in a few words."""
+    """Processor, system and Python version."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -197,7 +197,7 @@ def machine() -> str:
 
 
 def report(rows: Iterator[Row], runtime: Runtime, json_file: Path | None) -> None:
-    """Prints the rows as they come, and writes them for programs."""
+    """Prints the rows as they arrive, and writes them as JSON."""
     click.echo(f"{machine()}; runtime {runtime.name}")
     megabytes = runtime.step_bytes / 1e6
     click.echo(f"a step reads {megabytes:.1f} MB")

@@ -1,4 +1,4 @@
-"""The demonstration: a bundled call through the same performer and player as on stage, without any MIDI port."""
+"""``perceivers-live demo``: plays a bundled call to the performer and player of a live session, without MIDI ports."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from perceivers_live.session.observers import Observer
 from perceivers_live.session.offline import render
 from perceivers_live.session.session import Session
 
-FRAME = 0.05  # seconds between two looks at what has sounded
-REPLY_TIMEOUT = 1.0  # seconds for which an answer may be late
+FRAME = 0.05  # seconds between two updates of the display
+REPLY_TIMEOUT = 1.0  # seconds to wait for an answer beyond the longest silence
 NEXT = """
 Now play yourself:
   perceivers-live page                         in the browser, which is the keyboard and the sound
 Or with your own keyboard:
   perceivers-live ports                        lists the MIDI ports
-  perceivers-live --in "part of its name"      listens to it, and answers on the virtual port "perceivers-live"
-In a DAW choose that port as the input of an instrument track; OSC on 127.0.0.1:9010 steers, as in
+  perceivers-live --in "part of its name"      listens to it and answers on the virtual port "perceivers-live"
+In a DAW choose that port as the input of an instrument track. Controls can be set by OSC on 127.0.0.1:9010:
   /perceivers/temperature 1.1
 """
 
@@ -45,9 +45,9 @@ def bundled_call() -> Path:
 def run(
     engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False, send: Send | None = None
 ) -> None:
-    """Plays the call and its answer, draws both, writes ``output``. Ctrl-C ends the playing; what was played is written.
+    """Plays the call and its answer, draws both, and writes both to ``output``. Ctrl-C ends playing; what was played is written.
 
-    ``fast``: not in real time; ``send``: takes both, as raw messages. Raises ``MidiFileError`` for a call that is no MIDI file.
+    ``fast``: not in real time. ``send``: receives both as raw messages. Raises ``MidiFileError`` if the call is not a MIDI file.
     """
     call = read_file(call_file)
     if not any(one.action < NOTE_OFF for one in call):
@@ -72,7 +72,7 @@ def run(
         raise click.ClickException(f"{output}: cannot be written ({error.strerror})") from error
     notes = sum(one.action < NOTE_OFF for one in reply)
     if stopped:
-        click.echo(f"\nstopped; what was played until then is in {output}")
+        click.echo(f"\nstopped; what was played is in {output}")
         return
     click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{NEXT}")
 
@@ -80,9 +80,9 @@ def run(
 def _perform(
     engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings, send: Send
 ) -> tuple[list[Timed], list[Timed], bool]:
-    """The call, played in real time at a live session. It ends with the machine's turn after the call, a solo after a minute, and
-    soon if nothing comes, or with Ctrl-C. Returns what sounded of the call, the answer, both in the call's time, and whether it
-    was Ctrl-C.
+    """Plays the call to a live session in real time. Ends after the machine's answer, after a minute of a solo, soon if there is
+    no answer, or on Ctrl-C. Returns the part of the call that sounded, the answer (both with times relative to the start of the
+    call), and whether Ctrl-C ended it.
     """
     started = time.perf_counter() + 0.5
     end = started + call[-1].time
@@ -122,14 +122,14 @@ def _perform(
     finally:
         session.stop()
         worker.join()
-        for release in releases(0):  # of the call's too, if it was cut short
+        for release in releases(0):  # also of notes of the call, if it was interrupted
             send(release)
     yours, answer = ([one._replace(time=one.time - started) for part, one in sounded if part == which] for which in (0, 1))
     return _released(yours) if stopped else list(call), answer, stopped
 
 
 def _released(played: list[Timed]) -> list[Timed]:
-    """With whatever is still held at the end released there."""
+    """Adds releases for keys and pedal that are still held at the end."""
     reader = MessageReader()
     whole = [same for one in played for same in reader.feed(one.time, message_of(one.action, one.velocity))]
     return whole + reader.close(played[-1].time + FRAME if played else 0.0)
@@ -145,7 +145,7 @@ def _roll() -> LiveRoll:
 
 
 def _show(roll: LiveRoll, sounded: list[tuple[int, Timed]], shown: int, started: float) -> int:
-    """Draws what has sounded since the last look; returns how much has been shown."""
+    """Draws what sounded since the last call; returns how many actions have been drawn in all."""
     for part, one in sounded[shown:]:
         roll.advance(max(0.0, one.time - started))
         if one.action < NOTE_OFF:

@@ -1,6 +1,6 @@
-"""``perceivers-live doctor``: looks at everything a performance depends on, and says in plain words what to do.
+"""``perceivers-live doctor``: checks everything that a performance depends on, and prints advice.
 
-Every check is a function that yields findings; one that fails never keeps the others from running.
+Every check is a function that yields findings. An exception in one check does not stop the others.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from perceivers_live.controls.settings import Settings
 from perceivers_live.folders import midi_map_path
 from perceivers_live.osc.wire import OscError, listen
 
-TICKS = 300  # of the scheduling check, 5 ms apart
-STEPS = 60  # of the engine check
-PULSE = 0xBF  # controllers on channel 16,
-NUMBERS = range(102, 120)  # of those that mean nothing
-PULSES = 100  # of the loopback, LOOP_GAP seconds apart
+TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
+STEPS = 60  # events of the engine check
+PULSE = 0xBF  # control change on channel 16
+NUMBERS = range(102, 120)  # undefined controllers
+PULSES = 100  # messages of the loopback check, LOOP_GAP seconds apart
 LOOP_GAP = 0.02
 LOOP_PATIENCE = 1.0  # seconds for a message to come back
-FIRST = 5  # attempts at the first one
+FIRST = 5  # attempts to receive the first message
 SIGNS = {True: "ok", False: "!!", None: "--"}
 
 
 def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loopback: bool) -> Iterator[Finding]:
-    """Everything, one after the other. ``address``: where the model computes, None: here."""
+    """Runs all checks in order. ``address``: where the model computes; None: in this process."""
     found: list[Callable[[], Iterable[Finding]]] = [
         lambda: [
             Finding("machine", None, machine()),
-            Finding("settings", True, str(settings.path or "defaults; no file was found")),
+            Finding("settings", True, str(settings.path or "defaults; no settings file was found")),
         ],
         lambda: _ports(settings),
         lambda: _steering(settings),
@@ -74,7 +74,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         name, found = system_name(), list_ports()
     except PortError as error:
         advice = f"{error.advice}; " if error.advice else ""
-        yield Finding("MIDI", False, error.what, f"{advice}`perceivers-live render` and `demo` work without")
+        yield Finding("MIDI", False, error.what, f"{advice}`perceivers-live render` and `demo` need no MIDI")
         return
     yield Finding("MIDI system", True, name)
     for kind, names in zip(("inputs", "outputs"), found, strict=True):
@@ -85,19 +85,29 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             try:
                 yield Finding(f"{kind} port", True, names[find(names, name, kind)])
             except PortError as error:
-                yield Finding(f"{kind} port", False, str(error), "plug it in: it is waited for; or give another part of its name")
+                yield Finding(
+                    f"{kind} port",
+                    False,
+                    str(error),
+                    "connect it, or use another part of its name",
+                )
     if settings.midi.input_port and settings.midi.input_port == settings.midi.output_port:
-        advice = "two buses are cleaner; echoes of what is sent are ignored"
+        advice = "use two separate buses; on one bus, echoes are ignored once the loop is proven"
         yield Finding("loop", False, "input and output have the same name", advice)
 
 
 def _steering(settings: Settings) -> Iterator[Finding]:
-    """What the daemon reads or needs besides its settings file."""
+    """Files and packages that the daemon needs besides the settings file."""
     try:
         bindings = read(midi_map_path(), COMMANDS)
         yield Finding("MIDI controllers", True, f"{len(bindings)} bound")
     except MidiMapError as error:
-        yield Finding("MIDI controllers", False, str(error), "mend the file, or let the daemon set it aside and learn again")
+        yield Finding(
+            "MIDI controllers",
+            False,
+            str(error),
+            "correct the file, or let the daemon set it aside and learn again",
+        )
     if settings.clock.source == "link" and importlib.util.find_spec("aalink") is None:
         yield Finding("Ableton Link", False, "not installed", f"{install('link')}, or another clock.source")
 
@@ -109,13 +119,13 @@ def _osc(settings: Settings) -> Iterator[Finding]:
     try:
         listen(settings.osc.host, settings.osc.port, settings.osc.allow)[0].close()
     except OscError as error:
-        yield Finding("OSC", False, str(error), "another daemon runs? Choose another --osc-port")
+        yield Finding("OSC", False, str(error), "if another daemon is running, choose another --osc-port")
         return
     yield Finding("OSC", True, f"{settings.osc.host}:{settings.osc.port} is free")
 
 
 def _scheduling() -> Iterator[Finding]:
-    """How late a thread wakes up, sleeping and spinning as the player does."""
+    """Measures how late a thread wakes up that sleeps and spins like the player."""
     from perceivers_live.player.player import SPIN
 
     late = []
@@ -163,7 +173,7 @@ def _engine(settings: Settings, checkpoint: Path) -> Iterator[Finding]:
         engine.hidden()
         taken.append((time.perf_counter() - began) * 1000)
     p50, p99 = np.percentile(taken[STEPS // 6 :], [50, 99])
-    advice = "" if p99 <= 20 else "replies may stumble: try --runtime onnx-int8, and close other programs"
+    advice = "" if p99 <= 20 else "replies may be late: try --runtime onnx-int8, and close other programs"
     yield Finding("model", bool(p99 <= 20), f"an event takes p50 {p50:.1f}, p99 {p99:.1f} ms", advice)
     runtime.close()
 
@@ -186,13 +196,13 @@ def _accelerators() -> Iterator[Finding]:
     try:
         here = environment(load_tensorrt())
     except RuntimeUnavailable as error:
-        yield Finding("TensorRT", None, str(error), f"{install('tensorrt')} makes the GPU faster still")
+        yield Finding("TensorRT", None, str(error), f"{install('tensorrt')} makes inference on the GPU faster")
     else:
         yield Finding("TensorRT", True, f"{here.backend} {here.tensorrt}")
 
 
 def _loopback(settings: Settings) -> Iterator[Finding]:
-    """Round trips through a cable, or a virtual loop, from our output to our input."""
+    """Measures round trips from our output to our input, through a cable or a virtual loop."""
     from perceivers_live.midi.ports import InputPort, OutputPort
 
     came: dict[int, float] = {}
@@ -214,25 +224,25 @@ def _loopback(settings: Settings) -> Iterator[Finding]:
                 time.sleep(0.0002)
             return (came[number] - sent) * 1000 if number in came else None
 
-        if any(lap(i) is not None for i in range(FIRST)):  # it may be connected only now
+        if any(lap(i) is not None for i in range(FIRST)):  # the ports may just be getting connected
             for i in range(PULSES):
                 time.sleep(LOOP_GAP)
                 taken.append(lap(i))
     back = [one for one in taken if one is not None]
     if not back:
-        text = f"nothing that {output.name} sent came back at {source.name}"
+        text = f"no message from {output.name} arrived at {source.name}"
         yield Finding("loopback", False, text, "connect the output to the input, by cable or in the MIDI system, and try again")
         return
     p50, p95, p99 = np.percentile(back, [50, 95, 99])
     lost = 100 * (1 - len(back) / PULSES)
     text = f"round trip p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms, {lost:.0f} % lost"
     half = p50 / 2
-    advice = f"half of it lies on each side: input_offset_ms = {-half:.1f}, output_offset_ms = {-half:.1f}"
+    advice = f"assuming half of it on each side: input_offset_ms = {-half:.1f}, output_offset_ms = {-half:.1f}"
     yield Finding("loopback", lost == 0, text, advice if half >= 0.5 else "")
 
 
 def report(findings: Iterable[Finding], json_file: Path | None) -> bool:
-    """Prints the findings as they come, then the advice; returns whether nothing needs attention."""
+    """Prints the findings as they arrive, then the advice; returns False if any needs attention."""
     done = []
     for one in findings:
         done.append(one)

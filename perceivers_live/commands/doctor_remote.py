@@ -1,4 +1,4 @@
-"""What ``perceivers-live doctor --engine`` finds of the machine that computes, and of the line to it."""
+"""``perceivers-live doctor --engine``: checks the remote machine and the network connection to it."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from perceivers_live.controls.settings import Settings
 
 PINGS = 200
 EVENTS = 200
-GAP = 0.01  # seconds between two of them: what an idle line or processor takes longer for is to be seen
-PER_SECOND = 40  # events that a dense passage has, and that one decision after the other has to keep up with
+GAP = 0.01  # seconds between two measurements, so that the delay of idle networks and processors is included
+PER_SECOND = 40  # events of a dense passage, which are decided one after another
 
 
 def check_remote(settings: Settings, checkpoint: Path, address: Address) -> Iterator[Finding]:
-    """Reaches it as a performance does, then measures round trips and events. Raises what reaching it does."""
+    """Connects as a performance does, then measures round trips and events. Raises the errors of ``RemoteRuntime``."""
     began = time.perf_counter()
     with closing(RemoteRuntime(address, fingerprint=fingerprint(checkpoint))) as runtime:
-        text = f"{runtime.name}, version and checkpoint as here, open in {time.perf_counter() - began:.2f} s"
-        yield Finding("engine elsewhere", True, text)
+        text = f"{runtime.name}, same version and checkpoint as here, opened in {time.perf_counter() - began:.2f} s"
+        yield Finding("remote engine", True, text)
         p50, p95, p99 = _milliseconds(runtime.ping, PINGS)
-        yield Finding("line to it", None, f"there and back p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms")
+        yield Finding("network", None, f"round trip p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms")
         engine = Engine(runtime)
         engine.absorb(improvised(EVENTS, np.random.default_rng(0)))
         p50, p95, p99 = _milliseconds(lambda: _event(engine), EVENTS)
     lookahead = int(str(settings.controls["lookahead_ms"]))
     advice = ""
     if 1000 / p50 < PER_SECOND:
-        advice = "dense music will be late: a machine nearer by, a cable instead of radio"
+        advice = "dense music will be late: use a closer machine, or a cable instead of Wi-Fi"
     elif 2 * p99 > lookahead:
-        advice = f"the line varies: --lookahead-ms {min(2000, int(3 * p99))} leaves it time; less traffic on it would be better"
+        advice = f"delays vary: use --lookahead-ms {min(2000, int(3 * p99))}, or reduce the traffic on the network"
     text = f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; at most {1000 / p50:.0f} events a second (dense music: {PER_SECOND})"
-    yield Finding("an event there", not advice, text, advice)
+    yield Finding("remote event", not advice, text, advice)
     yield Finding(
         "expect",
         None,
-        f"silence at a key press: as here, at once; a reply's first note: {p99:.0f} ms later than without the line",
+        f"a key press silences the machine as fast as without --engine; a reply's first note comes {p99:.0f} ms later",
     )
 
 
@@ -62,7 +62,7 @@ def _milliseconds(action: Callable[[], object], count: int) -> tuple[float, floa
 
 
 def _event(engine: Engine) -> None:
-    """One event as it is played: biases, decided on, absorbed."""
+    """One event as in a performance: sampling bias, decide, absorb."""
     own = set(engine.sounding.held().tolist())
     bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(engine.position), own=own, own_pedal=True)
     engine.absorb([engine.decide(bias)])

@@ -1,4 +1,4 @@
-"""What a check of ``perceivers-live doctor`` finds."""
+"""The result of a check of ``perceivers-live doctor``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """``good``: True, False = needs attention, None = just so. ``advice`` in plain words, where there is any."""
+    """``good``: True = passed, False = needs attention, None = information only. ``advice``: what the user can do, or empty."""
 
     name: str
     good: bool | None

@@ -1,4 +1,4 @@
-"""A piano roll in a terminal that grows row by row while the music is played."""
+"""A piano roll in a terminal, drawn row by row while the music plays."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ LOWEST_KEY, KEYS = 21, 88  # a piano's A0, and how many keys there are
 
 
 class LiveRoll:
-    """A piano roll that scrolls: time flows down, pitch lies across, low to high, and every row is written once.
+    """A scrolling piano roll: time runs downwards, pitch from left to right. Every row is written once.
 
-    Nothing is ever redrawn, so it works in a pipe and a log as well. A row covers ``row_seconds`` (in Unicode its two
-    halves are two moments); rows pause after ``quiet_seconds`` without a sound and go on, under a new line of octave
-    names, with the next note. ``write`` receives whole lines. Not for several threads at once.
+    Nothing is redrawn, so it also works in a pipe or a log. A row covers ``row_seconds`` (with Unicode, each half of it covers
+    half of that). After ``quiet_seconds`` of silence no rows are written until the next note, which starts with a new line of
+    octave names. ``write`` receives whole lines. Not thread-safe.
     """
 
     GUTTER = 7  # "  0:12 "
-    LIFE = 2.4  # seconds until a held note has faded from the brightest to the darkest level
+    LIFE = 2.4  # seconds in which a held note fades from the brightest to the darkest level
 
     def __init__(
         self,
@@ -38,8 +38,8 @@ class LiveRoll:
         self.slot_seconds = row_seconds / self.style.split
         self.quiet_slots = max(round(quiet_seconds / self.slot_seconds), 1)
         room = max(width - self.GUTTER - 1 - len(names), 11)
-        self.split = 1 if room >= KEYS else self.style.split  # pieces a column
-        self.keys = math.ceil(KEYS / (room * self.split))  # keys a piece
+        self.split = 1 if room >= KEYS else self.style.split  # pieces per column
+        self.keys = math.ceil(KEYS / (room * self.split))  # keys per piece
         self.columns = math.ceil(KEYS / (self.keys * self.split))
         self.origin: float | None = None
         self.slot = 0
@@ -51,7 +51,7 @@ class LiveRoll:
         self.said_legend = False
 
     def note_on(self, part: int, pitch: int, velocity: int) -> None:
-        """``part`` is an index into ``names``. It is shown as of the last ``advance``."""
+        """``part`` is an index into ``names``. The note starts at the time of the last ``advance``."""
         self.held[part, pitch] = self.struck[part, pitch] = (self.slot, velocity)
 
     def note_off(self, part: int, pitch: int) -> None:
@@ -61,7 +61,7 @@ class LiveRoll:
         self.pedals[part] = down
 
     def advance(self, now_seconds: float) -> None:
-        """Writes the rows that are complete by now. The first call's time counts as 0:00."""
+        """Writes the rows that are complete at ``now_seconds``. The time of the first call is shown as 0:00."""
         if self.origin is None:
             self.origin = now_seconds
         target = math.floor((now_seconds - self.origin) / self.slot_seconds + 1e-6)
@@ -87,7 +87,7 @@ class LiveRoll:
             self.upper = {}
 
     def _inks(self) -> dict[int, Ink]:
-        """What sounds in this slot, by piece of the keyboard; the louder wins a shared piece."""
+        """What sounds in this slot, by piece of the keyboard. In a shared piece the louder note is shown."""
         inks: dict[int, Ink] = {}
         fade = 80 / (self.LIFE / self.slot_seconds)
         for (part, pitch), (onset, velocity) in {**self.struck, **self.held}.items():

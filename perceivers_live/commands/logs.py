@@ -1,4 +1,4 @@
-"""The log: one line each for people, or one JSON object each for programs."""
+"""Sets up logging: one text line or one JSON object per record."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import logging
 import sys
 
-PACKAGES = ("perceivers_live", "engine", "trainer")  # libraries speak up only with warnings
+PACKAGES = ("perceivers_live", "engine", "trainer")  # other libraries log warnings only
 
 
 class JsonLines(logging.Formatter):
-    """``time`` (seconds since 1970), ``level``, ``logger``, ``message``, and ``traceback`` where there is one."""
+    """``time`` (seconds since 1970), ``level``, ``logger``, ``message``, and ``traceback`` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -25,7 +25,7 @@ class JsonLines(logging.Formatter):
 
 
 def begin(*, debug: bool = False, as_json: bool = False) -> None:
-    """Logs to standard error from now on."""
+    """Starts logging to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[handler])

@@ -1,4 +1,4 @@
-"""Kinds of options that several commands share."""
+"""Option types shared by several commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 class _Output(click.Path):
-    """A file that will be written: what cannot be is refused before the work is done for it."""
+    """A file to be written. A path that cannot be written is rejected before the work starts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(str(value))

@@ -1,4 +1,4 @@
-"""The bare command: real ports, the user's own files, and a session until someone stops it."""
+"""``perceivers-live`` without a command: a session on real ports, with the user's files, until it is stopped."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
 
 log = logging.getLogger(__name__)
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last on Windows, when its console is closed
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGBREAK: the Windows console was closed
 
 
 def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: bool = False) -> None:
-    """Performs until a signal says stop. ``engine`` should compute in a process of its own. ``show_page``: opens the page in a
-    browser. Raises ``PortError``, ``OscError``, ``LinkError``.
+    """Performs until a signal stops it. ``engine`` should compute in another process. ``show_page``: open the page in a browser.
+    Raises ``PortError``, ``OscError``, ``LinkError``.
     """
     controls = Controls(settings.controls)
     page = StagePage(controls) if settings.page.enabled else None
@@ -69,7 +69,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
             if hasattr(signal, number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
         gc.collect()
-        gc.freeze()  # a full collection would look through all there is by now, and hold up every thread for tens of milliseconds
+        gc.freeze()  # a full collection of all present objects would block every thread for tens of milliseconds
         with ExitStack() as serving, connections:
             server = page.open(settings, session, connections, states, sessions_folder(settings), serving) if page else None
             if server is not None and show_page:
@@ -78,22 +78,22 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
         log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in session.stats().items()))
     if connections.stuck:
         logging.shutdown()
-        os._exit(0)  # everything is closed and saved but for a driver that does not return
+        os._exit(0)  # everything is closed and saved; only a driver still blocks
 
 
 def _what_next(connections: Connections) -> str:
-    return "play, and pause to hear the answer" if all(connections.names) else "the ports are waited for"
+    return "play, and pause to hear the answer" if all(connections.names) else "waiting for the ports"
 
 
 def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
-    """Records the session if that is asked for, after making files of what killed sessions left."""
+    """Records the session if the settings ask for it, after recovering the recordings of killed sessions."""
     if not settings.recording.record:
         return None
     folder = sessions_folder(settings)
     for path in recover(folder):
-        log.info("an earlier session is now %s", path)
+        log.info("an earlier session was recovered as %s", path)
     recorder = Recorder(folder)
-    log.info("recording; to listen to it meanwhile: perceivers-live recordings -o take.mid")
+    log.info("recording; to copy the recording so far: perceivers-live recordings -o take.mid")
 
     def close() -> None:
         path = recorder.close()

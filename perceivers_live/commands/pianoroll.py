@@ -1,8 +1,8 @@
-"""A piano roll of a whole performance in a terminal; see ``liveroll`` for one that grows row by row while it is played.
+"""A piano roll of a whole performance in a terminal. ``liveroll`` draws one while the music plays.
 
-A character cell is split into 2 x 2 quarters. In ``draw`` that gives two semitones a text row and two moments a column.
+A character cell is split into 2 x 2 quarters. In ``draw`` a text row shows two semitones, and a column two time steps.
 The quarters come from Unicode's quadrants (``▞``) and, to tell a second part from the first without colour, from Braille
-patterns of the same shape (``⢣``). With ``unicode=False`` only ASCII is written, and a cell is not split.
+patterns of the same shape (``⢣``). With ``unicode=False`` only ASCII is written, and cells are not split.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """What one player did; ``pedal`` holds the (down, up) times of the sustain pedal in seconds."""
+    """The notes of one player; ``pedal`` has the (down, up) times of the sustain pedal in seconds."""
 
     name: str
     notes: Sequence[Note]
@@ -49,7 +49,7 @@ class Part:
 
 
 class Ink(NamedTuple):
-    """What fills a quarter of a cell: the index of a part and a brightness, 0..LEVELS-1."""
+    """The content of a quarter of a cell: index of a part and brightness, 0..LEVELS-1."""
 
     part: int
     level: int
@@ -65,7 +65,7 @@ class Style:
 
     @property
     def split(self) -> int:
-        """Into how many pieces a cell is divided, either way."""
+        """Number of pieces of a cell in each direction."""
         return 2 if self.unicode else 1
 
     def paint(self, text: str, foreground: int, background: int | None = None) -> str:
@@ -78,19 +78,19 @@ class Style:
         return self.paint(text, _code(ink), None if behind is None else _code(behind))
 
     def sample(self, part: int) -> str:
-        """A part's colours or its texture, for the legend."""
+        """The colours or the texture of a part, for the legend."""
         levels = range(LEVELS) if self.color else (LEVELS - 1, LEVELS - 1)
         return "".join(self.cell((Ink(part, level),) * 4) for level in levels)
 
     def cell(self, quarters: Quarters, empty: str = " ") -> str:
-        """One character for four quarters; ``empty`` is shown, in grey, where there is nothing."""
+        """One character for four quarters; ``empty``, in grey, if all are empty."""
         count = Counter(ink for ink in quarters if ink is not None)
         if not count:
             return empty if empty == " " else self.paint(empty, GREY)
         front, *rest = (ink for ink, _ in count.most_common(2))
         if not self.unicode:
             return self.ink(ASCII_PARTS[front.part % len(ASCII_PARTS)], front)
-        if rest and self.color and None not in quarters:  # two inks fill the cell: one in front of the other
+        if rest and self.color and None not in quarters:  # two inks fill the cell: foreground and background
             mask = sum(1 << bit for bit, ink in enumerate(quarters) if ink == front)
             return self.ink(QUADRANTS[mask], front, rest[0])
         mask = sum(1 << bit for bit, ink in enumerate(quarters) if ink is not None)
@@ -104,7 +104,7 @@ def _code(ink: Ink) -> int:
 
 
 def level_of(velocity: float) -> int:
-    """Velocities 24..104 spread over the levels: what lies outside is rare."""
+    """The brightness of a velocity. Velocities 24..104 span the levels; others are rare and clipped."""
     return min(max(int((velocity - 24) / 80 * LEVELS), 0), LEVELS - 1)
 
 
@@ -112,9 +112,9 @@ def level_of(velocity: float) -> int:
 
 
 def notes_of(timed: Iterable[Timed]) -> tuple[list[Note], list[tuple[float, float]]]:
-    """Notes in order of their starts, and the pedal's (down, up) times, in seconds.
+    """Notes sorted by their start, and (down, up) times of the pedal, in seconds.
 
-    A key struck again while it sounds ends its first note. What is never released ends with the last action.
+    A note-on for a sounding key ends the earlier note. Notes without a note-off end with the last action.
     """
     notes: list[Note] = []
     pedal: list[tuple[float, float]] = []
@@ -150,11 +150,11 @@ def notes_of(timed: Iterable[Timed]) -> tuple[list[Note], list[tuple[float, floa
 
 
 def draw(parts: Sequence[Part], width: int, *, height: int | None = None, color: bool, unicode: bool = True) -> str:
-    """Several parts in one piano roll: time to the right in seconds, pitch upwards, a pedal line a part, a legend.
+    """Draws several parts in one piano roll: time to the right in seconds, pitch upwards, a pedal line for each part, a legend.
 
-    No line is wider than ``width`` characters (24 at least). The roll fits the pitches present, a semitone to half a row;
-    with ``height``, semitones share half rows until the picture has at most that many lines (as far as that goes).
-    Colours are ANSI's 256, brighter for louder notes.
+    Lines have at most ``width`` characters (at least 24). The roll spans the pitches present, with half a row for a semitone.
+    With ``height``, semitones share half rows so that the picture has at most that many lines, where possible. Colours are of
+    ANSI's 256, brighter for louder notes.
     """
     style = Style(color, unicode)
     width = max(width, 24)
@@ -174,7 +174,7 @@ def draw(parts: Sequence[Part], width: int, *, height: int | None = None, color:
 
 
 class _Scale(NamedTuple):
-    """Seconds to pieces of a column."""
+    """Converts seconds to pieces of a column."""
 
     first: float
     seconds: float
@@ -184,13 +184,13 @@ class _Scale(NamedTuple):
         return min(max(int((time - self.first) / self.seconds * self.pieces), 0), self.pieces - 1)
 
     def span(self, start: float, end: float) -> tuple[int, int]:
-        """First piece and the one after the last; at least one piece."""
+        """The first piece and the one after the last; at least one piece."""
         begin = self.at(start)
         return begin, max(begin + 1, min(round((end - self.first) / self.seconds * self.pieces), self.pieces))
 
 
 def _legend(parts: Sequence[Part], width: int, style: Style) -> list[str]:
-    """As many entries a line as fit."""
+    """Lines of the legend, with as many entries in each as fit."""
     entries = []
     for index, part in enumerate(parts):
         length = LEVELS if style.color else 2
@@ -235,7 +235,7 @@ def _roll(parts: Sequence[Part], gutter: int, time: _Scale, room: int | None, st
 
 
 def _grid(parts: Sequence[Part], time: _Scale, lowest: int, step: int, height: int) -> list[list[Ink | None]]:
-    """Ink by half row (from below) and half column. Where a key is struck again, the note before ends one piece earlier."""
+    """Ink by half row (from below) and half column. If a key is struck again, the earlier note ends one piece before."""
     grid: list[list[Ink | None]] = [[None] * time.pieces for _ in range(height)]
     for index, part in enumerate(parts):
         next_start: dict[int, int] = {}
@@ -254,7 +254,7 @@ def _pedal_line(index: int, part: Part, gutter: int, time: _Scale, style: Style)
         start, end = time.span(down, up)
         pieces[start:end] = [True] * (end - start)
         if start:
-            pieces[start - 1] = False  # a change of pedal shows, however quick
+            pieces[start - 1] = False  # so that even a quick pedal change is visible
     if style.unicode:
         text = "".join(DASHES[pieces[left] + 2 * pieces[left + 1]] for left in range(0, time.pieces, 2))
     else:

@@ -1,6 +1,7 @@
-"""``perceivers-live recordings``: what has been recorded, and a copy of the newest session while it still goes on.
+"""``perceivers-live recordings``: lists recordings, and copies the newest, even of a running session.
 
-A running session is a journal, which becomes a MIDI file when the session ends. It is read here without its owner noticing.
+A running session writes a journal, which is converted to a MIDI file when the session ends. The journal is read here without
+locking it.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ JOURNAL, MIDI = ".journal", ".mid"
 
 
 class RecordingError(UserError):
-    """A recording that cannot be had; the message is one line."""
+    """A recording is not available; the message is one line."""
 
 
 def sessions_folder(settings: Settings) -> Path:
-    """Where sessions are recorded."""
+    """The folder of the recordings."""
     return Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
 
 
 def recordings(folder: Path) -> list[Path]:
-    """The MIDI files of sessions that have ended and the journals of those that have not, the oldest first."""
+    """MIDI files of ended sessions and journals of running or killed ones, oldest first."""
     return sorted(path for path in folder.glob("*") if path.suffix in (JOURNAL, MIDI))
 
 
 def copy_newest(folder: Path, output: Path) -> Path:
-    """Writes the newest recording as a MIDI file, of a running session what has been played so far; returns which it was. Raises
-    ``RecordingError``.
+    """Writes the newest recording as a MIDI file; of a running session, what has been played so far. Returns the path of its
+    source. Raises ``RecordingError``.
     """
     found = recordings(folder)
     if not found:
-        raise RecordingError(f"{folder}: nothing has been recorded")
+        raise RecordingError(f"{folder}: there are no recordings")
     source = found[-1]
     try:
         if source.suffix == MIDI:

@@ -1,4 +1,4 @@
-"""The page of a live session: what it is told of the music, and what it may steer."""
+"""Connects the page to a live session: the events it shows, and the controls, commands and ports it changes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class StagePage:
-    """Made before the session, so that the page's ports can be among its ports; ``open`` serves it."""
+    """Created before the session, which may use the page as a port; ``open`` starts the server."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
@@ -56,7 +56,7 @@ class StagePage:
         recordings: Path | None,
         closing: ExitStack,
     ) -> PageServer | None:
-        """Serves the page until ``closing`` is closed; None, and a warning, if its port cannot be had."""
+        """Serves the page until ``closing`` is closed. If its port cannot be opened: a warning and None."""
         closing.callback(self.steering.close)
         closing.callback(session.observers.add(self._observer(session)))
         self.steering.connect(session.commands(), connections.choose)
@@ -70,8 +70,8 @@ class StagePage:
             server = PageServer(routes, self.steering.serve, query.serve, page.host, page.port, allow=page.allow)
         except OscError as error:
             if "page" in (settings.midi.input_port, settings.midi.output_port):
-                raise  # nothing could be played or heard
-            log.warning("%s", error)  # another daemon has it, most likely
+                raise  # without the page there would be no input or output
+            log.warning("%s", error)  # most likely another daemon uses the port
             return None
         closing.callback(server.close)
         notices = NoticeHandler(self.hub)
@@ -99,17 +99,17 @@ class StagePage:
 
 
 def show(url: str) -> None:
-    """Opens the page in a browser, where there is a desktop to open it on."""
+    """Opens the page in a browser if there is a desktop."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
     try:
         webbrowser.open(url)
     except webbrowser.Error as error:
-        log.info("no browser could be opened (%s): go to %s", error, url)
+        log.info("no browser could be opened (%s): open %s", error, url)
 
 
 def figures(stats: Mapping[str, float], steps: Iterable[float], lateness: Iterable[float]) -> dict[str, float]:
-    """The session's counters, and percentiles of what its model and its player take, in milliseconds."""
+    """The session's counters, and percentiles in milliseconds of model steps and of lateness."""
     told = dict(stats)
     for name, seconds_taken in (("step_ms", list(steps)), ("lateness_ms", list(lateness))):
         if seconds_taken:

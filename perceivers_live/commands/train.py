@@ -1,4 +1,4 @@
-"""The commands of the trainer: ``train``, ``evaluate``, ``export``. What they need is imported when they run."""
+"""The commands of the trainer: ``train``, ``evaluate``, ``export``. Their dependencies are imported when they run."""
 
 from __future__ import annotations
 
@@ -18,35 +18,45 @@ from perceivers_live.commands.options import OUTPUT
 if TYPE_CHECKING:
     import threading
 
-NEEDED = ("torch", "safetensors", "tensorboard", "tqdm", "onnx", "onnxscript")  # of the extra `train`
+NEEDED = ("torch", "safetensors", "tensorboard", "tqdm", "onnx", "onnxscript")  # packages of the extra `train`
 
 DATA = (
-    "DATA is a folder or an archive of MIDI files, a folder of packed data, or the word `maestro`: the dataset, fetched from its "
+    "DATA is a folder or an archive of MIDI files, a folder of packed data, or `maestro`, which downloads that dataset from its "
     "publisher."
 )
 CACHE = click.option(
-    "--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True, help="Downloads and packed data."
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path(".cache/data"),
+    show_default=True,
+    help="Folder for downloads and packed data.",
 )
 
 
 @click.command(epilog=DATA)
 @click.argument("data")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base", "large"]), default="small", show_default=True)
-@click.option("--model", "model", multiple=True, metavar="NAME=VALUE", help="Change the preset: layers=12, say.")
-@click.option("--segmentation", multiple=True, metavar="NAME=VALUE", help="Change the examples: draw=traditional, say.")
+@click.option("--model", "model", multiple=True, metavar="NAME=VALUE", help="Change the preset, for example layers=12.")
+@click.option(
+    "--segmentation", multiple=True, metavar="NAME=VALUE", help="Change how examples are cut, for example draw=traditional."
+)
 @click.option(
     "--pedal", type=click.Choice(["events", "extend"]), default="events", show_default=True, help="How sustain is encoded."
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/small"), show_default=True, help="Folder of the run.")
 @CACHE
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint that a new run begins from; layers may be added.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start a new run from; layers may be added.")
 @click.option("--steps", type=click.IntRange(1), default=4000, show_default=True, help="Optimizer steps in all.")
-@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Examples a step, over all processes.")
+@click.option("--batch", type=click.IntRange(1), default=4, show_default=True, help="Examples per step, over all processes.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Gradient-accumulation steps.")
 @click.option("--learning-rate", type=click.FloatRange(0, 1), default=3e-3, show_default=True)
 @click.option("--warmup", type=click.IntRange(0), default=50, show_default=True, help="Steps up to the full learning rate.")
 @click.option(
-    "--cooldown", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Share of the steps that cool down."
+    "--cooldown",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Fraction of the steps in which the learning rate decays.",
 )
 @click.option("--ema", type=click.FloatRange(0, 0.9999), default=0.0, show_default=True, help="Decay of averaged weights.")
 @click.option(
@@ -54,13 +64,21 @@ CACHE = click.option(
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of the matrix products; auto: bf16 where the hardware is faster with it.",
+    help="Precision of matrix products; auto: bf16 where the hardware is faster with it.",
 )
 @click.option("--compile/--no-compile", default=False, show_default=True, help="Compile with torch.compile.")
-@click.option("--parallel", type=click.Choice(["ddp", "fsdp"]), default="ddp", show_default=True, help="Under torchrun.")
-@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that make examples.")
+@click.option(
+    "--parallel", type=click.Choice(["ddp", "fsdp"]), default="ddp", show_default=True, help="Parallelism under torchrun."
+)
+@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Data loader processes.")
 @click.option("--validate-every", type=click.IntRange(1), default=250, show_default=True, help="Steps between validations.")
-@click.option("--save-every", type=click.IntRange(1), default=100, show_default=True, help="Steps that a kill loses at most.")
+@click.option(
+    "--save-every",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Steps between saves; a kill loses at most these.",
+)
 @click.option(
     "--patience",
     type=click.IntRange(0),
@@ -68,7 +86,9 @@ CACHE = click.option(
     show_default=True,
     help="Stop after N validations without improvement; 0: never.",
 )
-@click.option("--samples/--no-samples", default=True, show_default=True, help="Write what it plays at every validation.")
+@click.option(
+    "--samples/--no-samples", default=True, show_default=True, help="Write MIDI samples of the model at every validation."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def train(
@@ -83,7 +103,7 @@ def train(
     device: str,
     **options: Any,
 ) -> None:
-    """Train a model; a run's folder that exists is resumed. Several GPUs or machines: start it with torchrun."""
+    """Train a model, or resume the run in an existing folder. For several GPUs or machines, start it with torchrun."""
     _check_installed()
     import threading
 
@@ -108,44 +128,44 @@ def train(
         _stop_on_signals(stop, _tell if here.first else lambda _: None, out)
         step = run(corpus, out, training, stop, config=config, init=init, here=here).progress.step
         if here.first:
-            end = "stopped; the same command goes on from there" if stop.is_set() and step < training.steps else "done"
+            end = "stopped; the same command resumes it" if stop.is_set() and step < training.steps else "done"
             _tell(f"{out}: saved at step {step} of {training.steps}, {end}")
 
 
 def _check_installed() -> None:
-    """Raises ``UserError`` where the extra that training needs is not installed."""
+    """Raises ``UserError`` if the extra `train` is not installed."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(f"training needs {', '.join(missing)}, which this installation lacks: {install('train')}")
 
 
 def _given() -> set[str]:
-    """The parameters of this command that the user gave."""
+    """Names of this command's parameters that the user set."""
     context = click.get_current_context()
     return {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
 
 
 def _stop_on_signals(stop: threading.Event, tell: Callable[[str], None], out: Path) -> None:
-    """SIGINT and SIGTERM end the training after its step; a second one at once, as if killed."""
-    process = os.getpid()  # processes that make examples inherit the handler
+    """SIGINT and SIGTERM end training after the current step; a second signal ends it at once."""
+    process = os.getpid()  # data loader processes inherit the handler
 
     def asked(number: int, _: object) -> None:
         if os.getpid() != process:
             return
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
-            tell(f"stopping at once; {out} has the last save")
+            tell(f"stopping at once; the last save is in {out}")
             signal.raise_signal(number)
             return
         stop.set()
-        tell(f"stopping: this step is finished, then {out} is saved; once more: stop at once")
+        tell(f"stopping after this step and saving to {out}; once more: stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
 
 
 def _tell(text: str) -> None:
-    """A line on standard error. Written past Python's buffers, which a signal's handler must not enter."""
+    """Writes a line to standard error, unbuffered, since a signal handler must not use Python's buffers."""
     os.write(2, f"\n{text}\n".encode())
 
 
@@ -157,16 +177,22 @@ def _tell(text: str) -> None:
     type=click.Choice(["train", "validation", "test", "all"]),
     default="test",
     show_default=True,
-    help="Which pieces; all: files of your own.",
+    help="Pieces to evaluate; all: every file, for example your own.",
 )
 @CACHE
-@click.option("--pieces", type=click.IntRange(1), help="Only so many pieces, spread evenly over the split.")
-@click.option("--quick", is_flag=True, help="Likelihoods only: no shortened contexts, no clips, no search for copies.")
-@click.option("--clips", type=click.IntRange(3), default=40, show_default=True, help="Continuations to compare.")
+@click.option("--pieces", type=click.IntRange(1), help="Number of pieces, evenly spaced over the split; default: all.")
+@click.option("--quick", is_flag=True, help="Likelihoods only: no shortened memory, no continuations, no search for copies.")
+@click.option(
+    "--clips",
+    type=click.IntRange(3),
+    default=40,
+    show_default=True,
+    help="Number of continuations to compare with the real ones.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--json", "json_file", type=OUTPUT, help="Also write the figures here.")
+@click.option("--json", "json_file", type=OUTPUT, help="Also write the figures to this file.")
 def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | None, **options: Any) -> None:
-    """How well a checkpoint knows held-out music, and how like music it plays."""
+    """Measure a checkpoint: likelihood of held-out music, and similarity of its continuations to real music."""
     _check_installed()
     from engine.checkpoint import bundled
     from trainer.evaluate import report
@@ -178,15 +204,17 @@ def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--data", default="", help="What it was trained on, for the model card.")
-@click.option("--licence", default="", help="The terms of the weights, for the model card.")
-@click.option("--figures", multiple=True, type=click.Path(path_type=Path), help="A file of `evaluate --json`, for the card.")
-@click.option("--int8", "int8_data", metavar="DATA", help="Try int8 on DATA's validation pieces.")
+@click.option("--data", default="", help="Name of the training data, for the model card.")
+@click.option("--licence", default="", help="Licence of the weights, for the model card.")
+@click.option(
+    "--figures", multiple=True, type=click.Path(path_type=Path), help="Output of `evaluate --json`, for the model card."
+)
+@click.option("--int8", "int8_data", metavar="DATA", help="Add int8 weights if the validation pieces of DATA show little loss.")
 @CACHE
 def export(
     run: Path, folder: Path, data: str, licence: str, figures: tuple[Path, ...], int8_data: str | None, cache: Path
 ) -> None:
-    """Turn a run's checkpoint into a bundle that the daemon plays, with its model card."""
+    """Write a run's checkpoint as a bundle for the daemon, with a model card."""
     _check_installed()
     from trainer.export import export as write
 
@@ -199,7 +227,7 @@ def export(
 
 
 def _pedal(checkpoint: Path) -> str:
-    """How the sustain was coded in what a checkpoint learned from."""
+    """How sustain was encoded in a checkpoint's training data."""
     from engine.checkpoint import read_config
 
     return str(read_config(checkpoint)[1].get("pedal", "events"))

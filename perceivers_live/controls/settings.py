@@ -198,8 +198,7 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
     """Reads the settings.
 
     Args:
-        path: the file; None looks for `./perceivers_live.toml`, then in the user's configuration folder, and else takes the
-            defaults.
+        path: the file; None takes `perceivers_live.toml` in the user's configuration folder, or the defaults without it.
         overrides: what the command line says, such as `{"midi.in": "Piano", "controls.temperature": 0.9}`; None as a value:
             not given.
 
@@ -239,16 +238,19 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
 
 
 def find_file() -> Path | None:
-    """The settings file read when none is named: in the working folder, else the user's configuration folder, else None."""
-    candidates = (Path(FILE_NAME), Path(click.get_app_dir("perceivers-live"), FILE_NAME))
-    return next((path for path in candidates if path.is_file()), None)
+    """The settings file that is read when none is named: the one in the user's configuration folder, None without it.
+
+    A file in the working folder is never read by itself: the checkout has one, which must not hide the user's settings.
+    """
+    path = Path(click.get_app_dir("perceivers-live"), FILE_NAME)
+    return path if path.is_file() else None
 
 
 def default_toml() -> str:
     """The text of `perceivers_live.toml`: every setting with its default, its meaning and its range."""
     lines = [
-        "# The settings of perceivers-live: every one, with its default. Options on the command line come before this file.",
-        f"# Read from the working folder, else from the user's configuration folder ({FILE_NAME} in perceivers-live).",
+        "# All settings of perceivers-live with their defaults. Options on the command line override this file.",
+        f"# perceivers-live reads --config FILE, or {FILE_NAME} in the user's configuration folder.",
     ]
     about = {
         **{name: cls.__doc__ for name, cls in TABLES.items()},

@@ -1,8 +1,8 @@
-"""Both MIDI ports, found by name, waited for while they are away, and opened again when they come back.
+"""Opens the MIDI input and output by name, waits for missing ports, and reopens ports that come back.
 
-No MIDI system tells rtmidi of a cable that is pulled, so the names are looked at twice a second, always by the same thread:
-CoreMIDI tells of changes only where it was first asked. A JACK server that dies takes every client with it; all of them are then
-made anew once a server answers again.
+rtmidi does not report an unplugged cable, so the port names are polled twice a second, always from the same thread: CoreMIDI
+reports changes only to the thread that first listed the ports. If a JACK server ends, all its clients end too; they are created
+again once a server answers.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from perceivers_live.midi.ports import (
 from perceivers_live.midi.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
-INTERVAL = 0.5  # seconds between two looks
-SELDOM = 10.0  # seconds between two looks for a MIDI system that is not needed
+INTERVAL = 0.5  # seconds between two polls
+SELDOM = 10.0  # seconds between two searches for a MIDI system that is not needed
 SYSTEM = 0xF0  # messages from here on have no channel
-ATTEMPTS = 3  # at finding a MIDI system
-CLOSE_TIMEOUT = 0.5  # seconds that closing a port may take before it is left to itself
+ATTEMPTS = 3  # to find a MIDI system
+CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
 
 
 @dataclass(frozen=True)
 class PortState:
-    """One of the two ports as it is now: the name that was asked for, and its whole name, None while it is away."""
+    """State of one of the two ports: the requested name and the full name (None while it is missing)."""
 
     wanted: str
     name: str | None
-    text: str  # what was last said of it
+    text: str  # the last log message about it
 
 
 @dataclass(frozen=True)
 class PortsState:
-    """What there is to choose from, and what is chosen."""
+    """The available ports, and the state of the two chosen ones."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -59,13 +59,14 @@ class PortsState:
 
 
 class Connections:
-    """Opened by entering it; a watchdog stands by the output. ``on_message``: the input's callback; ``lost``: told that the input
-    went away; ``back``: that the output can be sent to again. ``local``: ports that need no MIDI system. ``change``: is given
-    what makes another port the output, and runs it once the present one is silent. All but ``on_message`` run on the watching
-    thread.
+    """A context manager: entering opens the ports and starts a watchdog process for the output.
 
-    Entering raises ``PortError`` if there can be no MIDI system and one is needed, or if a name fits several ports; a port that
-    is not there is waited for, and so is a MIDI system that does not run.
+    ``on_message``: the input's callback. ``lost``: called when the input disappears. ``back``: called when the output can be used
+    again. ``local``: ports that need no MIDI system. ``change``: receives a function that switches to another output, and calls
+    it once the present output is silent. All callbacks except ``on_message`` run on the polling thread.
+
+    Entering raises ``PortError`` if a MIDI system is needed and cannot exist here, or if a name matches several ports. It waits
+    for a port that is missing, and for a MIDI system that does not run.
     """
 
     def __init__(
@@ -81,16 +82,16 @@ class Connections:
         self._on_message, self._lost, self._back, self._local, self._change = on_message, lost, back, local, change
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
-        self._next_probe = 0.0  # when a MIDI system is looked for that is not needed
+        self._next_probe = 0.0  # time of the next search for a MIDI system that is not needed
         self._there: tuple[tuple[str, ...], tuple[str, ...]] = (), ()  # the ports of other programs and devices
         self._input: Input | None = None
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
-        self._watched: set[int] = set()  # channels that it knows of
+        self._watched: set[int] = set()  # channels that the watchdog releases
         self._closing: list[threading.Thread] = []
-        self._said: dict[str, str] = {}  # what was last said of each port: once is enough
-        self._looked = threading.Event()  # for the first time
-        self._failure: Exception | None = None  # what came of it, if there is no going on
+        self._said: dict[str, str] = {}  # last log message about each port, to avoid repeats
+        self._looked = threading.Event()  # set after the first poll
+        self._failure: Exception | None = None  # error of the first poll that cannot be recovered from
         self._chosen: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._stopping, self._awake = False, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
@@ -122,18 +123,18 @@ class Connections:
 
     @property
     def stuck(self) -> bool:
-        """Whether a driver never came back from closing a port; the process then cannot end in an orderly way either."""
+        """Whether a driver still blocks while closing a port; the process then cannot exit normally."""
         return any(thread.is_alive() for thread in self._closing)
 
     @property
     def names(self) -> tuple[str | None, str | None]:
-        """Of the input and the output as they are now, None while one is away."""
-        source, output = self._input, self._output  # the watching thread may take them away
+        """Names of the open input and output; None while one is missing."""
+        source, output = self._input, self._output  # the polling thread may set them to None
         return (source.name if source else None), (output.name if output else None)
 
     @property
     def state(self) -> PortsState:
-        """Both ports, and what else there is."""
+        """The available ports, and the state of both chosen ones."""
         ports = {"input": self._input, "output": self._output}
         told = {
             which: PortState(self._wanted[which], port.name if port else None, self._said.get(which, ""))
@@ -142,17 +143,17 @@ class Connections:
         return PortsState(*self._there, told["input"], told["output"])
 
     def choose(self, direction: str, wanted: str) -> None:
-        """Makes another port the ``"input"`` or the ``"output"``, soon; whatever sounds on the old one is released. If that
-        cannot be opened the old one stays, and the log says why.
+        """Switches the ``"input"`` or ``"output"`` to another port soon, and releases notes that sound on the old one. If the new
+        port cannot be opened, the old one stays open and a warning is logged.
         """
         self._chosen.put((direction, wanted))
         self._awake.set()
 
     def send(self, message: Sequence[int]) -> None:
-        """Sends one raw message. Raises ``PortError`` while the output is away."""
+        """Sends one raw message. Raises ``PortError`` while the output is missing."""
         output = self._output
         if output is None:
-            raise PortError("the output port is away")
+            raise PortError("the output port is missing")
         if message[0] < SYSTEM and message[0] & 0x0F not in self._watched:
             self._watch_channel(message[0] & 0x0F)
         output.send(message)
@@ -164,7 +165,7 @@ class Connections:
             watchdog.watch(channel)
 
     def _open(self) -> None:
-        """Opens what is not open. Raises ``PortError``, for what waiting cannot mend ``PermanentPortError``."""
+        """Opens the ports that are not open. Raises ``PortError``; ``PermanentPortError`` if waiting cannot help."""
         faults = []
         for which, opened, open_it in (("output", self._output, self._open_output), ("input", self._input, self._open_input)):
             try:
@@ -172,13 +173,13 @@ class Connections:
                     open_it()
             except NoSuchPort as absent:
                 self._say(which, f"{absent}; waiting for it", logging.WARNING)
-            except PortError as error:  # of the one, which must not keep the other shut
+            except PortError as error:  # kept until the other port has been tried
                 faults.append(error)
         if faults:
             raise next((one for one in faults if isinstance(one, PermanentPortError)), faults[0])
 
     def _open_output(self) -> None:
-        self._output, self._watchdog = self._make_output(self._wanted["output"])  # from here on others send
+        self._output, self._watchdog = self._make_output(self._wanted["output"])  # other threads send from here on
         self._back()
 
     def _make_output(self, wanted: str) -> tuple[Output, Watchdog | None]:
@@ -208,7 +209,7 @@ class Connections:
             try:
                 (self._change_output if direction == "output" else self._change_input)(wanted)
             except Exception as error:
-                log.warning("%s; the %s stays as it was", error, direction)
+                log.warning("%s; the %s is unchanged", error, direction)
 
     def _change_output(self, wanted: str) -> None:
         old, old_watchdog = self._output, self._watchdog
@@ -258,11 +259,11 @@ class Connections:
                 self._look()
             except PermanentPortError as error:
                 self._say("input", str(error), logging.WARNING)
-            except Exception as error:  # whatever a MIDI system in trouble raises, it may be better in a second
+            except Exception as error:  # a failing MIDI system may raise anything, and may recover
                 self._say("system", f"{error}; trying again", logging.WARNING)
 
     def _first_probe(self) -> Probe | None:
-        """Raises ``PortError`` if there is no MIDI system though one is needed."""
+        """None if no MIDI system runs and none is needed. Raises ``PortError`` if one is needed."""
         if self._needs_system:
             return _patient_probe()
         self._next_probe = time.monotonic() + SELDOM
@@ -279,25 +280,25 @@ class Connections:
                 if time.monotonic() >= self._next_probe:
                     self._probe = self._first_probe()
                 return
-            self._probe = Probe()  # raises as long as there is no system
+            self._probe = Probe()  # raises while no system runs
             self._say("system", "the MIDI system is back")
         if not self._probe.alive():
-            self._say("system", "the MIDI system is gone; waiting for it", logging.WARNING)
+            self._say("system", "the MIDI system has stopped; waiting for it", logging.WARNING)
             self._close_all()
             self._there = (), ()
             self._said.clear()
             self._lost()
             return
-        inputs, outputs = self._probe.names()  # raises if a port goes just now
+        inputs, outputs = self._probe.names()  # raises if a port disappears meanwhile
         self._there = _others((inputs, outputs))
         went = self._probe.gone()
         if self._input is not None and self._input.is_gone(inputs, went):
-            self._say("input", f"the input {self._input.name} is gone; waiting for it", logging.WARNING)
+            self._say("input", f"the input {self._input.name} has disappeared; waiting for it", logging.WARNING)
             self._close(self._input)
             self._input = None
             self._lost()
         if self._output is not None and self._output.is_gone(outputs, went):
-            self._say("output", f"the output {self._output.name} is gone; waiting for it", logging.WARNING)
+            self._say("output", f"the output {self._output.name} has disappeared; waiting for it", logging.WARNING)
             gone, self._output = self._output, None
             self._close(gone)
             self._close_watchdog()
@@ -305,7 +306,7 @@ class Connections:
         self._open()
 
     def _follow_links(self, probe: Probe) -> None:
-        """A cable can be pulled in a patchbay as well: both ports stay. It is left to whoever did that to plug it in again."""
+        """Reports connections cut in a patchbay, where both ports remain. The user has to connect them again."""
         for link in probe.links():
             for which, port in (("input", self._input), ("output", self._output)):
                 if not isinstance(port, InputPort | OutputPort):
@@ -317,13 +318,13 @@ class Connections:
                     ours, other = (link.destination, link.source) if port is self._input else (link.source, link.destination)
                     self._say(
                         which,
-                        f"the {which} was disconnected from {other}; to go on, connect {ours} with it again",
+                        f"the {which} was disconnected from {other}; to continue, connect it to {ours} again",
                         logging.WARNING,
                     )
                     if port is self._input:
                         self._lost()
                 elif was_cut:
-                    self._say(which, f"the {which} is connected again, with {port.name}")
+                    self._say(which, f"the {which} is connected again, to {port.name}")
                     if port is self._output:
                         self._back()
 
@@ -341,7 +342,7 @@ class Connections:
                 self._close(port)
 
     def _close(self, port: Input | Probe) -> None:
-        """Closes it, but does not wait for ever: drivers of a dead system may not return."""
+        """Closes a port, waiting at most ``CLOSE_TIMEOUT``: drivers of a stopped system may block."""
         thread = threading.Thread(target=port.close, name="closing", daemon=True)
         self._closing.append(thread)
         thread.start()
@@ -354,13 +355,13 @@ class Connections:
 
 
 def _others(names: tuple[Sequence[str], Sequence[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names that are not our own."""
+    """The names without those of our own ports."""
     inputs, outputs = (tuple(name for name in some if not name.startswith(NAME)) for some in names)
     return inputs, outputs
 
 
 def _patient_probe() -> Probe:
-    """A busy JACK server now and then refuses a client that it takes a moment later."""
+    """Retries, since a busy JACK server sometimes refuses a client."""
     for _ in range(ATTEMPTS - 1):
         try:
             return Probe()

@@ -1,9 +1,11 @@
-"""The echo guard: one bus used both ways, or a loop in the cabling, brings back what we sent. It must not be taken for what the
-human plays, and must not be passed on for ever.
+"""Echo guard: ignores our own output when a MIDI loop brings it back to our input.
 
-Only what is proven is ignored. The proof of a loop are notes that the machine itself sent: the newest ``PROOF`` of them have all
-come back, after one and the same delay. What was passed through proves nothing, since the human may well play it again. While
-there is a loop every message that was sent, passed through or not, excuses one that comes back after that delay.
+A loop arises if one bus is used in both directions, or from the cabling. Its messages must not count as human playing, and must
+not be sent again by ``thru``.
+
+Echoes are ignored only after a loop is proven: the machine's newest ``PROOF`` notes have all come back after the same delay.
+Messages passed through do not count as proof, since the human can play the same notes again. While a loop is proven, each sent
+message (of the machine or passed through) cancels one message that comes back after that delay.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from engine.midi import SUSTAIN
 
 log = logging.getLogger(__name__)
 
-WINDOW = 0.3  # seconds in which a message comes back, if it does
-PROOF = 6  # notes of the machine's in a row that have come back prove a loop,
-SUBJECTS = 2  # if they are of at least so many keys,
-SPREAD = 0.02  # and their delays differ by no more than this, in seconds: a JACK period and what a busy machine adds
-LATE = 0.06  # seconds that an echo may come later than the others, once a loop is proven: the machine may be busy
-LOST = 4  # notes in a row that do not come back prove that there is no loop any more
-SUSPICIOUS, WATCHED = 12, 16  # so many of the machine's newest so many notes have come back, whatever their delays
-FASTEST = 50  # strikes of one key in a second: no human does that
-MOST = 512  # messages that are waited for
+WINDOW = 0.3  # seconds within which an echo comes back
+PROOF = 6  # consecutive notes of the machine that must come back to prove a loop,
+SUBJECTS = 2  # of at least this many keys,
+SPREAD = 0.02  # with delays that differ by at most this, in seconds: a JACK period and scheduling delays
+LATE = 0.06  # seconds that an echo of a proven loop may be later than usual, on a busy machine
+LOST = 4  # consecutive notes that do not come back after which the loop counts as gone
+SUSPICIOUS, WATCHED = 12, 16  # a warning is logged if 12 of the machine's newest 16 notes came back, after any delays
+FASTEST = 50  # note-ons of one key in a second; more than a human can play
+MOST = 512  # sent messages that are kept for comparison
 ADVICE = "disconnect the output from the input, or set midi.input_channel to the keyboard's channel"
 
 Subject = tuple[object, ...]
@@ -37,12 +39,12 @@ class _Sent(NamedTuple):
     time: float
     subject: Subject
     channel: int
-    own: bool  # the machine's, not passed through
+    own: bool  # sent by the machine, not passed through
     note: bool
 
 
 def subject_of(message: Sequence[int]) -> Subject:
-    """What a channel message says, whatever its channel and velocity. A note-on of velocity 0 is a note-off."""
+    """The content of a channel message without channel and velocity. A note-on of velocity 0 is a note-off."""
     kind = message[0] & 0xF0
     if kind in (0x80, 0x90):
         return kind == 0x90 and message[2] > 0, message[1]
@@ -52,23 +54,23 @@ def subject_of(message: Sequence[int]) -> Subject:
 
 
 class EchoGuard:
-    """Told of every message that is sent, it knows which of those that come in are these. Safe from any thread."""
+    """Compares incoming messages with sent ones to find echoes. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent: deque[_Sent] = deque(maxlen=MOST)  # what has not come back, oldest first
-        self._strikes: deque[tuple[float, Subject]] = deque(maxlen=FASTEST)  # that came in
+        self._sent: deque[_Sent] = deque(maxlen=MOST)  # messages that have not come back, oldest first
+        self._strikes: deque[tuple[float, Subject]] = deque(maxlen=FASTEST)  # incoming note-ons
         self._said: set[str] = set()
-        self.echoes = 0  # that were ignored
+        self.echoes = 0  # number of echoes ignored
         self._start_again()
 
     def _start_again(self) -> None:
-        self._returned: deque[tuple[float, Subject]] = deque(maxlen=PROOF)  # delays of the machine's newest notes, in a row
+        self._returned: deque[tuple[float, Subject]] = deque(maxlen=PROOF)  # delays of its newest notes that came back
         self._outcomes: deque[bool] = deque(maxlen=WATCHED)  # whether the machine's newest notes came back
         self._delay: float | None = None  # seconds; None: no loop is proven
-        self._missed = 0  # notes in a row that did not come back, of those sent on these channels:
-        self._channels: set[int] = set()  # that the loop is known to bring back
-        self._excused: set[tuple[int, object]] = set()  # (channel, key or pedal) that went down in an echo that was ignored
+        self._missed = 0  # consecutive notes that did not come back, of those sent on these channels:
+        self._channels: set[int] = set()  # channels known to come back through the loop
+        self._excused: set[tuple[int, object]] = set()  # (channel, key or pedal) whose press was ignored as an echo
 
     @property
     def established(self) -> bool:
@@ -76,13 +78,13 @@ class EchoGuard:
         return self._delay is not None
 
     def forget(self) -> None:
-        """The cabling is another now: nothing is proven."""
+        """Resets everything, after the cabling has changed."""
         with self._lock:
             self._sent.clear()
             self._start_again()
 
     def sent(self, now: float, message: Sequence[int], *, own: bool = True) -> None:
-        """A channel message is being sent. ``own``: the machine's; else one of the human's, passed through."""
+        """Registers a channel message that is being sent. ``own``: by the machine; else passed through from the human."""
         if not 0x80 <= message[0] < 0xF0:
             return
         kind, channel = message[0] & 0xF0, message[0] & 0x0F
@@ -91,7 +93,7 @@ class EchoGuard:
             self._sent.append(_Sent(now, subject_of(message), channel, own, kind in (0x80, 0x90)))
 
     def is_echo(self, now: float, message: Sequence[int]) -> bool:
-        """Whether this channel message is one of ours that comes back, to be ignored. Each that was sent excuses one."""
+        """Whether this incoming channel message is an echo to be ignored. Each sent message cancels at most one."""
         subject = subject_of(message)
         with self._lock:
             self._expire(now)
@@ -107,11 +109,11 @@ class EchoGuard:
             return excused
 
     def _fits(self, delay: float) -> bool:
-        """Whether a message can come back after so long."""
+        """Whether a message that comes back after ``delay`` seconds can be an echo."""
         return 0 <= delay <= WINDOW if self._delay is None else -SPREAD <= delay - self._delay <= LATE
 
     def _may_excuse(self, message: Sequence[int], subject: Subject) -> bool:
-        """A key or pedal that went down before the loop was proven was taken for the human's: so is its coming up."""
+        """Whether an echo is ignored. A release is not if its press came before the proof, and so counted as the human's."""
         kind, channel = message[0] & 0xF0, message[0] & 0x0F
         if kind in (0x80, 0x90):
             down, what = bool(subject[0]), (channel, subject[1])
@@ -127,7 +129,7 @@ class EchoGuard:
         return known
 
     def _learn(self, delay: float, sent: _Sent) -> None:
-        """One that was sent came back."""
+        """Updates the statistics with a message that came back after ``delay`` seconds."""
         if sent.note and sent.channel in self._channels:
             self._missed = 0
         if not (sent.own and sent.note):
@@ -143,12 +145,12 @@ class EchoGuard:
         if len(delays) == PROOF and len(keys) >= SUBJECTS and max(delays) - min(delays) <= SPREAD:
             self._delay, self._missed = median(delays), 0
             self._channels.add(sent.channel)
-            self._say("proven", f"the output comes back on the input: its echoes are ignored; {ADVICE}")
+            self._say("proven", f"MIDI loop: the output comes back on the input; its echoes are ignored; {ADVICE}")
         elif len(self._outcomes) == WATCHED and sum(self._outcomes) >= SUSPICIOUS:
-            self._say("suspected", f"the output seems to come back on the input, which cannot be told for certain: {ADVICE}")
+            self._say("suspected", f"possible MIDI loop: the output seems to come back on the input; {ADVICE}")
 
     def _expire(self, now: float) -> None:
-        """What has not come back by now never will."""
+        """Drops messages that are too old to come back."""
         while self._sent and self._sent[0].time < now - WINDOW - LATE:
             missed = self._sent.popleft()
             if not missed.note:
@@ -158,20 +160,20 @@ class EchoGuard:
                 self._outcomes.append(False)
             self._missed += self._delay is not None and missed.channel in self._channels
             if self._missed >= LOST:
-                log.info("the output no longer comes back on the input")
+                log.info("the MIDI loop is gone: the output no longer comes back on the input")
                 self._start_again()
 
     def _judge_rate(self, now: float, message: Sequence[int], subject: Subject) -> None:
-        """Something that is passed on for ever comes in faster than anybody plays, if it is not slow in coming."""
+        """Warns of a key that is struck faster than a human can play: ``thru`` may be sending in a loop."""
         if message[0] & 0xF0 != 0x90 or not message[2] or self._delay is not None:
             return
         self._strikes.append((now, subject))
         first, struck = self._strikes[0]
         if len(self._strikes) == FASTEST and now - first < 1.0 and all(one == struck for _, one in self._strikes):
-            self._say("suspected", f"a key is struck {FASTEST} times a second, as if it were passed on for ever: {ADVICE}")
+            self._say("suspected", f"possible MIDI loop: a key is struck {FASTEST} times a second; {ADVICE}")
 
     def _say(self, what: str, text: str) -> None:
-        """Once is enough, and nothing is suspected of what is proven."""
+        """Logs a warning once; a suspicion is not logged after a proof."""
         if not self._said & {what, "proven"}:
             log.warning("%s", text)
         self._said.add(what)

@@ -1,5 +1,5 @@
-"""Learns what rtmidi does not tell of a JACK server: its death, ports that go, be it for a moment, and connections that others
-make and cut. A client of our own that does nothing but listen for it.
+"""A JACK client that reports events that rtmidi does not: the end of the server, ports that disappear (even briefly), and
+connections that other programs make or cut.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _Registered = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _Connected = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
-MOST_LINKS = 1024  # changes that are kept for whoever looks next
+MOST_LINKS = 1024  # changes kept until ``links`` is called
 
 
 def silence_libraries() -> None:
-    """Has JACK's library, rtmidi's own copy and the system's, keep to itself what it writes to stderr at every attempt to reach a
-    server that does not run. For Linux.
+    """Keeps JACK's libraries (the system's and rtmidi's own copy) from writing to stderr at every attempt to reach a server that
+    does not run. Linux only.
     """
     if not MAPS.exists():
         return
     loaded = {line.split(maxsplit=5)[-1] for line in MAPS.read_text().splitlines() if "/libjack" in line}
-    harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)  # takes a text and does nothing, and is no Python:
+    harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)  # takes a string, does nothing; in C, since
     for name in sorted({*loaded, "libjack.so.0"}):
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(name)
-            for tell in (library.jack_set_error_function, library.jack_set_info_function):  # threads of JACK's call it
+            for tell in (library.jack_set_error_function, library.jack_set_info_function):  # JACK's threads call it
                 tell.argtypes = (ctypes.c_void_p,)
                 tell(harmless)
 
 
 class Link(NamedTuple):
-    """A connection between two ports, by their full names, that was made or cut."""
+    """A connection between two ports (full names) that was made or cut."""
 
     source: str
     destination: str
@@ -46,11 +46,11 @@ class Link(NamedTuple):
 
 
 class Refused(OSError):
-    """The server takes no client, now."""
+    """The server accepts no client now."""
 
 
 class JackWatch:
-    """``dead`` is true once the server has shut this client out. Raises ``OSError`` without JACK's library, ``Refused``."""
+    """``dead`` is true once the server has shut down. Raises ``OSError`` without JACK's library, and ``Refused``."""
 
     def __init__(self, name: str) -> None:
         library = self._library = ctypes.CDLL(ctypes.util.find_library("jack") or "libjack.so.0")
@@ -70,7 +70,7 @@ class JackWatch:
         self._dead = threading.Event()
         self._gone: set[str] = set()
         self._links: deque[Link] = deque(maxlen=MOST_LINKS)
-        self._callbacks = (  # kept: C does not hold on to them
+        self._callbacks = (  # referenced here, since the C library does not keep them alive
             _Shutdown(lambda _: self._dead.set()),
             _Registered(self._registered),
             _Connected(self._connected),
@@ -85,16 +85,16 @@ class JackWatch:
         return self._dead.is_set()
 
     def gone(self) -> set[str]:
-        """The names of the ports that have gone since the last call; some may be back."""
+        """The names of ports that disappeared since the last call; some may have come back."""
         gone, self._gone = self._gone, set()
         return gone
 
     def links(self) -> list[Link]:
-        """The connections that were made and cut since the last call, in that order."""
+        """Connections made and cut since the last call, in order."""
         return [self._links.popleft() for _ in range(len(self._links))]
 
     def is_ours(self, port: str) -> bool:
-        """Whether a port belongs to a client of this process; where the server does not tell, it may."""
+        """Whether a port belongs to a client of this process; True where the server cannot answer."""
         try:
             process = int(self._library.jack_get_client_pid(port.rpartition(":")[0].encode()))
         except AttributeError:  # JACK 1

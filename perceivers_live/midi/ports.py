@@ -1,6 +1,6 @@
-"""MIDI ports: found by a part of their name, opened, or made (virtual). Input is stamped in the driver's callback.
+"""MIDI ports: found by a part of their name and opened, or created as virtual ports. The driver's callback timestamps input.
 
-python-rtmidi is imported only when a port is asked for, so that everything else works on a machine without a MIDI system.
+python-rtmidi is imported only when a port is needed, so that everything else works on a machine without a MIDI system.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_li
 
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
-SETTLE = 0.05  # seconds; without a message for so long an input is quiet
+SETTLE = 0.05  # seconds without a message after which an input counts as quiet
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
 class Input(Protocol):
-    """An input that is open."""
+    """An open input."""
 
     name: str
 
@@ -36,13 +36,13 @@ class Input(Protocol):
 
 
 class Output(Input, Protocol):
-    """An output that is open."""
+    """An open output."""
 
     def send(self, message: Sequence[int]) -> None: ...
 
 
 class LocalPorts(Protocol):
-    """An input and an output of this program's own, both called ``name``, for which no MIDI system is needed."""
+    """An input and an output of this program, both called ``name``, that need no MIDI system."""
 
     name: str
 
@@ -52,7 +52,7 @@ class LocalPorts(Protocol):
 
 
 class PortError(UserError):
-    """A port that cannot be had; the message is one line for the user, ``what`` is wrong and what to do (``advice``)."""
+    """A port is not available. The message is one line for the user: ``what`` is wrong, and ``advice`` what to do."""
 
     def __init__(self, what: str, advice: str = "") -> None:
         super().__init__(f"{what}: {advice}" if advice else what)
@@ -60,20 +60,20 @@ class PortError(UserError):
 
 
 class NoSuchPort(PortError):
-    """No port has that name now."""
+    """No port matches the name now."""
 
 
 class PermanentPortError(PortError):
-    """Waiting will not mend it: more than one port has that name, or such ports do not exist here, or no MIDI at all."""
+    """Waiting cannot help: the name matches several ports, or this system has no such ports or no MIDI."""
 
 
 def _system() -> tuple[Any, int]:
-    """The rtmidi module and the first MIDI system of this machine that answers. Raises ``PortError`` if none does."""
+    """The rtmidi module and the first MIDI API of this machine that answers. Raises ``PortError`` if none does."""
     try:
         import rtmidi
     except ImportError as error:
         raise PermanentPortError(f"no MIDI system ({error})", _advice(libraries=False)) from error
-    os.environ.setdefault("JACK_NO_START_SERVER", "1")  # looking for ports must not start a server
+    os.environ.setdefault("JACK_NO_START_SERVER", "1")  # listing ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
     for api in rtmidi.get_compiled_api():
@@ -83,7 +83,7 @@ def _system() -> tuple[Any, int]:
             probe = rtmidi.MidiIn(api, NAME)
             ports = probe.get_ports()
             probe.delete()
-        except Exception:  # rtmidi raises its own kinds; this system does not run here
+        except Exception:  # rtmidi raises various types; this API does not run here
             continue
         if api == rtmidi.API_UNIX_JACK and not ports and not _jack_runs(rtmidi):
             continue
@@ -93,13 +93,13 @@ def _system() -> tuple[Any, int]:
 
 
 def system_name() -> str:
-    """What the MIDI system is called. Raises ``PortError`` without one."""
+    """The name of the MIDI system. Raises ``PortError`` without one."""
     rtmidi, api = _system()
     return str(rtmidi.get_api_display_name(api))
 
 
 def _jack_runs(rtmidi: Any) -> bool:
-    """Whether a JACK server answers: a virtual port made on it can be seen from outside."""
+    """Whether a JACK server answers: another client sees a virtual port that is created on it."""
     mine = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{NAME}-probe")
     other = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{NAME}-look")
     try:
@@ -113,7 +113,7 @@ def _jack_runs(rtmidi: Any) -> bool:
 
 
 def _advice(*, libraries: bool = True) -> str:
-    """What to do where no MIDI system answers. ``libraries``: whether those that MIDI systems are spoken to with are there."""
+    """What to do if no MIDI system answers. ``libraries``: whether the client libraries of ALSA and JACK are installed."""
     page = "; or play in the browser: perceivers-live page"
     if sys.platform == "linux":
         packages = ([] if libraries else ["libasound2", "libjack-jackd2-0"]) + ([] if shutil.which("jackd") else ["jackd2"])
@@ -123,7 +123,7 @@ def _advice(*, libraries: bool = True) -> str:
 
 
 def list_ports() -> tuple[list[str], list[str]]:
-    """Names of the inputs and outputs on this machine, other than ours. Raises ``PortError`` without a MIDI system."""
+    """Names of the inputs and outputs of this machine, without ours. Raises ``PortError`` without a MIDI system."""
     probe = Probe()
     try:
         inputs, outputs = (list(filter(_is_foreign, names)) for names in probe.names())
@@ -133,7 +133,7 @@ def list_ports() -> tuple[list[str], list[str]]:
 
 
 class Probe:
-    """Looks at the ports of this machine. Raises ``PortError`` without a MIDI system."""
+    """Lists the ports of this machine. Raises ``PortError`` without a MIDI system."""
 
     def __init__(self) -> None:
         self.system = rtmidi, api = _system()
@@ -142,25 +142,25 @@ class Probe:
         if api == rtmidi.API_UNIX_JACK:
             try:
                 self._watch = JackWatch(f"{NAME}-watch")
-            except Refused as error:  # without it nobody would notice that the server has died
+            except Refused as error:  # without it the end of the server would go unnoticed
                 self.close()
                 raise PortError(str(error)) from error
             except OSError:
                 pass  # the library is rtmidi's own
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Of the inputs and the outputs. Raises ``PortError`` if they change meanwhile."""
+        """Names of the inputs and outputs. Raises ``PortError`` if they change meanwhile."""
         try:
             return _names(self._in), _names(self._out)
-        except Exception as error:  # rtmidi counts them and then asks for each
+        except Exception as error:  # rtmidi counts the ports, then queries each
             raise PortError(f"the ports cannot be listed ({error})") from error
 
     def gone(self) -> set[str]:
-        """The names of ports that have gone since the last call, though they may be back. Only JACK tells."""
+        """Names of ports that disappeared since the last call, even if they came back. JACK only, else empty."""
         return self._watch.gone() if self._watch is not None else set()
 
     def links(self) -> list[Link]:
-        """Connections of this process's ports that were made or cut since the last call. Only JACK tells."""
+        """Connections of this process's ports made or cut since the last call. JACK only, else empty."""
         watch = self._watch
         if watch is None:
             return []
@@ -168,7 +168,7 @@ class Probe:
         return [link for link in ours if any(port.startswith(NAME) and watch.is_ours(port) for port in link[:2])]
 
     def alive(self) -> bool:
-        """Whether the MIDI system still runs. Only JACK can die under us."""
+        """Whether the MIDI system still runs. Only JACK can stop while we run."""
         return self._watch is None or not self._watch.dead
 
     def close(self) -> None:
@@ -179,16 +179,16 @@ class Probe:
 
 
 def _names(port: Any) -> list[str]:
-    """Of all ports there are for a client of rtmidi's. On Windows it puts their numbers after the names, which change as ports
-    come and go.
+    """Names of all ports that an rtmidi client sees. On Windows rtmidi appends port numbers, which change as ports come and go:
+    they are removed.
     """
     names = [name or "" for name in port.get_ports()]
     return [re.sub(r" \d+$", "", name) for name in names] if sys.platform == "win32" else names
 
 
 def find(names: Sequence[str], wanted: str, kind: str) -> int:
-    """Index of the one name that contains ``wanted``, whatever the case; an exact name wins. Where ports share a name, ``#2``
-    after it is the second of them. Ports of this program are found by its own name only. Raises ``PortError``.
+    """Index of the one name that contains ``wanted`` (case-insensitive); an exact match takes precedence. If ports share a name,
+    ``NAME#2`` is the second. Ports of this program match only a text that contains its name. Raises ``PortError``.
     """
     matching = _matching(names, wanted)
     if not matching and (numbered := re.fullmatch(r"(.+)#([1-9]\d*)", wanted)):
@@ -209,19 +209,19 @@ def _matching(names: Sequence[str], wanted: str) -> list[int]:
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether a port is not one of ours."""
+    """Whether a port belongs to another program."""
     return not name.startswith(NAME)
 
 
 class _Port:
-    """``probe`` looks first: every port is a client of the MIDI system, and a JACK server may choke on many that come and go."""
+    """A port by name. ``probe`` finds it first: each port is a client, and a JACK server may fail if many come and go."""
 
     def __init__(self, kind: str, wanted: str, probe: Probe | None = None) -> None:
         flag = kind.removesuffix("put")
         self._wanted, self._lock, self._closed = wanted, threading.Lock(), False
         self._side, self._linked, self.cut = kind, set[str](), False
-        self._alike = 1  # ports of this name
-        self.address = wanted  # by which it can be found again
+        self._alike = 1  # number of ports of this name
+        self.address = wanted  # a text that finds the port again
         if wanted and probe is not None:
             find(probe.names()[kind == "output"], wanted, kind)
         rtmidi, api = probe.system if probe is not None else _system()
@@ -247,15 +247,15 @@ class _Port:
             raise PortError(f"{kind} port {wanted or 'virtual'!r} cannot be opened ({error})") from error
 
     def is_gone(self, names: Sequence[str], gone: Container[str] = ()) -> bool:
-        """Whether what this is connected to, or a port of the same name, is not among the names of the ports that there are now,
-        or has been ``gone`` meanwhile. Virtual ports stay.
+        """Whether the port that this is connected to, or one of the same name, is missing from ``names``, or is in ``gone``.
+        A virtual port is never gone.
         """
         alike, self._alike = self._alike, max(self._alike, names.count(self.name))
         return self._wanted != "" and (names.count(self.name) < alike or self.name in gone)
 
     def follow(self, link: Link) -> bool:
-        """A connection was made or cut, by whomever: whether it is one of this port's. ``cut`` says whether one was, and none has
-        been made since. A connection that this port is not known to have had was an earlier port's.
+        """Processes a connection that was made or cut; returns whether it is one of this port's. ``cut`` is true from the time a
+        connection was cut until another is made. The cut of an unknown connection belongs to an earlier port and is ignored.
         """
         mine, other = (link.destination, link.source) if self._side == "input" else (link.source, link.destination)
         if not mine.startswith(f"{NAME}-{self._side.removesuffix('put')}") or link.made == (other in self._linked):
@@ -273,7 +273,7 @@ class _Port:
 
 
 class InputPort(_Port):
-    """Listens to a port (``wanted``: part of its name; empty: a virtual one). ``on_message`` runs in the driver's thread."""
+    """An input port (``wanted``: part of its name; empty: a virtual port). ``on_message`` runs on the driver's thread."""
 
     def __init__(self, wanted: str, on_message: MessageListener, probe: Probe | None = None) -> None:
         super().__init__("input", wanted, probe)
@@ -285,7 +285,7 @@ class InputPort(_Port):
             if self._closing:
                 self._end()
                 return
-            on_message(time.perf_counter(), event[0])  # stamped first; rtmidi's own delta times add up errors
+            on_message(time.perf_counter(), event[0])  # timestamp first; rtmidi's delta times accumulate errors
             if not hurried:
                 hurried = True
                 set_realtime(DRIVER)
@@ -298,8 +298,8 @@ class InputPort(_Port):
         self._quiet.set()
 
     def close(self) -> None:
-        """python-rtmidi frees the callback even under a message that is on its way to it, and crashes later. So whoever plays on
-        ends it in the driver's own thread, between two messages; only where it is quiet it is done from here.
+        """Closes the port. python-rtmidi frees the callback even while a message is being delivered to it, and crashes later. So
+        the callback is cancelled on the driver's thread, by the next message; from this thread only if no message comes.
         """
         self._closing = True
         self._quiet.wait(SETTLE)
@@ -307,13 +307,13 @@ class InputPort(_Port):
 
 
 class OutputPort(_Port):
-    """Sends to a port (``wanted``: part of its name; empty: a virtual one)."""
+    """An output port (``wanted``: part of its name; empty: a virtual port)."""
 
     def __init__(self, wanted: str, probe: Probe | None = None) -> None:
         super().__init__("output", wanted, probe)
 
     def send(self, message: Sequence[int]) -> None:
-        """One raw message. Raises ``PortError`` once closed, and what the driver raises."""
+        """Sends one raw message. Raises ``PortError`` once closed, and any error of the driver."""
         with self._lock:
             if self._closed:
                 raise PortError("the output port is closed")

@@ -1,8 +1,8 @@
-"""Outlives a daemon that is killed, and releases what it left sounding: python -m perceivers_live.midi.watchdog PORT
+"""A process that releases sounding notes if the daemon is killed: python -m perceivers_live.midi.watchdog PORT
 
-The daemon holds the other end of our standard input, and writes a byte there for each channel that it sends on. When that closes
-without a farewell it has died, and no handler of its own can have run: every key of these channels is released on the same output
-port. A virtual port dies with its owner and cannot be reached again; whoever listened there is told by the MIDI system.
+The daemon writes one byte to the standard input of this process for each channel that it sends on. If that pipe closes without
+``FAREWELL``, the daemon was killed and could not clean up: all keys of these channels are released on the same output port. A
+virtual port ends with the daemon and cannot be opened again; there the MIDI system reports the disconnection.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from contextlib import suppress
 from engine.midi import releases
 
 FAREWELL = b"."
-PAUSE = 0.01  # seconds between two channels: a driver's buffer is not large
-LINGER = 0.3  # seconds that the last messages are given to leave
+PAUSE = 0.01  # seconds between two channels, since a driver's buffer is small
+LINGER = 0.3  # seconds to wait until the driver has sent the last messages
 
 
 class Watchdog:
-    """The daemon's side: a process that watches until ``close``."""
+    """The daemon's side: starts the process, which watches until ``close``."""
 
     def __init__(self, port: str) -> None:
-        """``port`` is the output's whole name, or what else finds it."""
+        """``port``: the full name of the output, or another text that finds it."""
         command = [sys.executable, "-m", "perceivers_live.midi.watchdog", port]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # not to be ended with the terminal,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # which on Windows is the console
+            start_new_session=True,  # so that closing the terminal does not end it,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # nor the console on Windows
         )
 
     def watch(self, channel: int) -> None:
-        """Something is sent on this channel, 0..15, from now on."""
-        with suppress(OSError, ValueError):  # it has been killed, or is being closed
+        """Adds a channel (0..15) to those that are released if the daemon is killed."""
+        with suppress(OSError, ValueError):  # the process was killed or is being closed
             assert self._process.stdin is not None
             self._process.stdin.write(bytes([channel]))
             self._process.stdin.flush()
 
     def close(self) -> None:
-        """All is well: it need not do anything."""
+        """Ends the process without any release."""
         try:
             self._process.communicate(FAREWELL, timeout=1.0)
         except (OSError, subprocess.TimeoutExpired):
@@ -52,7 +52,7 @@ class Watchdog:
 
 
 def main() -> None:
-    for number in ("SIGINT", "SIGTERM", "SIGHUP"):  # what ends the daemon in good order is no business of ours
+    for number in ("SIGINT", "SIGTERM", "SIGHUP"):  # these end the daemon in an orderly way; only the pipe counts here
         if hasattr(signal, number):
             signal.signal(getattr(signal, number), signal.SIG_IGN)
     channels = sys.stdin.buffer.read()

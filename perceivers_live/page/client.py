@@ -1,5 +1,5 @@
-"""One connected page. What it is told waits in a bounded outbox, which a thread of the client's own empties; what it says is
-limited in rate. A client that falls behind misses frames, and is then told how everything stands; one that stops reading is
+"""One connected page. Frames to it wait in a bounded outbox, which a thread of the client sends. Messages from it are limited in
+rate. If a client is slow, frames are dropped, and later the whole state is sent again. A client that stops reading is
 disconnected.
 """
 
@@ -15,14 +15,14 @@ from websockets.sync.server import ServerConnection
 
 from perceivers_live.page.door import hang_up
 
-MAX_FRAMES = 128  # in the outbox
-MAX_BYTES = 1 << 20  # of them together
-STUCK = 5.0  # seconds that one frame may take to leave
-RATE, BURST = 400.0, 800.0  # messages a second from one page, and at once
+MAX_FRAMES = 128  # frames in the outbox
+MAX_BYTES = 1 << 20  # bytes of these frames together
+STUCK = 5.0  # seconds that sending one frame may take
+RATE, BURST = 400.0, 800.0  # messages a second from one page, and the burst allowed
 
 
 class Client:
-    """Wraps a WebSocket. ``behind`` is called on the client's thread, when it can be sent to again after frames were dropped.
+    """Wraps a WebSocket. ``behind`` is called on the client's thread when frames were dropped and it can receive again.
 
     ``send`` may be called from any thread, and never waits.
     """
@@ -34,13 +34,13 @@ class Client:
         self._dropped = self._closed = False
         self._sending_since: float | None = None
         self._changed = threading.Condition()
-        self.dropped = 0  # frames so far
+        self.dropped = 0  # number of dropped frames
         self._tokens, self._counted = BURST, time.monotonic()
         self._thread = threading.Thread(target=self._write, name="page-client", daemon=True)
         self._thread.start()
 
     def send(self, frame: str | bytes) -> None:
-        """Puts a frame into the outbox; if it is full, empties it and drops everything until the client is up to date again."""
+        """Adds a frame to the outbox. If full, clears it and drops frames until the client can receive the state again."""
         with self._changed:
             if self._closed:
                 return
@@ -56,19 +56,19 @@ class Client:
             self._changed.notify()
 
     def may_speak(self) -> bool:
-        """Counts one message from the page; False if there have been too many."""
+        """Counts one message from the page; False if it exceeds the rate limit."""
         now = time.monotonic()
         self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST) - 1
         self._counted = now
         return self._tokens >= 0
 
     def is_stuck(self, now: float) -> bool:
-        """Whether a frame has been on its way for too long (``now``: monotonic seconds)."""
+        """Whether sending a frame has taken longer than ``STUCK`` (``now``: monotonic seconds)."""
         since = self._sending_since
         return since is not None and now - since > STUCK
 
     def close(self) -> None:
-        """Ends the connection at once, and the thread with it."""
+        """Closes the connection at once and ends the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -87,7 +87,7 @@ class Client:
             self.close()
 
     def _next(self) -> str | bytes | None:
-        """The next frame; empty: frames were dropped, and there is room again; None: closed."""
+        """The next frame; empty if frames were dropped and the outbox is empty again; None if closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._dropped or self._closed)
             if self._closed:

@@ -1,7 +1,7 @@
-"""The listening socket: which connections are accepted, how many at a time, and how fast.
+"""The listening socket: limits which connections are accepted, their number and their rate.
 
-A connection costs threads. So whoever floods the port waits in the kernel's queue, and a connection that has not yet become a
-WebSocket makes room for newer ones.
+Each connection uses threads. Connections beyond the rate therefore wait in the kernel's queue, and the oldest connection that is
+not a WebSocket is closed in favour of newer ones.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-MAX_PENDING = 24  # connections that are no WebSocket (yet); a browser opens six at a time
-RATE, BURST = 20.0, 100.0  # connections a second, and at once; a page is loaded with about thirty
-BACKLOG = 64  # connections that wait in the kernel
-POLL = 0.2  # seconds until ``accept`` notices that the socket was closed
-SEND_BUFFER = 1 << 16  # bytes that the kernel holds for a client that does not read
+MAX_PENDING = 24  # connections that are not (yet) WebSockets; a browser opens six at a time
+RATE, BURST = 20.0, 100.0  # connections a second, and the burst allowed; loading the page takes about thirty
+BACKLOG = 64  # connections in the kernel's queue
+POLL = 0.2  # seconds after which ``accept`` checks whether the socket was closed
+SEND_BUFFER = 1 << 16  # bytes that the kernel buffers for a client that does not read
 
 
 class Door(socket.socket):
-    """A TCP socket that listens on ``address`` and admits only hosts that ``is_allowed`` names.
+    """A TCP socket that listens on ``address`` and accepts only hosts for which ``is_allowed`` is true.
 
     Raises:
         OSError: the address cannot be used, or the port is taken.
@@ -45,7 +45,7 @@ class Door(socket.socket):
         self._tokens, self._counted = BURST, time.monotonic()
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
-        """The next connection that is admitted. Raises ``OSError`` once this socket is closed."""
+        """Returns the next allowed connection. Raises ``OSError`` once this socket is closed."""
         while True:
             self._wait_for_turn()
             try:
@@ -53,7 +53,7 @@ class Door(socket.socket):
             except OSError:
                 if self.fileno() < 0:
                     raise
-                continue  # nobody came, or whoever came is gone, or the process is out of file descriptors: see the rate
+                continue  # timeout, client gone, or no file descriptor free; the rate limits retries
             self._tokens -= 1
             if self._is_allowed(address[0]):
                 self._admit(connection)
@@ -80,19 +80,19 @@ class Door(socket.socket):
             self._pending[connection] = None
 
     def established(self, connection: socket.socket) -> None:
-        """``connection`` has become a WebSocket: it no longer makes room for others."""
+        """Marks ``connection`` as a WebSocket, which is not closed in favour of newer connections."""
         with self._lock:
             if self._pending.pop(connection, self) is None:
                 self._established.add(connection)
 
     def hang_up_all(self) -> None:
-        """Ends every connection; their threads notice."""
+        """Shuts down every connection, which ends their threads."""
         with self._lock:
             for connection in (*self._pending, *self._established):
                 hang_up(connection)
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Ends a connection from any thread, whatever another thread is doing with it."""
+    """Shuts down a connection; safe from any thread, even while another thread uses it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,5 +1,5 @@
-"""What the session has to tell, as messages for the pages. Every method is called on a thread that must not wait, so each only
-notes what happened; the messages are made on the hub's thread.
+"""Converts events of the session to messages for the pages. The methods are called on threads that must not block, so they only
+queue a function; the hub's thread calls it to create the message.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ class PlannedEvent(Protocol):
 
 
 class Feed:
-    """Tells ``hub`` what the session tells this. ``sounds_as``: as what pitch a planned pitch will leave."""
+    """Passes events of the session to ``hub``. ``sounds_as``: maps a planned pitch to the pitch that is sent."""
 
     def __init__(self, hub: Hub, sounds_as: Callable[[int], int] = lambda pitch: pitch) -> None:
         self._hub, self._sounds_as = hub, sounds_as
 
     def human(self, one: Timed) -> None:
-        """The human played this."""
+        """The human played an action."""
         if self._hub.is_watched:
             self._hub.tell(lambda: _played("human", one))
 
     def machine(self, one: Timed) -> None:
-        """The machine played this."""
+        """The machine played an action."""
         if self._hub.is_watched:
             self._hub.tell(lambda: _played("machine", one))
 
     def planned(self, events: Sequence[PlannedEvent]) -> None:
-        """These were planned."""
+        """Events were planned."""
         if self._hub.is_watched:
             self._hub.tell(lambda: self._plan(events))
 
     def taken_back(self, first: int) -> None:
-        """What was planned with the serial number ``first`` or a later one will not sound."""
+        """Planned events with serial numbers from ``first`` on were dropped and will not sound."""
         if self._hub.is_watched:
             self._hub.tell(lambda: {"type": "taken_back", "first": first})
 
     def turn(self, state: str) -> None:
-        """The machine listens, or plays."""
+        """The state of the machine changed: listening or playing."""
         self._hub.tell(lambda: {"type": "turn", "state": state})
 
     def countdown(self, at: float | None) -> None:
-        """When the machine will begin by itself."""
+        """The time at which the machine will start to play; None if it will not."""
         self._hub.tell(lambda: {"type": "countdown", "at": None if at is None else seconds(at)})
 
     def health(self, figures: Mapping[str, float], runtime: str) -> None:
-        """How it goes."""
+        """Current figures of latency and counters."""
         self._hub.tell(lambda: {"type": "health", "figures": dict(figures), "runtime": runtime})
 
     def _plan(self, events: Sequence[PlannedEvent]) -> Message | None:

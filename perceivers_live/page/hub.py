@@ -1,5 +1,5 @@
-"""What the pages are told. The threads that play put what happened into a queue, which costs them a microsecond and never waits;
-the hub's own thread makes messages of it and hands them to the clients' outboxes.
+"""Distributes messages to the pages. Other threads queue functions, which takes a microsecond and never blocks. The hub's thread
+calls them to create the messages, and puts these into the outboxes of the clients.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from perceivers_live.page.client import Client
 from perceivers_live.page.protocol import Message, frame
 
 log = logging.getLogger(__name__)
-MAX_WAITING = 4096  # things told that wait for the hub; later ones are left out
-MAX_GATHERED = 256  # of them in one frame
-GATHER = 0.004  # seconds in which what happens shares a frame
-TICK = 0.25  # seconds between two looks at what is polled
-KEPT = ("turn", "countdown", "beat", "ports", "health", "bindings", "states")  # types whose newest message a new page is told
-NEVER_SHARED = ("perceivers_live.page", "websockets")  # loggers whose lines would come of telling them
+MAX_WAITING = 4096  # queued functions; further ones are dropped
+MAX_GATHERED = 256  # messages in one frame
+GATHER = 0.004  # seconds for which messages are gathered into one frame
+TICK = 0.25  # seconds between two polls
+KEPT = ("turn", "countdown", "beat", "ports", "health", "bindings", "states")  # types whose newest message is sent to a new page
+NEVER_SHARED = ("perceivers_live.page", "websockets")  # loggers whose lines are caused by sending, and would recur
 
 
 class Hub:
-    """Tells the pages, from a thread of its own, until ``close``.
+    """Sends messages to the pages from its own thread until ``close``.
 
     Args:
-        welcome: makes the first message for a new page.
+        welcome: returns the first message for a new page.
 
-    The attribute ``poll`` makes messages about what is looked at four times a second while a page is connected; those that repeat
-    the newest one of their type are not sent.
+    The attribute ``poll`` returns messages; it is called four times a second while a page is connected. A message equal to the
+    newest one of its type is not sent.
     """
 
     def __init__(self, welcome: Callable[[], Message]) -> None:
@@ -38,9 +38,9 @@ class Hub:
         self.poll: Callable[[], Iterable[Message]] = lambda: ()
         self._told: queue.SimpleQueue[Callable[[], Message | None] | None] = queue.SimpleQueue()
         self._kept: dict[str, Message] = {}
-        self._clients: tuple[Client, ...] = ()  # replaced, never changed
+        self._clients: tuple[Client, ...] = ()  # replaced as a whole, never mutated
         self._joining: queue.SimpleQueue[Client] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards who replaces the clients
+        self._lock = threading.Lock()  # held while replacing the clients
         self.left_out = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="page-hub", daemon=True)
@@ -53,23 +53,23 @@ class Hub:
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody looks. Whoever plays can save the trouble of telling otherwise."""
+        """Whether a page is connected. If not, callers can skip ``tell``."""
         return bool(self._clients)
 
     def tell(self, make: Callable[[], Message | None]) -> None:
-        """Has ``make`` called on the hub's thread, and what it returns told to every page. From any thread; never waits."""
+        """Queues ``make``: the hub's thread calls it and sends the result to every page. Thread-safe; never blocks."""
         if self._told.qsize() < MAX_WAITING:
             self._told.put(make)
         else:
             self.left_out += 1
 
     def join(self, client: Client) -> None:
-        """From now on this page is told everything, beginning with how things stand. Also for one that has missed frames."""
+        """Adds a page, and sends it the current state first. Also called for a page whose frames were dropped."""
         self._joining.put(client)
         self.tell(lambda: None)
 
     def leave(self, client: Client) -> None:
-        """This page is told no more."""
+        """Removes a page."""
         with self._lock:
             self._clients = tuple(other for other in self._clients if other is not client)
 
@@ -90,12 +90,12 @@ class Hub:
                     self._end_stuck()
                 self._send(messages)
                 self._greet()
-            except Exception:  # whatever is told, the next thing can be told
-                log.exception("the page could not be told")
+            except Exception:  # one failed message must not stop later ones
+                log.exception("a message to the page failed")
                 time.sleep(TICK)
 
     def _next(self, timeout: float | None) -> list[Message]:
-        """What happened, after waiting for it; empty: nothing did."""
+        """Waits for queued messages; returns an empty list on timeout."""
         try:
             first = self._told.get(timeout=timeout)
         except queue.Empty:
@@ -119,7 +119,7 @@ class Hub:
                 client.send(text)
 
     def _greet(self) -> None:
-        """Tells pages that have just come, or missed frames, how things stand."""
+        """Sends the current state to new pages and to those whose frames were dropped."""
         while not self._joining.empty():
             client = self._joining.get_nowait()
             self._kept |= {message["type"]: message for message in self.poll() if message["type"] in KEPT}
@@ -131,13 +131,13 @@ class Hub:
     def _end_stuck(self) -> None:
         for client in self._clients:
             if client.is_stuck(time.monotonic()):
-                log.info("a page that does not read was disconnected")
+                log.info("disconnected a page that does not read")
                 client.close()
                 self.leave(client)
 
 
 class NoticeHandler(logging.Handler):
-    """Shows the log's warnings on the pages."""
+    """Sends warnings and errors of the log to the pages."""
 
     def __init__(self, hub: Hub) -> None:
         super().__init__(logging.WARNING)

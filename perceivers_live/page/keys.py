@@ -1,7 +1,7 @@
 """The page as a MIDI input and output, in place of ports of a MIDI system.
 
-What is played on a page carries the page's own time stamp, in the daemon's clock, so that the way through browser and network
-does not enter the music. What is sent to the output "page" carries its time as well; the page sounds it a constant moment later.
+Messages played on a page carry the page's timestamp (converted to the daemon's clock), so that delays of browser and network do
+not affect the timing. Messages to the output "page" carry their time too; the page plays them after a constant delay.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from perceivers_live.page.hub import Hub
 from perceivers_live.page.protocol import seconds
 
 PAGE = "page"  # the name of the port
-EARLIEST = 0.25  # seconds; a stamp that is older comes from a page whose clock is wrong
+EARLIEST = 0.25  # seconds; an older timestamp comes from a page with a wrong clock
 MessageListener = Callable[[float, Sequence[int]], None]
 
 
 class PageKeys:
-    """The input. Messages of several pages reach ``on_message`` one at a time, in an order in which time does not run backwards.
+    """The input "page". Messages of all pages reach ``on_message`` one at a time, with timestamps that never decrease.
 
-    A page that goes away lets go of the keys that it holds.
+    If a page disconnects, the keys it holds are released.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._on_message: MessageListener | None = None
-        self._held: dict[tuple[object, int], MessageReader] = {}  # of each page on each channel
+        self._held: dict[tuple[object, int], MessageReader] = {}  # (page, channel) -> held keys
         self._last = float("-inf")
 
     @property
@@ -37,18 +37,18 @@ class PageKeys:
         return self._on_message is not None
 
     def open(self, on_message: MessageListener) -> None:
-        """From now on what is played on a page goes to ``on_message``, on the page's thread."""
+        """Starts passing messages of the pages to ``on_message``, on the page's thread."""
         with self._lock:
             self._on_message = on_message
 
     def close(self) -> None:
-        """Nothing is heard any more, and no key is held."""
+        """Stops passing messages and forgets held keys."""
         with self._lock:
             self._on_message = None
             self._held.clear()
 
     def play(self, page: object, at: float, message: Sequence[int]) -> bool:
-        """A message played on ``page`` at a time on our clock; False if the session listens to other ports."""
+        """Passes on a message played on ``page`` at time ``at`` (our clock); False if the input is not open."""
         with self._lock:
             if self._on_message is None:
                 return False
@@ -59,7 +59,7 @@ class PageKeys:
             return True
 
     def gone(self, page: object) -> None:
-        """The page has gone away."""
+        """Releases the held keys of a page that disconnected."""
         with self._lock:
             self._last = max(self._last, time.perf_counter())
             for key in [key for key in self._held if key[0] == page]:
@@ -69,20 +69,20 @@ class PageKeys:
 
 
 class PageSound:
-    """The output: sounds on every page that has its sound switched on."""
+    """The output "page": sounds on every page whose sound is switched on."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     def send(self, message: Sequence[int]) -> None:
-        """One raw message. Never waits, never raises."""
+        """Sends one raw message. Never blocks or raises."""
         if self._hub.is_watched:
             now, kept = time.perf_counter(), tuple(message)
             self._hub.tell(lambda: {"type": "sound", "time": seconds(now), "message": kept})
 
 
 class PagePorts:
-    """The page among the ports that can be chosen."""
+    """The page as a pair of ports that can be chosen."""
 
     name = PAGE
 
@@ -90,12 +90,12 @@ class PagePorts:
         self._keys, self._sound = keys, sound
 
     def open_input(self, on_message: MessageListener) -> _Port:
-        """The pages' keys, which go to ``on_message`` from now on."""
+        """Opens the input: messages of the pages go to ``on_message``."""
         self._keys.open(on_message)
         return _Port(self._keys.close, self._sound.send)
 
     def open_output(self) -> _Port:
-        """The pages' sound."""
+        """Opens the output."""
         return _Port(lambda: None, self._sound.send)
 
 

@@ -1,4 +1,4 @@
-"""The recordings of earlier sessions. The page reads and draws them itself: here they are only listed and handed out."""
+"""Lists and returns recordings of earlier sessions. The page parses and draws them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.midi_file import MAX_FILE_BYTES
 
-MAX_LISTED = 500  # the newest
+MAX_LISTED = 500  # newest recordings
 NAME = re.compile(r"[0-9A-Za-z_-]{1,80}")
 
 
 class LibraryError(UserError):
-    """There is no such recording, or it cannot be read."""
+    """The recording does not exist or cannot be read."""
 
 
 class Library:
-    """The MIDI files in ``folder``. Methods may be called from any thread, and wait for the disk."""
+    """The MIDI files in ``folder``. Thread-safe; methods wait for the disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def recordings(self) -> list[dict[str, object]]:
-        """Name and size in bytes of each, newest first."""
+        """Name and size in bytes of each recording, newest first."""
         found = sorted((path for path in self._folder.glob("*.mid") if NAME.fullmatch(path.stem)), reverse=True)
         return [{"name": path.stem, "bytes": path.stat().st_size} for path in found[:MAX_LISTED]]
 
     def content(self, name: str) -> bytes:
-        """A recording's MIDI file. Raises ``LibraryError``."""
+        """The bytes of a recording's MIDI file. Raises ``LibraryError``."""
         path = self._folder / f"{name}.mid"
         if not NAME.fullmatch(name) or not path.is_file():
             raise LibraryError("no such recording")

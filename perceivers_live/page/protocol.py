@@ -1,36 +1,37 @@
 """The messages between the page and the daemon.
 
-Every frame is text: JSON. The page sends one message a frame, an object with the field ``type``; the daemon sends a list of
-messages. Times are seconds on the daemon's monotonic clock (``time.perf_counter``); the page learns that clock by ``ping``.
+Every frame is JSON text. The page sends one message per frame, an object with the field ``type``. The daemon sends a list of
+messages per frame. Times are seconds on the daemon's monotonic clock (``time.perf_counter``), which the page estimates by
+``ping``.
 
-From the page (see the classes below; every field is required, no other is allowed):
+From the page (see the classes below; all fields are required, others are not allowed):
 
-    {"type": "ping", "sent": 1234.5}                                  answered at once by "pong"
+    {"type": "ping", "sent": 1234.5}                                  answered by "pong"
     {"type": "set", "name": "temperature", "value": 1.1}              sets a control, clamped
-    {"type": "command", "name": "save", "arguments": ["intro"]}       runs a command of OSC's
-    {"type": "midi", "time": 12.3, "message": [144, 60, 80]}          a key, pedal or controller, for the input "page"
-    {"type": "port", "direction": "output", "name": "Synth"}          chooses a port while the music goes on
+    {"type": "command", "name": "save", "arguments": ["intro"]}       runs a command, as by OSC
+    {"type": "midi", "time": 12.3, "message": [144, 60, 80]}          a note, pedal or controller, for the input "page"
+    {"type": "port", "direction": "output", "name": "Synth"}          chooses a port while playing
 
 From the daemon:
 
-    you         number                            of this page, see "control"
+    you         number                            the number of this page; see "control"
     welcome     clock, session, controls: {name, kind, group, value, default, low, high, choices, unit, help}, commands,
-                and after it every message that describes how things stand
+                followed by the newest message of each type that describes the state
     pong        sent, clock
-    control     name, value, by                   a control has changed, by the page of that number (0: not by a page)
+    control     name, value, by                   a control was changed by the page with this number (0: not by a page)
     played      part ("human", "machine"), events: [[time, action, pitch, velocity]...]; action is "on", "off", "down", "up"
     planned     events: [[number, time, action, pitch, velocity]...]
-    taken_back  first                             planned events from this number on will not sound
+    taken_back  first                             planned events from this number on were dropped
     sound       time, message                     a raw MIDI message for the output "page"
     turn        state ("listening", "playing")
-    countdown   at                                when the machine answers if nothing more is played; null: not by itself
-    beat        running, bpm, beat, at            "beat" quarter notes since the song's start, at that time
+    countdown   at                                when the machine answers if nothing more is played; null: it will not
+    beat        running, bpm, beat, at            "beat": quarter notes since the start of the song at time "at"
     ports       inputs, outputs, input, output: {wanted, name, state, text}
     health      figures: {name: number}, runtime
     bindings    bound: [{target, channel, number}], learning
     states      names                             saved musical states
     notice      level ("info", "warning", "error"), text
-    refused     text                              an answer to a message that could not be followed
+    refused     text                              a message from this page was rejected
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ Message = dict[str, Any]
 
 
 class ProtocolError(UserError):
-    """A message that is none of the protocol's; one line."""
+    """The message does not follow the protocol; one line."""
 
 
 @dataclass(frozen=True)
 class Ping:
-    """Asks for the daemon's clock; ``sent`` comes back unchanged."""
+    """Requests the daemon's clock; ``sent`` is returned unchanged."""
 
     sent: float
 
@@ -101,10 +102,10 @@ _TYPES: dict[str, type[Request]] = {
 
 
 def parse(frame: str | bytes) -> Request:
-    """The message in a frame from the page.
+    """Parses a frame from the page.
 
     Raises:
-        ProtocolError: it is none, or a field is missing, unknown, of another type or out of its limits.
+        ProtocolError: the frame is not a message, or a field is missing, unknown, of a wrong type or out of range.
     """
     if len(frame) > MAX_FRAME:
         raise ProtocolError(f"a message of {len(frame)} bytes: at most {MAX_FRAME}")
@@ -161,7 +162,7 @@ _READERS: dict[type[Request], Callable[[Message], Request]] = {
 
 def _number(data: Message, name: str) -> float:
     value = data[name]
-    if type(value) not in (int, float) or not abs(value) < 1e15:  # also of whole numbers that no float can hold
+    if type(value) not in (int, float) or not abs(value) < 1e15:  # also rejects integers that no float can represent
         raise ProtocolError(f"{name}: a number")
     return float(value)
 
@@ -188,10 +189,10 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def seconds(time: float) -> float:
-    """A time for a message: to a hundredth of a millisecond."""
+    """A time for a message, rounded to a hundredth of a millisecond."""
     return round(time, 5)
 
 
 def frame(messages: list[Message]) -> str:
-    """A frame for the page. Raises ``ValueError`` for NaN and infinity."""
+    """Encodes a frame for the page. Raises ``ValueError`` for NaN and infinity."""
     return json.dumps(messages, separators=(",", ":"), allow_nan=False)

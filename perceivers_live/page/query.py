@@ -1,17 +1,18 @@
-"""OSCQuery: the controls and commands described over HTTP, so that a program can build its surface for them by itself, and their
-changes over a WebSocket on the same port.
+"""OSCQuery: describes controls and commands over HTTP, so that a client can build its user interface from them, and sends changes
+over a WebSocket on the same port.
 
-    GET /                              everything, as one tree of JSON objects, with the values of this moment
-    GET /perceivers/temperature        one node of it
-    GET /perceivers/temperature?VALUE  one attribute of that
-    GET /?HOST_INFO                    where OSC is heard, and which attributes there are
+    GET /                              the whole tree as JSON, with current values
+    GET /perceivers/temperature        one node
+    GET /perceivers/temperature?VALUE  one attribute of a node
+    GET /?HOST_INFO                    address of the OSC server, and supported attributes
 
-    {"COMMAND": "LISTEN", "DATA": "/perceivers/temperature"}    over the WebSocket: from now on every change comes as a binary
-    {"COMMAND": "IGNORE", "DATA": "/perceivers/temperature"}    frame, an OSC packet; or no more
+    {"COMMAND": "LISTEN", "DATA": "/perceivers/temperature"}    over the WebSocket: send every change as a binary frame that
+                                                                contains an OSC packet
+    {"COMMAND": "IGNORE", "DATA": "/perceivers/temperature"}    stop sending changes
 
-After the proposal of Vidvox (https://github.com/Vidvox/OSCQueryProposal). A request for an attribute that the proposal knows and
-we lack, or for the value of what has none, is answered with 204; for one that it does not know, 400; for no node, 404. Nothing is
-announced by mDNS, which would make sense beyond loopback only.
+Follows the proposal of Vidvox (https://github.com/Vidvox/OSCQueryProposal). Status codes: 204 for an attribute of the proposal
+that is not supported, or for the value of a node without one; 400 for an unknown attribute; 404 for an unknown node. There is no
+mDNS announcement, which would be useful beyond loopback only.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from perceivers_live.page.hub import Hub
 
 
 class OscQuery:
-    """Describes `controls` and `commands`; the WebSockets' clients are told of changes on the hub's thread.
+    """Describes `controls` and `commands`. Changes are sent to WebSocket clients from the hub's thread.
 
     Args:
-        controls: whose values are shown, and listened to until `close()`.
-        commands: name -> function, whose parameters are shown; they are never called.
-        osc: host and port where the OSC server listens; None: it does not.
-        queries: name -> function whose answer is shown.
+        controls: their values are shown; changes are observed until `close()`.
+        commands: name -> function; only their parameters are shown, they are not called.
+        osc: host and port of the OSC server; None: it is off.
+        queries: name -> function that returns the value of a read-only node.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class OscQuery:
         self._controls, self._commands, self._osc, self._hub = controls, dict(commands), osc, hub
         self._queries = dict(queries or {})
         self._lock = threading.Lock()
-        self._listeners: dict[Client, set[str]] = {}  # the controls that each client listens to
+        self._listeners: dict[Client, set[str]] = {}  # client -> controls it listens to
         self._stop_listening = controls.on_change(self._changed)
 
     def close(self) -> None:
-        """Ends the listening, and the clients' connections."""
+        """Stops observing the controls and closes all connections."""
         self._stop_listening()
         with self._lock:
             clients = list(self._listeners)
@@ -66,14 +67,16 @@ class OscQuery:
             client.close()
 
     def answer(self, path: str, attributes: list[str]) -> tuple[HTTPStatus, Node]:
-        """What a request is answered with: status, JSON object."""
+        """The response to a request: status and JSON object."""
         if "HOST_INFO" in attributes:
             return HTTPStatus.OK, self.host_info()
         node = node_at(tree(self._controls.snapshot(), self._commands, self._queries), path)
         return answer(node, attributes) if node is not None else (HTTPStatus.NOT_FOUND, {})
 
     def host_info(self) -> Node:
-        """What `?HOST_INFO` is answered with. Where OSC is heard on every address, it is at the one that was asked."""
+        """The response to `?HOST_INFO`. OSC_IP is left out if OSC listens on all addresses: the client uses the one of its
+        request.
+        """
         info: Node = {"NAME": "perceivers-live", "EXTENSIONS": dict.fromkeys((*OPTIONAL, "LISTEN"), True)}
         if self._osc is not None:
             host, port = self._osc
@@ -82,7 +85,7 @@ class OscQuery:
         return info
 
     def serve(self, connection: ServerConnection) -> None:
-        """Follows one WebSocket until it goes away. What is no LISTEN or IGNORE is ignored, as the proposal says."""
+        """Serves one WebSocket until it closes. Messages other than LISTEN and IGNORE are ignored, as the proposal requires."""
         client = Client(connection, self._resend)
         with self._lock:
             self._listeners[client] = set()
@@ -112,7 +115,7 @@ class OscQuery:
                     self._listeners[client].discard(name)
 
     def _changed(self, name: str, value: Value, source: object) -> None:
-        """Under the controls' lock: quick."""
+        """Called with the controls' lock held, so it must be fast."""
         if self._listeners:
             self._hub.tell(lambda: self._stream(name, value))
 
@@ -125,7 +128,7 @@ class OscQuery:
                 client.send(packet)
 
     def _resend(self, client: Client) -> None:
-        """The client has missed some changes: it is told all values that it listens to."""
+        """Sends all values that the client listens to, after frames were dropped."""
         with self._lock:
             names = sorted(self._listeners.get(client, ()))
         for name in names:

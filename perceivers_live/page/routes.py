@@ -1,10 +1,10 @@
-"""What an HTTP request is answered with.
+"""HTTP responses.
 
 GET /page and below        the page: static files of this package
-GET /recordings/NAME.mid   a recording: to draw, to play again, to keep
+GET /recordings/NAME.mid   a recording
 GET /recordings            the list of them
 everything else            OSCQuery
-GET /                      for a browser the page, for everything else OSCQuery
+GET /                      the page for a browser, OSCQuery for other clients
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",  # the next version of the program brings another page
+    "Cache-Control": "no-store",  # so that a new version of the program shows its new page
 }
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP response: ``body`` is empty where the status says all."""
+    """An HTTP response; ``body`` may be empty."""
 
     status: HTTPStatus
     body: bytes = b""
@@ -59,19 +59,19 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Query = Callable[[str, list[str]], tuple[HTTPStatus, object]]  # path, attributes -> status, what is answered as JSON
+Query = Callable[[str, list[str]], tuple[HTTPStatus, object]]  # path, attributes -> status, object to encode as JSON
 
 
 class Routes:
-    """Answers requests. ``query``: OSCQuery's answers; ``library``: the recordings, None: there are none."""
+    """Answers requests. ``query``: OSCQuery; ``library``: the recordings, or None."""
 
     def __init__(self, query: Query, library: Library | None = None) -> None:
         self._query, self._library = query, library
         self._files = {f"/page/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in TYPES}
 
     def answer(self, target: str, *, for_people: bool) -> Answer:
-        """The answer to a GET of ``target`` (path and query). ``for_people``: a browser would show it. Raises ``ValueError``
-        if the target is malformed.
+        """The response to a GET of ``target`` (path and query). ``for_people``: the client accepts HTML. Raises ``ValueError`` if
+        the target is malformed.
         """
         url = urlsplit(target)
         path = unquote(url.path)
@@ -90,7 +90,7 @@ class Routes:
         return _json(found)
 
     def _static(self, path: str) -> Answer:
-        file = self._files.get(path)  # nothing but the files that were there at the start
+        file = self._files.get(path)  # only files that existed at the start
         return Answer(HTTPStatus.OK, file.read_bytes(), TYPES[file.suffix]) if file is not None else refusal(HTTPStatus.NOT_FOUND)
 
     def _recording(self, name: str) -> Answer:
@@ -107,7 +107,7 @@ class Routes:
 
 
 def refusal(status: HTTPStatus) -> Answer:
-    """An answer that only has a status."""
+    """A response with only a status."""
     return Answer(status, b"" if status is HTTPStatus.NO_CONTENT else f"{status.value} {status.phrase}\n".encode())
 
 

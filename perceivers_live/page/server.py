@@ -1,7 +1,7 @@
 """The page, its WebSocket and OSCQuery on one TCP port, served by threads (``websockets``).
 
-A request must name this host (``Host``), so that a web page cannot make a name of its own point here and read what we answer.
-A WebSocket must come from our own page, or from a program, which sends no ``Origin``.
+The ``Host`` of a request must be this host, which prevents DNS rebinding. A WebSocket must come from our own page (``Origin``),
+or from a program, which sends no ``Origin``.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from perceivers_live.page.routes import HEADERS, Answer, Routes, refusal
 
 log = logging.getLogger(__name__)
 PAGE_SOCKET = "/page/socket"
-MAX_SOCKETS = 16  # WebSockets at a time
+MAX_SOCKETS = 16  # open WebSockets
 OPEN_TIMEOUT = 5.0  # seconds that a request may take to arrive
-CLOSE_TIMEOUT = 1.0  # seconds that a client has to agree to the end
-ALIVE = 20.0  # seconds between two pings, and for the answer to one
+CLOSE_TIMEOUT = 1.0  # seconds to wait for the closing handshake
+ALIVE = 20.0  # seconds between two pings, and timeout of a ping
 Handler = Callable[[ServerConnection], None]
 
 
 class PageServer:
-    """Serves from threads of its own, started at once, until ``close``.
+    """Serves from its own threads, which start at once, until ``close``.
 
     Args:
         routes: answers HTTP requests.
-        page: takes the page's WebSockets, each on a thread of its own, until it returns.
-        query: takes all other WebSockets, OSCQuery's, likewise.
-        host: address to listen on; anything but loopback lets other machines in that ``allow`` names.
+        page: serves a WebSocket of the page, on its own thread, until it returns.
+        query: serves all other WebSockets (OSCQuery) in the same way.
+        host: address to listen on. Beyond loopback, the hosts in ``allow`` may connect.
         port: TCP port; 0 takes a free one (see the attribute ``port``).
 
     Raises:
-        OscError: the address cannot be used, or the port is taken; or it is beyond loopback, and nobody is allowed.
+        OscError: the address cannot be used, the port is taken, or the address is beyond loopback and ``allow`` is empty.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class PageServer:
         self.host, self.port = self._door.getsockname()[:2]
         self._sockets, self._lock = 0, threading.Lock()
         quiet = logging.getLogger(f"{__name__}.websockets")
-        quiet.setLevel(logging.CRITICAL)  # what a client does wrong is no fault of ours
+        quiet.setLevel(logging.CRITICAL)  # errors of clients are not logged
         self._server = serve(
             self._serve,
             sock=self._door,
@@ -81,14 +81,14 @@ class PageServer:
         return f"http://{host}:{self.port}/page/"
 
     def close(self) -> None:
-        """Ends the connections and frees the port."""
+        """Closes all connections and the port."""
         self._door.close()
         self._door.hang_up_all()
         self._server.shutdown()
         self._thread.join(2.0)
 
     def is_own(self, authority: str) -> bool:
-        """Whether a ``Host`` or the end of an ``Origin`` means this server. Raises ``ValueError``: brackets that do not match."""
+        """Whether ``authority`` (from ``Host`` or ``Origin``) is this server. Raises ``ValueError`` for unmatched brackets."""
         name = (urlsplit(f"//{authority}").hostname or "").lower()
         if name in ("localhost", self._name):
             return True
@@ -101,7 +101,7 @@ class PageServer:
     # On the connection's thread.
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """None lets a WebSocket be opened; everything else is answered here."""
+        """Answers HTTP requests; returns None for a WebSocket handshake to proceed."""
         try:
             answer = self._answer(connection, request)
         except ValueError:
@@ -145,7 +145,7 @@ class PageServer:
 
 
 def _method(request: Request) -> str:
-    return getattr(request, "method", "GET")  # older versions of websockets refuse every other one by themselves
+    return getattr(request, "method", "GET")  # older versions of websockets reject other methods themselves
 
 
 def _response(answer: Answer, *, body: bool) -> Response:
@@ -162,9 +162,9 @@ def _response(answer: Answer, *, body: bool) -> Response:
 
 
 def _listen(host: str, port: int, allow: str) -> Door:
-    """The socket for an address. Raises OscError."""
+    """Opens the listening socket. Raises ``OscError``."""
     try:
-        if not host or not 0 <= port <= 65535:  # getaddrinfo would take them for every address, and for another port
+        if not host or not 0 <= port <= 65535:  # getaddrinfo accepts these, but means all addresses, or another port
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first

@@ -1,4 +1,4 @@
-"""What a page asks for, done: controls, commands, keys and ports, by the same rules as OSC."""
+"""Executes messages of the pages: controls, commands, notes and ports, with the same rules as OSC."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from perceivers_live.page.protocol import (
     seconds,
 )
 
-MAX_MISTAKES = 100  # messages that could not be followed, after which a page is disconnected
+MAX_MISTAKES = 100  # rejected messages after which a page is disconnected
 Choose = Callable[[str, str], None]
 
 
 class Steering:
-    """Follows the messages of every page, each on its page's thread; ``hub`` tells the pages what changes.
+    """Executes the messages of every page, on that page's thread. ``hub`` sends changes to all pages.
 
     Args:
-        controls: set by the pages, and listened to until ``close``.
+        controls: set by the pages; changes are observed until ``close``.
         keys: the input "page".
-        session: tells one start of the daemon from another.
+        session: identifies this run of the daemon.
     """
 
     def __init__(
@@ -55,18 +55,18 @@ class Steering:
         self._choose_port: Choose | None = None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._changes: dict[str, tuple[Value, object]] = {}  # control -> newest value and who set it, yet to be told
+        self._changes: dict[str, tuple[Value, object]] = {}  # control -> newest value and its source, not sent yet
         self.hub = Hub(self.welcome)
         self._stop_listening = controls.on_change(self._changed)
 
     def connect(self, commands: Mapping[str, Callable[..., object]], choose_port: Choose | None = None) -> None:
-        """What the pages can command, name -> function, as OSC has them; and what makes another port the input or the output,
-        given the direction and a name, which may raise ``UserError``.
+        """Sets the commands (name -> function, the same as for OSC), and a function that chooses a port by direction and name. It
+        may raise ``UserError``.
         """
         self._commands, self._choose_port = dict(commands), choose_port
 
     def close(self) -> None:
-        """Ends the hub and every page's connection."""
+        """Closes the hub and the connections of all pages."""
         self._stop_listening()
         for client in self.hub.clients:
             client.close()
@@ -84,7 +84,7 @@ class Steering:
         }
 
     def serve(self, connection: ServerConnection) -> None:
-        """Follows one page until it goes away."""
+        """Serves one page until it disconnects."""
         page, mistakes = next(self._numbers), 0
         client = Client(connection, self.hub.join)
         client.send(frame([{"type": "you", "number": page}]))
@@ -110,7 +110,7 @@ class Steering:
             client.close()
 
     def _follow(self, request: Request, page: int) -> Message | None:
-        """Does what is asked; returns an answer for this page alone. Raises ``UserError``."""
+        """Executes a request; returns an answer for this page only, or None. Raises ``UserError``."""
         if isinstance(request, Ping):
             return {"type": "pong", "sent": request.sent, "clock": time.perf_counter()}
         if isinstance(request, Midi):
@@ -137,7 +137,7 @@ class Steering:
             command(*arguments)
         except UserError:
             raise
-        except Exception as error:  # whatever a command raises, the page is told
+        except Exception as error:  # any error of a command is reported to the page
             raise ProtocolError(f"{name}: {type(error).__name__}: {error}") from error
 
     def _choose(self, request: ChoosePort) -> None:
@@ -146,7 +146,7 @@ class Steering:
         self._choose_port(request.direction, request.name)
 
     def _changed(self, name: str, value: Value, source: object) -> None:
-        """Under the controls' lock: quick."""
+        """Called with the controls' lock held, so it must be fast."""
         with self._lock:
             waits = name in self._changes
             self._changes[name] = value, source

@@ -1,1 +1,1 @@
-"""Every session as a MIDI file, even if the program is killed."""
+"""Records every session as a MIDI file, even if the program is killed."""

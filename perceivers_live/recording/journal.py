@@ -1,7 +1,7 @@
-"""The journal of a recording: what sounds, appended as it sounds, so that whatever kills a session costs its last moments.
+"""The journal of a recording: an append-only file of played actions. If the session is killed, only the last moments are lost.
 
-A header, then records of 16 bytes: time (float64, seconds), action (uint16), velocity and part (uint8), CRC-32 of those. Records
-are found by their place alone: a damaged one costs itself and nothing after it. Whoever has a journal open has it locked.
+The file is a header, then records of 16 bytes: time (float64, seconds), action (uint16), velocity and part (uint8), CRC-32 of
+those. Records have fixed offsets, so a damaged record does not affect later ones. An open journal is locked.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ HEADER = b"perceivers-live\x01"
 _RECORD, _CRC = struct.Struct("<dHBB"), struct.Struct("<I")
 RECORD_BYTES = _RECORD.size + _CRC.size
 _READ_AT_ONCE = RECORD_BYTES << 12
-MAX_BYTES = RECORD_BYTES << 20  # a million actions, which take half a gigabyte to become a MIDI file
+MAX_BYTES = RECORD_BYTES << 20  # a million actions; converting them to a MIDI file takes half a gigabyte of memory
 
 
 class JournalError(ValueError):
-    """A file that is no journal; the message is one line."""
+    """The file is not a journal; the message is one line."""
 
 
 class Entry(NamedTuple):
-    """An action and the part that played it: a track's number."""
+    """An action and the number of the part (track) that played it."""
 
     part: int
     timed: Timed
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
 
 def decoded(record: bytes) -> Entry | None:
-    """The entry of a record, None if the record is damaged."""
+    """Decodes a record; None if it is damaged."""
     time, action, velocity, part = _RECORD.unpack_from(record)
     if _CRC.unpack_from(record, _RECORD.size)[0] != zlib.crc32(record[: _RECORD.size]):
         return None
@@ -50,7 +50,7 @@ def decoded(record: bytes) -> Entry | None:
 
 
 class Journal:
-    """An open and locked journal. ``create`` and ``open`` make one."""
+    """An open and locked journal, made by ``create`` or ``open``."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -59,10 +59,10 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path) -> Journal:
-        """A new journal. Raises ``OSError``, of which ``FileExistsError`` for a name in use."""
+        """Creates a journal. Raises ``OSError``; ``FileExistsError`` if the name is in use."""
         file = cast(BinaryIO, path.open("xb+", buffering=0))
         try:
-            if not _lock(file) or not _is_at(path, file):  # another daemon took the empty file for a dead one's
+            if not _lock(file) or not _is_at(path, file):  # another daemon removed the empty file as a leftover
                 raise FileExistsError(f"{path} is in use")
             journal = cls(path, file)
             journal.append(HEADER)
@@ -73,7 +73,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal | None:
-        """The journal of a session that has died; None while somebody has it open. Raises ``OSError``, ``JournalError``."""
+        """Opens the journal of a killed session; None while another process has it open. Raises ``OSError``, ``JournalError``."""
         if not stat.S_ISREG(path.lstat().st_mode):
             return None
         file = cast(BinaryIO, path.open("rb+", buffering=0))
@@ -90,8 +90,8 @@ class Journal:
 
     @staticmethod
     def look(path: Path) -> tuple[list[Entry], int]:
-        """The entries that a journal has so far, as ``read`` returns them, though somebody else may have it open. Raises
-        ``OSError``, ``JournalError``.
+        """Reads a journal that another process may have open and locked. Returns what ``read`` returns. Raises ``OSError``,
+        ``JournalError``.
         """
         with path.open("rb", buffering=0) as file:
             if file.read(len(HEADER)) != HEADER:
@@ -100,11 +100,11 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self._end
 
     def append(self, records: bytes) -> None:
-        """Raises ``OSError`` if the disk does not take all of it; whoever then appends the same once more loses nothing."""
+        """Appends records. Raises ``OSError`` if not all were written; appending the same records again is then safe."""
         self._file.seek(self._end)
         written = 0
         while written < len(records):
@@ -112,12 +112,12 @@ class Journal:
         self._end += written
 
     def sync(self) -> None:
-        """Returns when everything is on the disk itself. Raises ``OSError``."""
+        """Flushes the file to the disk (fsync). Raises ``OSError``."""
         os.fsync(self._file.fileno())
 
     def read(self) -> tuple[list[Entry], int]:
-        """The entries, and how many others were damaged. A last record that was not written whole counts as neither. Raises
-        ``OSError``, and ``JournalError`` for more than ``MAX_BYTES``.
+        """Returns the entries and the number of damaged records. An incomplete last record is ignored. Raises ``OSError``, and
+        ``JournalError`` for a file over ``MAX_BYTES``.
         """
         if self._end > MAX_BYTES:
             raise JournalError(f"{self.path}: larger than {MAX_BYTES >> 20} MB, not read")
@@ -138,7 +138,7 @@ class Journal:
         return entries, damaged
 
     def remove(self) -> None:
-        """Closes and deletes it. Emptied first: whoever opens it in between finds nothing worth keeping."""
+        """Closes and deletes the journal. Truncates it first, so that another process that opens it finds no data."""
         with contextlib.suppress(OSError):
             self._file.truncate(0)
         self._file.close()
@@ -150,7 +150,7 @@ class Journal:
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:
-    """Whether this is still the file of that name."""
+    """Whether ``path`` still refers to this open file."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -161,8 +161,8 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: BinaryIO) -> bool:
-        """Whether the file is ours until it is closed or the process ends, however it ends."""
-        file.seek(1 << 30)  # far behind the end: Windows bars others from reading what is locked
+        """Locks the file until it is closed or the process ends; False if it is locked already."""
+        file.seek(1 << 30)  # far behind the end, since Windows prevents others from reading locked bytes
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -175,7 +175,7 @@ else:
     import fcntl
 
     def _lock(file: BinaryIO) -> bool:
-        """Whether the file is ours until it is closed or the process ends, however it ends."""
+        """Locks the file until it is closed or the process ends; False if it is locked already."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -1,8 +1,9 @@
-"""Every session on disk: a MIDI file of two tracks, what the human played and what the machine sent, at these times. A session of
-more than ``TURN_OVER`` goes on in another file.
+"""Records a session as a MIDI file of two tracks: what the human played and what the machine sent. A session whose journal
+exceeds ``TURN_OVER`` continues in another file.
 
-The threads that play only queue; a thread of the recorder's own writes a journal (see ``journal``), from which the MIDI file is
-made at the end, or by ``recover`` at the next start if there was no end. ``perceivers-live train`` takes the folder as it is.
+Callers only put entries into a queue. The recorder's thread writes them to a journal (see ``journal``). The journal is converted
+to a MIDI file when the session ends, or by ``recover`` at the next start if the session was killed. ``perceivers-live train``
+accepts the folder of recordings.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from perceivers_live.recording.journal import Entry, Journal, JournalError
 log = logging.getLogger(__name__)
 PARTS = ("human", "machine")
 HUMAN, MACHINE = range(len(PARTS))
-WRITE_EVERY = 0.2  # seconds: what ``kill -9`` can cost
-SYNC_EVERY = 5.0  # seconds: what a power cut can cost
-MAX_WAITING = 100_000  # actions, some hours of music, that wait for a disk; later ones are left out until it takes them
-TURN_OVER = 4 << 20  # bytes of a journal: a quarter of a million actions, three hours of dense playing
-DISK_TIMEOUT = 10.0  # seconds to wait at the end for a disk that does not answer
-LONGEST_SILENCE = 3600.0  # seconds; MIDI files cannot hold a silence of days
-LAST = 0.5  # seconds that keys still down at the end are given
+WRITE_EVERY = 0.2  # seconds; the most that ``kill -9`` can lose
+SYNC_EVERY = 5.0  # seconds; the most that a power cut can lose
+MAX_WAITING = 100_000  # queued actions (some hours of music) while the disk is slow; further ones are dropped
+TURN_OVER = 4 << 20  # bytes of a journal: 250,000 actions, three hours of dense playing
+DISK_TIMEOUT = 10.0  # seconds to wait at the end for the disk
+LONGEST_SILENCE = 3600.0  # seconds; longer silences are shortened, since a MIDI file cannot hold days
+LAST = 0.5  # seconds after which keys still held at the end are released
 
 
 class RecordingError(UserError):
@@ -41,15 +42,14 @@ class RecordingError(UserError):
 
 
 class Recorder:
-    """Records one session in ``folder``. ``human`` and ``machine`` can be called from any thread, cost microseconds and never
-    wait for the disk. Whatever the disk does, the music goes on, and one warning says so: to ``on_fault``, or, if that is not
-    set, to the log.
+    """Records one session in ``folder``. ``human`` and ``machine`` may be called from any thread, take microseconds and never
+    wait for the disk. A disk error does not interrupt playing; it is reported once, to ``on_fault`` or else to the log.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._turned_over = folder, False
-        self._waiting: deque[Entry] = deque()  # played, not yet taken up by the thread
-        self._unwritten = bytearray()  # taken up, not yet taken by the disk
+        self._waiting: deque[Entry] = deque()  # queued for the thread
+        self._unwritten = bytearray()  # encoded, not written yet
         self._left_out = 0
         self._unsynced, self._next_sync = False, 0.0
         self._warned = False
@@ -65,16 +65,16 @@ class Recorder:
             self._thread.start()
 
     def human(self, timed: Timed) -> None:
-        """What the human did, when it sounded (monotonic seconds)."""
+        """Records an action of the human at the time it sounded (monotonic seconds)."""
         self._note(Entry(HUMAN, timed))
 
     def machine(self, timed: Timed) -> None:
-        """What the machine did, when it sounded (monotonic seconds)."""
+        """Records an action of the machine at the time it sounded (monotonic seconds)."""
         self._note(Entry(MACHINE, timed))
 
     def close(self) -> Path | None:
-        """Ends the recording; returns its MIDI file (of several the last), None if no note was played or the disk is at fault.
-        Never raises.
+        """Ends the recording and returns its MIDI file (the last, if there are several); None if no note was played or the disk
+        failed. Never raises.
         """
         if self._journal is None or self._closing.is_set():
             return None
@@ -91,7 +91,7 @@ class Recorder:
             return _finish(self._journal) or next(reversed(earlier), None)
         except Exception as error:
             self._warn(error)
-            self._journal.close()  # and stays, for ``recover``
+            self._journal.close()  # the file remains for ``recover``
             return None
 
     def _note(self, entry: Entry) -> None:
@@ -107,7 +107,7 @@ class Recorder:
             self._write()
 
     def _write(self) -> None:
-        """What waits goes into the journal; what the disk does not take is offered again the next time."""
+        """Writes queued entries to the journal. Entries that cannot be written are kept for the next call."""
         assert self._journal is not None
         try:
             while self._unwritten or self._waiting:
@@ -127,7 +127,7 @@ class Recorder:
             self._warn(error)
 
     def _turn_over(self, full: Journal) -> None:
-        """Goes on in another journal; the full one becomes a file when there is time for it. Raises ``OSError``."""
+        """Starts another journal; the full one is converted to a MIDI file later. Raises ``OSError``."""
         self._journal = _new_journal(self._folder)
         self._turned_over = True
         full.sync()
@@ -136,14 +136,13 @@ class Recorder:
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             self._warned = True
-            text = f"this session is not being recorded, or not all of it ({_reason(error)}); playing goes on"
-            self.on_fault(RecordingError(text))
+            self.on_fault(RecordingError(f"recording failed, at least in part ({_reason(error)}); playing continues"))
 
 
 def recover(folder: Path) -> list[Path]:
-    """Makes MIDI files of the journals that killed sessions left in ``folder``; returns the files made. Never raises.
+    """Converts the journals of killed sessions in ``folder`` to MIDI files; returns these files. Never raises.
 
-    Journals of sessions that still run are left alone. Files that are no journals are set aside, as ``.damaged``.
+    Journals of running sessions are skipped. Files that are not journals are renamed to ``.damaged``.
     """
     made: list[Path] = []
     for path in sorted(folder.glob("*.journal")):
@@ -161,13 +160,13 @@ def recover(folder: Path) -> list[Path]:
                 journal.close()
         else:
             if file is not None:
-                log.info("%s: recovered from a session that was cut off", file)
+                log.info("%s: recovered from a session that was killed", file)
                 made.append(file)
     return made
 
 
 def _new_journal(folder: Path) -> Journal:
-    """A journal named by date and time, and a number if there are several of that second. Raises ``OSError``."""
+    """Creates a journal named by date and time, with a number appended if the name exists. Raises ``OSError``."""
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for number in count(1):
@@ -179,20 +178,20 @@ def _new_journal(folder: Path) -> Journal:
         if not journal.path.with_suffix(".mid").exists():
             return journal
         journal.remove()
-    raise AssertionError("out of numbers")
+    raise AssertionError("unreachable")
 
 
 def _finish(journal: Journal) -> Path | None:
-    """The MIDI file of a journal, which is removed; None, and no file, if no note was struck. Raises ``OSError``, and
-    ``JournalError`` if nothing in it is whole.
+    """Converts a journal to a MIDI file and removes the journal; returns None, without a file, if it has no note-on. Raises
+    ``OSError``, and ``JournalError`` if no record can be read.
 
-    A file is complete or not there at all; it is named after the journal, so that doing it once more does no harm.
+    The file is written atomically. It is named after the journal, so that converting twice has the same result.
     """
     entries, damaged = journal.read()
     if damaged:
         if not entries:
-            raise JournalError(f"{journal.path}: nothing in it can be read")
-        log.warning("%s: %d of %d records are damaged and left out", journal.path, damaged, damaged + len(entries))
+            raise JournalError(f"{journal.path}: no record can be read")
+        log.warning("%s: left out %d damaged of %d records", journal.path, damaged, damaged + len(entries))
     if not any(entry.timed.action < NOTE_OFF for entry in entries):
         journal.remove()
         return None
@@ -211,7 +210,7 @@ def _finish(journal: Journal) -> Path | None:
 
 
 def tracks(entries: list[Entry]) -> list[tuple[str, list[Timed]]]:
-    """The parts from the first action on, as clean as a keyboard's: keys still down at the end are released there."""
+    """The tracks of the parts, starting with the first action. Keys still held at the end are released there."""
     entries = sorted(entries, key=lambda entry: entry.timed.time)  # stable
     played: list[tuple[str, list[Timed]]] = [(name, []) for name in PARTS]
     readers = [MessageReader() for _ in PARTS]

@@ -101,7 +101,7 @@ def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], P
     peer.answered()
     peer.send(0x90, 40, 90)  # held while the cable is pulled
     peer.close()
-    daemon.wait_for_line("input stage-keys.* is gone", PATIENCE)
+    daemon.wait_for_line("input stage-keys.* has disappeared", PATIENCE)
     lines = len(daemon.lines)
     again = stage()
     daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)

@@ -111,7 +111,7 @@ def test_ctrl_c_in_a_demo_keeps_what_was_played(tmp_path: Path) -> None:
     status, said = interrupted("0:01", "demo", cwd=tmp_path)
     assert status == 0
     assert "Traceback" not in said
-    assert said.splitlines()[-1] == "stopped; what was played until then is in demo.mid"
+    assert said.splitlines()[-1] == "stopped; what was played is in demo.mid"
     played = read_file(tmp_path / "demo.mid")
     assert 0 < len(played) < len(read_file(bundled_call()))
     assert sum(one.action < NOTE_OFF for one in played) == sum(NOTE_OFF <= one.action < 2 * NOTE_OFF for one in played)
@@ -173,7 +173,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),
         (("config", "--config", "{tmp}/open.toml"), ["beyond loopback", "allow"]),
         (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
-        (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["nothing would be played"]),
+        (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["mode listen and hold play nothing"]),
         (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["not a checkpoint"]),
     ],
 )
@@ -194,9 +194,9 @@ SERVE = f"'{sys.executable}' -m perceivers_live.cli serve --runtime onnx"
 
 def test_doctor_measures_the_line_to_an_engine_elsewhere(tmp_path: Path) -> None:
     done = run("doctor", "--engine", SERVE, "--json", "found.json", cwd=tmp_path)
-    assert re.search(r"engine elsewhere +onnx at python\S*, version and checkpoint as here", done.stdout), done.stdout
-    assert re.search(r"line to it +there and back p50 \d+\.\d+", done.stdout), done.stdout
-    assert re.search(r"an event there +p50 .* events a second", done.stdout), done.stdout
+    assert re.search(r"remote engine +onnx at python\S*, same version and checkpoint as here", done.stdout), done.stdout
+    assert re.search(r"network +round trip p50 \d+\.\d+", done.stdout), done.stdout
+    assert re.search(r"remote event +p50 .* events a second", done.stdout), done.stdout
 
 
 def test_an_engine_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_running_sessions_recording_is_copied_and_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [(None, "nothing has been recorded"), (b"text", "not a journal"), (HEADER, "nothing")]
+    ("content", "word"), [(None, "there are no recordings"), (b"text", "not a journal"), (HEADER, "nothing")]
 )
 def test_what_cannot_be_copied_is_said(tmp_path: Path, content: bytes | None, word: str) -> None:
     if content is not None:

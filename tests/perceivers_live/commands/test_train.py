@@ -29,7 +29,7 @@ def test_the_first_ctrl_c_finishes_the_step_and_says_so(said: list[str]) -> None
     assert not stop.is_set()
     signal.raise_signal(signal.SIGINT)
     assert stop.is_set()
-    assert said == ["stopping: this step is finished, then runs/mine is saved; once more: stop at once"]
+    assert said == ["stopping after this step and saving to runs/mine; once more: stop at once"]
 
 
 def test_the_second_ends_it_at_once() -> None:
@@ -44,5 +44,5 @@ print("went on")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGTERM
-    assert done.stderr.splitlines()[-1] == "stopping at once; runs/mine has the last save"
+    assert done.stderr.splitlines()[-1] == "stopping at once; the last save is in runs/mine"
     assert done.stdout == ""

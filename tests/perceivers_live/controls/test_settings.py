@@ -36,7 +36,7 @@ def refusal(file: Path, content: str | bytes) -> str:
 
 
 def test_the_file_in_the_repository_is_the_generated_one() -> None:
-    assert (REPOSITORY / "examples" / "perceivers_live.toml").read_text(encoding="utf-8") == default_toml()
+    assert (REPOSITORY / "perceivers_live.toml").read_text(encoding="utf-8") == default_toml()
 
 
 def test_the_generated_file_says_exactly_the_defaults(file: Path) -> None:
@@ -184,14 +184,14 @@ def test_overrides_are_checked_like_the_file(file: Path, name: str, value: objec
         load(overrides={name: value})
 
 
-def test_the_working_folders_file_is_found_before_the_users(file: Path) -> None:
+def test_the_users_file_is_read_and_one_in_the_working_folder_is_not(file: Path) -> None:
+    Path("perceivers_live.toml").write_text("[osc]\nport = 2222")
     assert find_file() is None
+    assert load() == Settings()
     user = Path(click.get_app_dir("perceivers-live"))
     user.mkdir(parents=True)
     (user / "perceivers_live.toml").write_text("[osc]\nport = 1111")
     assert load().osc.port == 1111
-    Path("perceivers_live.toml").write_text("[osc]\nport = 2222")
-    assert load().osc.port == 2222
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

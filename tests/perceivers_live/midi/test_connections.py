@@ -62,7 +62,7 @@ def test_a_choice_that_cannot_be_had_leaves_what_is_there(caplog: pytest.LogCapt
     ):
         for direction in ("input", "output"):
             connections.choose(direction, "Synth")
-            assert until(lambda direction=direction: f"the {direction} stays as it was" in caplog.text)  # type: ignore[misc]
+            assert until(lambda direction=direction: f"the {direction} is unchanged" in caplog.text)  # type: ignore[misc]
         assert connections.names == (PAGE, PAGE)
     assert changed == []
 

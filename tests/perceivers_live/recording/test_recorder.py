@@ -297,7 +297,7 @@ def test_who_wants_to_know_is_told_that_the_disk_is_at_fault_once(tmp_path: Path
         recorder.human(one)
     recorder.close()
     assert len(told) == 1
-    assert told[0].startswith("this session is not being recorded, or not all of it (")
+    assert told[0].startswith("recording failed, at least in part (")
     assert warnings(caplog) == []
 
 
