@@ -1,4 +1,7 @@
-"""Sets controls of a running perceivers-live by OSC: python examples/osc_client.py (needs python-osc, which comes with perceivers-live)."""
+"""Sets controls of a running perceivers-live by OSC: python examples/osc_client.py.
+
+It needs python-osc, which comes with perceivers-live.
+"""
 
 from pythonosc.udp_client import SimpleUDPClient
 
