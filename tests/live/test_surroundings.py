@@ -228,4 +228,4 @@ def test_doctor_says_what_to_do_about_a_port_that_is_not_there(jack: JackServer,
     assert daemon.wait(60) == 1
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     assert not rows["input port"]["good"]
-    assert "plug it in" in rows["input port"]["advice"]
+    assert "connect it" in rows["input port"]["advice"]
