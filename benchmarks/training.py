@@ -26,7 +26,7 @@ from engine.model import PerceiverS
 from trainer import optimizer as optim
 from trainer.data import Actions
 from trainer.segmentation import Segmentation, draw
-from trainer.train import Objective, fast_bf16
+from trainer.train import Objective, fast_arithmetic, fast_bf16
 
 CONTEXTS = (1024, 8192, 32768)
 LATENTS = 1024
@@ -73,10 +73,10 @@ ROWS = (
 )
 
 
+@fast_arithmetic()
 def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tuple[float, float, float, float]:
     """Events a second, peak memory in MB, achieved and peak FLOP/s."""
     torch.manual_seed(0)
-    torch.set_flush_denormal(True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = matmul_peak(device, torch.bfloat16 if bf16 else torch.float32)
     scales = (1024,) if row.context == 1024 else (1024, row.context)

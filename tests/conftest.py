@@ -3,7 +3,9 @@
 PyTorch's threads would fight for the cores with each other and with other test processes: some tests take ten times as long then.
 """
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -26,3 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if LIVE in item.path.parents:
             item.add_marker(pytest.mark.alone)
+
+
+@pytest.fixture(autouse=True)
+def arithmetic_is_kept() -> Iterator[None]:
+    """No test may leave this thread flushing denormals to zero: the tests after it would compute, and fail, differently."""
+    yield
+    assert math.ulp(0.0) * 1.0 > 0.0, "this test left denormals flushed to zero"

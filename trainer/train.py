@@ -62,6 +62,25 @@ class Objective(nn.Module):
         return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, legal)
 
 
+@contextlib.contextmanager
+def fast_arithmetic() -> Iterator[None]:
+    """Flushes denormals to zero and allows TensorFloat-32, then restores both: they are states of the thread and the process.
+
+    Denormals in early gradients cost a CPU seconds a step. PyTorch's worker threads inherit the flag when the first parallel
+    region starts them. PyTorch cannot be asked for the flag, so the arithmetic is.
+    """
+    precision = torch.get_float32_matmul_precision()
+    flushed = math.ulp(0.0) * 1.0 == 0.0
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        torch.set_float32_matmul_precision(precision)
+
+
+@fast_arithmetic()
 def train(
     corpus: Corpus,
     folder: Path,
@@ -84,8 +103,6 @@ def train(
         raise TrainingError(
             f"--batch {training.batch} is not a multiple of {here.size} processes x --accumulate {training.accumulate}"
         )
-    torch.set_flush_denormal(True)  # before the first parallel region; denormals in early gradients cost a CPU seconds a step
-    torch.set_float32_matmul_precision("high")
     config = config or model_config(training.preset)
     run = Run(folder, config, here, seed=training.seed, init=init, ema=training.ema)
     objective = Objective(run.model)

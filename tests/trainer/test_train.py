@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import resource
 import shutil
@@ -92,7 +93,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,11 @@ def test_an_interrupted_run_resumes_bit_by_bit(
 def test_another_seed_gives_other_weights(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
     train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, seed=1))
     assert (tmp_path / "run" / "model.safetensors").read_bytes() != (unbroken / "model.safetensors").read_bytes()
+
+
+def test_training_leaves_the_arithmetic_of_its_process_as_it_was(unbroken: Path) -> None:
+    assert math.ulp(0.0) * 1.0 > 0.0  # denormals are numbers again
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_finished_run_is_not_changed(corpus: Corpus, unbroken: Path) -> None:
