@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from engine.checkpoint import load_model
+from engine.folders import cache_folder
 from trainer.data import Corpus, prepare
 from trainer.likelihood import forward_losses, piece_events
 from trainer.segmentation import Segmentation
@@ -71,7 +72,7 @@ def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, 
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"))
+@click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data")
 @click.option("--steps", default=300, show_default=True, help="Optimizer steps of 4 examples of 512 targets.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Models trained at the same time.")

@@ -30,6 +30,7 @@ from benchmarks.scores import Distances, measure, resampled, score
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import Timed
+from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
 from perceivers_live.controls.registry import ControlError, Controls
 from perceivers_live.controls.settings import PhraseSettings
@@ -132,7 +133,7 @@ def _corpus(data: Path, cache: Path) -> Corpus:
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"), show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data", show_default=True)
 @click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
 @click.option("--calls", "count", default=100, show_default=True)
 @click.option("--seconds", default=12.0, show_default=True, help="Length of a call and of the passages compared with it.")

@@ -27,6 +27,7 @@ import click
 import numpy as np
 
 from engine.events import NOTE_OFF, PITCHES, Timed
+from engine.folders import cache_folder
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import CHORD, PhraseDetector
 from trainer.data import SPLITS, Corpus, prepare
@@ -188,7 +189,7 @@ def line(name: str, row: dict[str, float]) -> str:
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/data"))
+@click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
 @click.option("--pieces", default=0, help="Pieces, drawn at random; 0: all of the split.")
 @click.option("--seed", default=0)

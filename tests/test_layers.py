@@ -22,9 +22,8 @@ MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the
     "player": {"controls"},
     "performer": {"player", "clock", "controls"},
     "session": BELOW_SESSION,
-    "folders": {"controls"},
-    "commands": {*BELOW_SESSION, "session", "folders"},
-    "cli": {*BELOW_SESSION, "session", "folders", "commands"},
+    "commands": {*BELOW_SESSION, "session"},
+    "cli": {*BELOW_SESSION, "session", "commands"},
     "__main__": {"cli"},
 }
 PACKAGES = ("engine", "trainer", "perceivers_live")

@@ -25,10 +25,9 @@ from engine.remote.address import Address
 from perceivers_live.commands.bench import improvised, machine
 from perceivers_live.commands.doctor_remote import check_remote
 from perceivers_live.commands.findings import Finding
-from perceivers_live.controls.midi_map_file import MidiMapError, read
+from perceivers_live.controls.midi_map_file import MidiMapError, midi_map_path, read
 from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.controls.settings import Settings
-from perceivers_live.folders import midi_map_path
 from perceivers_live.osc.wire import OscError, listen
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart

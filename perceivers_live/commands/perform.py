@@ -11,14 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.engine import Engine
+from engine.folders import data_folder
 from engine.realtime import DAEMON, set_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.commands.recordings import sessions_folder
 from perceivers_live.commands.stage_page import StagePage, show
+from perceivers_live.controls.midi_map_file import midi_map_path
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
-from perceivers_live.folders import data_folder, midi_map_path
 from perceivers_live.midi.connections import Connections
 from perceivers_live.recording.recorder import Recorder, recover
 from perceivers_live.session.observers import Observer

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.folders import data_folder
 from engine.midi_file import write_file
 from perceivers_live.controls.settings import Settings
-from perceivers_live.folders import data_folder
 from perceivers_live.recording.journal import Journal, JournalError
 from perceivers_live.recording.recorder import tracks
 

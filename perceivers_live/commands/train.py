@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from engine.errors import UserError, install
+from engine.folders import cache_folder
 from perceivers_live.commands.options import OUTPUT
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ DATA = (
 CACHE = click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    default=Path(".cache/data"),
-    show_default=True,
+    default=lambda: cache_folder() / "data",
+    show_default="data, in the user's cache folder",
     help="Folder for downloads and packed data.",
 )
 

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from engine.folders import config_folder
 from engine.midi import SUSTAIN
 from perceivers_live.controls.registry import CONTROLS, Control, ControlError, Value, nearest, printable, shown
 from perceivers_live.controls.settings import ConfigError, parse_toml, read_text
 
-FILE_NAME = "midi_map.toml"
+FILE_NAME = "midi_map.toml"  # in the user's configuration folder
 NEVER = frozenset({SUSTAIN, *range(120, 128)})  # music; and channel mode messages, which are no controllers
 _HEAD = "# MIDI controllers and what they steer. Read at the start and rewritten when a controller is learnt.\n"
 _KEYS = ("target", "cc", "channel", "low", "high")
@@ -62,6 +63,11 @@ class Binding:
     def limits(self, control: Control) -> tuple[float, float]:
         """`low` and `high` as numbers; those of a choice are indices."""
         return _number(control, self.low, control.low), _number(control, self.high, control.high)
+
+
+def midi_map_path() -> Path:
+    """Where the user's bindings are kept."""
+    return config_folder() / FILE_NAME
 
 
 def read(path: Path, commands: Container[str] = ()) -> list[Binding]:

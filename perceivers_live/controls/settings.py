@@ -14,9 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import click
-
 from engine.errors import UserError
+from engine.folders import config_folder
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.controls.registry import (
     CONTROLS,
@@ -242,7 +241,7 @@ def find_file() -> Path | None:
 
     A file in the working folder is never read by itself: the checkout has one, which must not hide the user's settings.
     """
-    path = Path(click.get_app_dir("perceivers-live"), FILE_NAME)
+    path = config_folder() / FILE_NAME
     return path if path.is_file() else None
 
 

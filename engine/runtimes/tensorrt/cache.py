@@ -16,16 +16,16 @@ import hashlib
 import json
 import os
 import struct
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import engine
 from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig
+from engine.folders import NoHomeError, cache_folder
 from engine.runtimes import RuntimeUnavailable
 
 MAGIC = b"PLPLAN1\n"
@@ -99,19 +99,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cache_folder(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
+def plans_folder() -> Path:
     """The user's folder of plans. Raises ``RuntimeUnavailable`` for a user without a home folder."""
-    variable, below_home = {
-        "win32": ("LOCALAPPDATA", Path("AppData", "Local")),
-        "darwin": ("", Path("Library", "Caches")),
-    }.get(platform, ("XDG_CACHE_HOME", Path(".cache")))
-    base = Path(environ.get(variable, ""))
-    if not base.is_absolute():  # the XDG specification says to ignore relative paths
-        try:
-            base = Path.home() / below_home
-        except RuntimeError as error:
-            raise RuntimeUnavailable("no home folder for compiled plans: set XDG_CACHE_HOME") from error
-    return base / "perceivers-live" / "plans"
+    try:
+        return cache_folder() / "plans"
+    except NoHomeError as error:
+        raise RuntimeUnavailable(f"nowhere to keep compiled plans: {error}") from error
 
 
 class PlanCache:

@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.graphs import decide_inputs, ring_names, step_inputs
 from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime
 from engine.runtimes.tensorrt.build import DTYPES, PlanError
-from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, cache_folder, plan_specs
+from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs, plans_folder
 from engine.runtimes.tensorrt.compile_process import Compilation
 from engine.runtimes.tensorrt.execute import Plan, PlanRejected, environment, load_tensorrt
 
@@ -37,7 +37,7 @@ class TensorRTRuntime(TorchRuntime):
         here = environment(self._trt)
         super().__init__(checkpoint, "cuda", threads=threads, precision=DTYPES[precision])
         self.name, self.serving = "tensorrt", "cuda"
-        self._cache = cache or PlanCache(cache_folder())
+        self._cache = cache or PlanCache(plans_folder())
         self._keys = {spec: spec.key(here) for spec in plan_specs(checkpoint, precision, CHUNKS)}
         self._compilation: Compilation | None = None
         self._switch: Iterator[None] = iter(())

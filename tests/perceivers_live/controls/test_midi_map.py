@@ -5,15 +5,14 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.folders import config_folder
 from perceivers_live.controls.midi_map import LEARN_TIMEOUT, MOVED, NOT_LEARNT, MidiMap, swept
-from perceivers_live.controls.midi_map_file import NEVER, Binding, MidiMapError, read, write
+from perceivers_live.controls.midi_map_file import NEVER, Binding, MidiMapError, midi_map_path, read, write
 from perceivers_live.controls.registry import CONTROLS, Controls, Value
-from perceivers_live.folders import midi_map_path
 
 WAIT = 10.0  # seconds of real time, for what another thread does
 
@@ -385,7 +384,7 @@ def test_a_fader_that_passes_the_other_limit_moves_it_along(bound: Callable[...,
 
 
 def test_the_file_is_in_the_users_configuration_folder() -> None:
-    assert midi_map_path() == Path(click.get_app_dir("perceivers-live"), "midi_map.toml")
+    assert midi_map_path() == config_folder() / "midi_map.toml"
 
 
 def test_bindings_come_back_from_the_file_as_they_went(file: Path) -> None:

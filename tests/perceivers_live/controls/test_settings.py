@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.folders import config_folder
 from perceivers_live.controls.registry import CONTROLS, Controls
 from perceivers_live.controls.settings import SCHEMA, ConfigError, Settings, default_toml, find_file, load
 
@@ -188,7 +188,7 @@ def test_the_users_file_is_read_and_one_in_the_working_folder_is_not(file: Path)
     Path("perceivers_live.toml").write_text("[osc]\nport = 2222")
     assert find_file() is None
     assert load() == Settings()
-    user = Path(click.get_app_dir("perceivers-live"))
+    user = config_folder()
     user.mkdir(parents=True)
     (user / "perceivers_live.toml").write_text("[osc]\nport = 1111")
     assert load().osc.port == 1111

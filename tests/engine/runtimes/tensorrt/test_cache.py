@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from engine.checkpoint import bundled
 from engine.config import CheckpointError, ModelConfig
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.tensorrt import cache as plancache
-from engine.runtimes.tensorrt.cache import HEADER, MAX_PLANS, Environment, PlanCache, PlanSpec, cache_folder, plan_specs
+from engine.runtimes.tensorrt.cache import HEADER, MAX_PLANS, Environment, PlanCache, PlanSpec, plan_specs, plans_folder
 
 HERE = Environment("tensorrt", "11.0.0", "torch-tensorrt 2.13.0", "2.13.0+cu130", "NVIDIA RTX 4090", (8, 9), "13000")
 SPEC = PlanSpec("step", 8, "fp16", "ab" * 32, ModelConfig())
@@ -196,20 +197,17 @@ def test_a_checkpoint_has_a_plan_for_each_count_and_one_for_decisions(tmp_path: 
 # --- where -----------------------------------------------------------------------------------------------------------
 
 
-def test_plans_are_in_the_platforms_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="about XDG folders")
+def test_plans_are_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    inside = Path("perceivers-live", "plans")
-    assert cache_folder({"XDG_CACHE_HOME": "/elsewhere"}, "linux") == Path("/elsewhere") / inside
-    assert cache_folder({"XDG_CACHE_HOME": "relative"}, "linux") == tmp_path / ".cache" / inside
-    assert cache_folder({}, "linux") == tmp_path / ".cache" / inside
-    assert cache_folder({"XDG_CACHE_HOME": "/elsewhere"}, "darwin") == tmp_path / "Library" / "Caches" / inside
-    assert cache_folder({"LOCALAPPDATA": "/local"}, "win32") == Path("/local") / inside
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert plans_folder() == tmp_path / "elsewhere" / "perceivers-live" / "plans"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert plans_folder() == tmp_path / ".cache" / "perceivers-live" / "plans"
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(RuntimeUnavailable, match="XDG_CACHE_HOME"):
-        cache_folder({}, "linux")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does then
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(RuntimeUnavailable, match="set HOME"):
+        plans_folder()
