@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("httpx")
+pytest.importorskip("pooch")
 pytest.importorskip("tqdm")
 
 from tests.trainer.archives import MUSIC, names, pack, sha256, tree
