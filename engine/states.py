@@ -1,12 +1,12 @@
 """Musical states on disk: an exact snapshot, for the same model only.
 
-One file: a magic number, the length of a JSON header, the header (positions, counts, extra values of the caller), the arrays
-below in little-endian order, and the SHA-256 of all that. The file's length follows from the model's config and the header's
-counts; it is checked before the arrays are read. Nothing is compressed or unpickled.
+A safetensors file. Its metadata holds a JSON header (``state``: positions, counts, extra values of the caller) and the SHA-256 of
+header and tensors (``sha256``). The tensors' shapes follow from the model's config and the header; they are checked before the
+tensors are read.
 
-    int64 [1 + AGES]    keys and pedal before the history: the step, and the step at which each went down
-    int16 [history, 3]  the events
-    float32             the rings, as ``Runtime.rings`` returns them
+    before   int64 [1 + AGES]    keys and pedal before the history: the step, and the step at which each went down
+    history  int16 [events, 3]
+    ring.N   float32             the rings, as ``Runtime.rings`` returns them
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import math
 import os
 import re
 import stat
-import struct
 import threading
 from collections import deque
-from io import BufferedReader
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig
@@ -35,13 +36,12 @@ from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, START, VELOC
 from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import AGES, Sounding
 
-MAGIC = b"perceivers-state"
-FORMAT = 1
+FORMAT = 2
+FORMAT_1 = b"perceivers-state"  # how files of format 1 begin
 SUFFIX = ".state"
 MAX_HEADER_BYTES = 1 << 16
 MAX_POSITION = 1 << 40
-_LENGTH = struct.Struct("<I")
-_DIGEST_BYTES = hashlib.sha256().digest_size
+_TENSOR_ENTRY_BYTES = 256  # what a tensor takes of the file's header at most
 _NAME = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9]) *(?:\..*)?", re.IGNORECASE)  # reserved on Windows, with any suffix
 
@@ -96,23 +96,24 @@ def save_state(snapshot: Snapshot, path: Path, /, *, model: str, **extra: Any) -
     header = {"format": FORMAT, "model": model, "position": snapshot.position, "high_water": snapshot.high_water}
     header |= {"history": len(snapshot.history), "moments": len(snapshot.moments), "extra": extra}
     try:
-        text = json.dumps(header, allow_nan=False).encode()
+        text = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise StateError(f"{path}: the extra values are not JSON ({error})") from error
     if len(text) > MAX_HEADER_BYTES:
         raise StateError(f"{path}: the header would take {len(text)} bytes, allowed are {MAX_HEADER_BYTES}")
-    arrays = [
-        np.array([snapshot.before.step, *snapshot.before.since], "<i8"),
-        np.array(snapshot.history, "<i2"),
-        *(np.ascontiguousarray(ring, "<f4") for ring in snapshot.rings),
-    ]
+    tensors: dict[str, np.ndarray] = {
+        "before": np.array([snapshot.before.step, *snapshot.before.since], np.int64),
+        "history": np.array(snapshot.history, np.int16),
+        **{f"ring.{index}": np.ascontiguousarray(ring, np.float32) for index, ring in enumerate(snapshot.rings)},
+    }
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            _write(file, [MAGIC, _LENGTH.pack(len(text)), text, *(_bytes(array) for array in arrays)])
+        save_file(tensors, part, {"state": text, "sha256": checksum(text, tensors)})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a NUL in the path
         raise StateError(f"{path}: cannot be written ({_reason(error)})") from error
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -128,8 +129,7 @@ def load_state(path: Path, config: ModelConfig, *, model: str) -> tuple[Snapshot
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise StateError("not a file")
-        with path.open("rb") as file:
-            header, before, history, rings = _read(file, config, model)
+        header, before, history, rings = _read(path, config, model)
         return _snapshot(header, before, history, rings), header.extra
     except StateError as error:
         raise StateError(f"{path}: {error}") from error
@@ -137,52 +137,66 @@ def load_state(path: Path, config: ModelConfig, *, model: str) -> tuple[Snapshot
         raise StateError(f"{path}: cannot be read ({_reason(error)})") from error
 
 
-def _write(file: BinaryIO, parts: list[bytes | memoryview]) -> None:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-        file.write(part)
-    file.write(digest.digest())
-    file.flush()
-    os.fsync(file.fileno())
+def checksum(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of a header and its tensors, in hex."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
 
 
-def _bytes(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _read(file: BufferedReader, config: ModelConfig, model: str) -> tuple[_Header, np.ndarray, np.ndarray, list[np.ndarray]]:
+def _read(path: Path, config: ModelConfig, model: str) -> tuple[_Header, np.ndarray, np.ndarray, list[np.ndarray]]:
     """Header, keys and pedal before the history, history and rings of an undamaged file."""
-    lead = file.read(len(MAGIC) + _LENGTH.size)
-    if len(lead) < len(MAGIC) + _LENGTH.size or not lead.startswith(MAGIC):
-        raise StateError("not a saved state")
-    length = _LENGTH.unpack_from(lead, len(MAGIC))[0]
-    text = file.read(min(length, MAX_HEADER_BYTES + 1))
-    header = _header(text, config, model)
-    kinds = [((1 + AGES,), "<i8"), ((header.history, 3), "<i2")]
-    kinds += [(shape, "<f4") for shape in (*ring_shapes(config), hidden_shape(config))]
-    sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in kinds]
-    if os.fstat(file.fileno()).st_size != len(lead) + length + sum(sizes) + _DIGEST_BYTES:
-        raise StateError("damaged: the length is wrong")
-    digest = hashlib.sha256(lead + text)
-    arrays = []
-    for (shape, kind), size in zip(kinds, sizes, strict=True):
-        content = np.empty(size, np.uint8)
-        if file.readinto(content.data) != size:
-            raise StateError("damaged: truncated")
-        digest.update(content.data)
-        arrays.append(content.view(kind).reshape(shape))
-    if file.read() != digest.digest():
+    with path.open("rb") as file:
+        if file.read(len(FORMAT_1)) == FORMAT_1:
+            raise StateError("saved by an older version of this program; it cannot be recalled")
+    if path.stat().st_size > _largest(config):
+        raise StateError("damaged: larger than any state of this model")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            text = metadata.get("state", "")
+            header = _header(text, config, model)
+            expected = _tensors(config, header.history)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            if {name: (tuple(one.get_shape()), one.get_dtype()) for name, one in slices.items()} != expected:
+                raise StateError("damaged: tensors are missing or of another shape")
+            tensors = {name: file.get_tensor(name) for name in expected}
+    except SafetensorError as error:
+        raise StateError(f"not a saved state, or damaged ({_reason(error)})") from error
+    if metadata.get("sha256") != checksum(text, tensors):
         raise StateError("damaged: the checksum does not match")
-    before, history, *rings = arrays
+    before, history, *rings = tensors.values()
     return header, before, history, rings
 
 
-def _header(text: bytes, config: ModelConfig, model: str) -> _Header:
+def _tensors(config: ModelConfig, history: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each tensor, in order."""
+    rings = (*ring_shapes(config), hidden_shape(config))
+    return {
+        "before": ((1 + AGES,), "I64"),
+        "history": ((history, 3), "I16"),
+        **{f"ring.{index}": (tuple(shape), "F32") for index, shape in enumerate(rings)},
+    }
+
+
+def _largest(config: ModelConfig) -> int:
+    """Size in bytes that no state of this model exceeds."""
+    tensors = _tensors(config, _longest_history(config)).values()
+    content = sum(math.prod(shape) * int(kind[1:]) // 8 for shape, kind in tensors)
+    return content + len(tensors) * _TENSOR_ENTRY_BYTES + 6 * MAX_HEADER_BYTES  # JSON in JSON: escapes take up to six bytes
+
+
+def _longest_history(config: ModelConfig) -> int:
+    """Events that a state can depend on."""
+    return config.reach + config.window * config.layers + config.slack + 1
+
+
+def _header(text: str, config: ModelConfig, model: str) -> _Header:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -202,8 +216,7 @@ def _header(text: bytes, config: ModelConfig, model: str) -> _Header:
 
     position = number("position", 0, MAX_POSITION)
     high_water = number("high_water", position, position + config.slack)
-    depends = config.reach + config.window * config.layers + config.slack + 1  # events that a state can depend on
-    history = number("history", 1, min(position + 1, depends))
+    history = number("history", 1, min(position + 1, _longest_history(config)))
     return _Header(position, high_water, history, number("moments", 1, min(history, config.slack + 1)), data["extra"])
 
 
