@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.midi import is_channel_message
-from perceivers_live.controls.midi_map_file import NEVER, Binding, MidiMapError, read, set_aside, write
+from perceivers_live.controls.midi_map_file import NOT_BINDABLE, Binding, MidiMapError, read, set_aside, write
 from perceivers_live.controls.registry import CONTROLS, Control, Controls, nearest, printable, shown
 
 LEARN_TIMEOUT = 20.0  # seconds that learning waits
-MOVED = 4  # steps that a controller must go to be learnt: a noisy fader trembles by one or two
-PRESSED = 64  # of 127, the value at which switches turn and commands run
+LEARN_MOVEMENT = 4  # steps that a controller must go to be learnt: a noisy fader trembles by one or two
+PRESS_VALUE = 64  # of 127, the value at which switches turn and commands run
 _PEDALS = range(64, 70)  # sustain, portamento, sostenuto, soft, legato, hold: a pianist's feet are not to be learnt by accident
 _PARAMETER = range(96, 102)  # data increment and decrement; NRPN and RPN, fine and coarse: which parameter is meant
 _DATA_ENTRY = frozenset({6, 38})  # a slider's, unless a parameter is chosen, whose value it is then
-NOT_LEARNT = frozenset({0, 32, *_PEDALS, *_PARAMETER, *NEVER})  # nor is bank select
-FOR_COMMANDS = frozenset({66, 67})  # but a command may have the sostenuto or the soft pedal: a foot can hand over
+NOT_LEARNABLE = frozenset({0, 32, *_PEDALS, *_PARAMETER, *NOT_BINDABLE})  # nor is bank select
+COMMAND_PEDALS = frozenset({66, 67})  # but a command may have the sostenuto or the soft pedal: a foot can hand over
 _LSB = 32  # CC 32..63 may be the fine half of CC 0..31
 
 log = logging.getLogger(__name__)
@@ -164,8 +164,8 @@ class MidiMap:
     def _apply(self, binding: Binding, before: int | None, value: int) -> None:
         command = self._commands.get(binding.target)
         if command is None:
-            self._controls.set(binding.target, swept(CONTROLS[binding.target], binding, value), source=self)
-        elif value >= PRESSED and (before is None or before < PRESSED):
+            self._controls.set(binding.target, control_value(CONTROLS[binding.target], binding, value), source=self)
+        elif value >= PRESS_VALUE and (before is None or before < PRESS_VALUE):
             command()
 
     # Learning.
@@ -182,7 +182,7 @@ class MidiMap:
                 return False
             start = waiting.start.setdefault(key, value if before is None else before)
             fine = number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start  # it moves most, and says least
-            if abs(value - start) < MOVED or fine:
+            if abs(value - start) < LEARN_MOVEMENT or fine:
                 return False
             binding = Binding(waiting.target, number, channel)
             kept = {other: bound for other, bound in self._bound.items() if other not in (key, (0, number))}
@@ -193,8 +193,8 @@ class MidiMap:
 
     def _may_be_learnt(self, key: Key, target: str) -> bool:
         channel, number = key
-        if number in NOT_LEARNT:
-            return number in FOR_COMMANDS and target in self._commands
+        if number in NOT_LEARNABLE:
+            return number in COMMAND_PEDALS and target in self._commands
         return number not in _DATA_ENTRY or channel not in self._chosen
 
     def _choose_parameter(self, channel: int, number: int) -> None:
@@ -245,7 +245,7 @@ class MidiMap:
                 write(self._path, self.bindings)
 
 
-def swept(control: Control, binding: Binding, value: int) -> float:
+def control_value(control: Control, binding: Binding, value: int) -> float:
     """Where a controller's value of 0..127 puts a control: a number, or the index of a choice or a switch."""
     low, high = binding.limits(control)
     if control.kind in ("choice", "switch"):

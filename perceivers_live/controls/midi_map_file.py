@@ -28,7 +28,7 @@ from perceivers_live.controls.registry import CONTROLS, Control, ControlError, V
 from perceivers_live.controls.settings import ConfigError, parse_toml, read_text
 
 FILE_NAME = "midi_map.toml"  # in the user's configuration folder
-NEVER = frozenset({SUSTAIN, *range(120, 128)})  # music; and channel mode messages, which are no controllers
+NOT_BINDABLE = frozenset({SUSTAIN, *range(120, 128)})  # music; and channel mode messages, which are no controllers
 _HEAD = "# MIDI controllers and what they steer. Read at the start and rewritten when a controller is learnt.\n"
 _KEYS = ("target", "cc", "channel", "low", "high")
 
@@ -169,7 +169,7 @@ def _binding(entry: object, commands: Container[str]) -> Binding:
         close = nearest(target if isinstance(target, str) else "", CONTROLS)
         raise _Mistake("target", f"found {shown(target)}, allowed a control or a command; nearest control is {close}")
     number, channel = _checked("cc", entry["cc"], 127), _checked("channel", entry.get("channel", 0), 16)
-    if number in NEVER:
+    if number in NOT_BINDABLE:
         raise _Mistake(
             "cc", f"found {number}, which is {'sustain' if number == 64 else 'a channel mode message'}: cannot be bound"
         )
