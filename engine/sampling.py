@@ -95,10 +95,10 @@ def sampling_bias(
     ``own``: pitches that the machine holds. Only these can be released, and only these count towards ``max_polyphony``.
     ``own_pedal``: whether the machine may lift the pedal, which is down. ``shared``: whether notes and pedal of the human can be
     released as well. ``strikes``: pitches that the machine struck in this reply, in order (see ``repetition_penalty``).
-    ``forbidden``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter waits
-    are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
-    ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``immediate``: the opening note
-    comes right at ``elapsed``. ``closing``: no new notes, the reply is ending.
+    ``forbidden``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter
+    waits are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
+    ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``immediate``: the opening
+    note comes right at ``elapsed``. ``closing``: no new notes, the reply is ending.
     """
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
     wait[: min(elapsed, MAX_WAIT)] = MASKED

@@ -17,7 +17,7 @@ from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.commands import logs, train
 from perceivers_live.commands.options import OUTPUT
 from perceivers_live.controls.registry import CONTROLS
-from perceivers_live.controls.settings import Settings, default_toml, settings_toml, load
+from perceivers_live.controls.settings import Settings, default_toml, load, settings_toml
 
 if TYPE_CHECKING:
     from engine.remote.address import Address

@@ -161,7 +161,13 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         control.name: _with_partner_help(control)
         for control in (
             Control(
-                "temperature", "float", 1.0, 0.1, 2.0, help="Sampling temperature; 1 is as trained, lower is more predictable.", group="invention"
+                "temperature",
+                "float",
+                1.0,
+                0.1,
+                2.0,
+                help="Sampling temperature; 1: as trained, lower: less random.",
+                group="invention",
             ),
             Control(
                 "min_p",
@@ -172,15 +178,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 help="Min-p sampling: excludes events less likely than this fraction of the likeliest.",
                 group="invention",
             ),
-            Control(
-                "variety",
-                "float",
-                1.0,
-                0.0,
-                3.0,
-                help="Penalty on repeated keys; 0 is as trained.",
-                group="invention",
-            ),
+            Control("variety", "float", 1.0, 0.0, 3.0, help="Penalty on repeated keys; 0 is as trained.", group="invention"),
             Control(
                 "density",
                 "float",
@@ -200,17 +198,13 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 group="texture",
             ),
             Control(
-                "dynamics",
-                "float",
-                0.0,
-                -1.0,
-                1.0,
-                help="Bias on the velocities; positive is louder, negative softer.",
-                group="texture",
+                "dynamics", "float", 0.0, -1.0, 1.0, help="Bias on velocity; positive: louder, negative: softer.", group="texture"
             ),
             Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note the machine plays.", group="texture"),
-            Control("register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note the machine plays.", group="texture"),
-            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes the machine holds at the same time.", group="texture"),
+            Control(
+                "register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note the machine plays.", group="texture"
+            ),
+            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes held at the same time.", group="texture"),
             Control(
                 "mode",
                 "choice",
@@ -237,7 +231,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1.0,
                 0.1,
                 4.0,
-                unit="times your phrase",
+                unit="times the call",
                 help="Length of a reply, within 2 s to 60 s.",
                 group="turns",
                 affects="nothing",
@@ -260,7 +254,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1,
                 16,
                 unit="beats",
-                help="Beats of a bar of the clock.",
+                help="Beats per bar of the clock.",
                 group="turns",
                 affects="nothing",
             ),
@@ -296,9 +290,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 help="Added to the times of the output.",
                 group="timing",
             ),
-            Control(
-                "transpose", "int", 0, -24, 24, unit="semitones", help="Transposes the output.", group="sound"
-            ),
+            Control("transpose", "int", 0, -24, 24, unit="semitones", help="Transposes the output.", group="sound"),
             Control(
                 "loudness",
                 "float",

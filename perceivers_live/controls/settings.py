@@ -23,10 +23,10 @@ from perceivers_live.controls.registry import (
     ControlError,
     Kind,
     Value,
-    with_partner,
     nearest,
     printable,
     shown,
+    with_partner,
 )
 
 if sys.version_info >= (3, 11):
@@ -57,10 +57,14 @@ class MidiSettings:
     """MIDI ports and channels."""
 
     input_port: str = _setting(
-        "", "Part of the input port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.", key="in"
+        "",
+        "Part of the input port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.",
+        key="in",
     )
     output_port: str = _setting(
-        "", "Part of the output port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.", key="out"
+        "",
+        "Part of the output port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.",
+        key="out",
     )
     channel: int = _setting(1, "Output channel.", 1, 16)
     input_channel: int = _setting(0, "Input channel; 0: all.", 0, 16)
@@ -91,9 +95,7 @@ class OscSettings:
     """Remote control by OSC over UDP."""
 
     enabled: bool = _setting(True, "Whether the OSC server runs.")
-    host: str = _setting(
-        "127.0.0.1", "Address to listen on; if it is not loopback, the computers in allow have access.", 1, 255
-    )
+    host: str = _setting("127.0.0.1", "Address to listen on; if it is not loopback, the computers in allow have access.", 1, 255)
     allow: str = _setting(
         "",
         "Computers with access if host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
@@ -138,7 +140,9 @@ class ClockSettings:
     """External clock. The control `start_on` uses it. The machine does not play while a MIDI clock is stopped."""
 
     source: str = _setting(
-        "none", "none; midi: MIDI clock from the input; link: Ableton Link, on the local network.", choices=("none", "midi", "link")
+        "none",
+        "none; midi: MIDI clock from the input; link: Ableton Link, on the local network.",
+        choices=("none", "midi", "link"),
     )
 
 

@@ -360,8 +360,8 @@ def test_that_learning_was_given_up_is_said_once_and_why(bound: Callable[..., Mi
     midi_map.feed(100.0 + LEARN_TIMEOUT, cc(20, 127))
     midi_map.expire(100.0 + LEARN_TIMEOUT)
     assert said == [
-        "density: not learnt, no controller moved (20 s); learn it again to go on",
-        "takeover: not learnt, what moved cannot be learnt: CC 64, CC 98 (20 s); learn it again to go on",
+        "density: not learnt, no controller moved (20 s); start learning again",
+        "takeover: not learnt, these controllers cannot be learnt: CC 64, CC 98 (20 s); start learning again",
     ]
 
 
@@ -471,7 +471,7 @@ def test_a_broken_file_is_set_aside_and_the_map_starts_empty(
         assert midi_map.bindings == ()
         assert midi_map.error is not None
         assert midi_map.error.startswith(f"{file}:")
-        assert midi_map.error.endswith(f"set aside as midi_map.broken-{count}.toml")
+        assert midi_map.error.endswith(f"renamed to midi_map.broken-{count}.toml")
         assert midi_map.error.isprintable()
         assert (file.parent / f"midi_map.broken-{count}.toml").read_text() == text
         assert not file.exists()

@@ -37,7 +37,7 @@ def player(synthesizer: Synthesizer, heard: list[Timed]) -> Player:
 
 @pytest.fixture
 def thread(player: Player, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayerThread]:
-    monkeypatch.setattr("perceivers_live.player.player.STALE", 60.0)  # a busy machine may be half a second late
+    monkeypatch.setattr("perceivers_live.player.player.MAX_OVERDUE", 60.0)  # a busy machine may be half a second late
     thread = PlayerThread(player)
     thread.start()
     yield thread
