@@ -168,7 +168,7 @@ class MidiMap:
     # Learning.
 
     def _learn_from(self, now: float, key: Key, before: int | None, value: int) -> bool:
-        """Binds this controller if one is awaited and it has moved far enough. Returns whether it did."""
+        """Binds this controller if a target waits for one and it has moved far enough. Returns whether it did."""
         channel, number = key
         with self._lock:
             waiting = self._learning
@@ -178,18 +178,15 @@ class MidiMap:
                 waiting.rejected.add(number)
                 return False
             start = waiting.start.setdefault(key, value if before is None else before)
-            fine = (
-                number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start
-            )  # the LSB moves more than its MSB, which is to be learnt
-            if abs(value - start) < LEARN_MOVEMENT or fine:
+            is_lsb = number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start
+            if abs(value - start) < LEARN_MOVEMENT or is_lsb:  # the MSB is learnt, although its LSB moves more
                 return False
             binding = Binding(waiting.target, number, channel)
             kept = {other: bound for other, bound in self._bound.items() if other not in (key, (0, number))}
             self._bound = {**kept, key: binding}
             self._learning = None
-        threading.Thread(
-            target=self._save_learnt, args=(binding,), name="midi-map"
-        ).start()  # the driver must not wait for the disk
+        # A thread, since the MIDI driver must not wait for the disk.
+        threading.Thread(target=self._save_learnt, args=(binding,), name="midi-map").start()
         return True
 
     def _is_learnable(self, key: Key, target: str) -> bool:
@@ -201,8 +198,8 @@ class MidiMap:
     def _track_parameter(self, channel: int, number: int) -> None:
         """Tracks whether an RPN or NRPN is selected: by MSB and LSB of its number; 127 in both deselects."""
         if number in (98, 99, 100, 101):
-            fine = number & ~1
-            selected = self._values.get((channel, fine), 0), self._values.get((channel, fine + 1), 0)
+            lsb = number & ~1
+            selected = self._values.get((channel, lsb), 0), self._values.get((channel, lsb + 1), 0)
             if selected == (127, 127):
                 self._parameter_channels.discard(channel)
             else:

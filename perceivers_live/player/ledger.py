@@ -162,15 +162,15 @@ class Ledger:
 
     def _pass_through(self, message: Sequence[int]) -> None:
         """Sends one message, unless it would end a note or the pedal of the machine, and tracks it."""
-        ours = message[0] & 0x0F == self._channel and message[1] in self._notes.values()
+        own = message[0] & 0x0F == self._channel and message[1] in self._notes.values()
         if is_note_on(message):
-            if ours and not self._thru.holds(self._channel, message[1]):  # ``release_for`` does not see keys out of range
+            if own and not self._thru.holds(self._channel, message[1]):  # ``release_for`` does not see keys out of range
                 self._send(message_of(NOTE_OFF + message[1], 0, self._channel))
             self._thru.apply(message)  # before sending: a message that fails half-way is released later
             self._send_thru(message)
             return
         releases_pedal = tuple(message[:2]) == (0xB0 | self._channel, SUSTAIN) and message[2] < PEDAL_DOWN and self._pedal
-        if not releases_pedal and not (is_note_off(message) and ours):  # a note of the machine goes on sounding
+        if not releases_pedal and not (is_note_off(message) and own):  # a note of the machine goes on sounding
             self._send_thru(message)
         self._thru.apply(message)
 

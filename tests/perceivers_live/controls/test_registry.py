@@ -183,8 +183,8 @@ def test_a_limit_set_beyond_its_partner_moves_that_along_and_everybody_is_told(l
     controls.set(high, 100, source="surface")
     controls.set(high, 30, source="surface")
     assert heard == [(low, 90, "surface"), (high, 90, None), (high, 100, "surface"), (high, 30, "surface"), (low, 30, None)]
-    assert f"moves {high} along" in CONTROLS[low].help
-    assert f"moves {low} along" in CONTROLS[high].help
+    assert f"beyond {high} sets both" in CONTROLS[low].help
+    assert f"beyond {low} sets both" in CONTROLS[high].help
 
 
 @given(st.lists(st.tuples(st.sampled_from([name for pair in LIMIT_PAIRS for name in pair]), st.integers(-5, 140))))
