@@ -38,7 +38,7 @@ def shown(value: object) -> str:
     """`value` for an error message: one line of at most about 60 characters."""
     try:
         return _short.repr(value)
-    except ValueError:  # Python refuses to convert integers of thousands of digits
+    except ValueError:  # Python refuses to print integers of thousands of digits
         return "a huge number"
 
 

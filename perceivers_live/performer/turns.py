@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.events import REST, STEPS_PER_SECOND, Event
 
-PAUSE_STEPS = 25  # after its due time a turn ends at a wait of this length
+PAUSE_STEPS = 25  # after its due time a turn ends at a wait of at least this length
 OVERTIME = 0.5  # fraction of the turn's length; this long after its due time it ends at any wait between chords
 CHORD_STEPS = 4  # events with at most this wait belong to one chord
 MAX_EVENTS = 512  # events of the machine that a turn keeps

@@ -73,7 +73,7 @@ class Player:
         self.sounded = 0  # serial number of the last event that sounded, 0 before any has
         self._last = float("-inf")  # planned time of that event
         self._unheard = False  # whether the last event could not be sent
-        self.played = self.late = self.unheard = 0
+        self.played = self.late = self.unheard = 0  # counters: events sent, sent late, not sent because the output failed
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     @property
