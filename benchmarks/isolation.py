@@ -28,7 +28,7 @@ from engine.runtimes.choose import open_runtime
 from engine.sampling import Steering, sampling_bias
 from perceivers_live.commands.bench import improvised, machine, row, timed
 from perceivers_live.player.ledger import Ledger
-from perceivers_live.player.player import SWITCH, Planned, Player, PlayerThread
+from perceivers_live.player.player import SWITCH_INTERVAL, Planned, Player, PlayerThread
 
 SPACING = 0.005  # seconds between two events
 
@@ -107,10 +107,10 @@ def collections() -> Iterator[tuple[str, list[float]]]:
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(seconds: float, rounds: int, runtime: str, json_file: Path | None) -> None:
     cases = {
-        "no model at work": ("none", SWITCH),
+        "no model at work": ("none", SWITCH_INTERVAL),
         "in a thread, which may go on for 5 ms": ("thread", 0.005),
-        f"in a thread, for {1000 * SWITCH:g} ms": ("thread", SWITCH),
-        "in a process of its own": ("process", SWITCH),
+        f"in a thread, for {1000 * SWITCH_INTERVAL:g} ms": ("thread", SWITCH_INTERVAL),
+        "in a process of its own": ("process", SWITCH_INTERVAL),
     }
     late: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):

@@ -64,15 +64,15 @@ class NotingPlayer(Player):
             self._cut(CANCELLED, after)
             return serial
 
-    def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
+    def release_for(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
         with self._lock:
             for one in actions:
                 self._note(HUMAN, one.time, one.action)
-            return super().make_room(actions, until)
+            return super().release_for(actions, until)
 
-    def settle(self, actions: Sequence[Timed], until: float) -> int:
+    def reopen(self, actions: Sequence[Timed], until: float) -> int:
         with self._lock:
-            serial = super().settle(actions, until)
+            serial = super().reopen(actions, until)
             self._cut(CANCELLED, until)
             return serial
 

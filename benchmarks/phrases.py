@@ -29,7 +29,7 @@ import numpy as np
 from engine.events import NOTE_OFF, PITCHES, Timed
 from engine.folders import cache_folder
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.phrases import CHORD, PhraseDetector
+from perceivers_live.performer.phrases import CHORD_SPAN, PhraseDetector
 from trainer.data import SPLITS, Corpus, prepare
 
 SHORTEST_END, SURE_END, NEIGHBOURHOOD, TIMES_MEDIAN = 1.0, 3.0, 5.0, 3.0  # seconds, except the last one
@@ -92,7 +92,7 @@ def passages(timed: Sequence[Timed]) -> list[Passage]:
     gaps: list[Gap] = []
     for one in timed:
         if one.action < NOTE_OFF:
-            if one.time - chord > CHORD:
+            if one.time - chord > CHORD_SPAN:
                 if parts:
                     gaps.append(Gap(chord, onset, up, one.time))
                 parts.append([])

@@ -84,10 +84,10 @@ def sampling_bias(
     own_pedal: bool,
     shared: bool = False,
     strikes: Sequence[int] = (),
-    barred: Collection[int] = (),
+    forbidden: Collection[int] = (),
     elapsed: int = 0,
     opening: bool = False,
-    at_once: bool = False,
+    immediate: bool = False,
     closing: bool = False,
 ) -> SamplingBias:
     """The masks, biases and noise for drawing the event after ``sounding``.
@@ -95,10 +95,10 @@ def sampling_bias(
     ``own``: pitches that the machine holds. Only these can be released, and only these count towards ``max_polyphony``.
     ``own_pedal``: whether the machine may lift the pedal, which is down. ``shared``: whether notes and pedal of the human can be
     released as well. ``strikes``: pitches that the machine struck in this reply, in order (see ``repetition_penalty``).
-    ``barred``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter waits
-    are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
-    ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``at_once``: the opening note
-    comes right at ``elapsed``. ``closing``: no new notes, the reply is ending.
+    ``forbidden``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter
+    waits are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
+    ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``immediate``: the opening
+    note comes right at ``elapsed``. ``closing``: no new notes, the reply is ending.
     """
     wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
     wait[: min(elapsed, MAX_WAIT)] = MASKED
@@ -110,13 +110,13 @@ def sampling_bias(
     legal[END] = False
     keys = np.arange(PITCHES)
     legal[:PITCHES] &= (keys >= steering.register_low) & (keys <= steering.register_high) & (not closing)
-    legal[list(barred)] = False
+    legal[list(forbidden)] = False
     if len(own) >= steering.max_polyphony:
         legal[:PITCHES] = False
     if not np.delete(legal, REST).any():
         wait[:MAX_WAIT] = MASKED  # only time can pass, and a rest takes a full wait
     if opening and legal[:PITCHES].any():
-        wait[min(elapsed, MAX_WAIT) + (1 if at_once else MAX_OPENING_WAIT) :] = MASKED
+        wait[min(elapsed, MAX_WAIT) + (1 if immediate else MAX_OPENING_WAIT) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), np.float32(MASKED))
     action[:PITCHES] -= steering.variety * repetition_penalty(strikes)

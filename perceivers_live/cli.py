@@ -17,7 +17,7 @@ from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.commands import logs, train
 from perceivers_live.commands.options import OUTPUT
 from perceivers_live.controls.registry import CONTROLS
-from perceivers_live.controls.settings import Settings, default_toml, in_force, load
+from perceivers_live.controls.settings import Settings, default_toml, load, settings_toml
 
 if TYPE_CHECKING:
     from engine.remote.address import Address
@@ -376,7 +376,7 @@ def config(config_file: Path | None, default: bool) -> None:
     settings = load(config_file)
     if settings.osc.enabled:
         listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # checks host and allow, at any free port
-    click.echo(in_force(settings), nl=False)
+    click.echo(settings_toml(settings), nl=False)
 
 
 @main.command(short_help="List recordings of sessions, or copy the newest, even while it is being made.")

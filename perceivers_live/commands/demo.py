@@ -19,7 +19,7 @@ from perceivers_live.commands.liveroll import LiveRoll
 from perceivers_live.commands.pianoroll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
-from perceivers_live.performer.performer import LONGEST_REPLY, State
+from perceivers_live.performer.performer import MAX_REPLY, State
 from perceivers_live.player.ledger import Send
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.offline import render
@@ -112,7 +112,7 @@ def _perform(
             answered = answered or (playing and not waiting)
             if not waiting and not playing and (answered or now > end + phrase.max_silence_ms / 1000 + REPLY_TIMEOUT):
                 break
-            if playing and controls.get("mode") == "solo" and now > end + LONGEST_REPLY:
+            if playing and controls.get("mode") == "solo" and now > end + MAX_REPLY:
                 session.commands()["yield"]()
             time.sleep(FRAME if not waiting else min(FRAME, max(0.0, started + waiting[-1].time - time.perf_counter())))
         _show(roll, sounded, shown, started)

@@ -44,7 +44,7 @@ class StagePage:
         self.keys = PageKeys()
         self.steering = Steering(controls, self.keys, session=f"{os.getpid()}-{time.time_ns()}")
         self.hub = self.steering.hub
-        self.feed = Feed(self.hub, lambda pitch: Voicing.of(controls.snapshot()).pitch(pitch))
+        self.feed = Feed(self.hub, lambda pitch: Voicing.from_controls(controls.snapshot()).pitch(pitch))
         self.ports = PagePorts(self.keys, PageSound(self.hub))
 
     def open(
@@ -84,7 +84,7 @@ class StagePage:
         feed = self.feed
 
         def health(stats: Mapping[str, float]) -> None:
-            steps, lateness = session.performer.steps(), list(session.player.lateness)
+            steps, lateness = session.performer.decision_times(), list(session.player.lateness)
             feed.health(figures(stats, steps, lateness), session.engine.runtime.name)
 
         return Observer(

@@ -1,12 +1,12 @@
-"""The file of MIDI bindings, `midi_map.toml`: read strictly, written whole or not at all.
+"""The file of MIDI bindings, `midi_map.toml`: parsed strictly, written atomically.
 
-One `[[binding]]` each, to be edited by hand while the daemon does not run:
+One `[[binding]]` for each. Edit it while the daemon does not run:
 
     [[binding]]
     target = "temperature"    # a control or a command
     cc = 20                   # controller number
-    channel = 1               # 1..16; 0, or left out: any
-    low = 0.5                 # the control's value at 0 and at 127; left out: its whole range. low may be the greater one
+    channel = 1               # 1..16; 0 or omitted: any
+    low = 0.5                 # the control's value at 0, and at 127 (high). Omitted: its whole range. low may exceed high
     high = 1.5
 """
 
@@ -28,20 +28,20 @@ from perceivers_live.controls.registry import CONTROLS, Control, ControlError, V
 from perceivers_live.controls.settings import ConfigError, parse_toml, read_text
 
 FILE_NAME = "midi_map.toml"  # in the user's configuration folder
-NEVER = frozenset({SUSTAIN, *range(120, 128)})  # music; and channel mode messages, which are no controllers
-_HEAD = "# MIDI controllers and what they steer. Read at the start and rewritten when a controller is learnt.\n"
+NOT_BINDABLE = frozenset({SUSTAIN, *range(120, 128)})  # sustain is music; 120 to 127 are channel mode messages
+_HEADER = "# MIDI controllers bound to controls and commands. Read at the start, rewritten when bindings change.\n"
 _KEYS = ("target", "cc", "channel", "low", "high")
 
 
 class MidiMapError(UserError):
-    """The MIDI bindings cannot be used or kept, or not in this way; the message is one line."""
+    """MIDI bindings cannot be read, changed or saved; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """A controller and what it steers.
+    """A controller and its control or command (`target`).
 
-    `channel`: 1..16, or 0 for any. `low` and `high`: the control's values at the controller's 0 and 127; None: its own bounds.
+    `channel`: 1..16, or 0 for any. `low` and `high`: the control's values at the controller's 0 and 127; None: its limits.
     """
 
     target: str
@@ -51,7 +51,7 @@ class Binding:
     high: Value | None = None
 
     def __str__(self) -> str:
-        """In words, such as `CC 20 on channel 1 steers temperature, from 0.5 to its limit`."""
+        """Text such as `CC 20 on channel 1 steers temperature, from 0.5 to its limit`."""
         channel = f"channel {self.channel}" if self.channel else "any channel"
         limits = "" if self.low is None and self.high is None else f", from {self._end(self.low)} to {self._end(self.high)}"
         return f"CC {self.number} on {channel} steers {self.target}{limits}"
@@ -61,21 +61,21 @@ class Binding:
         return "its limit" if value is None else str(value)
 
     def limits(self, control: Control) -> tuple[float, float]:
-        """`low` and `high` as numbers; those of a choice are indices."""
+        """`low` and `high` as numbers; for a choice, indices."""
         return _number(control, self.low, control.low), _number(control, self.high, control.high)
 
 
 def midi_map_path() -> Path:
-    """Where the user's bindings are kept."""
+    """Path of the user's bindings."""
     return config_folder() / FILE_NAME
 
 
 def read(path: Path, commands: Container[str] = ()) -> list[Binding]:
-    """The bindings in a file; none if there is no file.
+    """The bindings in a file; an empty list if it does not exist.
 
     Raises:
-        MidiMapError: the file is unreadable, over 1 MB, not UTF-8 or not TOML; it holds an unknown key, control or command, a
-            value of the wrong type or out of range, or one controller twice.
+        MidiMapError: the file is unreadable, over 1 MB, not UTF-8 or not TOML; an unknown key, control or command; a value of the
+            wrong type or out of range; a controller that is bound twice.
     """
     try:
         if not path.exists():
@@ -84,18 +84,18 @@ def read(path: Path, commands: Container[str] = ()) -> list[Binding]:
         document = parse_toml(text, path)
     except ConfigError as error:
         raise MidiMapError(str(error)) from None
-    except OSError as error:  # the folder does not let us look
+    except OSError as error:  # the folder is not readable
         raise MidiMapError(f"{printable(path)}: cannot be read: {error.strerror or error}") from None
     return _bindings(document, text, path, commands)
 
 
 def write(path: Path, bindings: Iterable[Binding]) -> None:
-    """Writes a file that `read` takes, in place of the old one once it is whole.
+    """Writes the bindings to a temporary file, which then replaces `path`.
 
     Raises:
-        MidiMapError: it cannot be written; the old one is as it was.
+        MidiMapError: the file cannot be written; the old one is unchanged.
     """
-    lines = [_HEAD]
+    lines = [_HEADER]
     for binding in bindings:
         values = (binding.target, binding.number, binding.channel, binding.low, binding.high)
         entries = [f"{key} = {json.dumps(value)}\n" for key, value in zip(_KEYS, values, strict=True) if value is not None]
@@ -115,7 +115,7 @@ def write(path: Path, bindings: Iterable[Binding]) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Renames a file that cannot be used, over no other; returns its new path, or None if that is impossible."""
+    """Renames an invalid file without overwriting another; returns its new path, or None if that is impossible."""
     for count in range(1, 100):
         aside = path.with_name(f"{path.stem}.broken-{count}{path.suffix}")
         try:
@@ -128,26 +128,26 @@ def set_aside(path: Path) -> Path | None:
 
 def _bindings(document: Mapping[str, Any], text: str, path: Path, commands: Container[str]) -> list[Binding]:
     entries = document.get("binding", [])
-    stranger = next((key for key in document if key != "binding"), None)
-    if stranger is not None or not isinstance(entries, list):
-        found = printable(stranger) if stranger is not None else f"binding = {shown(entries)}"
+    unknown = next((key for key in document if key != "binding"), None)
+    if unknown is not None or not isinstance(entries, list):
+        found = printable(unknown) if unknown is not None else f"binding = {shown(entries)}"
         raise MidiMapError(f"{printable(path)}: found {found}, allowed only [[binding]]")
     bindings: dict[tuple[int, int], Binding] = {}
     for count, entry in enumerate(entries, 1):
         try:
             binding = _binding(entry, commands)
             if (binding.channel, binding.number) in bindings:
-                raise _Mistake("cc", f"{binding.number} on channel {binding.channel} is bound already")
-        except _Mistake as mistake:
-            line = _line(text, count, mistake.key)
+                raise _EntryError("cc", f"{binding.number} on channel {binding.channel} is bound already")
+        except _EntryError as error:
+            line = _line(text, count, error.key)
             place = f"{printable(path)}:{line}: " if line else f"{printable(path)}: "
-            raise MidiMapError(f"{place}binding {count}: {mistake}") from None
+            raise MidiMapError(f"{place}binding {count}: {error}") from None
         bindings[binding.channel, binding.number] = binding
     return list(bindings.values())
 
 
-class _Mistake(Exception):
-    """What is wrong with an entry, without its place."""
+class _EntryError(Exception):
+    """An error in an entry, without its place in the file."""
 
     def __init__(self, key: str, text: str) -> None:
         super().__init__(f"{printable(key)}: {text}" if key else text)
@@ -156,38 +156,38 @@ class _Mistake(Exception):
 
 def _binding(entry: object, commands: Container[str]) -> Binding:
     if not isinstance(entry, dict):
-        raise _Mistake("", f"found {shown(entry)}, allowed only as [[binding]]")
+        raise _EntryError("", f"found {shown(entry)}, allowed only as [[binding]]")
     for key in entry:
         if key not in _KEYS:
-            raise _Mistake(key, f"unknown key, found {shown(entry[key])}; nearest is {nearest(key, _KEYS)}")
+            raise _EntryError(key, f"unknown key, found {shown(entry[key])}; nearest is {nearest(key, _KEYS)}")
     for key in ("target", "cc"):
         if key not in entry:
-            raise _Mistake("", f"{key} is missing")
+            raise _EntryError("", f"{key} is missing")
     target = entry["target"]
     control = CONTROLS.get(target) if isinstance(target, str) else None
     if control is None and not (isinstance(target, str) and target in commands):
         close = nearest(target if isinstance(target, str) else "", CONTROLS)
-        raise _Mistake("target", f"found {shown(target)}, allowed a control or a command; nearest control is {close}")
+        raise _EntryError("target", f"found {shown(target)}, allowed a control or a command; nearest control is {close}")
     number, channel = _checked("cc", entry["cc"], 127), _checked("channel", entry.get("channel", 0), 16)
-    if number in NEVER:
-        raise _Mistake(
+    if number in NOT_BINDABLE:
+        raise _EntryError(
             "cc", f"found {number}, which is {'sustain' if number == 64 else 'a channel mode message'}: cannot be bound"
         )
     limits: list[Value | None] = []
     for key in ("low", "high"):
         if key in entry and control is None:
-            raise _Mistake(key, f"found {shown(entry[key])}, but a command has no range")
+            raise _EntryError(key, f"found {shown(entry[key])}, but a command has no range")
         try:
             limits.append(control.check(entry[key]) if control is not None and key in entry else None)
         except ControlError as error:
-            raise _Mistake(key, str(error)) from None
+            raise _EntryError(key, str(error)) from None
     return Binding(target, number, channel, *limits)
 
 
 def _checked(key: str, value: object, high: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= high:
         return value
-    raise _Mistake(key, f"found {shown(value)}, allowed 0..{high} (int)")
+    raise _EntryError(key, f"found {shown(value)}, allowed 0..{high} (int)")
 
 
 def _number(control: Control, value: Value | None, bound: float) -> float:
@@ -197,7 +197,7 @@ def _number(control: Control, value: Value | None, bound: float) -> float:
 
 
 def _line(text: str, count: int, key: str) -> int | None:
-    """The line of a key in the `count`-th `[[binding]]`, or of that header; None where a quick look does not find it."""
+    """The line of a key in the `count`-th `[[binding]]`, or else of that header; None if it is not found."""
     header, found = 0, None
     for number, line in enumerate(text.split("\n"), 1):
         if re.match(r"\s*\[\[\s*binding\s*\]\]", line):

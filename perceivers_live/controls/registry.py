@@ -1,7 +1,7 @@
-"""The live controls: the one registry of what can be steered while the music runs, and its current values.
+"""The live controls: the registry of all parameters that can be changed while music plays, and their current values.
 
-The configuration file, OSC, MIDI CC and the command line are all generated from `CONTROLS`. The engine reads
-`Controls.snapshot()`, which costs one attribute read and takes no lock.
+Configuration file, OSC, MIDI CC and command line are generated from `CONTROLS`. The performer reads `Controls.snapshot()`, which
+is one attribute read without a lock.
 """
 
 import difflib
@@ -20,48 +20,48 @@ Value = float | int | str | bool
 Kind = Literal["float", "int", "choice", "switch", "text"]
 Affects = Literal["decision", "output", "input", "nothing"]
 Listener = Callable[[str, Value, object], None]
-COMMANDS = ("takeover", "yield", "panic", "forget")  # those that need no argument
+COMMANDS = ("takeover", "yield", "panic", "forget")  # commands without arguments
 
 log = logging.getLogger(__name__)
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
-# Pairs of limits. The lower one never exceeds the upper one, whoever sets them: one that is set beyond the other moves it along.
-ORDERED = (("register_low", "register_high"), ("listen_low", "listen_high"))
+# Pairs of lower and upper limits. The lower one never exceeds the upper one: setting one beyond the other sets both.
+LIMIT_PAIRS = (("register_low", "register_high"), ("listen_low", "listen_high"))
 _SWITCH_WORDS = {"true": True, "false": False, "on": True, "off": False}
 
 
 class ControlError(UserError):
-    """A control was given an unknown name or an impossible value; the message is one line."""
+    """Unknown control or invalid value; the message is one line."""
 
 
 def shown(value: object) -> str:
-    """`value` for an error message: on one line, at most about 60 characters."""
+    """`value` for an error message: one line of at most about 60 characters."""
     try:
         return _short.repr(value)
-    except ValueError:  # Python does not print integers of thousands of digits
+    except ValueError:  # Python refuses to print integers of thousands of digits
         return "a huge number"
 
 
 def printable(text: object) -> str:
-    """`text` on one line, line breaks and the like escaped, cut after 300 characters."""
+    """`text` on one line of at most 300 characters, with control characters escaped."""
     line = str(text)[:300]
     return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The name in `known` (not empty) that looks most like `name`."""
+    """The name in `known` (not empty) that is most similar to `name`."""
     return difflib.get_close_matches(name[:64].lower(), list(known), n=1, cutoff=0.0)[0]
 
 
 @dataclass(frozen=True)
 class Control:
-    """What one control, or one setting of the configuration file, may be.
+    """The specification of a control, or of a setting in the configuration file.
 
-    `low`..`high` (inclusive) bounds a number, in `unit`; a choice's index; a switch (0..1); or the length in characters of a
-    text. Texts occur in the configuration file only, never among the live controls.
+    `low`..`high` (inclusive) is the range of a number, in `unit`; of a choice's index; of a switch (0..1); or of the length of a
+    text in characters. Only settings can be texts.
 
-    `affects`: what of the music under way another value changes: what the machine decides (its plan is then made anew), how what
-    it decided leaves, how the human is heard, or nothing before something begins.
+    `affects`: what a change affects while music plays: the machine's decisions (the plan is then decided again), the output of
+    events already decided, the input, or nothing (the value is read when a turn begins or when it is needed).
     """
 
     name: str
@@ -72,12 +72,12 @@ class Control:
     choices: tuple[str, ...] = ()
     unit: str = ""
     help: str = ""
-    group: str = ""  # of the live controls: what they have to do with, in a word
+    group: str = ""  # heading in user interfaces; only live controls have one
     affects: Affects = "decision"
 
     @property
     def allowed(self) -> str:
-        """The permitted values in words, such as `0.1..2.0` or `respond, listen`."""
+        """The allowed values as text, such as `0.1..2.0` or `respond, listen`."""
         if self.kind == "choice":
             return ", ".join(self.choices)
         if self.kind == "switch":
@@ -86,13 +86,13 @@ class Control:
         return f"text of {limits} characters" if self.kind == "text" else f"{limits} {self.unit}".rstrip()
 
     def clamp(self, value: object) -> Value:
-        """`value` as the control's own type, a number clamped to `low`..`high`: lenient, for live use.
+        """`value` converted to the control's type, with numbers clamped to `low`..`high`. Lenient, for live use.
 
-        An int control rounds floats; a switch also takes 0, 1, and "true", "false", "on", "off" in any case; a choice takes
-        its name in any case, or its index.
+        An int control rounds floats. A switch also accepts 0, 1, and "true", "false", "on", "off" in upper or lower case. A
+        choice accepts its name in upper or lower case, or its index.
 
         Raises:
-            ControlError: wrong type, NaN, infinity, or no such choice.
+            ControlError: wrong type, NaN, infinity, or unknown choice.
         """
         if self.kind == "switch" and isinstance(value, (bool, int, float, str)):
             state = _SWITCH_WORDS.get(value.lower()) if isinstance(value, str) else value
@@ -107,13 +107,13 @@ class Control:
         elif self.kind in ("int", "float") and _is_number(value):
             bounded = min(max(value, self.low), self.high)
             return round(bounded) if self.kind == "int" else float(bounded)
-        raise self._refusal(value)
+        raise self._invalid(value)
 
     def check(self, value: object) -> Value:
-        """`value` if it is exactly of the control's type and within its limits: strict, for the configuration file.
+        """`value` if it has the control's type and is within its range. Strict, for the configuration file.
 
         Raises:
-            ControlError: wrong type, or out of range; nothing is clamped.
+            ControlError: wrong type, or out of range.
         """
         if self.kind == "switch" and isinstance(value, bool):
             return value
@@ -125,43 +125,49 @@ class Control:
             return value
         if self.kind == "float" and _is_number(value) and self.low <= value <= self.high:
             return float(value)
-        raise self._refusal(value)
+        raise self._invalid(value)
 
-    def _refusal(self, value: object) -> ControlError:
+    def _invalid(self, value: object) -> ControlError:
         kind = "" if self.kind == "text" else f" ({self.kind})"
         return ControlError(f"{self.name}: found {shown(value)}, allowed {self.allowed}{kind}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a finite number; True and False are not numbers here."""
+    """Whether `value` is a finite int or float, not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
 
 
-def partner(name: str) -> str | None:
-    """The control that `name` moves along if it is set beyond it."""
-    return next((other for pair in ORDERED for other in pair if name in pair and other != name), None)
+def partner_limit(name: str) -> str | None:
+    """The other limit of the pair that `name` belongs to; None if it is not a limit."""
+    return next((other for pair in LIMIT_PAIRS for other in pair if name in pair and other != name), None)
 
 
-def in_order(values: Mapping[str, Value], name: str, value: Value) -> dict[str, Value]:
-    """What changes if the control `name` is set to `value`: itself, and its partner if that would be on the wrong side of it."""
-    for low, high in ORDERED:
-        passes = (name == low and value > values[high]) or (name == high and value < values[low])  # type: ignore[operator]
-        if passes:
+def with_partner(values: Mapping[str, Value], name: str, value: Value) -> dict[str, Value]:
+    """The changes when the control `name` is set to `value`: also its partner, if the two would be in the wrong order."""
+    for low, high in LIMIT_PAIRS:
+        crossed = (name == low and value > values[high]) or (name == high and value < values[low])  # type: ignore[operator]
+        if crossed:
             return {name: value, (high if name == low else low): value}
     return {name: value}
 
 
-def _explained(control: Control) -> Control:
-    other = partner(control.name)
-    return replace(control, help=f"{control.help} It moves {other} along if it passes it.") if other else control
+def _with_partner_help(control: Control) -> Control:
+    other = partner_limit(control.name)
+    return replace(control, help=f"{control.help} Setting it beyond {other} sets both.") if other else control
 
 
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {
-        control.name: _explained(control)
+        control.name: _with_partner_help(control)
         for control in (
             Control(
-                "temperature", "float", 1.0, 0.1, 2.0, help="How adventurous; 1 is as trained, lower is safer.", group="invention"
+                "temperature",
+                "float",
+                1.0,
+                0.1,
+                2.0,
+                help="Sampling temperature; 1: as trained, lower: less random.",
+                group="invention",
             ),
             Control(
                 "min_p",
@@ -169,25 +175,17 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.02,
                 0.0,
                 0.5,
-                help="Drops choices less likely than this share of the likeliest one.",
+                help="Min-p sampling: excludes events less likely than this fraction of the likeliest.",
                 group="invention",
             ),
-            Control(
-                "variety",
-                "float",
-                1.0,
-                0.0,
-                3.0,
-                help="Keeps a reply from dwelling on few keys; 0 is as trained.",
-                group="invention",
-            ),
+            Control("variety", "float", 1.0, 0.0, 3.0, help="Penalty on repeated keys; 0 is as trained.", group="invention"),
             Control(
                 "density",
                 "float",
                 0.0,
                 -1.0,
                 1.0,
-                help="Positive is busier, negative sparser, beyond what pace asks for.",
+                help="Positive plays more notes, negative fewer; added to the effect of pace.",
                 group="texture",
             ),
             Control(
@@ -196,21 +194,17 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.5,
                 0.0,
                 2.0,
-                help="How firmly a reply keeps to the pace of the call; 0: not at all.",
+                help="How strongly a reply keeps the note rate of your phrase; 0: not at all.",
                 group="texture",
             ),
             Control(
-                "dynamics",
-                "float",
-                0.0,
-                -1.0,
-                1.0,
-                help="Positive is louder, negative softer: a bias on velocity.",
-                group="texture",
+                "dynamics", "float", 0.0, -1.0, 1.0, help="Bias on velocity; positive: louder, negative: softer.", group="texture"
             ),
-            Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note that is played.", group="texture"),
-            Control("register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note that is played.", group="texture"),
-            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes held at once.", group="texture"),
+            Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note the machine plays.", group="texture"),
+            Control(
+                "register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note the machine plays.", group="texture"
+            ),
+            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes held at the same time.", group="texture"),
             Control(
                 "mode",
                 "choice",
@@ -218,7 +212,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0,
                 3,
                 ("respond", "duet", "solo", "listen"),
-                help="respond: call and response; duet: plays around you; solo: plays on by itself; listen: only remembers.",
+                help="respond: replies to each phrase; duet: plays along; solo: plays continuously; listen: does not play.",
                 group="turns",
             ),
             Control(
@@ -227,7 +221,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1.0,
                 0.25,
                 4.0,
-                help="How long a pause has to be, for the pace of your playing, to end your phrase; 0.5 is eager, 2 patient.",
+                help="Scales the silence that ends your phrase, which depends on your pace; 0.5: half, 2: twice.",
                 group="turns",
                 affects="input",
             ),
@@ -238,7 +232,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.1,
                 4.0,
                 unit="times the call",
-                help="How long a reply lasts; from 2 s to a minute.",
+                help="Length of a reply, within 2 s to 60 s.",
                 group="turns",
                 affects="nothing",
             ),
@@ -249,7 +243,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0,
                 2,
                 ("now", "beat", "bar"),
-                help="When a turn begins, where there is a clock.",
+                help="With a clock: where a turn of the machine begins.",
                 group="turns",
                 affects="nothing",
             ),
@@ -260,7 +254,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1,
                 16,
                 unit="beats",
-                help="Length of the clock's bars.",
+                help="Beats per bar of the clock.",
                 group="turns",
                 affects="nothing",
             ),
@@ -271,7 +265,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 50,
                 2000,
                 unit="ms",
-                help="How far ahead the music is decided; what you do still changes all of it.",
+                help="How far ahead the machine decides; your playing still changes what it decided.",
                 group="timing",
                 affects="nothing",
             ),
@@ -282,7 +276,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -200.0,
                 200.0,
                 unit="ms",
-                help="Added to the time of what is heard.",
+                help="Added to the times of the input.",
                 group="timing",
                 affects="input",
             ),
@@ -293,19 +287,17 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -200.0,
                 200.0,
                 unit="ms",
-                help="Added to the time of what is played.",
+                help="Added to the times of the output.",
                 group="timing",
             ),
-            Control(
-                "transpose", "int", 0, -24, 24, unit="semitones", help="Moves what is played, on its way out.", group="sound"
-            ),
+            Control("transpose", "int", 0, -24, 24, unit="semitones", help="Transposes the output.", group="sound"),
             Control(
                 "loudness",
                 "float",
                 0.0,
                 -1.0,
                 1.0,
-                help="Bends the velocities of what is played, on their way out.",
+                help="Velocity curve of the output; positive is louder, negative softer.",
                 group="sound",
                 affects="output",
             ),
@@ -316,7 +308,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0,
                 127,
                 unit="MIDI note",
-                help="Lowest key that is listened to.",
+                help="Lowest key the machine listens to.",
                 group="hearing",
                 affects="input",
             ),
@@ -327,7 +319,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0,
                 127,
                 unit="MIDI note",
-                help="Highest key that is listened to.",
+                help="Highest key the machine listens to.",
                 group="hearing",
                 affects="input",
             ),
@@ -337,11 +329,11 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -1,
                 -1,
                 2**31 - 1,
-                help="Random seed that makes a reply repeatable; -1 draws a new one.",
+                help="Random seed, for repeatable replies; -1: a random one for each session.",
                 group="invention",
             ),
-            Control("hold", "switch", False, help="Play nothing, and go on listening.", group="turns"),
-            Control("thru", "switch", False, help="Copy the input to the output at once.", group="sound", affects="output"),
+            Control("hold", "switch", False, help="The machine listens and does not play.", group="turns"),
+            Control("thru", "switch", False, help="Copies the input to the output.", group="sound", affects="output"),
         )
     }
 )
@@ -351,7 +343,7 @@ def find(name: str) -> Control:
     """The control called `name`.
 
     Raises:
-        ControlError: there is none; the message names the nearest.
+        ControlError: unknown name; the message contains the most similar one.
     """
     control = CONTROLS.get(name)
     if control is None:
@@ -361,15 +353,15 @@ def find(name: str) -> Control:
 
 
 class ControlValues(Mapping[str, Value]):
-    """Every control's value at one moment: never changes. `version` grows by one with each change, `decisions` with each of a
-    control that affects decisions.
+    """Immutable values of all controls. `version` increases by one with each change, `decision_version` only with changes of
+    controls that affect decisions.
     """
 
-    __slots__ = ("_values", "decisions", "version")
+    __slots__ = ("_values", "decision_version", "version")
 
-    def __init__(self, values: Mapping[str, Value], version: int = 0, decisions: int = 0) -> None:
+    def __init__(self, values: Mapping[str, Value], version: int = 0, decision_version: int = 0) -> None:
         self._values = values
-        self.version, self.decisions = version, decisions
+        self.version, self.decision_version = version, decision_version
 
     def __getitem__(self, name: str) -> Value:
         return self._values[name]
@@ -382,25 +374,25 @@ class ControlValues(Mapping[str, Value]):
 
 
 class Controls:
-    """The current values. Every method may be called from any thread.
+    """The current values of the controls. Thread-safe.
 
     Args:
-        values: starting values in place of the defaults, clamped.
+        values: initial values that replace defaults; they are clamped.
 
     Raises:
-        ControlError: `values` holds an unknown name or an impossible value.
+        ControlError: unknown name or invalid value in `values`.
     """
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         start = {control.name: control.default for control in CONTROLS.values()}
         for name, value in (values or {}).items():
-            start |= in_order(start, name, find(name).clamp(value))
+            start |= with_partner(start, name, find(name).clamp(value))
         self._lock = threading.RLock()  # reentrant: a listener may set another control
         self._snapshot = ControlValues(start)
         self._listeners: tuple[Listener, ...] = ()
 
     def snapshot(self) -> ControlValues:
-        """All values at this moment; lock-free."""
+        """All current values, without a lock."""
         return self._snapshot
 
     def get(self, name: str) -> Value:
@@ -408,30 +400,30 @@ class Controls:
         return self._snapshot[find(name).name]
 
     def set(self, name: str, value: object, source: object = None) -> Value:
-        """Sets one control and returns the value it took, clamped to its range (see `Control.clamp`).
+        """Sets one control and returns its new value, clamped to its range (see `Control.clamp`).
 
-        If that changes the value, the listeners are told, on this thread and in the order of the changes, with `source`:
-        whoever asked, so that a listener can leave out the one who already knows. A limit set beyond its partner (see `ORDERED`)
-        moves that along, which everybody is told of: the source is None.
+        If the value changes, listeners are called on this thread, in the order of the changes, with `source`: the caller, which
+        a listener can exclude from its own notifications. If a limit is set beyond its partner (see `LIMIT_PAIRS`), the partner
+        changes, too; the source of that change is None.
 
         Raises:
-            ControlError: unknown name, wrong type, NaN or infinity; nothing has changed.
+            ControlError: unknown name, wrong type, NaN or infinity; nothing was changed.
         """
-        taken = find(name).clamp(value)
+        clamped = find(name).clamp(value)
         with self._lock:
             before = self._snapshot
-            if before[name] != taken:
-                changes = in_order(before, name, taken)
-                decisions = before.decisions + any(find(changed).affects == "decision" for changed in changes)
-                self._snapshot = ControlValues({**before, **changes}, before.version + 1, decisions)
+            if before[name] != clamped:
+                changes = with_partner(before, name, clamped)
+                decision_version = before.decision_version + any(find(changed).affects == "decision" for changed in changes)
+                self._snapshot = ControlValues({**before, **changes}, before.version + 1, decision_version)
                 for changed, value in changes.items():
-                    self._tell(changed, value, source if changed == name else None)
-        return taken
+                    self._notify(changed, value, source if changed == name else None)
+        return clamped
 
     def on_change(self, listener: Listener) -> Callable[[], None]:
-        """Has `listener(name, value, source)` called after each change; returns a function that ends it.
+        """Calls `listener(name, value, source)` after each change, until the returned function is called.
 
-        Listeners run under the lock: they must be quick, and must not wait for another thread.
+        Listeners run under the lock: they must be fast and must not wait for another thread.
         """
         with self._lock:
             self._listeners = (*self._listeners, listener)
@@ -442,9 +434,9 @@ class Controls:
 
         return stop
 
-    def _tell(self, name: str, value: Value, source: object) -> None:
+    def _notify(self, name: str, value: Value, source: object) -> None:
         for listener in self._listeners:
             try:
                 listener(name, value, source)
-            except Exception:  # a listener's fault must not cost the others, or the setter, the change
+            except Exception:  # a faulty listener must not affect the others or the caller
                 log.exception("a listener failed on %s = %r", name, value)

@@ -1,8 +1,7 @@
-"""The settings: their schema, the strict reading of `perceivers_live.toml`, and that file's own text.
+"""The settings: their schema, strict parsing of `perceivers_live.toml`, and the text of that file with the defaults.
 
-Each dataclass below is one table of the file. Defaults, validation and the commented file all come from these fields and from the
-registry of live controls, so that nothing is said twice. Whatever is wrong in a file is refused in one line: where, what was
-found, what is allowed.
+Each dataclass below is one table of the file. Defaults, validation and the commented file are generated from their fields and
+from the registry of live controls. An error in a file is reported in one line: place, what was found, what is allowed.
 """
 
 import json
@@ -19,15 +18,15 @@ from engine.folders import config_folder
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.controls.registry import (
     CONTROLS,
-    ORDERED,
+    LIMIT_PAIRS,
     Control,
     ControlError,
     Kind,
     Value,
-    in_order,
     nearest,
     printable,
     shown,
+    with_partner,
 )
 
 if sys.version_info >= (3, 11):
@@ -37,18 +36,18 @@ else:
 
 FILE_NAME = "perceivers_live.toml"
 MAX_BYTES = 1_000_000
-MAX_DOTS = 256  # in a line: the TOML reader's time grows with the square of a key's parts
+MAX_DOTS = 256  # dots in a line: the TOML parser takes quadratic time in the number of parts of a key
 _KINDS: dict[type, Kind] = {bool: "switch", int: "int", float: "float", str: "text"}
 
 
 class ConfigError(UserError):
-    """The settings cannot be used; the message is one line."""
+    """The settings are invalid; the message is one line."""
 
 
 def _setting(
     default: Value, help: str, low: float = 0, high: float = 255, *, unit: str = "", choices: tuple[str, ...] = (), key: str = ""
 ) -> Any:
-    """A dataclass field that carries its specification. `key`: its name in the file, where that is not the field's own."""
+    """A dataclass field with its specification. `key`: its name in the file; empty: the name of the field."""
     kind: Kind = "choice" if choices else _KINDS[type(default)]
     return field(default=default, metadata={"spec": Control(key, kind, default, low, high, choices, unit, help)})
 
@@ -58,32 +57,36 @@ class MidiSettings:
     """MIDI ports and channels."""
 
     input_port: str = _setting(
-        "", "Part of the input port's name, in any case; page: the page; empty: a virtual port named perceivers-live.", key="in"
+        "",
+        "Part of the input port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.",
+        key="in",
     )
     output_port: str = _setting(
-        "", "Part of the output port's name, in any case; page: the page; empty: a virtual port named perceivers-live.", key="out"
+        "",
+        "Part of the output port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.",
+        key="out",
     )
-    channel: int = _setting(1, "Channel that is played on.", 1, 16)
-    input_channel: int = _setting(0, "Channel that is listened to; 0: all.", 0, 16)
+    channel: int = _setting(1, "Output channel.", 1, 16)
+    input_channel: int = _setting(0, "Input channel; 0: all.", 0, 16)
     takeover_key: int = _setting(
-        -1, "A key that hands over to the machine instead of being heard; -1: none.", -1, 127, unit="MIDI note"
+        -1, "A key that works as a button for takeover and is not music; -1: none.", -1, 127, unit="MIDI note"
     )
-    invert_pedal: bool = _setting(False, "For a sustain pedal of the other polarity: what it sends as up is down.")
+    invert_pedal: bool = _setting(False, "Inverts the sustain pedal, for pedals with reversed polarity.")
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """The model and what runs it."""
+    """The model and its runtime."""
 
     remote: str = _setting(
         "",
-        "Where the model computes: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`; "
-        "empty: here.",
+        "Where the model runs: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`; "
+        "empty: on this computer.",
         0,
         4096,
     )
     checkpoint: str = _setting("", "Folder of a checkpoint; empty: the bundled one.", 0, 4096)
-    runtime: str = _setting("auto", "What computes the model; auto takes the best that works here.", choices=RUNTIMES)
+    runtime: str = _setting("auto", "Runtime of the model; auto: the fastest that works on this computer.", choices=RUNTIMES)
     threads: int = _setting(0, "CPU threads for the model; 0: automatic.", 0, 64)
 
 
@@ -91,69 +94,69 @@ class EngineSettings:
 class OscSettings:
     """Remote control by OSC over UDP."""
 
-    enabled: bool = _setting(True, "Whether to listen at all.")
-    host: str = _setting(
-        "127.0.0.1", "Address to listen on; anything but loopback lets those other machines steer that allow names.", 1, 255
-    )
+    enabled: bool = _setting(True, "Whether the OSC server runs.")
+    host: str = _setting("127.0.0.1", "Address to listen on; if it is not loopback, the computers in allow have access.", 1, 255)
     allow: str = _setting(
         "",
-        "Who may steer where host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
+        "Computers with access if host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
         0,
         1024,
     )
     port: int = _setting(9010, "UDP port to listen on.", 1, 65535)
-    reply_port: int = _setting(0, "UDP port that replies go to, at the sender's address; 0: the sender's own port.", 0, 65535)
+    reply_port: int = _setting(0, "UDP port for replies, at the sender's address; 0: the port that the sender used.", 0, 65535)
 
 
 @dataclass(frozen=True)
 class PageSettings:
-    """The page in the browser, and OSCQuery on the same port, for programs that build their surface from it."""
+    """The page for the browser, and OSCQuery on the same port."""
 
-    enabled: bool = _setting(True, "Whether it is served.")
+    enabled: bool = _setting(True, "Whether the page is served.")
     host: str = _setting(
         "127.0.0.1",
-        "Address to listen on; anything but loopback lets those other machines play and steer that allow names.",
+        "Address to listen on; if it is not loopback, the computers in allow have access.",
         1,
         255,
     )
     allow: str = _setting(
         "",
-        "Who may use it where host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
+        "Computers with access if host is not loopback: addresses and networks, separated by commas, such as 192.168.1.0/24.",
         0,
         1024,
     )
-    port: int = _setting(9011, "TCP port to listen on; 0: any free.", 0, 65535)
+    port: int = _setting(9011, "TCP port to listen on; 0: a free one.", 0, 65535)
 
 
 @dataclass(frozen=True)
 class PhraseSettings:
-    """When a phrase counts as ended, and the reply begins: the pace of the playing decides, and `patience` among the controls."""
+    """When a phrase ends and the reply begins. This depends on the pace of the playing and on the control `patience`."""
 
-    min_silence_ms: int = _setting(500, "Never reply sooner than this after the last note.", 50, 10_000, unit="ms")
-    max_silence_ms: int = _setting(2500, "Always reply once it has been silent for this long.", 50, 30_000, unit="ms")
-    min_notes: int = _setting(1, "Fewest notes that are worth a reply.", 1, 100, unit="notes")
+    min_silence_ms: int = _setting(500, "Shortest silence that ends a phrase.", 50, 10_000, unit="ms")
+    max_silence_ms: int = _setting(2500, "Silence that always ends a phrase.", 50, 30_000, unit="ms")
+    min_notes: int = _setting(1, "Fewest notes of a phrase that gets a reply.", 1, 100, unit="notes")
 
 
 @dataclass(frozen=True)
 class ClockSettings:
-    """Musical time from outside. `start_on` among the controls says what it is used for; a stopped MIDI clock means silence."""
+    """External clock. The control `start_on` uses it. The machine does not play while a MIDI clock is stopped."""
 
     source: str = _setting(
-        "none", "none; midi: the input's MIDI clock; link: Ableton Link, on the local network.", choices=("none", "midi", "link")
+        "none",
+        "none; midi: MIDI clock from the input; link: Ableton Link, on the local network.",
+        choices=("none", "midi", "link"),
     )
 
 
 @dataclass(frozen=True)
 class RecordingSettings:
-    """Every session as a MIDI file of two tracks, the human's and the machine's."""
+    """Recording of each session to a MIDI file with two tracks, human and machine."""
 
     record: bool = _setting(True, "Whether to record.")
-    folder: str = _setting("", "Where; empty: sessions, in the user's data folder.", 0, 4096)
+    folder: str = _setting("", "Folder of the recordings; empty: sessions, in the user's data folder.", 0, 4096)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be configured. `controls` holds the starting value of every live control."""
+    """All settings. `controls` has the initial value of every live control."""
 
     midi: MidiSettings = field(default_factory=MidiSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -165,7 +168,7 @@ class Settings:
     controls: Mapping[str, Value] = field(
         default_factory=lambda: MappingProxyType({name: c.default for name, c in CONTROLS.items()})
     )
-    path: Path | None = None  # the file that was read; None: only defaults and overrides
+    path: Path | None = None  # the file that was read; None: no file
 
 
 TABLES: dict[str, Any] = {
@@ -177,9 +180,9 @@ TABLES: dict[str, Any] = {
     "clock": ClockSettings,
     "recording": RecordingSettings,
 }
-# Pairs of which the first may not exceed the second: (table, lower, upper). If only one of two controls is given, it moves the
-# other along, as it does live.
-_ORDERED = (("phrase", "min_silence_ms", "max_silence_ms"), *(("controls", low, high) for low, high in ORDERED))
+# Pairs of which the first must not exceed the second: (table, lower, upper). If only one of two controls is given, the other is
+# adjusted to it, as in `Controls.set`.
+_LIMIT_PAIRS = (("phrase", "min_silence_ms", "max_silence_ms"), *(("controls", low, high) for low, high in LIMIT_PAIRS))
 
 
 def _spec(item: Field[Any]) -> Control:
@@ -197,13 +200,13 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
     """Reads the settings.
 
     Args:
-        path: the file; None takes `perceivers_live.toml` in the user's configuration folder, or the defaults without it.
-        overrides: what the command line says, such as `{"midi.in": "Piano", "controls.temperature": 0.9}`; None as a value:
-            not given.
+        path: the file; None: `perceivers_live.toml` in the user's configuration folder, or the defaults if it does not exist.
+        overrides: options of the command line, such as `{"midi.in": "Piano", "controls.temperature": 0.9}`; a value of None is
+            ignored.
 
     Raises:
-        ConfigError: a file that is missing, unreadable, over 1 MB, not UTF-8 or not TOML; an unknown table or key; a value of the
-            wrong type or out of range (nothing is clamped); a lower limit above its upper one, where both are given.
+        ConfigError: the file is missing, unreadable, over 1 MB, not UTF-8 or not TOML; unknown table or key; a value of the wrong
+            type or out of range (values are not clamped); a lower limit above the upper one, if both are given.
     """
     source = Path(path) if path is not None else find_file()
     text = "" if source is None else read_text(source)
@@ -219,14 +222,14 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
                 values[table][key] = _checked(table, key, value)
             except ConfigError as error:
                 raise ConfigError(f"{_where(source, text, table, key)}{error}") from None
-    _move_along(values["controls"], document.get("controls", {}))
+    _adjust_partners(values["controls"], document.get("controls", {}))
     for name, given in (overrides or {}).items():
         table, _, key = name.partition(".")
         if given is not None:
             values.setdefault(table, {})[key] = _checked(table, key, given)
-    demanded = {name for name, given in (overrides or {}).items() if given is not None}
-    _move_along(values["controls"], {name.removeprefix("controls.") for name in demanded})
-    for table, low, high in _ORDERED:
+    overridden = {name for name, given in (overrides or {}).items() if given is not None}
+    _adjust_partners(values["controls"], {name.removeprefix("controls.") for name in overridden})
+    for table, low, high in _LIMIT_PAIRS:
         if values[table][low] > values[table][high]:
             found, limit = values[table][low], values[table][high]
             raise ConfigError(
@@ -237,23 +240,23 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
 
 
 def find_file() -> Path | None:
-    """The settings file that is read when none is named: the one in the user's configuration folder, None without it.
+    """The default settings file, in the user's configuration folder; None if it does not exist.
 
-    A file in the working folder is never read by itself: the checkout has one, which must not hide the user's settings.
+    A file in the working folder is not read: that of the checkout must not replace the user's settings.
     """
     path = config_folder() / FILE_NAME
     return path if path.is_file() else None
 
 
 def default_toml() -> str:
-    """The text of `perceivers_live.toml`: every setting with its default, its meaning and its range."""
+    """The text of `perceivers_live.toml`: each setting with its default, meaning and range."""
     lines = [
         "# All settings of perceivers-live with their defaults. Options on the command line override this file.",
         f"# perceivers-live reads --config FILE, or {FILE_NAME} in the user's configuration folder.",
     ]
     about = {
         **{name: cls.__doc__ for name, cls in TABLES.items()},
-        "controls": "Where the live controls start; OSC and MIDI move them.",
+        "controls": "Initial values of the live controls, which OSC, MIDI and the page can change.",
     }
     for table, specs in SCHEMA.items():
         lines += ["", f"# {about[table]}", f"[{table}]"]
@@ -262,8 +265,8 @@ def default_toml() -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_force(settings: Settings) -> str:
-    """Settings as a file says them."""
+def settings_toml(settings: Settings) -> str:
+    """The settings as the text of a settings file, without comments."""
     lines = [f"# {settings.path or 'defaults: no settings file was found'}"]
     for table, specs in SCHEMA.items():
         held = getattr(settings, table)
@@ -273,7 +276,7 @@ def in_force(settings: Settings) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that a user writes. Raises ConfigError: unreadable, over 1 MB or not UTF-8."""
+    """The text of a file written by the user. Raises ConfigError: unreadable, over 1 MB or not UTF-8."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -290,7 +293,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str, source: Path) -> dict[str, Any]:
-    """The document in `text`, which is from `source`. Raises ConfigError: not valid TOML, or a key of more parts than any."""
+    """Parses `text`, read from `source`. Raises ConfigError: invalid TOML, or more than `MAX_DOTS` dots in a line."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > MAX_DOTS:
             raise ConfigError(f"{printable(source)}:{number}: found {line.count('.')} dots in a line, allowed {MAX_DOTS}")
@@ -298,7 +301,7 @@ def parse_toml(text: str, source: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ConfigError(f"{printable(source)}: not valid TOML: nested too deeply") from None
-    except ValueError as error:  # from the parser, with the place; or for an integer of thousands of digits, without
+    except ValueError as error:  # the parser states the place, except for an integer of thousands of digits
         reason, _, place = str(error).partition(" (at ")
         at = re.match(r"line (\d+)", place)
         line = at[1] if at else str(text.rstrip().count("\n") + 1) if place else ""
@@ -306,7 +309,7 @@ def parse_toml(text: str, source: Path) -> dict[str, Any]:
 
 
 def _checked(table: str, key: str, value: object) -> Value:
-    """`value` if the schema allows it under `[table] key`. Raises ConfigError, without the place."""
+    """`value` if it is valid for `[table] key`. Raises ConfigError, without the place in the file."""
     if table not in SCHEMA:
         raise ConfigError(_not_a_table(table, {}))
     if key not in SCHEMA[table]:
@@ -320,12 +323,12 @@ def _checked(table: str, key: str, value: object) -> Value:
         raise ConfigError(f"[{table}] {error}") from None
 
 
-def _move_along(controls: dict[str, Value], given: Container[str]) -> None:
-    """A limit of which only the partner is given goes along with that."""
-    for pair in ORDERED:
+def _adjust_partners(controls: dict[str, Value], given: Container[str]) -> None:
+    """Adjusts limits that are not given to their partners that are."""
+    for pair in LIMIT_PAIRS:
         named = [name for name in pair if name in given]
         if len(named) == 1:
-            controls |= in_order(controls, named[0], controls[named[0]])
+            controls |= with_partner(controls, named[0], controls[named[0]])
 
 
 def _not_a_table(name: str, found: object) -> str:
@@ -333,14 +336,14 @@ def _not_a_table(name: str, found: object) -> str:
         return f"{name}: found {shown(found)}, allowed only as the table [{name}]"
     if isinstance(found, dict):
         return f"[{printable(name)}]: unknown table; nearest is [{nearest(name, SCHEMA)}]"
-    homes = {key: table for table, specs in reversed(list(SCHEMA.items())) for key in specs}  # of two, the first
-    close = nearest(name, homes)
-    allowed = SCHEMA[homes[close]][close].allowed
-    return f"{printable(name)}: found {shown(found)} outside the tables; nearest is {close} in [{homes[close]}] ({allowed})"
+    tables_of = {key: table for table, specs in reversed(list(SCHEMA.items())) for key in specs}  # the first table wins
+    close = nearest(name, tables_of)
+    allowed = SCHEMA[tables_of[close]][close].allowed
+    return f"{printable(name)}: found {shown(found)} outside the tables; nearest is {close} in [{tables_of[close]}] ({allowed})"
 
 
 def _where(source: Path | None, text: str, table: str, key: str | None = None) -> str:
-    """`file:line: ` of a key, or of a table, as the start of a message; without the line where a quick look does not find it."""
+    """`file:line: ` of a key or table, the start of a message; without the line if `_line` does not find it."""
     if source is None:
         return ""
     line = _line(text, table, key) or (_line(text, "", table) if key is None else None)
@@ -348,9 +351,9 @@ def _where(source: Path | None, text: str, table: str, key: str | None = None) -
 
 
 def _line(text: str, table: str, key: str | None) -> int | None:
-    """The line of `[table]`, or of `key = ` below it ("": above all tables).
+    """The line of `[table]`, or of `key = ` below it ("": before all tables); None if it is not found.
 
-    The TOML reader does not say; dotted and quoted keys are not found.
+    The TOML parser does not provide lines. Dotted and quoted keys are not found.
     """
     current = ""
     for number, line in enumerate(text.split("\n"), 1):

@@ -1,1 +1,1 @@
-"""What to do next, event by event."""
+"""Turn-taking, phrase detection, the shared history, and the next event of the machine."""

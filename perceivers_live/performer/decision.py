@@ -1,4 +1,4 @@
-"""One decision: what the machine does next, the situation and the musician's wishes being what they are."""
+"""Decides the machine's next event from the musical situation and the controls."""
 
 from __future__ import annotations
 
@@ -11,54 +11,57 @@ from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, Event
 from engine.sampling import Steering, sampling_bias
 from perceivers_live.controls.registry import ControlValues
-from perceivers_live.performer.pace import correction, share
+from perceivers_live.performer.pace import density_correction, machine_share
 
-MAX_SKIPS = 6  # decisions in a row, of which all but the last may be left to the human
+MAX_ATTEMPTS = 6  # decisions for one event; the last is accepted even if it is an event of the human
 
 
 class Situation(NamedTuple):
-    """Of the machine, after the engine's newest event. Times in seconds."""
+    """The machine's situation after the engine's newest event. Times are monotonic seconds."""
 
-    own: frozenset[int]  # keys that it will have to release
-    own_pedal: bool
-    barred: frozenset[int]  # keys that it must not strike
-    elapsed: int  # steps that have passed already
-    opening: bool  # it owes a note
-    at_once: bool  # now
-    closing: bool  # no more notes: it comes to an end
-    together: bool  # the human may be playing on
-    strikes: list[tuple[float, int]]  # its own, in this turn: time and pitch
-    begun: float  # its turn
-    now: float
-    rate: float | None  # notes a second to keep to
+    own: frozenset[int]  # pitches that the machine holds
+    own_pedal: bool  # whether the machine may lift the pedal
+    forbidden: frozenset[int]  # pitches that must not be struck
+    elapsed: int  # steps since the newest event that have already passed
+    opening: bool  # the event must be a note-on
+    immediate: bool  # the opening note comes right at ``elapsed``
+    closing: bool  # the turn is ending: no more notes
+    human_active: bool  # the human's phrase is not over
+    strikes: list[tuple[float, int]]  # the machine's note-ons in this turn: time and pitch
+    turn_start: float
+    now: float  # time of the newest event
+    rate: float | None  # target notes per second; None: no target
 
 
 def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) -> Event:
-    """The machine's next event. The model goes on with the music as a whole: what in it is the human's to do, as long as the
-    human plays, is left to the human, and the moment passes; after some such moments the machine goes on all the same.
+    """The machine's next event, not yet absorbed.
+
+    The model continues the music of both players. While the human plays, an event that belongs to the human (the release of a
+    human's key, in a duet also some of the notes) is discarded, and the next decision is for a later time. After ``MAX_ATTEMPTS``
+    the machine plays in any case.
     """
-    human = _humans_share(at) if at.together and controls["mode"] == "duet" else 0.0
+    skip_probability = _skip_probability(at) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
-    wishes, elapsed = _with_pace(steering(controls), float(controls["pace"]), at), at.elapsed
-    for attempt in range(MAX_SKIPS):
+    steered, elapsed = _steering_with_pace(steering(controls), float(controls["pace"]), at), at.elapsed
+    for attempt in range(MAX_ATTEMPTS):
         event = engine.decide(
             sampling_bias(
                 engine.sounding,
-                wishes,
+                steered,
                 noise,
                 own=at.own,
                 own_pedal=at.own_pedal,
-                shared=at.together and attempt + 1 < MAX_SKIPS,
+                shared=at.human_active and attempt + 1 < MAX_ATTEMPTS,
                 strikes=[pitch for _, pitch in at.strikes],
-                barred=at.barred,
+                forbidden=at.forbidden,
                 elapsed=elapsed,
                 opening=at.opening,
-                at_once=at.at_once,
+                immediate=at.immediate,
                 closing=at.closing,
             )
         )
-        theirs = (event.is_note_off and event.pitch not in at.own) or (event.action == SUSTAIN_UP and not at.own_pedal)
-        if not theirs and not (event.is_note_on and noise.random() < human):
+        by_human = (event.is_note_off and event.pitch not in at.own) or (event.action == SUSTAIN_UP and not at.own_pedal)
+        if not by_human and not (event.is_note_on and noise.random() < skip_probability):
             break
         elapsed = event.wait + 2**attempt
         if elapsed > MAX_WAIT:
@@ -66,25 +69,26 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     return event
 
 
-def _humans_share(at: Situation) -> float:
-    """How many of the notes that the model expects are the human's to play: the more, the more of the last ones were the
-    machine's. Left alone the two would drive each other on, each note making more notes likely.
+def _skip_probability(at: Situation) -> float:
+    """The probability that a note of the model is left to the human: the machine's share of the latest notes.
+
+    Without it, each note would make further notes of the machine more likely.
     """
-    return 0.5 if at.rate is None else share([time for time, _ in at.strikes], at.begun, at.now, at.rate)
+    return 0.5 if at.rate is None else machine_share([time for time, _ in at.strikes], at.turn_start, at.now, at.rate)
 
 
-def _with_pace(asked: Steering, pace: float, at: Situation) -> Steering:
-    """``asked``, leaning towards the rate to keep to by ``pace`` of what that takes."""
+def _steering_with_pace(base: Steering, pace: float, at: Situation) -> Steering:
+    """``base`` with its density changed by ``pace`` times the correction towards the target rate."""
     if at.rate is None or not pace:
-        return asked
-    lean = correction([time for time, _ in at.strikes], at.begun, at.now, at.rate)
-    return dataclasses.replace(asked, density=asked.density + pace * lean)
+        return base
+    correction = density_correction([time for time, _ in at.strikes], at.turn_start, at.now, at.rate)
+    return dataclasses.replace(base, density=base.density + pace * correction)
 
 
 def steering(controls: ControlValues) -> Steering:
-    """The controls that shape a decision."""
+    """The controls that affect sampling."""
     low, high = sorted((int(controls["register_low"]), int(controls["register_high"])))
-    shift = int(controls["transpose"])  # what would leave the range of MIDI is not played
+    shift = int(controls["transpose"])  # pitches that transposition would move out of 0..127 are excluded
     return Steering(
         temperature=float(controls["temperature"]),
         min_p=float(controls["min_p"]),

@@ -1,8 +1,9 @@
-"""What the human and the machine did, in the order in which it sounded.
+"""Merges the human's actions into the machine's events, in the order in which they sounded.
 
-The human is heard of late: while the performer was busy the player went on with what was left of the plan. So the machine's
-events since then are told anew, each after what it followed. Their order is known by the serial number of the last of them that
-had sounded when the human acted; times would not do, since each side has its own offset.
+The performer learns of the human's actions late: while it was busy, the player continued with the rest of the plan. So the
+history since then is rewritten, with each action after the event that it followed. The order is defined by the serial number of
+the machine's last event that had sounded at the time of the human's action. Times cannot define it, because input and output
+have different offsets.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ from perceivers_live.performer.turns import MachineEvent
 
 
 class Played(NamedTuple):
-    """What the human did, and what the player did for it at once."""
+    """Actions of the human, and how the player responded to them immediately."""
 
     actions: Sequence[Timed] = ()
-    released: Sequence[Timed] = ()  # by the machine: the keys that the human struck, or everything
-    silenced: bool = False  # everything
-    after: int = 0  # serial number of the machine's last event that had sounded before that
+    released: Sequence[Timed] = ()  # the machine's releases: of the keys that the human struck, or of everything
+    silenced: bool = False  # whether the machine's turn was interrupted
+    after: int = 0  # serial number of the machine's last event that had sounded before
 
 
 class Merged(NamedTuple):
-    """What follows position ``base`` in the history. The order of the first ``past`` actions is final: what the human did later
-    comes after them.
+    """The new history after position ``base``. The order of the first ``final`` actions is final: later actions of the human come
+    after them.
     """
 
     base: int
     actions: list[Timed | MachineEvent]
-    past: int
+    final: int
 
 
 def merge(played: Sequence[Played], since: Sequence[Timed], own: Sequence[MachineEvent], last: int) -> Merged:
-    """The human's actions and what was released for them, among the machine's events; then the plan, and then ``since``, which
-    ended the plan.
+    """Merges the human's actions and the resulting releases with the machine's events. The rest of the plan follows, and then
+    ``since``: the releases that ended the plan.
 
-    ``own``: the machine's events that may still be told anew, oldest first; ``last``: the serial number of the last of them that
-    sounded or is going to.
+    ``own``: the machine's events that can still be rewritten, oldest first. ``last``: serial number of the last of them that has
+    sounded or will sound.
     """
     waiting = deque(one for one in own if one.serial <= last and one.event.action != REST)
     base = 0
@@ -50,6 +51,6 @@ def merge(played: Sequence[Played], since: Sequence[Timed], own: Sequence[Machin
         while waiting and waiting[0].serial <= part.after:
             actions.append(waiting.popleft())
         actions += [*part.released, *part.actions]
-    past = len(actions)
+    final = len(actions)
     actions += [*waiting, *since]
-    return Merged(base, actions, len(actions) if since else past)
+    return Merged(base, actions, len(actions) if since else final)

@@ -1,7 +1,7 @@
-"""Keeping the pace of the call: how much denser or sparser than left alone the machine has to go on.
+"""Keeps the machine's note rate near that of the human.
 
-The model alone drifts: a few fast notes make it faster still. A listening partner keeps to what it was given, roughly. So the
-notes a second of its last seconds are held against the human's, and the difference leans on the odds of the waits.
+The model alone drifts: a few fast notes make further fast notes likely. So the machine's recent note rate is compared with the
+human's, and the difference becomes a bias on the waits (``density``).
 """
 
 from __future__ import annotations
@@ -9,25 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-MEMORY = 3.0  # seconds: what lies longer ago counts less and less
-LIMIT = 1.0  # of the correction, in the units of ``density``
+TIME_CONSTANT = 3.0  # seconds; older notes count less, exponentially
+MAX_CORRECTION = 1.0  # in units of ``density``
 
 
-def correction(strikes: Sequence[float], begun: float, now: float, rate: float) -> float:
-    """What to add to ``density`` so that the machine comes back to ``rate`` notes a second; 0 if it is there already.
+def density_correction(strikes: Sequence[float], begin: float, now: float, rate: float) -> float:
+    """What to add to ``density`` so that the machine returns to ``rate`` notes per second; 0 if it has that rate.
 
-    ``strikes``: times of its note-ons since it began, in seconds, up to ``now``. It is taken to have begun at that rate, so the
-    first notes decide nothing.
+    ``strikes``: times of its note-ons since ``begin``, in seconds, up to ``now``. Before ``begin`` it counts as playing at
+    ``rate``, so the first notes have little effect.
     """
-    return min(max(math.log(rate * MEMORY / max(_recent(strikes, begun, now, rate), 1e-3)), -LIMIT), LIMIT)
+    notes = max(_recent_notes(strikes, begin, now, rate), 1e-3)
+    return min(max(math.log(rate * TIME_CONSTANT / notes), -MAX_CORRECTION), MAX_CORRECTION)
 
 
-def share(strikes: Sequence[float], begun: float, now: float, rate: float) -> float:
-    """The machine's part, 0..1, of the last notes, if the human played at ``rate`` notes a second; the rest as above."""
-    notes = _recent(strikes, begun, now, rate)
-    return notes / (notes + rate * MEMORY)
+def machine_share(strikes: Sequence[float], begin: float, now: float, rate: float) -> float:
+    """The machine's fraction, 0..1, of the recent notes if the human plays at ``rate``. Arguments as above."""
+    notes = _recent_notes(strikes, begin, now, rate)
+    return notes / (notes + rate * TIME_CONSTANT)
 
 
-def _recent(strikes: Sequence[float], begun: float, now: float, rate: float) -> float:
-    """How many notes of the machine's count at ``now``."""
-    return rate * MEMORY * math.exp(-(now - begun) / MEMORY) + sum(math.exp(-(now - time) / MEMORY) for time in strikes)
+def _recent_notes(strikes: Sequence[float], begin: float, now: float, rate: float) -> float:
+    """The machine's number of recent notes, exponentially weighted."""
+    before = rate * TIME_CONSTANT * math.exp(-(now - begin) / TIME_CONSTANT)
+    return before + sum(math.exp(-(now - time) / TIME_CONSTANT) for time in strikes)

@@ -1,9 +1,10 @@
-"""When has the human finished a phrase? A silence counts as an end when it is long for the way the music has been going.
+"""Detects the end of the human's phrase: a silence that is long for the pace of the music.
 
-The silence that ends a phrase is ``patience * (BASE + FACTOR * pace)``. The pace is the root mean square of the recent gaps
-between onsets: the few long gaps that an end could be taken for hardly show in a mean or a median. Of the keys only whether any
-are held counts; pedal, loudness and the texture of the last notes told too little to be worth their constants. The constants
-were fitted to MAESTRO's training and validation pieces; ``benchmarks/phrases.py`` measures what comes of them on its test pieces.
+The silence that ends a phrase is ``patience * (BASE_SILENCE + PACE_FACTOR * pace)``. The pace is the root mean square of the
+recent gaps between onsets; a mean or a median hardly depends on the few long gaps that could be mistaken for an end. Held keys
+count, through ``HELD_WEIGHT``. Pedal, loudness and the texture of the last notes improved detection too little to be used. The
+constants were fitted to MAESTRO's training and validation pieces; ``benchmarks/phrases.py`` measures the result on its test
+pieces.
 """
 
 from __future__ import annotations
@@ -14,32 +15,33 @@ from collections.abc import Callable
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.controls.settings import PhraseSettings
 
-CHORD = 0.05  # onsets closer than this, in seconds, belong together
-LONG_ENOUGH = 1.0  # seconds of a phrase that have a rate
-PAUSE = 2.5  # seconds: of a longer gap between two onsets the rest is no part of the rate
-BASE = 0.6  # seconds of silence that end a phrase, however fast the music,
-FACTOR = 1.5  # and this many times the pace on top
-HELD = 0.75  # what a second with keys held counts, beside a second without
-SETTLE = 0.1  # seconds: hands that let go take so long to do so
-MEMORY = 5.0  # seconds of playing: gaps count less and less
-FIRST_GAP = 0.75  # seconds: the gap taken to have gone before the first note
+CHORD_SPAN = 0.05  # seconds; onsets closer than this belong to one chord
+MIN_RATE_TIME = 1.0  # seconds of a phrase before it has a note rate
+MAX_RATE_GAP = 2.5  # seconds; the excess of longer gaps between onsets does not count in the note rate
+BASE_SILENCE = 0.6  # seconds of silence that end a phrase at any pace,
+PACE_FACTOR = 1.5  # plus the pace times this
+HELD_WEIGHT = 0.75  # seconds of silence that a second with keys held counts as
+MIN_END_DELAY = 0.1  # seconds from the last action to the end; releases of several keys take this long
+TIME_CONSTANT = 5.0  # seconds of playing; older gaps count less, exponentially
+INITIAL_GAP = 0.75  # seconds; the gap assumed before the first note
 
 
 class PhraseDetector:
-    """Follows the human's actions; ``end`` says when the phrase is over if nothing more comes."""
+    """Receives the human's actions; ``end`` predicts when the phrase ends without further actions."""
 
     def __init__(self, settings: PhraseSettings, patience: Callable[[], float] = lambda: 1.0) -> None:
         self._settings, self._patience = settings, patience
         self._held: set[int] = set()
-        self._gaps, self._squares = 1.0, FIRST_GAP**2  # the gaps' number and the sum of their squares, both fading
-        self._chord = self._onset = self._up = self._last = -math.inf  # the last chord, onset, time the keys came up, action
+        self._gap_weight, self._gap_squares = 1.0, INITIAL_GAP**2  # weighted number of gaps, and sum of squares
+        self._chord_time = self._onset_time = -math.inf  # of the latest chord and the latest onset
+        self._release_time = self._last_time = -math.inf  # when all keys came up, and of the latest action
         self.reset()
 
     def reset(self) -> None:
-        """A new phrase; the pace of the last one and the keys that are still held are remembered."""
+        """Starts a new phrase. The pace and the held keys are kept."""
         self.start: float | None = None
         self._notes = 0
-        self._paused = 0.0  # seconds of it that do not count in its rate
+        self._excluded = 0.0  # seconds that do not count in the note rate
 
     @property
     def held(self) -> frozenset[int]:
@@ -48,60 +50,63 @@ class PhraseDetector:
 
     @property
     def notes(self) -> int:
+        """Number of notes of the phrase."""
         return self._notes
 
     @property
     def rate(self) -> float | None:
-        """Notes a second of the phrase, long pauses left out; None before there is enough of it to tell."""
-        played = self._onset - self.start - self._paused if self.start is not None else 0.0
-        return (self._notes - 1) / played if played >= LONG_ENOUGH else None
+        """Notes per second of the phrase, without long pauses; None while the phrase is shorter than ``MIN_RATE_TIME``."""
+        played = self._onset_time - self.start - self._excluded if self.start is not None else 0.0
+        return (self._notes - 1) / played if played >= MIN_RATE_TIME else None
 
     @property
-    def ending_silence(self) -> float:
-        """Seconds without an onset that, for the pace of the playing, are long enough for the end of a phrase."""
-        return BASE + FACTOR * math.sqrt(self._squares / self._gaps)
+    def end_silence(self) -> float:
+        """Seconds without an onset that end a phrase at this pace, for a ``patience`` of 1."""
+        return BASE_SILENCE + PACE_FACTOR * math.sqrt(self._gap_squares / self._gap_weight)
 
     def length(self, now: float) -> float | None:
-        """Seconds from the first note to the last action, or to ``now`` while keys are held; None before there is a phrase."""
-        return None if self.start is None else (now if self._held else self._last) - self.start
+        """Seconds from the first note to the last action, or to ``now`` while keys are held; None before the first note."""
+        return None if self.start is None else (now if self._held else self._last_time) - self.start
 
     def feed(self, timed: Timed) -> None:
-        self._last = max(self._last, timed.time)
+        """Adds an action to the phrase."""
+        self._last_time = max(self._last_time, timed.time)
         if timed.action < NOTE_OFF:
             if self.start is None:
                 self.start = timed.time
-            elif timed.time - self._onset > PAUSE:
-                self._paused += timed.time - self._onset - PAUSE
-            if timed.time - self._chord > CHORD:  # from the chord's first note: a fast run is no endless chord
-                self._learn(timed.time - self._chord)
-                self._chord = timed.time
-            self._onset = timed.time
+            elif timed.time - self._onset_time > MAX_RATE_GAP:
+                self._excluded += timed.time - self._onset_time - MAX_RATE_GAP
+            if timed.time - self._chord_time > CHORD_SPAN:  # since the chord's first note, so that a fast run is not one chord
+                self._update_pace(timed.time - self._chord_time)
+                self._chord_time = timed.time
+            self._onset_time = timed.time
             self._notes += 1
             self._held.add(timed.action - NOTE_ON)
         elif timed.action < NOTE_OFF + PITCHES and self._held:
             self._held.discard(timed.action - NOTE_OFF)
             if not self._held:
-                self._up = timed.time
+                self._release_time = timed.time
 
     def end(self) -> float | None:
-        """The time at which the phrase counts as ended, None before there is a phrase. It is later than the last action.
+        """The time at which the phrase ends without further actions; None while it has too few notes. Later than the last action.
 
-        The silence is counted from the last onset, at less than a second a second while keys are held.
+        The silence is measured from the last onset. Time with keys held counts ``HELD_WEIGHT``.
         """
         if self.start is None or self._notes < self._settings.min_notes:
             return None
-        least, most = self._settings.min_silence_ms / 1000, self._settings.max_silence_ms / 1000
-        silence = min(max(self._patience() * self.ending_silence, least), most)
+        shortest, longest = self._settings.min_silence_ms / 1000, self._settings.max_silence_ms / 1000
+        silence = min(max(self._patience() * self.end_silence, shortest), longest)
         if self._held:
-            return max(self._onset + silence / HELD, self._last + SETTLE)
-        return max(self._up + silence - HELD * (self._up - self._onset), self._last + SETTLE)
+            return max(self._onset_time + silence / HELD_WEIGHT, self._last_time + MIN_END_DELAY)
+        return max(
+            self._release_time + silence - HELD_WEIGHT * (self._release_time - self._onset_time), self._last_time + MIN_END_DELAY
+        )
 
-    def _learn(self, gap: float) -> None:
-        """Takes a gap into the pace, unless it is too long to be one within a phrase.
+    def _update_pace(self, gap: float) -> None:
+        """Includes a gap in the pace, unless it is longer than any silence within a phrase.
 
-        The gap between two phrases is taken as well if it is that short: whoever comes back so soon had only gone on, and is
-        next time given longer.
+        This includes short gaps between two phrases: the human who continues so soon had not finished, and gets more time next.
         """
         if gap * 1000 <= self._settings.max_silence_ms:
-            kept = math.exp(-gap / MEMORY)
-            self._gaps, self._squares = kept * self._gaps + 1, kept * self._squares + gap * gap
+            decay = math.exp(-gap / TIME_CONSTANT)
+            self._gap_weight, self._gap_squares = decay * self._gap_weight + 1, decay * self._gap_squares + gap * gap

@@ -1,4 +1,4 @@
-"""One history of what really sounded, human and machine, on the engine's 10 ms grid."""
+"""The history of what sounded, of human and machine, on the engine's 10 ms grid."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ from engine.events import NO_VELOCITY, NOTE_OFF, STEPS_PER_SECOND, SUSTAIN_DOWN,
 
 
 class Place(NamedTuple):
-    """Where an action is in the history. One that changes nothing is left out of it, and has its predecessor's place."""
+    """An action's place in the history. An action that changes nothing is omitted, and has the place of its predecessor."""
 
     position: int
     step: int
 
 
 class Timeline:
-    """Ties the engine's steps to monotonic seconds. Everything up to ``floor`` has sounded; what lies after it is a plan."""
+    """Converts between the engine's steps and monotonic seconds. Events up to position ``floor`` have sounded."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.origin: float | None = None  # time of step 0, None before anything was heard
-        self.floor = 0  # position
+        self.origin: float | None = None  # time of step 0; None before the first action
+        self.floor = 0  # position of the last event that is final
 
     def time(self, step: int) -> float:
+        """Monotonic seconds of a step."""
         return (self.origin or 0.0) + step / STEPS_PER_SECOND
 
     def step(self, time: float) -> int:
+        """The nearest step to a time in monotonic seconds."""
         return to_step(time - (self.origin or 0.0))
 
     def begin(self, now: float) -> None:
-        """Time runs from here on, if nothing was heard before; a silence up to here that is too long is shortened."""
+        """Starts the time axis at ``now`` if there is none. Shortens a silence before ``now`` that is too long."""
         if self.origin is None:
             self.origin = now - self.engine.step / STEPS_PER_SECOND
         self.origin += surplus(self.step(now) - self.engine.step) / STEPS_PER_SECOND
 
     def resume(self, newest: float) -> None:
-        """The engine was put into another state, all of which sounded; its newest event was at ``newest``."""
+        """Continues from a restored state of the engine. All of it has sounded; its newest event was at ``newest``."""
         self.origin, self.floor = newest - self.engine.step / STEPS_PER_SECOND, self.engine.position
 
     def absorb(self, actions: Sequence[Timed]) -> None:
-        """What sounded, in time order: see ``spell``."""
-        self.take(self.spell(actions)[0])
+        """Appends actions that sounded, in time order (see ``spell``)."""
+        self.append(self.spell(actions)[0])
 
     def spell(self, actions: Sequence[Timed]) -> tuple[list[Event], list[Place]]:
-        """The events that tell of these actions, which are in time order, after the newest event, and each action's place then.
-        What seems to have been earlier than the newest event counts as at the same moment. What changes nothing is left out: the
-        release of a key that is up, and the pedal's second foot. A silence that is too long is shortened.
+        """Converts actions, in time order, to events after the newest event; returns these and each action's place.
+
+        Actions before the newest event get its time. Actions that change nothing are omitted: the release of a key that is up,
+        and the pedal going down or up again. A silence that is too long is shortened.
         """
         events: list[Event] = []
         places = []
@@ -71,16 +74,17 @@ class Timeline:
             places.append(Place(position + len(events), step))
         return events, places
 
-    def take(self, events: Sequence[Event], floor: int | None = None) -> None:
-        """Appends what ``spell`` made; up to position ``floor`` (None: all of it) it has sounded."""
+    def append(self, events: Sequence[Event], floor: int | None = None) -> None:
+        """Appends the events from ``spell``. Those up to position ``floor`` (None: all) have sounded."""
         self.floor = self.engine.position + len(events) if floor is None else floor
-        self.engine.absorb(events)  # which has them in its history even if its runtime fails
+        self.engine.absorb(events)  # after a runtime failure they are in its history, too
 
     def rewind(self, position: int) -> None:
-        """Back to a position, or to ``floor`` if that came later."""
+        """Drops the events after ``position``, but none up to ``floor``."""
         if max(position, self.floor) < self.engine.position:
             self.engine.rewind(max(position, self.floor))
 
     def forget(self) -> None:
+        """Clears the history and the time axis."""
         self.origin, self.floor = None, 0
         self.engine.forget()

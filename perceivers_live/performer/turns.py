@@ -1,4 +1,4 @@
-"""A turn: one stretch of the machine's playing, from its first note until it lets go of its last."""
+"""A turn of the machine: from its first note to the release of its last."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 from engine.events import REST, STEPS_PER_SECOND, Event
 
-BREATH = 25  # steps: a wait this long, once the end is due, is a place to end
-OVERTIME = 0.5  # of the turn's length: this late any gap between notes is a place to end; a whole length late, anything is
-GAP = 4  # steps: what lies closer together is one chord
-REMEMBERED = 512  # of the machine's own events
+PAUSE_STEPS = 25  # after its due time a turn ends at a wait of at least this length
+OVERTIME = 0.5  # fraction of the turn's length; this long after its due time it ends at any wait between chords
+CHORD_STEPS = 4  # events with at most this wait belong to one chord
+MAX_EVENTS = 512  # events of the machine that a turn keeps
 
 
 class MachineEvent(NamedTuple):
-    """An event of the machine's. It keeps its serial number; its position and step in the history change when the human did
-    something before it.
+    """An event of the machine. Its serial number is constant. Its position and step in the history change when an earlier action
+    of the human is inserted.
     """
 
     serial: int
@@ -26,54 +26,57 @@ class MachineEvent(NamedTuple):
 
 
 class Turn:
-    """``begun`` in seconds; ``length``: how many it should last, and the measure of how patiently a good end is awaited;
-    ``rate``: notes a second to keep to, None = as it comes; ``start_at``: the moment of the first note, None = soon;
-    ``max_silence``: seconds without a new note after which it owes one, None = never.
+    """The machine's events in a turn, and the conditions for its first note and its end.
+
+    ``start``: monotonic seconds. ``length``: intended duration in seconds; the longer it is, the longer the turn waits for a good
+    place to end. ``rate``: target notes per second; None: no target. ``start_at``: exact time of the first note; None: as soon as
+    possible. ``max_silence``: seconds without a note-on after which the next event must be one; None: no limit.
     """
 
     def __init__(
         self,
-        begun: float,
+        start: float,
         length: float,
         rate: float | None = None,
         start_at: float | None = None,
         max_silence: float | None = None,
     ) -> None:
-        self.begun, self.length, self.rate, self.start_at = begun, length, rate, start_at
+        self.start, self.length, self.rate, self.start_at = start, length, rate, start_at
         self.max_silence = max_silence
-        self.closing: int | None = None  # the step at which the last notes began to be released
-        self._own: deque[MachineEvent] = deque(maxlen=REMEMBERED)
+        self.closing: int | None = None  # the step at which the turn began to release its last notes; None: not yet
+        self._own: deque[MachineEvent] = deque(maxlen=MAX_EVENTS)
 
     def add(self, one: MachineEvent) -> None:
-        """The machine's next event."""
+        """Appends the machine's next event."""
         self._own.append(one)
 
-    def reached(self, serial: int) -> int:
-        """The position of the newest event up to a serial number, 0 if there is none."""
+    def position_of(self, serial: int) -> int:
+        """Position of the newest event with at most this serial number; 0 if there is none."""
         return next((one.position for one in reversed(self._own) if one.serial <= serial), 0)
 
     def rewind(self, position: int) -> None:
-        """What came after ``position`` was never played."""
+        """Drops the events after ``position``, which have not sounded."""
         while self._own and self._own[-1].position > position:
             self._own.pop()
 
-    def since(self, position: int) -> list[MachineEvent]:
-        """What came after ``position``, oldest first."""
+    def events_after(self, position: int) -> list[MachineEvent]:
+        """The events after ``position``, oldest first."""
         return [one for one in self._own if one.position > position]
 
     @property
     def strikes(self) -> list[MachineEvent]:
-        """The machine's own note-ons, oldest first, as far as they are remembered."""
+        """The note-ons among the events kept, oldest first."""
         return [one for one in self._own if one.event.is_note_on]
 
     @property
-    def crowd(self) -> int:
-        """How many of the newest events share one moment."""
+    def simultaneous_events(self) -> int:
+        """How many of the newest events have a wait of 0."""
         return sum(1 for _ in takewhile(lambda one: one.event.wait == 0, reversed(self._own)))
 
-    def opening(self, own: frozenset[int], last: Event, step: int) -> bool:
-        """Whether the machine owes a note after ``last``, which was at ``step``: nothing of its own sounds, and the turn begins
-        or has just paused; or it has struck nothing for so long that it would be heard as its end.
+    def must_play_note(self, own: frozenset[int], last: Event, step: int) -> bool:
+        """Whether the event after ``last``, which is at ``step``, must be a note-on: if the machine holds no key (``own``), and
+        the turn begins or the last event is a rest; or if it has played no note for ``max_silence``, which would sound like the
+        end of the turn.
         """
         if self.closing is not None:
             return False
@@ -83,8 +86,8 @@ class Turn:
         return not own and (last.action == REST or not strikes)
 
     def may_end(self, event: Event, at: float, due: float) -> bool:
-        """Whether the turn can end before ``event``, which would sound at time ``at``: past ``due``, and never within a chord."""
+        """Whether the turn can end before ``event``, which would sound at time ``at``: after ``due``, and not within a chord."""
         if not (event.is_note_on or event.action == REST) or at <= due:
             return False
         late = (at - due) / self.length
-        return event.wait >= BREATH or (late > OVERTIME and event.wait > GAP) or (late > 1 and event.wait > 0)
+        return event.wait >= PAUSE_STEPS or (late > OVERTIME and event.wait > CHORD_STEPS) or (late > 1 and event.wait > 0)

@@ -1,1 +1,1 @@
-"""The plan, sounded on time; every note-on gets its note-off."""
+"""The plan, its output on time, and the bookkeeping of sounding notes: each note-on gets a note-off."""

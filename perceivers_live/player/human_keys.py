@@ -1,4 +1,4 @@
-"""The account of what the human holds: the one place that says which keys and whether the pedal are down."""
+"""The keys and the pedal that the human holds. All other parts ask here."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Callable, Sequence
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader
 
-Listened = Callable[[], tuple[int, int]]
+KeyRange = Callable[[], tuple[int, int]]  # lowest and highest key
 
 
 class HumanKeys:
-    """Fed with every message of the human's; ``held`` and ``pedal`` say what is down. What it returns are clean actions, which
-    everybody else follows: the model, the phrase detector, the recording.
+    """Converts the human's messages to consistent actions (no release without a press), which model, phrase detector and recorder
+    receive. ``held`` and ``pedal`` are the state after them.
 
-    ``listened``: the lowest and the highest key that counts, by now. A key is released as it was struck, wherever the range has
-    moved meanwhile. Safe from any thread; who must not see a change before what follows from it holds the player's lock.
+    ``key_range``: returns the range of keys that count now. A key that was pressed within the range is also released if the range
+    has changed since. Thread-safe. A caller that changes the plan together with the keys holds the player's lock.
     """
 
-    def __init__(self, listened: Listened = lambda: (0, PITCHES - 1)) -> None:
-        self._listened = listened
+    def __init__(self, key_range: KeyRange = lambda: (0, PITCHES - 1)) -> None:
+        self._key_range = key_range
         self._reader = MessageReader()
         self._lock = threading.Lock()
-        self._held: frozenset[int] = frozenset()  # replaced, never changed: readers take no lock
+        self._held: frozenset[int] = frozenset()  # replaced, never modified, so that readers need no lock
         self._pedal = False
 
     @property
     def held(self) -> frozenset[int]:
-        """Keys that are down, of those that are listened to."""
+        """Keys within the range that are down."""
         return self._held
 
     @property
@@ -37,27 +37,27 @@ class HumanKeys:
         return self._pedal
 
     def feed(self, time: float, message: Sequence[int]) -> list[Timed]:
-        """One raw message; returns what it changed."""
+        """Applies one raw message; returns the resulting actions."""
         with self._lock:
-            return [one for one in self._reader.feed(time, message) if self._take(one)]
+            return [one for one in self._reader.feed(time, message) if self._apply(one)]
 
-    def take(self, one: Timed) -> bool:
-        """An action, where there are no messages; returns whether it counts."""
+    def apply(self, one: Timed) -> bool:
+        """Applies one action instead of a message. False if it has no effect."""
         with self._lock:
-            return self._take(one)
+            return self._apply(one)
 
     def release_all(self, time: float) -> list[Timed]:
-        """The hands are gone, or what they hold is to be forgotten: returns the releases."""
+        """Releases all keys and the pedal, such as after a lost input port; returns the releases."""
         with self._lock:
             self._reader.close(time)
             actions = [*(NOTE_OFF + pitch for pitch in sorted(self._held)), *([SUSTAIN_UP] if self._pedal else [])]
             self._held, self._pedal = frozenset(), False
             return [Timed(time, action) for action in actions]
 
-    def _take(self, one: Timed) -> bool:
+    def _apply(self, one: Timed) -> bool:
         if one.action < NOTE_OFF:
             pitch = one.action - NOTE_ON
-            low, high = sorted(self._listened())
+            low, high = sorted(self._key_range())
             if low <= pitch <= high:
                 self._held |= {pitch}
             return low <= pitch <= high

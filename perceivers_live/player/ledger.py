@@ -1,4 +1,4 @@
-"""The ledger of what sounds at the receiver, ours and what was passed through, and the only way to the output port."""
+"""The ledger: which notes sound at the receiver, the machine's and those passed through. The only sender to the output port."""
 
 from __future__ import annotations
 
@@ -11,48 +11,47 @@ from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
 from perceivers_live.controls.registry import ControlValues
 from perceivers_live.player.human_keys import HumanKeys
-from perceivers_live.player.passed import PassedThrough, is_channel_mode, is_release, is_strike
+from perceivers_live.player.thru import ThruState, is_channel_mode, is_note_off, is_note_on
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
 T = TypeVar("T")
-PEDAL = 64  # CC 64 from here on is a pedal that is down, to a receiver
+PEDAL_DOWN = 64  # value of CC 64 from which a receiver takes the pedal as down
 
 
 class Voicing(NamedTuple):
-    """How our notes leave: moved by so many semitones, and louder (positive) or softer by a curve, -1..1."""
+    """Changes to the machine's notes at the output. ``transpose``: semitones. ``loudness``: -1..1, positive is louder."""
 
     transpose: int = 0
     loudness: float = 0.0
 
     @classmethod
-    def of(cls, controls: ControlValues) -> Voicing:
-        """As the controls stand."""
+    def from_controls(cls, controls: ControlValues) -> Voicing:
+        """The current values of the controls."""
         return cls(int(controls["transpose"]), float(controls["loudness"]))
 
     def pitch(self, pitch: int) -> int:
-        """What it sounds as; what would leave the range of MIDI stays at its end."""
+        """The transposed pitch, clamped to 0..127."""
         return min(max(pitch + self.transpose, 0), PITCHES - 1)
 
     def velocity(self, velocity: int) -> int:
-        """``velocity`` 1..127 bent upwards or downwards; the ends stay where they are."""
+        """``velocity`` (1..127) after the loudness curve, which keeps 127."""
         return min(max(round(127 * float((velocity / 127) ** 2.0**-self.loudness)), 1), 127)
 
 
 class Sent(NamedTuple):
-    """What the machine played: as the model has it, and as it left, transposed and voiced."""
+    """An action of the machine: as decided by the model, and as sent, with transposition and loudness."""
 
     played: Timed
     sent: Timed
 
 
 class Ledger:
-    """Sends actions and keeps account of them: every note-on gets exactly one note-off.
+    """Sends actions and tracks which notes sound, so that each note-on gets exactly one note-off.
 
-    All methods may be called from any thread. ``send`` takes one raw MIDI message; what it raises is passed on by ``play``, after
-    the account is settled: a note whose note-off could not be sent is remembered and closed by the next ``close``. Actions are in
-    the model's pitches, messages in those that ``voicing`` makes of them. ``keys``: what the human holds; ``pass_on``: sends what
-    is the human's, the same way as ``send`` by default.
+    All methods may be called from any thread. ``send`` takes one raw MIDI message. ``play`` raises what ``send`` raises; a note
+    whose note-off failed stays in the ledger until the next ``close``. Actions have the model's pitches, messages those after
+    ``voicing``. ``keys``: what the human holds. ``send_thru``: sends the human's messages; default: ``send``.
     """
 
     def __init__(
@@ -62,50 +61,51 @@ class Ledger:
         channel: int = 0,
         voicing: Callable[[], Voicing] = Voicing,
         keys: HumanKeys | None = None,
-        pass_on: Send | None = None,
+        send_thru: Send | None = None,
     ) -> None:
-        self._send, self._pass_on = send, pass_on or send
+        self._send, self._send_thru = send, send_thru or send
         self._channel, self._voicing = channel, voicing
         self.keys = keys or HumanKeys()
         self._lock = threading.RLock()
-        self._notes: dict[int, int] = {}  # pitches that sound by our doing -> as what they were sent
+        self._notes: dict[int, int] = {}  # sounding pitch of the machine -> pitch as sent
         self._pedal = False
-        self._passed = PassedThrough()
+        self._thru = ThruState()
 
     @property
     def notes(self) -> frozenset[int]:
-        """Pitches that sound by our doing."""
+        """The machine's pitches that sound."""
         with self._lock:
             return frozenset(self._notes)
 
     @property
     def pedal(self) -> bool:
+        """Whether the machine holds the pedal."""
         return self._pedal
 
     @property
-    def barred(self) -> frozenset[int]:
-        """Pitches that would strike a key which the human holds, or one that sounds as another pitch of ours."""
+    def forbidden(self) -> frozenset[int]:
+        """Pitches that would sound as a key that the human holds, or as another sounding pitch of the machine."""
         with self._lock:
             shift = self._voicing().transpose
-            taken = self.keys.held | self._passed.pitches(self._channel)
+            taken = self.keys.held | self._thru.pitches(self._channel)
             taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
             return frozenset(key - shift for key in taken if 0 <= key - shift < PITCHES)
 
-    def make_room(self, one: Timed) -> list[Sent]:
-        """For an action of the human's: if we hold that key, in the music or by what it sounds as, it is given up. Returns the
-        releases sent.
+    def release_for(self, one: Timed) -> list[Sent]:
+        """Before an action of the human: releases the machine's note with the same pitch, as decided or as sent, or its pedal.
+        Returns the releases sent.
         """
         with self._lock:
-            ours: list[int] = []
+            releases: list[int] = []
             if one.action < NOTE_OFF:
-                ours = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
+                releases = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
             elif one.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
-                ours = [SUSTAIN_UP]  # one pedal: it comes up for both
-            return self._release(one.time, ours)
+                releases = [SUSTAIN_UP]  # the receiver has one pedal for both
+            return self._release(one.time, releases)
 
     def play(self, action: int, velocity: int = 0, time: float = 0.0) -> Sent | None:
-        """Sends one action unless it would break the account (a note-on for a sounding note or a key that the human holds, a
-        note-off for a silent one) or lift the human's pedal; returns what was sent, as of ``time``.
+        """Sends one action and returns it, with ``time``. Returns None and sends nothing for: a note-on of a sounding note or of
+        a key that the human holds, a note-off of a silent note, and the release of a pedal that the human holds.
         """
         with self._lock:
             one = sent = Timed(time, action, velocity)
@@ -113,113 +113,111 @@ class Ledger:
                 voicing = self._voicing()
                 sent = one._replace(action=voicing.pitch(action), velocity=voicing.velocity(velocity))
                 pitch = sent.action
-                sounds = action in self._notes or pitch in self._notes.values()  # as another, if the transposition has changed
-                if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._passed.holds(self._channel, pitch):
+                sounds = action in self._notes or pitch in self._notes.values()  # also after a change of transposition
+                if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._thru.holds(self._channel, pitch):
                     return None
-                self._notes[action] = pitch  # before it is sent: if sending fails half-way it is closed, at worst once too often
+                self._notes[action] = pitch  # before sending: a message that fails half-way is released later
                 self._send(message_of(pitch, sent.velocity, self._channel))
             elif action < NOTE_OFF + PITCHES:
                 if action - NOTE_OFF not in self._notes:
                     return None
                 pitch = self._notes[action - NOTE_OFF]
                 sent = one._replace(action=NOTE_OFF + pitch)
-                if not self._passed.holds(self._channel, pitch):  # a key the human holds is not ours to cut
+                if not self._thru.holds(self._channel, pitch):  # it goes on sounding for the human
                     self._send(message_of(sent.action, 0, self._channel))
                 del self._notes[action - NOTE_OFF]
             elif action == SUSTAIN_DOWN:
                 self._pedal = True
                 self._send(message_of(action, 0, self._channel))
             elif action == SUSTAIN_UP and not self.keys.pedal:
-                return self._lift(time)
+                return self._release_pedal(time)
             else:
                 return None
             return Sent(one, sent)
 
-    def _lift(self, time: float) -> Sent:
-        """Our pedal comes up: to where the human's foot has it, where that was passed through."""
-        foot = self._passed.pedal(self._channel)
-        if foot < PEDAL:
-            self._send((0xB0 | self._channel, SUSTAIN, foot))
+    def _release_pedal(self, time: float) -> Sent:
+        """Releases the machine's pedal: sends the value of the human's passed-through pedal, unless that is down."""
+        value = self._thru.pedal(self._channel)
+        if value < PEDAL_DOWN:
+            self._send((0xB0 | self._channel, SUSTAIN, value))
         self._pedal = False
         up = Timed(time, SUSTAIN_UP)
         return Sent(up, up)
 
     def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
-        """Passes a channel message of the human's on, as it is; with ``releases_only`` just the end of what was passed on.
+        """Passes through a channel message of the human. ``releases_only``: only what ends earlier ones.
 
-        What concerns a whole channel is carried out for the human's notes and controllers alone, where we play on it too.
+        A channel mode message on the machine's channel is replaced by messages for the human's notes and controllers only.
         """
         with self._lock:
             if is_channel_mode(message):
-                for end in self._passed.ended_by(message):
-                    self._pass(end)
+                for end in self._thru.releases_after(message):
+                    self._pass_through(end)
                 if not releases_only and message[0] & 0x0F != self._channel:
-                    self._pass_on(message)
+                    self._send_thru(message)
                 return
-            passed = self._passed.end_of(message) if releases_only else message
+            passed = self._thru.release_of(message) if releases_only else message
             if passed is not None:
-                self._pass(passed)
+                self._pass_through(passed)
 
-    def _pass(self, message: Sequence[int]) -> None:
-        """Passes on one message, unless it would end what is ours, and keeps account of it."""
-        ours = message[0] & 0x0F == self._channel and message[1] in self._notes.values()
-        if is_strike(message):
-            if ours and not self._passed.holds(self._channel, message[1]):  # not listened to, or it would have been given up
+    def _pass_through(self, message: Sequence[int]) -> None:
+        """Sends one message, unless it would end a note or the pedal of the machine, and tracks it."""
+        own = message[0] & 0x0F == self._channel and message[1] in self._notes.values()
+        if is_note_on(message):
+            if own and not self._thru.holds(self._channel, message[1]):  # ``release_for`` does not see keys out of range
                 self._send(message_of(NOTE_OFF + message[1], 0, self._channel))
-            self._passed.take(message)  # before it is sent: if sending fails half-way it is ended, at worst once too often
-            self._pass_on(message)
+            self._thru.apply(message)  # before sending: a message that fails half-way is released later
+            self._send_thru(message)
             return
-        lifts = tuple(message[:2]) == (0xB0 | self._channel, SUSTAIN) and message[2] < PEDAL and self._pedal
-        if not lifts and not (is_release(message) and ours):  # that one goes on sounding as ours, and we shall release it
-            self._pass_on(message)
-        self._passed.take(message)
+        releases_pedal = tuple(message[:2]) == (0xB0 | self._channel, SUSTAIN) and message[2] < PEDAL_DOWN and self._pedal
+        if not releases_pedal and not (is_note_off(message) and own):  # a note of the machine goes on sounding
+            self._send_thru(message)
+        self._thru.apply(message)
 
-    def end_thru(self) -> None:
-        """The human's hands are gone: brings what was passed through to rest. Never raises: what could not be sent stays in the
-        account, for the next time.
-        """
+    def release_thru(self) -> None:
+        """Ends all notes and controllers that were passed through. Never raises: what could not be sent stays in the ledger."""
         with self._lock:
-            for message in self._passed.ends():
-                self._try(self._pass, message)
+            for message in self._thru.rest_messages():
+                self._try(self._pass_through, message)
 
     def close(self, now: float = 0.0) -> list[Sent]:
-        """Releases every note and the pedal; returns what was sent, at ``now``. Never raises: what could not be released stays in
-        the account, for the next time.
+        """Releases all notes and the pedal of the machine; returns what was sent, with time ``now``. Never raises: what could not
+        be sent stays in the ledger.
         """
         with self._lock:
             closed = self._release(now, [NOTE_OFF + pitch for pitch in sorted(self._notes)])
-            if self._pedal:  # even under the human's foot
-                closed += filter(None, [self._try(self._lift, now)])
+            if self._pedal:  # even if the human holds it
+                closed += filter(None, [self._try(self._release_pedal, now)])
             return closed
 
     def _release(self, now: float, actions: Sequence[int]) -> list[Sent]:
-        """Plays these releases as far as the port takes them; returns what was sent."""
+        """Plays releases; errors of the port are logged. Returns what was sent."""
         return [sent for action in actions if (sent := self._try(self.play, action, 0, now))]
 
-    def hand_over(self, change: Callable[[], None]) -> None:
-        """Leaves the receiver silent, and has ``change`` make it another one before anything else is sent."""
+    def switch_output(self, change: Callable[[], None]) -> None:
+        """Silences the receiver, then calls ``change``, which connects another one. Nothing is sent in between."""
         with self._lock:
             self.reset()
-            self._notes.clear()  # what could not be released there is nothing that the next one knows
-            self._passed = PassedThrough()
+            self._notes.clear()  # notes that could not be released do not sound at the new receiver
+            self._thru = ThruState()
             self._pedal = False
             change()
 
     def reset(self) -> None:
-        """Leaves the receiver silent whatever it heard before: our notes, those passed through, pedal, controllers."""
+        """Silences the receiver: ends all notes, controllers and pedals of machine and human, and resets controllers."""
         with self._lock:
-            channels = sorted({self._channel, *self._passed.pedalled})
+            channels = sorted({self._channel, *self._thru.pedal_channels})
             self.close()
-            self.end_thru()
+            self.release_thru()
             for message in [message for channel in channels for message in releasing_controllers(channel)]:
                 try:
                     self._send(message)
-                except Exception as error:  # nothing is known to need it
+                except Exception as error:  # some receivers have no such controller
                     log.debug("the output port does not take a controller (%s)", error)
 
-    def sweep(self, send: Send) -> None:
-        """The same, and releases every note there is on our channel, since some receivers know no other way. Raises what ``send``
-        does: who waits for echoes of what is sent need not wait for these.
+    def reset_channel(self, send: Send) -> None:
+        """Like ``reset``, and sends a note-off for each of the 128 notes of the channel, since some receivers ignore channel mode
+        messages. These bypass the echo guard if ``send`` does. Raises what ``send`` raises.
         """
         with self._lock:
             self.reset()
@@ -228,7 +226,7 @@ class Ledger:
 
     @staticmethod
     def _try(send: Callable[..., T], *what: object) -> T | None:
-        """What sending returns; None if it failed. One message that fails must not keep the others from going out."""
+        """The result of sending; None after an error, which is logged, so that further messages are sent."""
         try:
             return send(*what)
         except Exception as error:

@@ -1,7 +1,7 @@
-"""The player: holds the plan and sounds it on time. It never waits for the engine.
+"""The player: holds the plan and sends it on time. It never waits for the engine.
 
-The plan is what was generated and has not sounded. Each planned event has a serial number, so that whoever cancels learns how far
-the music really went.
+The plan is the list of decided events that have not sounded. Each has a serial number, so that the performer knows after a
+cancellation which event was the last to sound.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from engine.realtime import PLAYER, fine_timing, set_realtime
 from perceivers_live.player.ledger import Ledger, Sent
 
 log = logging.getLogger(__name__)
-SPIN = 0.001  # seconds before a deadline in which the thread no longer sleeps
+SPIN = 0.001  # seconds before a deadline in which the thread polls instead of sleeping
 LATE = 0.010  # seconds after which an event counts as late
-SWITCH = 0.0001  # seconds for which a busy Python thread may hold this one up (``benchmarks/isolation.py``)
-PAUSE = 0.2  # seconds after a fault
-STALE = 0.5  # seconds after which nobody wants to hear it any more: the machine has slept, or choked
+SWITCH_INTERVAL = 0.0001  # seconds; Python's switch interval between threads (see ``benchmarks/isolation.py``)
+FAULT_PAUSE = 0.2  # seconds to wait after a fault
+MAX_OVERDUE = 0.5  # seconds; a plan this late (the computer was suspended or overloaded) is dropped
 
 
 class Planned(NamedTuple):
-    """An event of the plan: when to sound (monotonic seconds), its serial number, what to do. Serial numbers rise."""
+    """An event of the plan. ``time``: monotonic seconds. Serial numbers increase."""
 
     time: float
     serial: int
@@ -38,30 +38,30 @@ class Planned(NamedTuple):
 
 
 class Phase(enum.Enum):
-    """What the plan is at."""
+    """State of the plan."""
 
-    NONE = enum.auto()  # nobody plays
-    OPEN = enum.auto()  # it sounds, and can be added to
-    TORN = enum.auto()  # it does not fit what sounds any more and was dropped: it has to be made anew
-    UNSETTLED = enum.auto()  # the human has done something that the plan does not know of
-    SILENCED = enum.auto()  # it was ended at once; whoever made it has yet to say that the turn is over
+    IDLE = enum.auto()  # the machine does not play
+    OPEN = enum.auto()  # events can be added
+    DROPPED = enum.auto()  # the plan was dropped and must be decided again
+    INPUT_PENDING = enum.auto()  # the human has played; the performer has not absorbed it yet
+    INTERRUPTED = enum.auto()  # the plan was ended; the performer has not ended the turn yet
 
 
 class PlayerObserver:
-    """Told what becomes of the plan, in order and under the player's lock: must neither wait nor raise."""
+    """Receives changes of the plan, in order and under the player's lock. Methods must not block or raise."""
 
     def sounded(self, one: Sent) -> None:
-        """The machine played this, at its planned time."""
+        """An event of the machine was sent; its time is the planned one."""
 
     def planned(self, events: Sequence[Planned]) -> None:
-        """These were added to the plan."""
+        """Events were added to the plan."""
 
     def taken_back(self, first: int) -> None:
-        """What was planned with this serial number or a later one will not sound."""
+        """Planned events from this serial number on were dropped."""
 
 
 class Player:
-    """The plan and its way out. Safe to use from any thread; the plan is in time order, and so is the output."""
+    """The plan and its output, both in time order. Thread-safe. ``changed`` is the lock; it is notified when events are added."""
 
     def __init__(self, ledger: Ledger, observer: PlayerObserver | None = None) -> None:
         self.ledger = ledger
@@ -69,33 +69,33 @@ class Player:
         self._plan: deque[Planned] = deque()
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
-        self.phase = Phase.NONE
+        self.phase = Phase.IDLE
         self.sounded = 0  # serial number of the last event that sounded, 0 before any has
         self._last = float("-inf")  # planned time of that event
-        self._unheard = False  # whether the last event found no open port
-        self.played = self.late = self.unheard = 0
+        self._unheard = False  # whether the last event could not be sent
+        self.played = self.late = self.unheard = 0  # counters: events sent, sent late, not sent because the output failed
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     @property
     def playing(self) -> bool:
-        """Whether there is a plan, even one that is empty at the moment."""
-        return self.phase in (Phase.OPEN, Phase.TORN, Phase.UNSETTLED)
+        """Whether there is a plan; it may be empty."""
+        return self.phase in (Phase.OPEN, Phase.DROPPED, Phase.INPUT_PENDING)
 
     def begin(self) -> None:
-        """A new plan starts."""
+        """Starts a new plan."""
         with self._lock:
             self.phase = Phase.OPEN
 
     def end(self) -> bool:
-        """The turn is over: nothing can be scheduled until the next plan begins. Returns whether there was one."""
+        """Ends the turn: events are not accepted until ``begin``. Returns whether there was a turn."""
         with self._lock:
-            was, self.phase = self.phase, Phase.NONE
-            self._keep(0)
-            return was is not Phase.NONE
+            was, self.phase = self.phase, Phase.IDLE
+            self._truncate(0)
+            return was is not Phase.IDLE
 
     def schedule(self, events: Iterable[Planned]) -> None:
-        """Appends to the plan; an event earlier than its predecessor is moved up to it. What was decided before the plan was cut
-        short is left out.
+        """Appends events to the plan, none earlier than its predecessor. Ignored unless the phase is ``OPEN``: these events were
+        decided before the plan was shortened.
         """
         with self.changed:
             if self.phase is not Phase.OPEN:
@@ -108,51 +108,52 @@ class Player:
             self.changed.notify()
 
     def cancel(self, after: float = float("-inf")) -> int:
-        """Drops what is planned later than ``after``; returns the serial number of the last event that stays or sounded."""
+        """Drops events later than ``after``; returns the serial number of the last event that stays or has sounded."""
         with self._lock:
-            self._keep(sum(1 for _ in takewhile(lambda one: one.time <= after, self._plan)))
-            return self._settled()
+            self._truncate(sum(1 for _ in takewhile(lambda one: one.time <= after, self._plan)))
+            return self._reopen()
 
     def interrupt(self, now: float) -> list[Timed]:
-        """Silence at once: ends the plan and closes what sounds. Returns the releases sent; a pedal that the human has down as
-        well is not counted among them.
+        """Ends the plan and releases all notes immediately. Returns the releases sent, without that of a pedal that the human
+        holds.
         """
         with self._lock:
-            if self.phase is not Phase.NONE:
-                self.phase = Phase.SILENCED
-            self._keep(0)
-            released = self._told(self.ledger.close(now))
+            if self.phase is not Phase.IDLE:
+                self.phase = Phase.INTERRUPTED
+            self._truncate(0)
+            released = self._report(self.ledger.close(now))
             return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]
 
-    def make_room(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
-        """Makes room for the human's actions: gives up the keys that we hold; returns the releases sent. The plan has to be
-        made anew. What is due by ``until`` stays meanwhile, up to the first event for a key, or the pedal, that the human moves.
+    def release_for(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
+        """Releases the machine's notes on the keys that the human strikes; returns the releases sent. The plan must be decided
+        again. Until then events up to ``until`` stay, except from the first one on that concerns a key or pedal of ``actions``.
         """
         with self._lock:
             if actions and self.playing:
                 self._shorten(actions, until)
-                self.phase = Phase.UNSETTLED
-            return self._told([released for one in actions for released in self.ledger.make_room(one)])
+                self.phase = Phase.INPUT_PENDING
+            return self._report([released for one in actions for released in self.ledger.release_for(one)])
 
-    def settle(self, actions: Sequence[Timed], until: float) -> int:
-        """The same actions have reached whoever plans, and the plan, as far as it stays, can be added to again. Returns the
-        serial number of the last event that stays or sounded.
+    def reopen(self, actions: Sequence[Timed], until: float) -> int:
+        """Accepts events again, after the performer has absorbed the same actions. Returns the serial number of the last event
+        that stays or has sounded.
         """
         with self._lock:
             self._shorten(actions, until)
-            return self._settled()
+            return self._reopen()
 
-    def _settled(self) -> int:
+    def _reopen(self) -> int:
         if self.playing:
             self.phase = Phase.OPEN
         return self._plan[-1].serial if self._plan else self.sounded
 
     def _shorten(self, actions: Sequence[Timed], until: float) -> None:
-        moved = {subject(one.action) for one in actions}
-        self._keep(sum(1 for _ in takewhile(lambda one: one.time <= until and subject(one.action) not in moved, self._plan)))
+        affected = {subject(one.action) for one in actions}
+        stay = takewhile(lambda one: one.time <= until and subject(one.action) not in affected, self._plan)
+        self._truncate(sum(1 for _ in stay))
 
-    def _keep(self, count: int) -> None:
-        """The plan ends after so many events."""
+    def _truncate(self, count: int) -> None:
+        """Keeps the first ``count`` events of the plan."""
         if count < len(self._plan):
             first = self._plan[count].serial
             while len(self._plan) > count:
@@ -160,12 +161,12 @@ class Player:
             self._observer.taken_back(first)
 
     def planned(self) -> int:
-        """Events that have not sounded yet."""
+        """Number of planned events."""
         with self._lock:
             return len(self._plan)
 
-    def holding(self) -> tuple[frozenset[int], bool]:
-        """The pitches we will hold once the plan has sounded, and whether the pedal is down then."""
+    def held_after_plan(self) -> tuple[frozenset[int], bool]:
+        """The pitches that the machine will hold after the plan, and whether it will hold the pedal."""
         with self._lock:
             notes, pedal = set(self.ledger.notes), self.ledger.pedal
             for event in self._plan:
@@ -178,37 +179,37 @@ class Player:
             return frozenset(notes), pedal
 
     def play_due(self, now: float) -> float | None:
-        """Sounds everything due; returns the next deadline."""
+        """Sends all events that are due; returns the next deadline."""
         with self._lock:
             while self._plan and self._plan[0].time <= now:
                 self._play(self._plan.popleft(), now)
             return self.deadline()
 
     def drop_overdue(self, now: float) -> None:
-        """Drops a plan that should have gone on long ago, so that it is made anew."""
+        """Drops a plan that is more than ``MAX_OVERDUE`` late, so that it is decided again."""
         with self._lock:
-            if self._plan and now - self._plan[0].time > STALE:
-                self._tear()
+            if self._plan and now - self._plan[0].time > MAX_OVERDUE:
+                self._drop_plan()
 
     def drop(self) -> None:
-        """Drops the plan, so that it is made anew."""
+        """Drops the plan, so that it is decided again."""
         with self._lock:
-            self._tear()
+            self._drop_plan()
 
     def deadline(self) -> float | None:
-        """When the next event is due, None if the plan is empty."""
+        """When the next event is due; None if the plan is empty."""
         with self._lock:
             return self._plan[0].time if self._plan else None
 
     def _play(self, event: Planned, now: float) -> None:
         if event.action >= REST:
-            return  # a rest only passes time; the history can spell it again
+            return  # a rest sends nothing, and the history does not need it
         sent: Sent | None = None
         try:
             sent = self.ledger.play(event.action, event.velocity, event.time)
             if sent is None:
                 self._plan.appendleft(event)
-                self._tear()
+                self._drop_plan()
                 return
         except Exception as error:
             if not self._unheard:
@@ -220,15 +221,15 @@ class Player:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
-            self._told([sent])
+            self._report([sent])
 
-    def _tear(self) -> None:
-        self._keep(0)
+    def _drop_plan(self) -> None:
+        self._truncate(0)
         if self.phase is Phase.OPEN:
-            self.phase = Phase.TORN
+            self.phase = Phase.DROPPED
 
-    def _told(self, sounded: Sequence[Sent]) -> list[Timed]:
-        """Tells whoever watches, in time order, and returns what was played."""
+    def _report(self, sounded: Sequence[Sent]) -> list[Timed]:
+        """Reports sent actions to the observer, in time order; returns them as played."""
         for one in sounded:
             self._last = max(self._last, one.played.time)
             self._observer.sounded(Sent(one.played._replace(time=self._last), one.sent._replace(time=self._last)))
@@ -236,21 +237,21 @@ class Player:
 
 
 class PlayerThread:
-    """Runs a player on absolute deadlines of the monotonic clock: sleeps, and spins over the last millisecond."""
+    """Runs a player on absolute deadlines of the monotonic clock: sleeps, and polls in the last millisecond."""
 
-    def __init__(self, player: Player, failed: Callable[[], None] = lambda: None) -> None:
-        """``failed`` is told of a fault, after which the plan has been dropped, but not what sounds."""
-        self._player, self._failed = player, failed
+    def __init__(self, player: Player, on_fault: Callable[[], None] = lambda: None) -> None:
+        """``on_fault`` is called after a fault. By then the plan has been dropped; notes may still sound."""
+        self._player, self._on_fault = player, on_fault
         self._stop = False
         self._thread = threading.Thread(target=self._run, name="player", daemon=True)
 
     def start(self) -> None:
-        sys.setswitchinterval(SWITCH)
+        sys.setswitchinterval(SWITCH_INTERVAL)
         fine_timing()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; the plan stays unplayed."""
+        """Ends the thread. The plan is not played."""
         with self._player.changed:
             self._stop = True
             self._player.changed.notify()
@@ -264,16 +265,16 @@ class PlayerThread:
             except Exception:
                 log.exception("the player failed; its plan is dropped")
                 self._player.drop()
-                self._failed()
-                time.sleep(PAUSE)  # should it fail again
+                self._on_fault()
+                time.sleep(FAULT_PAUSE)  # in case it fails again
 
     def _round(self) -> None:
-        """Plays what is due, and waits for what is next."""
+        """Sends what is due, and waits for the next event."""
         now = time.perf_counter()
         self._player.drop_overdue(now)
         self._player.play_due(now)
         with self._player.changed:
-            deadline = self._player.deadline()  # looked up under the lock: nothing can be planned before the sleep
+            deadline = self._player.deadline()  # read under the lock, so that no event is added before the wait
             wait = None if deadline is None else deadline - time.perf_counter() - SPIN
             if not self._stop and (wait is None or wait > 0):
                 self._player.changed.wait(wait)

@@ -29,7 +29,7 @@ def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, outp
     def panic() -> None:
         reaction.let_go(time.perf_counter())
         loop.hush()
-        loop.later(performer.give_way)  # a solo would begin again at once
+        loop.later(performer.yield_turn)  # a solo would begin again at once
         output.sweep()
 
     def forget() -> None:
@@ -38,7 +38,7 @@ def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, outp
 
     return {
         "takeover": lambda: loop.later(performer.takeover),
-        "yield": lambda: loop.later(performer.give_way),
+        "yield": lambda: loop.later(performer.yield_turn),
         "forget": forget,
         "panic": panic,
     }

@@ -49,7 +49,7 @@ class PerformerLoop:
 
     def hush(self) -> None:
         """Silence at once."""
-        self.at_once(lambda: self._performer.hush(time.perf_counter()))
+        self.at_once(lambda: self._performer.interrupt(time.perf_counter()))
 
     def later(self, method: Callable[[float], None]) -> None:
         """Has the performer's thread call this, with the time then."""
@@ -79,7 +79,7 @@ class PerformerLoop:
             began = time.perf_counter()
             due = self._performer.work(began)
             if due is not None and due <= began:
-                self._performer.took(time.perf_counter() - began)
+                self._performer.add_decision_time(time.perf_counter() - began)
             self.take(None if due is None else due - time.perf_counter())
         except Exception as error:
             log.exception("the engine failed; silent until it has recovered")
@@ -93,7 +93,7 @@ class PerformerLoop:
         """
         item = self._next(wait)
         if isinstance(item, list):
-            self._performer.hear(item)
+            self._performer.absorb_input(item)
         elif item is not None:
             item()
 

@@ -9,7 +9,7 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.performer import LONGEST_REPLY, Performer, State
+from perceivers_live.performer.performer import MAX_REPLY, Performer, State
 from perceivers_live.player.ledger import Ledger, Sent, Voicing
 from perceivers_live.player.player import Player, PlayerObserver
 
@@ -43,7 +43,7 @@ def render(
     mode = controls.get("mode")
     if mode != "duet":
         phrase = dataclasses.replace(phrase, min_silence_ms=FOREVER, max_silence_ms=FOREVER)
-    ledger = Ledger(lambda _: None, voicing=lambda: Voicing.of(controls.snapshot()))
+    ledger = Ledger(lambda _: None, voicing=lambda: Voicing.from_controls(controls.snapshot()))
     sent = _Sent()
     player = Player(ledger, sent)
     performer = Performer(engine, player, controls, phrase, seed=seed)
@@ -51,8 +51,8 @@ def render(
     now, end = (call[0].time, call[-1].time) if call else (0.0, 0.0)
     begun = False
     while True:
-        if mode == "solo" and now > end + LONGEST_REPLY:
-            performer.give_way(now)
+        if mode == "solo" and now > end + MAX_REPLY:
+            performer.yield_turn(now)
         more = performer.work(now) if mode == "duet" or not waiting else None
         begun = begun or performer.state is State.PLAYING
         if not waiting and performer.state is State.LISTENING:
@@ -65,8 +65,8 @@ def render(
             player.play_due(now)
             if waiting and waiting[-1].time <= now:
                 one = waiting.pop()
-                ledger.keys.take(one)
-                performer.hear([performer.react([one])])
+                ledger.keys.apply(one)
+                performer.absorb_input([performer.adapt_plan([one])])
 
 
 def recent(timed: Sequence[Timed], seconds: float | None) -> list[Timed]:

@@ -24,9 +24,9 @@ class Output:
         self.ledger = Ledger(
             self._sent,
             channel=channel,
-            voicing=lambda: Voicing.of(controls.snapshot()),
+            voicing=lambda: Voicing.from_controls(controls.snapshot()),
             keys=keys,
-            pass_on=self._passed_on,
+            send_thru=self._passed_on,
         )
 
     def _sent(self, message: Sequence[int]) -> None:
@@ -50,7 +50,7 @@ class Output:
 
     def sweep(self) -> None:
         """The same, whatever sounds there."""
-        self._quietly(lambda: self.ledger.sweep(self._send))
+        self._quietly(lambda: self.ledger.reset_channel(self._send))
 
     @staticmethod
     def _quietly(action: Callable[[], None]) -> None:

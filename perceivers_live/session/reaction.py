@@ -43,8 +43,8 @@ class Reaction:
         """What the human holds is up, for everybody, and for the receiver what was passed through."""
         with self._loop.atomic:
             actions = self._keys.release_all(now)
-            self._loop.at_once(lambda: self._performer.react(actions))
-            self._output.ledger.end_thru()
+            self._loop.at_once(lambda: self._performer.adapt_plan(actions))
+            self._output.ledger.release_thru()
         self._tell(actions)
 
     def _play(self, time: float, message: Sequence[int]) -> None:
@@ -52,7 +52,7 @@ class Reaction:
         with self._loop.atomic:  # nobody may see the keys changed who does not yet see what follows from it
             actions = self._keys.feed(time, message)
             if actions:
-                self._loop.at_once(lambda: self._performer.react(actions))
+                self._loop.at_once(lambda: self._performer.adapt_plan(actions))
             self._output.pass_on(message, releases_only=not self._controls.get("thru"))
         self._tell(actions)
 

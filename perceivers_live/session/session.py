@@ -136,7 +136,7 @@ class Session:
         with self.player.changed:
             plays = self.player.playing
             self.loop.hush()
-            self.player.ledger.hand_over(change)
+            self.player.ledger.switch_output(change)
         self.output_back()
         if plays:
             self.loop.later(self.performer.takeover)
@@ -149,7 +149,7 @@ class Session:
             if self._settings.osc.enabled:
                 self._open_osc(closing)
             closing.callback(self._controls.on_change(lambda *_: self.loop.inbox.wake()))  # a turned control wakes us
-            player = PlayerThread(self.player, failed=lambda: self.loop.later(self.performer.recover))
+            player = PlayerThread(self.player, on_fault=lambda: self.loop.later(self.performer.recover))
             closing.callback(self.silence)
             self.output.sweep()  # whatever an earlier, killed session left hanging
             player.start()

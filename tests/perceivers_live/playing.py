@@ -41,7 +41,7 @@ def check(stage: Stage) -> None:
 
 def check_at_rest(stage: Stage) -> None:
     """What must hold once the machine has been silenced: nothing sounds, and the memory is exactly what sounded."""
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     check(stage)
     assert unbalanced(notes(stage)) == []
     assert stage.history() == stage.expected()

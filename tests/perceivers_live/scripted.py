@@ -363,9 +363,9 @@ class Stage:
         for one in actions:
             self.run(one.time)
             self._lift(one)
-            self.player.ledger.keys.take(one)
+            self.player.ledger.keys.apply(one)
             try:
-                self.performer.hear([self.performer.react([one])])
+                self.performer.absorb_input([self.performer.adapt_plan([one])])
             finally:
                 self._press(one)
 
@@ -373,8 +373,8 @@ class Stage:
         """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
         known = len(self.sounded)
         self._lift(one)
-        self.player.ledger.keys.take(one)
-        self._untold.append(self.performer.react([one]))
+        self.player.ledger.keys.apply(one)
+        self._untold.append(self.performer.adapt_plan([one]))
         self._press(one)
         self._missed.append(self.sounded[known:])
 
@@ -393,13 +393,13 @@ class Stage:
         """The performer hears all that it missed, together, as in a session."""
         missed, self._untold, self._missed = self._untold, [], []
         if missed:
-            self.performer.hear(missed)
+            self.performer.absorb_input(missed)
 
     def catch_up_with_one(self) -> None:
         """The performer hears the first thing that it missed, as if a command separated it from the others."""
         if self._untold:
             first, _ = self._untold.pop(0), self._missed.pop(0)
-            self.performer.hear([first])
+            self.performer.absorb_input([first])
 
     def _lift(self, one: Timed) -> None:
         if NOTE_OFF <= one.action < SUSTAIN_DOWN:

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.folders import config_folder
-from perceivers_live.controls.midi_map import LEARN_TIMEOUT, MOVED, NOT_LEARNT, MidiMap, swept
-from perceivers_live.controls.midi_map_file import NEVER, Binding, MidiMapError, midi_map_path, read, write
+from perceivers_live.controls.midi_map import LEARN_MOVEMENT, LEARN_TIMEOUT, NOT_LEARNABLE, MidiMap, control_value
+from perceivers_live.controls.midi_map_file import NOT_BINDABLE, Binding, MidiMapError, midi_map_path, read, write
 from perceivers_live.controls.registry import CONTROLS, Controls, Value
 
 WAIT = 10.0  # seconds of real time, for what another thread does
@@ -171,7 +171,7 @@ def test_whatever_arrives_is_survived(messages: list[list[int]]) -> None:
         midi_map.feed(0.0, message)
     for binding in midi_map.bindings:
         assert binding.target == "density"
-        assert binding.number not in NOT_LEARNT
+        assert binding.number not in NOT_LEARNABLE
         assert learnt.get(timeout=WAIT) == binding
 
 
@@ -186,8 +186,8 @@ def test_a_controller_stays_within_the_bindings_range_and_reaches_its_ends(
     )
     binding = Binding(name, 7, low=low, high=high)
     bounds = binding.limits(control)
-    assert min(bounds) <= swept(control, binding, value) <= max(bounds)
-    assert (control.clamp(swept(control, binding, 0)), control.clamp(swept(control, binding, 127))) == (low, high)
+    assert min(bounds) <= control_value(control, binding, value) <= max(bounds)
+    assert (control.clamp(control_value(control, binding, 0)), control.clamp(control_value(control, binding, 127))) == (low, high)
 
 
 # Learning.
@@ -198,9 +198,9 @@ def test_the_next_controller_that_moves_is_learnt(
 ) -> None:
     midi_map = bound()
     midi_map.learn("density", 0.0)
-    steer(midi_map, cc(33, 64, 7), *(cc(33, 64 + step, 7) for step in range(1, MOVED)))
+    steer(midi_map, cc(33, 64, 7), *(cc(33, 64 + step, 7) for step in range(1, LEARN_MOVEMENT)))
     assert midi_map.bindings == ()
-    assert midi_map.feed(1.0, cc(33, 64 + MOVED, 7))
+    assert midi_map.feed(1.0, cc(33, 64 + LEARN_MOVEMENT, 7))
     assert midi_map.bindings == (Binding("density", 33, 7),)
     assert learnt.get(timeout=WAIT) == Binding("density", 33, 7)
     assert read(file) == [Binding("density", 33, 7)]  # saved by the time it is told of
@@ -230,11 +230,11 @@ def test_where_a_fader_stood_before_is_remembered(bound: Callable[..., MidiMap])
     midi_map = bound()
     steer(midi_map, cc(10, 60), cc(11, 60))
     midi_map.learn("density", 0.0)
-    steer(midi_map, cc(10, 60), cc(11, 60 + MOVED))
+    steer(midi_map, cc(10, 60), cc(11, 60 + LEARN_MOVEMENT))
     assert [binding.number for binding in midi_map.bindings] == [11]
 
 
-@pytest.mark.parametrize("number", sorted(NOT_LEARNT))
+@pytest.mark.parametrize("number", sorted(NOT_LEARNABLE))
 def test_pedals_bank_select_and_channel_mode_are_not_learnt(bound: Callable[..., MidiMap], number: int) -> None:
     midi_map = bound()
     midi_map.learn("density", 0.0)
@@ -360,8 +360,8 @@ def test_that_learning_was_given_up_is_said_once_and_why(bound: Callable[..., Mi
     midi_map.feed(100.0 + LEARN_TIMEOUT, cc(20, 127))
     midi_map.expire(100.0 + LEARN_TIMEOUT)
     assert said == [
-        "density: not learnt, no controller moved (20 s); learn it again to go on",
-        "takeover: not learnt, what moved cannot be learnt: CC 64, CC 98 (20 s); learn it again to go on",
+        "density: not learnt, no controller moved (20 s); start learning again",
+        "takeover: not learnt, these controllers cannot be learnt: CC 64, CC 98 (20 s); start learning again",
     ]
 
 
@@ -471,7 +471,7 @@ def test_a_broken_file_is_set_aside_and_the_map_starts_empty(
         assert midi_map.bindings == ()
         assert midi_map.error is not None
         assert midi_map.error.startswith(f"{file}:")
-        assert midi_map.error.endswith(f"set aside as midi_map.broken-{count}.toml")
+        assert midi_map.error.endswith(f"renamed to midi_map.broken-{count}.toml")
         assert midi_map.error.isprintable()
         assert (file.parent / f"midi_map.broken-{count}.toml").read_text() == text
         assert not file.exists()
@@ -548,7 +548,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path: Path,
     except MidiMapError as error:
         assert str(error).isprintable()
     else:
-        assert all(binding.number not in NEVER for binding in bindings)
+        assert all(binding.number not in NOT_BINDABLE for binding in bindings)
         write(file, bindings)
         assert read(file, {"takeover"}) == bindings
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers_live.controls.registry import CONTROLS, ORDERED, ControlError, Controls, Value
+from perceivers_live.controls.registry import CONTROLS, LIMIT_PAIRS, ControlError, Controls, Value
 
 
 def test_every_default_is_within_its_own_range() -> None:
@@ -104,7 +104,7 @@ def test_a_snapshot_never_changes_and_its_version_grows_only_with_changes() -> N
     assert controls.snapshot() is second
     controls.set("loudness", 0.5)
     assert controls.snapshot().version == second.version + 1
-    assert controls.snapshot().decisions == second.decisions == first.decisions + 1
+    assert controls.snapshot().decision_version == second.decision_version == first.decision_version + 1
     with pytest.raises(TypeError):
         second["density"] = 1.0  # type: ignore[index]
 
@@ -174,7 +174,7 @@ def test_whatever_is_set_the_values_stay_legal(name: str, value: object) -> None
     assert CONTROLS[name].check(controls.get(name)) == controls.get(name)
 
 
-@pytest.mark.parametrize(("low", "high"), ORDERED)
+@pytest.mark.parametrize(("low", "high"), LIMIT_PAIRS)
 def test_a_limit_set_beyond_its_partner_moves_that_along_and_everybody_is_told(low: str, high: str) -> None:
     controls = Controls({low: 40, high: 80})
     heard: list[tuple[str, Value, object]] = []
@@ -183,14 +183,14 @@ def test_a_limit_set_beyond_its_partner_moves_that_along_and_everybody_is_told(l
     controls.set(high, 100, source="surface")
     controls.set(high, 30, source="surface")
     assert heard == [(low, 90, "surface"), (high, 90, None), (high, 100, "surface"), (high, 30, "surface"), (low, 30, None)]
-    assert f"moves {high} along" in CONTROLS[low].help
-    assert f"moves {low} along" in CONTROLS[high].help
+    assert f"beyond {high} sets both" in CONTROLS[low].help
+    assert f"beyond {low} sets both" in CONTROLS[high].help
 
 
-@given(st.lists(st.tuples(st.sampled_from([name for pair in ORDERED for name in pair]), st.integers(-5, 140))))
+@given(st.lists(st.tuples(st.sampled_from([name for pair in LIMIT_PAIRS for name in pair]), st.integers(-5, 140))))
 def test_limits_are_always_in_order_and_the_last_one_set_is_as_it_was_set(turns: list[tuple[str, int]]) -> None:
     controls = Controls(dict(turns))
     for name, value in turns:
         assert controls.set(name, value) == controls.get(name) == min(max(value, 0), 127)
-        for low, high in ORDERED:
+        for low, high in LIMIT_PAIRS:
             assert controls.snapshot()[low] <= controls.snapshot()[high]  # type: ignore[operator]

@@ -19,4 +19,4 @@ def test_a_query_is_a_readable_node_with_its_answer() -> None:
 def test_a_limit_says_that_it_moves_its_partner_along() -> None:
     node = node_at(tree(Controls().snapshot(), {}), "/perceivers/register_low")
     assert node is not None
-    assert node["DESCRIPTION"] == "Lowest note that is played. It moves register_high along if it passes it."
+    assert node["DESCRIPTION"] == "Lowest note the machine plays. Setting it beyond register_high sets both."

@@ -7,7 +7,7 @@ import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import SamplingBias
-from perceivers_live.performer.performer import DUET_NOTES, LINGERING, SHORTEST_REPLY, State
+from perceivers_live.performer.performer import DUET_NOTES, DUET_TAIL, MIN_REPLY, State
 from tests.perceivers_live.playing import (
     CLOSING,
     check,
@@ -119,7 +119,7 @@ def test_a_duet_ends_some_time_after_the_humans_phrase(musician: Musician) -> No
     end = stage.performer._detector.end()
     assert end is not None
     stage.run(stage.now + 30, stop=lambda: not stage.replying)
-    assert end < stage.now < end + 2 * LINGERING + CLOSING
+    assert end < stage.now < end + 2 * DUET_TAIL + CLOSING
     check(stage)
     stage.run(stage.now + 10)
     assert not stage.replying
@@ -232,7 +232,7 @@ def test_a_takeover_in_a_duet_plays_for_a_while_even_long_after_the_humans_phras
     stage.hear(*phrase(0.03, 2, 0.3))
     stage.run(5.0)
     stage.command(stage.performer.takeover)
-    stage.run(5.0 + SHORTEST_REPLY - 0.5)
+    stage.run(5.0 + MIN_REPLY - 0.5)
     assert stage.replying
     assert onsets(stage)
     stage.run(40.0)
@@ -244,7 +244,7 @@ def test_a_takeover_in_a_duet_plays_for_a_while_even_long_after_the_humans_phras
 def test_after_giving_way_a_duet_waits_for_the_next_phrase(silence: float) -> None:
     """Whether the human was in the middle of one, or had not played for long."""
     stage = playing("duet", seconds=0.0)
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     stage.run(stage.now + silence)
     if silence < 1:
         go_on(stage, 12)  # the same phrase goes on

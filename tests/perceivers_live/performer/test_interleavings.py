@@ -160,16 +160,16 @@ class Performance(RuleBasedStateMachine):
 
     @rule()
     def give_way(self) -> None:
-        self.command(self.stage.performer.give_way)
+        self.command(self.stage.performer.yield_turn)
         assert self.stage.port.silent
 
     @rule()
     def panic(self) -> None:
-        hushed = self.stage.performer.hush(self.stage.now)
+        hushed = self.stage.performer.interrupt(self.stage.now)
         self.stage.player.ledger.reset()
         assert not self.stage.port.sounding
-        self.do(lambda: self.stage.performer.hear([hushed]))
-        self.command(self.stage.performer.give_way)
+        self.do(lambda: self.stage.performer.absorb_input([hushed]))
+        self.command(self.stage.performer.yield_turn)
 
     @rule(change=st.sampled_from(Transport))
     def transport(self, change: Transport) -> None:
@@ -246,7 +246,7 @@ class Performance(RuleBasedStateMachine):
     def what_sounded_is_remembered(self) -> None:
         """Whatever is planned comes after it, and nothing else."""
         stage = self.stage
-        if not stage._untold and stage.player.phase is not Phase.TORN:
+        if not stage._untold and stage.player.phase is not Phase.DROPPED:
             planned = [one.action for one in stage.player._plan if one.action != REST]
             history = actions(stage.history())
             assert history == (actions(stage.expected()) + planned)[-len(history) or None :]
@@ -258,7 +258,7 @@ class Performance(RuleBasedStateMachine):
             return
         stage = self.stage
         stage.runtime.failures = 0
-        self.command(stage.performer.give_way)
+        self.command(stage.performer.yield_turn)
         self.what_sounded_is_remembered()
         assert np.array_equal(fresh(stage.engine._history).hidden(), stage.engine.hidden()) or stage.engine.position > RECENT
         self.let_go()
@@ -269,7 +269,7 @@ class Performance(RuleBasedStateMachine):
         self.command(stage.performer.takeover)
         self.do(lambda: stage.run(stage.now + 2.0))
         assert len(stage.port.note_ons) > count
-        self.command(stage.performer.give_way)
+        self.command(stage.performer.yield_turn)
         assert stage.port.silent
         assert unbalanced(m for m in stage.port.messages if m[0] < 0xB0) == []
         assert stage.engine.sounding.held().tolist() == []

@@ -26,7 +26,7 @@ def test_what_sounded_after_the_humans_action_is_told_after_it_whatever_its_time
     merged = merge(played, [], [own(1), own(2), own(3)], 3)
     assert merged.base == 11
     assert merged.actions == [key(9.0), own(2), Timed(9.1, NOTE_OFF + 60), key(9.1, 41), own(3)]
-    assert merged.past == 4  # the human may have done something before 3 that is not known yet
+    assert merged.final == 4  # the human may have done something before 3 that is not known yet
 
 
 def test_what_was_released_since_comes_after_all_that_sounded() -> None:

@@ -12,7 +12,7 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import State
-from perceivers_live.performer.phrases import BASE, FACTOR
+from perceivers_live.performer.phrases import BASE_SILENCE, PACE_FACTOR
 from tests.perceivers_live.playing import (
     MODES,
     MUSICIANS,
@@ -156,9 +156,9 @@ def test_whatever_else_silences_the_machine_at_a_key_press_only_what_sounded_is_
 def test_a_panic_just_before_a_reply_began_silences_it() -> None:
     stage = Stage(steady(5))
     stage.hear(*phrase(0.03, 12, 0.2))
-    hushed = stage.performer.hush(stage.now)
+    hushed = stage.performer.interrupt(stage.now)
     stage.run(60.0, stop=lambda: stage.player.planned() > 3)
-    stage.performer.hear([hushed])
+    stage.performer.absorb_input([hushed])
     stage.run(stage.now + 1.0)
     check_at_rest(stage)
 
@@ -199,7 +199,7 @@ def test_patience_can_be_turned_while_the_machine_waits(patience: float) -> None
     stage.run(stage.now + 0.3)
     stage.controls.set("patience", patience)
     stage.run(60.0, stop=lambda: stage.replying)
-    assert stage.now - 2.3 == pytest.approx(patience * (BASE + FACTOR * 0.2), rel=0.35)
+    assert stage.now - 2.3 == pytest.approx(patience * (BASE_SILENCE + PACE_FACTOR * 0.2), rel=0.35)
 
 
 def test_a_reply_is_as_long_as_the_phrase_and_not_as_the_time_since() -> None:
@@ -233,7 +233,7 @@ def test_a_solo_goes_on_for_ever_whatever_the_human_does(musician: Musician) -> 
 @pytest.mark.parametrize("way", ["takeover", "mode"])
 def test_a_solo_that_has_given_way_waits_to_be_asked(way: str) -> None:
     stage = playing("solo")
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     for _ in range(3):  # phrases of the human's are no reason
         stage.run(stage.now + 5.0)
         go_on(stage, 6)
@@ -336,7 +336,7 @@ def test_it_says_that_it_listens_once_nothing_of_its_own_sounds_any_more(end: st
     if end == "key":
         stage.hear(Timed(stage.now, NOTE_ON + 30, 80))
     elif end == "yield":
-        stage.performer.give_way(stage.now)
+        stage.performer.yield_turn(stage.now)
     else:
         stage.run(stage.now + 90, stop=lambda: not stage.replying)
     assert sounding == [False, False]

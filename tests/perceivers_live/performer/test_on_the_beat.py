@@ -9,7 +9,7 @@ import pytest
 from engine.events import Timed
 from perceivers_live.clock.midi_clock import CONTINUE, START, STOP, TICK, MidiClock, Transport
 from perceivers_live.clock.ticks import PPQ
-from perceivers_live.performer.performer import SHORTEST_REPLY
+from perceivers_live.performer.performer import MIN_REPLY
 from tests.perceivers_live.playing import (
     PLAYING,
     check,
@@ -93,7 +93,7 @@ def test_a_reply_that_has_waited_long_for_its_bar_is_no_shorter_for_it() -> None
     drummer.run(60.0, stop=lambda: len(drummer.stage.states) == 2)
     played = onsets(drummer.stage)
     assert drummer.off(played[0].time, 4) < 0.010
-    assert played[-1].time - played[0].time > SHORTEST_REPLY - 1.0
+    assert played[-1].time - played[0].time > MIN_REPLY - 1.0
 
 
 @pytest.mark.parametrize("mode", PLAYING)

@@ -6,7 +6,7 @@ import pytest
 
 from engine.events import NOTE_ON, Timed
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.pace import LIMIT, correction, share
+from perceivers_live.performer.pace import MAX_CORRECTION, density_correction, machine_share
 from perceivers_live.performer.phrases import PhraseDetector
 
 
@@ -17,11 +17,11 @@ def even(rate: float, seconds: float, begin: float = 0.0) -> list[float]:
 
 def after(strikes: list[float], rate: float) -> float:
     """The correction at the last onset, for a reply that began at 0."""
-    return correction(strikes, 0.0, strikes[-1], rate)
+    return density_correction(strikes, 0.0, strikes[-1], rate)
 
 
 def test_nothing_is_corrected_before_the_first_note() -> None:
-    assert correction([], 0.0, 0.0, 8.0) == pytest.approx(0)
+    assert density_correction([], 0.0, 0.0, 8.0) == pytest.approx(0)
 
 
 @pytest.mark.parametrize("rate", [1.0, 5.0, 20.0])
@@ -37,7 +37,7 @@ def test_what_is_too_fast_is_held_back_and_what_is_too_slow_is_pushed() -> None:
 def test_it_grows_with_the_time_that_the_pace_is_wrong_up_to_a_limit() -> None:
     corrections = [after(even(10, seconds), 5.0) for seconds in (0.5, 2, 8)]
     assert 0 > corrections[0] > corrections[1] > corrections[2]
-    assert after(even(50, 30), 0.1) == -LIMIT
+    assert after(even(50, 30), 0.1) == -MAX_CORRECTION
 
 
 def test_what_is_long_ago_is_forgotten() -> None:
@@ -45,20 +45,20 @@ def test_what_is_long_ago_is_forgotten() -> None:
 
 
 def test_silence_makes_it_hurry() -> None:
-    assert correction(even(5, 3), 0.0, 4.0, 5.0) > after(even(5, 3), 5.0)
+    assert density_correction(even(5, 3), 0.0, 4.0, 5.0) > after(even(5, 3), 5.0)
 
 
 def test_the_machines_share_of_the_last_notes_is_half_at_the_humans_rate() -> None:
-    assert share([], 0.0, 0.0, 5.0) == pytest.approx(0.5)
+    assert machine_share([], 0.0, 0.0, 5.0) == pytest.approx(0.5)
     for rate in (1.0, 5.0, 20.0):
         strikes = even(rate, 10)
-        assert share(strikes, 0.0, strikes[-1], rate) == pytest.approx(0.5, abs=0.05)
+        assert machine_share(strikes, 0.0, strikes[-1], rate) == pytest.approx(0.5, abs=0.05)
 
 
 def test_it_follows_what_the_machine_does_and_silence_takes_it_to_nothing() -> None:
     strikes = even(20, 10)
-    assert 0.75 < share(strikes, 0.0, strikes[-1], 5.0) < 0.85
-    assert share(strikes, 0.0, strikes[-1] + 60, 5.0) < 0.01
+    assert 0.75 < machine_share(strikes, 0.0, strikes[-1], 5.0) < 0.85
+    assert machine_share(strikes, 0.0, strikes[-1] + 60, 5.0) < 0.01
 
 
 def test_the_pace_of_a_phrase_is_its_notes_a_second() -> None:

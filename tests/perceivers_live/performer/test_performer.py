@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.registry import CONTROLS
-from perceivers_live.performer.performer import KEPT_ON_CHANGE, State
+from perceivers_live.performer.performer import KEEP_ON_CONTROL_CHANGE, State
 from tests.perceivers_live.scripted import (
     Musician,
     Stage,
@@ -79,9 +79,9 @@ def test_actions_heard_together_are_remembered_as_if_one_by_one() -> None:
     one_by_one.hear(*CALL)
     played = []
     for one in CALL:
-        together.player.ledger.keys.take(one)
-        played.append(together.performer.react([one]))
-    together.performer.hear(played)
+        together.player.ledger.keys.apply(one)
+        played.append(together.performer.adapt_plan([one]))
+    together.performer.absorb_input(played)
     assert one_by_one.history() == together.history()
     assert np.array_equal(one_by_one.engine.hidden(), together.engine.hidden())
 
@@ -147,7 +147,7 @@ def test_a_reply_ends_by_itself_and_leaves_nothing_sounding(musician: Musician, 
     assert stage.states == [State.PLAYING, State.LISTENING]
     assert stage.port.silent
     assert unbalanced(m for m in stage.port.messages if m[0] < 0xB0) == []
-    assert stage.player.holding() == (frozenset(), False)
+    assert stage.player.held_after_plan() == (frozenset(), False)
     check_memory(stage)
 
 
@@ -264,10 +264,10 @@ def test_an_interruption_that_the_callback_has_made_already_comes_to_the_same() 
     here, before = replying(seconds=0.8), replying(seconds=0.8)
     key = Timed(here.now, NOTE_ON + 30, 80)
     here.hear(key)
-    before.player.ledger.keys.take(key)
-    reaction = before.performer.react([key])
+    before.player.ledger.keys.apply(key)
+    reaction = before.performer.adapt_plan([key])
     before.performer.work(before.now)  # the performer was busy, and does not know yet
-    before.performer.hear([reaction])
+    before.performer.absorb_input([reaction])
     before.sounded.append(key)
     assert here.history() == before.history()
     check_memory(before)
@@ -337,7 +337,7 @@ def test_a_turned_control_drops_the_plan_beyond_a_few_tens_of_milliseconds(name:
     assert plan[-1].time > stage.now + 0.9
     stage.controls.set(name, value)
     stage.performer.work(stage.now)
-    kept = [one for one in plan if one.time <= stage.now + KEPT_ON_CHANGE]
+    kept = [one for one in plan if one.time <= stage.now + KEEP_ON_CONTROL_CHANGE]
     assert list(stage.player._plan)[: len(kept)] == kept
     assert stage.player.planned() <= len(kept) + 1
     stage.run(stage.now + 0.5)
@@ -365,7 +365,7 @@ def test_a_register_limit_is_heard_at_once() -> None:
     stage.controls.set("register_high", 59)
     when = stage.now
     stage.run(stage.now + 2.0)
-    later = [one.action for one in stage.machine if one.time > when + KEPT_ON_CHANGE and one.action < NOTE_OFF]
+    later = [one.action for one in stage.machine if one.time > when + KEEP_ON_CONTROL_CHANGE and one.action < NOTE_OFF]
     assert later
     assert max(later) <= 59
 
@@ -447,7 +447,7 @@ def test_takeover_during_a_reply_changes_nothing() -> None:
 @pytest.mark.parametrize("musician", MUSICIANS)
 def test_giving_way_silences_and_remembers_what_sounded(musician: Musician) -> None:
     stage = replying(musician)
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     assert stage.port.silent
     assert not stage.replying
     check_memory(stage)
@@ -548,7 +548,7 @@ def test_a_failed_release_is_not_believed() -> None:
     stage.hear(Timed(stage.now, NOTE_ON + 30, 80), Timed(stage.now + 0.1, NOTE_OFF + 30))
     assert {pitch for _, pitch in stage.port.sounding} == set(stage.engine.sounding.held().tolist()) == {stuck}
     stage.port.fails = lambda _: False
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     assert stage.port.silent
     assert stage.engine.sounding.held().tolist() == []
 
@@ -565,5 +565,5 @@ def test_steps_are_the_times_that_things_sounded(playing: list[tuple[float, int]
         stage.run(stage.now + wait)
         stage.hear(Timed(stage.now, NOTE_OFF + pitch) if pitch in keys else Timed(stage.now, NOTE_ON + pitch, 64))
         keys ^= {pitch}
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     check_memory(stage)

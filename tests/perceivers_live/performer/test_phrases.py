@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.phrases import PAUSE, PhraseDetector
+from perceivers_live.performer.phrases import MAX_RATE_GAP, PhraseDetector
 from tests.perceivers_live.scripted import note, phrase
 
 SETTINGS = PhraseSettings()
@@ -256,4 +256,6 @@ def test_a_phrases_rate_is_that_of_the_playing_and_not_of_its_pauses() -> None:
     assert detector_after(phrase(0.0, 21, 0.2)).rate == pytest.approx(5.0)
     assert detector_after([*phrase(0.0, 21, 0.2), *phrase(40.0, 21, 0.2)]).rate == pytest.approx(4.0, rel=0.05)
     slow = [one for i in range(8) for one in chords([3.0 * i], 2.0)]
-    assert detector_after(slow).rate == pytest.approx(31 / (7 * PAUSE), rel=0.05)  # and not as if there were no pauses at all
+    assert detector_after(slow).rate == pytest.approx(
+        31 / (7 * MAX_RATE_GAP), rel=0.05
+    )  # and not as if there were no pauses at all

@@ -34,7 +34,7 @@ def since(stage: Stage, count: int, now: float) -> list[tuple[float, int, int]]:
 @pytest.mark.parametrize("pause", [0.0, 0.3, 1.7])
 def test_what_is_recalled_goes_on_exactly_as_it_went_on_when_it_was_saved(pause: float, musician: Musician) -> None:
     stage = playing("respond", musician)
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     stage.run(stage.now + pause + 0.0123)
     saved_state, takes = stage.performer.saved_state(stage.now), []
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_what_is_recalled_goes_on_exactly_as_it_went_on_when_it_was_saved(pause:
         stage.command(stage.performer.takeover)
         stage.run(stage.now + 1.5)
         takes.append(since(stage, count, began))
-        stage.command(stage.performer.give_way)
+        stage.command(stage.performer.yield_turn)
         go_on(stage, 5)
         stage.run(stage.now + 0.77)
         stage.performer.recall(saved_state, stage.now)
@@ -99,7 +99,7 @@ def test_a_recall_while_it_plays_leaves_nothing_hanging(mode: str, musician: Mus
     stage.run(stage.now + 3.0)
     check(stage)
     assert mode != "solo" or stage.replying
-    stage.command(stage.performer.give_way)
+    stage.command(stage.performer.yield_turn)
     assert unbalanced(notes(stage)) == []
     assert stage.engine.sounding.held().tolist() == []
     assert legal(stage)
@@ -140,7 +140,7 @@ def test_a_recalled_state_brings_its_seed() -> None:
     one.hear(*phrase(0.03, 8, 0.2))
     other.performer.recall(one.performer.saved_state(one.now), other.now)
     for stage in (one, other):
-        stage.command(stage.performer.give_way)
+        stage.command(stage.performer.yield_turn)
     takes = []
     for stage in (one, other):
         now = stage.now

@@ -66,6 +66,6 @@ def test_when_everything_is_let_go_nothing_is_down_and_the_next_strike_is_a_new_
 def test_actions_count_where_there_are_no_messages() -> None:
     keys = HumanKeys()
     for action in (NOTE_ON + 60, NOTE_ON + 64, SUSTAIN_DOWN, NOTE_OFF + 60):
-        keys.take(Timed(1.0, action, 80))
+        keys.apply(Timed(1.0, action, 80))
     assert (keys.held, keys.pedal) == ({64}, True)
     assert keys.release_all(2.0) == [Timed(2.0, NOTE_OFF + 64), Timed(2.0, SUSTAIN_UP)]

@@ -150,8 +150,8 @@ def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthe
 
 def human(ledger: Ledger, one: Timed) -> list[Timed]:
     """An action of the human's; returns what it makes the machine release."""
-    ledger.keys.take(one)
-    return models(ledger.make_room(one))
+    ledger.keys.apply(one)
+    return models(ledger.release_for(one))
 
 
 def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_held(
@@ -160,7 +160,7 @@ def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_hel
     ledger.play(NOTE_ON + 60, 80)
     assert human(ledger, Timed(1.0, NOTE_ON + 60, 80)) == [Timed(1.0, NOTE_OFF + 60)]
     assert human(ledger, Timed(1.1, NOTE_ON + 62, 80)) == []
-    assert ledger.keys.held == ledger.barred == {60, 62}
+    assert ledger.keys.held == ledger.forbidden == {60, 62}
     assert not ledger.play(NOTE_ON + 60, 80)
     human(ledger, Timed(1.2, NOTE_OFF + 60))
     assert ledger.play(NOTE_ON + 60, 80)
@@ -193,7 +193,7 @@ def test_closing_lifts_our_pedal_but_not_one_that_is_passed_through_to_the_same_
 def test_a_key_that_is_passed_through_without_being_listened_to_is_let_be(ledger: Ledger, synthesizer: Synthesizer) -> None:
     """It is out of the range that is listened to, but it sounds where ours do."""
     ledger.thru((0x90, 40, 80))
-    assert 40 in ledger.barred
+    assert 40 in ledger.forbidden
     assert not ledger.play(NOTE_ON + 40, 80)
     ledger.thru((0x80, 40, 0))
     assert ledger.play(NOTE_ON + 40, 80)
@@ -210,9 +210,9 @@ def test_a_note_is_released_as_it_was_sent_and_what_would_collide_with_it_is_bar
     voicing = [Voicing(0)]
     ledger = Ledger(synthesizer.send, voicing=lambda: voicing[0])
     ledger.play(NOTE_ON + 62, 80)
-    assert ledger.barred == frozenset()
+    assert ledger.forbidden == frozenset()
     voicing[0] = Voicing(2)
-    assert ledger.barred == {60}
+    assert ledger.forbidden == {60}
     assert not ledger.play(NOTE_ON + 60, 80)
     assert ledger.play(NOTE_OFF + 62)
     assert ledger.play(NOTE_ON + 60, 80)

@@ -37,7 +37,7 @@ def player(synthesizer: Synthesizer, heard: list[Timed]) -> Player:
 
 @pytest.fixture
 def thread(player: Player, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayerThread]:
-    monkeypatch.setattr("perceivers_live.player.player.STALE", 60.0)  # a busy machine may be half a second late
+    monkeypatch.setattr("perceivers_live.player.player.MAX_OVERDUE", 60.0)  # a busy machine may be half a second late
     thread = PlayerThread(player)
     thread.start()
     yield thread
@@ -126,7 +126,7 @@ def test_without_a_plan_there_is_nothing_to_cancel(synthesizer: Synthesizer) -> 
     player = Player(Ledger(synthesizer.send))
     assert player.cancel() == 0
     assert player.interrupt(0.0) == []
-    assert player.phase is Phase.NONE
+    assert player.phase is Phase.IDLE
 
 
 def test_a_rest_only_passes_time(player: Player, synthesizer: Synthesizer) -> None:
@@ -175,30 +175,30 @@ def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> 
 
 def test_a_turn_is_over_once_whoever_plans_has_heard_of_its_end(player: Player) -> None:
     player.interrupt(1.0)
-    assert player.phase is Phase.SILENCED
+    assert player.phase is Phase.INTERRUPTED
     assert not player.playing
     assert player.end()
     assert not player.end()
     player.interrupt(2.0)
-    assert player.phase is Phase.NONE
+    assert player.phase is Phase.IDLE
 
 
 def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
     key = [Timed(1.1, NOTE_ON + 60, 80)]
     player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
     player.play_due(1.0)
-    player.ledger.keys.take(key[0])
-    assert player.make_room(key) == [Timed(1.1, NOTE_OFF + 60)]
-    assert player.phase is Phase.UNSETTLED
+    player.ledger.keys.apply(key[0])
+    assert player.release_for(key) == [Timed(1.1, NOTE_OFF + 60)]
+    assert player.phase is Phase.INPUT_PENDING
     player.schedule([on(1.3, 3, 64)])  # decided before that was known
     player.play_due(2.0)
     assert synthesizer.note_ons == [60]
-    assert player.settle(key, 1.1) == 1
+    assert player.reopen(key, 1.1) == 1
     player.schedule([on(2.1, 2, 64), on(2.2, 3, 60)])
     player.play_due(2.1)
     assert synthesizer.note_ons == [60, 64]
     player.play_due(2.2)
-    assert player.phase is Phase.TORN  # the human's key
+    assert player.phase is Phase.DROPPED  # the human's key
     assert player.cancel() == 2
 
 
@@ -207,21 +207,21 @@ def test_what_is_due_by_then_stays_unless_it_is_about_what_the_human_moves(playe
     player.schedule(plan)
     player.play_due(1.0)
     action = [Timed(1.0, NOTE_ON + 70, 80)]
-    player.make_room(action, until=1.2)
+    player.release_for(action, until=1.2)
     player.play_due(1.1)
-    assert player.settle(action, 1.2) == 3
+    assert player.reopen(action, 1.2) == 3
     player.play_due(2.0)
     assert synthesizer.messages[-1][:2] == (0x80, 60)
     player.schedule([on(3.0, 5, 72), on(3.1, 6, 74), on(3.2, 7, 76)])
-    player.make_room([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
+    player.release_for([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
     player.play_due(4.0)
     assert synthesizer.note_ons[-1] == 72  # and what would have followed the key's was planned with it
 
 
 def test_without_a_plan_there_is_nothing_to_settle(player: Player) -> None:
     player.end()
-    player.make_room([Timed(1.1, NOTE_ON + 60, 80)])
-    assert player.phase is Phase.NONE
+    player.release_for([Timed(1.1, NOTE_ON + 60, 80)])
+    assert player.phase is Phase.IDLE
 
 
 def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
@@ -229,8 +229,8 @@ def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
 ) -> None:
     player.schedule([Planned(1.0, 1, SUSTAIN_DOWN)])
     player.play_due(1.0)
-    player.ledger.keys.take(Timed(1.1, SUSTAIN_DOWN))
-    player.make_room([Timed(1.1, SUSTAIN_DOWN)])
+    player.ledger.keys.apply(Timed(1.1, SUSTAIN_DOWN))
+    player.release_for([Timed(1.1, SUSTAIN_DOWN)])
     assert player.interrupt(1.2) == []
     assert not synthesizer.pedals
     assert heard[-1] == Timed(1.2, SUSTAIN_UP)
@@ -240,7 +240,7 @@ def test_releases_are_told_in_order_even_if_the_human_is_heard_as_of_earlier(pla
     """An offset moves what is heard to before what has sounded."""
     player.schedule([on(1.0, 1, 60), on(1.1, 2, 62)])
     player.play_due(1.1)
-    assert player.make_room([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
+    assert player.release_for([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
     player.interrupt(0.95)
     times = [one.time for one in heard]
     assert times == sorted(times)
@@ -250,7 +250,7 @@ def test_what_stays_of_the_plan_is_not_told_as_of_before_a_release(player: Playe
     """With an input offset the human is heard as of later than what is still planned."""
     player.schedule([on(1.0, 1, 60), on(2.0, 2, 62)])
     player.play_due(1.0)
-    player.make_room([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
+    player.release_for([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
     player.play_due(2.0)
     player.interrupt(2.1)
     assert [one.time for one in heard] == sorted(one.time for one in heard)
@@ -296,18 +296,18 @@ def test_a_dead_port_does_not_stop_the_music(player: Player, synthesizer: Synthe
 
 
 def test_holding_looks_to_the_end_of_the_plan(player: Player) -> None:
-    assert player.holding() == (frozenset(), False)
+    assert player.held_after_plan() == (frozenset(), False)
     player.schedule([on(1.0, 1, 60), Planned(1.0, 2, SUSTAIN_DOWN), on(1.1, 3, 64), off(2.0, 4, 60), Planned(2.5, 5, REST)])
-    assert player.holding() == ({64}, True)
+    assert player.held_after_plan() == ({64}, True)
     player.play_due(1.05)
     assert player.ledger.notes == {60}
-    assert player.holding() == ({64}, True)
+    assert player.held_after_plan() == ({64}, True)
     player.cancel(after=1.5)
-    assert player.holding() == ({60, 64}, True)
+    assert player.held_after_plan() == ({60, 64}, True)
     player.schedule([Planned(3.0, 6, SUSTAIN_UP)])
-    assert player.holding() == ({60, 64}, False)
+    assert player.held_after_plan() == ({60, 64}, False)
     player.interrupt(1.06)
-    assert player.holding() == (frozenset(), False)
+    assert player.held_after_plan() == (frozenset(), False)
 
 
 @pytest.mark.usefixtures("thread")
@@ -386,7 +386,7 @@ def test_a_plan_that_is_long_overdue_is_dropped_and_made_anew(player: Player, sy
     player.drop_overdue(10.5)
     player.play_due(10.5)
     assert synthesizer.note_ons == [60, 62]
-    assert player.phase is Phase.TORN
+    assert player.phase is Phase.DROPPED
     assert player.cancel() == 2
 
 
@@ -420,8 +420,8 @@ def test_who_watches_the_plan_knows_it_whatever_happens(moves: list[tuple[str, i
             player.cancel(now + number)
         elif move == "key":
             actions = [Timed(now, NOTE_ON + number, 80)]
-            player.make_room(actions, now + 1)
-            player.settle(actions, now + 1)
+            player.release_for(actions, now + 1)
+            player.reopen(actions, now + 1)
         elif move == "interrupt":
             player.interrupt(now)
         elif move == "begin":

@@ -85,7 +85,7 @@ def test_a_channel_mode_message_in_place_of_note_offs_releases_everywhere(number
     stage.hear((0x90 | channel, 60, 80), (0xB0 | channel, number, 0))
     stage.agree()
     assert stage.session.keys.held == frozenset()
-    assert stage.session.player.ledger.barred == frozenset()
+    assert stage.session.player.ledger.forbidden == frozenset()
     assert stage.port.silent
     assert ((0xB0 | channel, number, 0) in stage.port.messages) == (channel != 0)  # never raw where the machine plays
 
@@ -188,7 +188,7 @@ def test_a_key_whose_note_off_never_came_is_free_after_a_command(command: str) -
     stage = Stage(thru=True)
     stage.hear((0x90, 60, 80), (0xB0, 64, 127))
     stage.command(command)
-    assert stage.session.keys.held == stage.session.player.ledger.barred == frozenset()
+    assert stage.session.keys.held == stage.session.player.ledger.forbidden == frozenset()
     assert stage.port.silent
     stage.agree()
     assert stage.session.player.ledger.play(NOTE_ON + 60, 80)

@@ -116,7 +116,7 @@ def test_that_nothing_was_learnt_in_time_is_told(stage: Stage, surface: Surface)
     surface.send_message("/perceivers/learn", "density")
     surface.tells("message")
     stage.session.midi_map.learn("density", time.perf_counter() - LEARN_TIMEOUT)  # as if that had been then
-    assert surface.tells("error") == ["learn", "density: not learnt, no controller moved (20 s); learn it again to go on"]
+    assert surface.tells("error") == ["learn", "density: not learnt, no controller moved (20 s); start learning again"]
 
 
 def test_state_and_stats_can_be_asked_for(surface: Surface) -> None:
