@@ -192,11 +192,11 @@ class Playing:
         for _ in range(KEYS):
             self.until(self._sounds, "a reply")
             began = time.perf_counter()
-            self.session.hear(began, (0x90, 30, 80))
+            self.session.receive(began, (0x90, 30, 80))
             self.until(lambda: not self.session.player.ledger.notes, "silence")
             ends = [at for at, message in self.port.sent if at >= began and message[0] & 0xF0 == 0x80]
             taken.append(1000 * (ends[-1] - began) if ends else 0.0)
-            self.session.hear(time.perf_counter(), (0x80, 30, 0))
+            self.session.receive(time.perf_counter(), (0x80, 30, 0))
             time.sleep(0.2)
         return taken
 

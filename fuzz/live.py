@@ -18,7 +18,7 @@ from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
-from perceivers_live.osc.audience import MAX_SUBSCRIBERS
+from perceivers_live.osc.recipients import MAX_SUBSCRIBERS
 from perceivers_live.osc.server import OscServer
 from perceivers_live.session import commands as session_commands
 from perceivers_live.session import loop, output
@@ -61,7 +61,7 @@ class Stage:
         self.port.send(message)
 
     def hear(self, *message: int) -> None:
-        self.session.hear(self.now, message)
+        self.session.receive(self.now, message)
 
     def command(self, name: str) -> None:
         self.forgot = self.forgot or name == "forget"
@@ -72,7 +72,7 @@ class Stage:
         until = self.now + seconds
         for _ in range(ROUNDS):
             due = self.session.performer.work(self.now)
-            self.session.loop.take(0)
+            self.session.loop.handle_next(0)
             times = [time for time in (self.session.player.play_due(self.now), due) if time is not None]
             if not self.session.loop.inbox.qsize() and (not times or min(times) >= until):
                 break
@@ -182,7 +182,7 @@ def osc(scratch: Path) -> Target:
         server._handle(data, SENDER)
         server._echo_changes()
         stage.perform()
-        promise(len(server._audience.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
+        promise(len(server._recipients.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
 
     messages: list[tuple[str, str | float | list[str]]] = [
         ("temperature", 0.5),

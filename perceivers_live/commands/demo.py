@@ -104,7 +104,7 @@ def _perform(
             while waiting and started + waiting[-1].time <= now:
                 one = waiting.pop()
                 message = message_of(one.action, one.velocity)
-                session.hear(started + one.time, message)
+                session.receive(started + one.time, message)
                 send(message)
             shown = _show(roll, sounded, shown, started)
             roll.advance(max(0.0, now - started))

@@ -59,9 +59,9 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
             ],
         )
         connections.listen(
-            session.hear,
+            session.receive,
             lost=lambda: session.input_lost(time.perf_counter()),
-            back=session.output_back,
+            back=session.output_restored,
             change=session.change_output,
         )
         if recorder is not None:

@@ -1,1 +1,1 @@
-"""The OSC server, the tree that OSCQuery describes (`page.query` serves it), and layouts for their clients."""
+"""The OSC server, the OSCQuery tree of its addresses (`page.query` serves it), and layouts for OSC clients."""

@@ -1,9 +1,9 @@
-"""A ready layout for Open Stage Control, generated from the registry of controls.
+"""Generates a layout for Open Stage Control from the registry of controls.
 
     python -m perceivers_live.osc.layouts layouts/
 
-writes `open-stage-control.json`. Every number has a fader, every choice and switch its buttons, every command a button. The
-surface follows what changes elsewhere: it subscribes by itself, and again every few seconds, so that either program may be
+writes `open-stage-control.json`. Each number has a fader, each choice and switch has buttons, each command has a button. The
+surface subscribes by itself, so it shows changes made elsewhere. It repeats this every few seconds, so either program can be
 started first.
 """
 
@@ -19,17 +19,17 @@ import click
 from perceivers_live.controls.registry import COMMANDS, CONTROLS, Control
 from perceivers_live.osc.server import PREFIX
 
-_VERSION = "1.29.2"  # of Open Stage Control, which converts the layouts of older ones
+_VERSION = "1.29.2"  # of Open Stage Control; newer versions convert layouts of older ones
 _REFRESH = 5000  # ms
-COLUMNS = 8  # of faders
-LONGEST = 100_000  # a range that a fader can do; a longer one is cut to its first thousand
-# The script that asks for everything there is and for what changes, and again from time to time.
+COLUMNS = 8  # faders in a row
+MAX_FADER_RANGE = 100_000  # Open Stage Control shows only the first thousand values of a larger range
+# This script subscribes, which also requests all current values, and repeats it every `_REFRESH` ms.
 _SUBSCRIPTION = f"function ask() {{ send('{PREFIX}subscribe') }}\nask()\nsetInterval('ask', ask, {_REFRESH})"
 Widget = dict[str, Any]
 
 
 def open_stage_control(controls: Mapping[str, Control], commands: Iterable[str]) -> str:
-    """A session file of Open Stage Control. It sends to the targets that the program was started with (`--send`)."""
+    """The session file (JSON) for Open Stage Control. It sends to the targets given to that program with `--send`."""
     numbers = [control for control in controls.values() if control.kind in ("float", "int")]
     choices = [_choice(control) for control in controls.values() if control.kind == "choice"]
     switches = [_switch(control) for control in controls.values() if control.kind == "switch"]
@@ -62,17 +62,20 @@ def _panel(name: str, widgets: list[Widget], **properties: Any) -> Widget:
 
 
 def _number(control: Control) -> Widget:
-    whole = control.kind == "int"
-    common = {"id": control.name, "address": PREFIX + control.name, "default": control.default}  # the same id: clones
-    common |= {"typeTags": "i", "decimals": 0} if whole else {"typeTags": "f", "decimals": 3}
+    is_int = control.kind == "int"
+    common = {
+        "id": control.name,
+        "address": PREFIX + control.name,
+        "default": control.default,
+    }  # the same id: shared value
+    common |= {"typeTags": "i", "decimals": 0} if is_int else {"typeTags": "f", "decimals": 3}
     fader = {"type": "fader", **common, "range": {"min": control.low, "max": control.high}, "design": "compact", "expand": True}
     if control.low < 0 < control.high:
         fader["origin"] = 0
     field = {"type": "input", **common, "numeric": True, "unit": control.unit, "height": 30}
     name = {"type": "text", "id": f"{control.name}_name", "default": control.name, "height": 20}
-    widgets: list[Widget] = (
-        [name, fader, field] if control.high - control.low <= LONGEST else [name, field]
-    )  # typed, for want of a fader
+    has_fader = control.high - control.low <= MAX_FADER_RANGE  # otherwise the value can only be typed
+    widgets: list[Widget] = [name, fader, field] if has_fader else [name, field]
     return _panel(f"{control.name}_strip", widgets, layout="vertical", comments=control.help)
 
 
@@ -91,7 +94,7 @@ def _command(name: str) -> Widget:
 
 
 def layouts() -> dict[str, bytes]:
-    """The content of every layout file, by name. That of a compressed one is compared with `same`: zlibs differ."""
+    """The content of each layout file, by file name."""
     return {
         "open-stage-control.json": open_stage_control(CONTROLS, COMMANDS).encode(),
     }

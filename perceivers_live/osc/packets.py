@@ -1,7 +1,7 @@
-"""Strict reading of OSC packets: messages, and bundles with their times.
+"""Strict parser of OSC packets: messages, and bundles with time tags.
 
-python-osc reads single messages only: its bundle reader never returns from a negative size, recurses as deep as it is told, and
-logs every oddity to the root logger.
+python-osc parses only the single messages here. Its bundle parser does not return from a negative element size, has no limit of
+the nesting depth, and logs every malformed packet to the root logger.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pythonosc.osc_message import OscMessage, ParseError
 
 from perceivers_live.controls.registry import shown
 
-MAX_DATAGRAM = 4096  # bytes; the longest useful message is a tenth of it
+MAX_DATAGRAM = 4096  # bytes; the longest useful message has a tenth of that
 _MAX_DEPTH, _MAX_MESSAGES = 8, 256  # in one bundle
 _KNOWN_TAGS = b",ihfdsSbrmtTFNI[]"
-# What python-osc lacks, read as what it has: an impulse as nil, a symbol as a string. A colour is four bytes, not a number.
-_READ_AS = bytes.maketrans(b"ISr", b"Nsm")
-_TO_1970 = 2_208_988_800  # seconds from 1900, where time tags begin
+# Type tags that python-osc lacks are parsed as others: an impulse as nil, a symbol as a string, a colour as MIDI (four bytes).
+_PARSED_AS = bytes.maketrans(b"ISr", b"Nsm")
+_NTP_TO_UNIX = 2_208_988_800  # seconds from 1900, the epoch of time tags, to 1970
 
 
 class Message(NamedTuple):
-    """``due``: when to follow it, in seconds since 1970; 0: at once."""
+    """An OSC message. ``due``: time at which it takes effect, in seconds since 1970; 0: immediately."""
 
     address: str
     values: list[Any]
@@ -29,29 +29,30 @@ class Message(NamedTuple):
 
 
 class Malformed(NamedTuple):
-    """A message that cannot be read; those beside it in its bundle can."""
+    """A message that cannot be parsed. The other messages of its bundle are not affected."""
 
     reason: str
 
 
 def messages_of(datagram: bytes) -> list[Message | Malformed]:
-    """The messages of a packet, bundles opened, in order. Of two nested bundles the later time counts.
+    """Parses a packet; returns its messages, including those of nested bundles, in order. The latest time tag of the enclosing
+    bundles applies.
 
     Raises:
-        ValueError: larger than any sensible packet; or a bundle so broken that it does not show where its messages begin.
+        ValueError: the packet exceeds a limit, or a bundle is so damaged that its elements cannot be located.
     """
     if len(datagram) > MAX_DATAGRAM:
         raise ValueError(f"longer than {MAX_DATAGRAM} bytes")
     messages: list[Message | Malformed] = []
-    waiting = [(datagram, 0, 0.0)]
-    while waiting:
-        packet, depth, due = waiting.pop()
+    stack = [(datagram, 0, 0.0)]
+    while stack:
+        packet, depth, due = stack.pop()
         if packet.startswith(b"#bundle\0") and depth < _MAX_DEPTH:
             due = max(due, _time(packet))
-            waiting.extend((element, depth + 1, due) for element in reversed(_elements(packet)))
+            stack.extend((element, depth + 1, due) for element in reversed(_elements(packet)))
         else:
             messages.append(_message(packet, due))
-        if len(messages) + len(waiting) > _MAX_MESSAGES:
+        if len(messages) + len(stack) > _MAX_MESSAGES:
             raise ValueError(f"more than {_MAX_MESSAGES} messages")
     return messages
 
@@ -64,17 +65,17 @@ def _message(packet: bytes, due: float) -> Message | Malformed:
     if tags.translate(None, _KNOWN_TAGS):
         return Malformed(f"type tags {shown(tags)}")
     try:
-        read = OscMessage(packet[:tags_at] + tags.translate(_READ_AS) + packet[tags_at + len(tags) :])
+        parsed = OscMessage(packet[:tags_at] + tags.translate(_PARSED_AS) + packet[tags_at + len(tags) :])
     except (ParseError, ValueError, ArithmeticError) as error:
         return Malformed(str(error))
-    return Message(read.address, read.params, due)
+    return Message(parsed.address, parsed.params, due)
 
 
 def _time(bundle: bytes) -> float:
-    """A bundle's time tag in seconds since 1970; 0 for the tag that means at once, and for what is earlier."""
+    """A bundle's time tag in seconds since 1970; 0 for the tag "immediately" and for times before 1970."""
     if len(bundle) < 16:  # "#bundle", its NUL, the time tag
         raise ValueError("a bundle without a time tag")
-    return max(0.0, int.from_bytes(bundle[8:16], "big") / 2**32 - _TO_1970)
+    return max(0.0, int.from_bytes(bundle[8:16], "big") / 2**32 - _NTP_TO_UNIX)
 
 
 def _elements(bundle: bytes) -> list[bytes]:

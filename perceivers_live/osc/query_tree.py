@@ -1,4 +1,4 @@
-"""The controls, commands and queries as an OSCQuery tree of JSON objects, after the proposal of Vidvox
+"""The controls, commands and queries as an OSCQuery tree of JSON objects, as specified in Vidvox's proposal
 (https://github.com/Vidvox/OSCQueryProposal).
 """
 
@@ -13,15 +13,15 @@ from typing import Any
 from perceivers_live.controls.registry import CONTROLS, Control, Value
 from perceivers_live.osc.server import PREFIX
 
-READABLE, WRITABLE = 1, 2  # the bits of ACCESS
+READABLE, WRITABLE = 1, 2  # bits of ACCESS
 
 Node = dict[str, Any]
 OPTIONAL = ("ACCESS", "VALUE", "RANGE", "DESCRIPTION", "UNIT", "CLIPMODE")
 _ATTRIBUTES = frozenset({"FULL_PATH", "CONTENTS", "TYPE", *OPTIONAL})
-_NOT_HERE = frozenset({"TAGS", "EXTENDED_TYPE", "CRITICAL", "OVERLOADS", "HTML"})  # the proposal's other ones
+_UNSUPPORTED = frozenset({"TAGS", "EXTENDED_TYPE", "CRITICAL", "OVERLOADS", "HTML"})  # the proposal's other attributes
 _TYPES = {"float": "f", "int": "i", "choice": "s", "switch": "T"}
-_ARGUMENTS = {"float": "f", "int": "i", "bool": "T"}  # annotation -> type tag; whatever else a command takes is a text
-_UNITS = {"ms": "time.ms", "MIDI note": "time.midinote"}  # those of ours that the proposal lists
+_ARGUMENTS = {"float": "f", "int": "i", "bool": "T"}  # annotation -> type tag; arguments of other types are strings
+_UNITS = {"ms": "time.ms", "MIDI note": "time.midinote"}  # the units of our controls that the proposal defines
 
 
 def tree(
@@ -29,7 +29,7 @@ def tree(
     commands: Mapping[str, Callable[..., object]],
     queries: Mapping[str, Callable[[], Sequence[Value]]] = MappingProxyType({}),
 ) -> Node:
-    """The root node of the OSC address space: every control with its value, every command, and every query with its answer."""
+    """The root node of the OSC address space: all controls with values, all commands, and all queries with their results."""
     contents = {name: _control(CONTROLS[name], value) for name, value in values.items()}
     contents |= {name: _command(name, command) for name, command in commands.items()}
     contents |= {name: _query(name, query) for name, query in queries.items()}
@@ -47,10 +47,10 @@ def node_at(root: Node, path: str) -> Node | None:
 
 
 def answer(node: Node, attributes: list[str]) -> tuple[HTTPStatus, Node]:
-    """What a request for a node is answered with: all of it, or the attributes asked for."""
+    """The response to a request for a node: HTTP status, and the whole node or only the requested attributes."""
     for attribute in attributes:
         if attribute not in _ATTRIBUTES:
-            return HTTPStatus.NO_CONTENT if attribute in _NOT_HERE else HTTPStatus.BAD_REQUEST, {}
+            return HTTPStatus.NO_CONTENT if attribute in _UNSUPPORTED else HTTPStatus.BAD_REQUEST, {}
         if attribute == "VALUE" and not node["ACCESS"] & READABLE:
             return HTTPStatus.NO_CONTENT, {}
     return HTTPStatus.OK, {name: node[name] for name in attributes if name in node} if attributes else node
@@ -94,7 +94,7 @@ def _tag(value: Value) -> str:
 
 
 def _arguments(command: Callable[..., object]) -> str:
-    """The type tags of what a command cannot do without."""
+    """The type tags of a command's required arguments."""
     try:
         parameters = inspect.signature(command).parameters.values()
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What is to be done later: the messages of bundles whose time has not come."""
+"""Messages of bundles that are scheduled for later."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ Item = TypeVar("Item")
 
 
 class Schedule(Generic[Item]):
-    """Items by the time that they are due, in monotonic seconds; of one time, in the order in which they came. For one thread."""
+    """A priority queue by due time (monotonic seconds); items with the same time keep their order. Not thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._waiting: list[tuple[float, int, Item]] = []
+        self._heap: list[tuple[float, int, Item]] = []
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._heap)
 
     def add(self, due: float, item: Item) -> bool:
-        """Whether there was room for it."""
-        if len(self._waiting) >= self._capacity:
+        """Adds an item; False if the schedule is full."""
+        if len(self._heap) >= self._capacity:
             return False
-        heapq.heappush(self._waiting, (due, next(self._numbers), item))
+        heapq.heappush(self._heap, (due, next(self._numbers), item))
         return True
 
-    def wait(self, now: float) -> float | None:
-        """Seconds until the next is due; None: nothing waits."""
-        return max(0.0, self._waiting[0][0] - now) if self._waiting else None
+    def seconds_to_next(self, now: float) -> float | None:
+        """Seconds until the next item is due; None if there is none."""
+        return max(0.0, self._heap[0][0] - now) if self._heap else None
 
-    def take(self, now: float) -> Item | None:
-        """Takes out the first that is due by now, if any is."""
-        return heapq.heappop(self._waiting)[2] if self._waiting and self._waiting[0][0] <= now else None
+    def pop_due(self, now: float) -> Item | None:
+        """Removes and returns the first item that is due; None if there is none."""
+        return heapq.heappop(self._heap)[2] if self._heap and self._heap[0][0] <= now else None

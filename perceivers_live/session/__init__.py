@@ -1,1 +1,1 @@
-"""A performance: threads, input, commands, saved states; and the same offline."""
+"""A live session: input routing, output, commands, saved states and the threads; and offline rendering."""

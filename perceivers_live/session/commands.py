@@ -1,4 +1,4 @@
-"""What can be commanded, from any thread: by OSC, the page, or a controller."""
+"""The commands of a session. OSC, the page and mapped controllers call them, from any thread."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from perceivers_live.session.reaction import Reaction
 from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
-SAVING = 10.0  # seconds that a state has to reach the disk at the end
-MOST_SAVING = 2  # states, which are large, on their way to the disk
+SAVE_TIMEOUT = 10.0  # seconds that `close` waits for each state that is being written
+MAX_PENDING_SAVES = 2  # states being written at the same time; each one takes much memory
 Triggers = dict[str, Callable[[], None]]
 
 
@@ -27,39 +27,41 @@ def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, outp
     """The commands without arguments."""
 
     def panic() -> None:
-        reaction.let_go(time.perf_counter())
-        loop.hush()
-        loop.later(performer.yield_turn)  # a solo would begin again at once
+        reaction.release_all(time.perf_counter())
+        loop.silence()
+        loop.submit(performer.yield_turn)  # otherwise mode solo would start again immediately
         output.sweep()
 
     def forget() -> None:
-        reaction.let_go(time.perf_counter())
-        loop.later(performer.forget)
+        reaction.release_all(time.perf_counter())
+        loop.submit(performer.forget)
 
     return {
-        "takeover": lambda: loop.later(performer.takeover),
-        "yield": lambda: loop.later(performer.yield_turn),
+        "takeover": lambda: loop.submit(performer.takeover),
+        "yield": lambda: loop.submit(performer.yield_turn),
         "forget": forget,
         "panic": panic,
     }
 
 
-def map_commands(midi_map: MidiMap, say: Callable[[str], None]) -> dict[str, Callable[..., None]]:
-    """Those that bind controllers. ``say`` tells the user what was done."""
+def map_commands(midi_map: MidiMap, report: Callable[[str], None]) -> dict[str, Callable[..., None]]:
+    """The commands that bind controllers. ``report`` sends the user a message."""
 
     def learn(target: str) -> None:
         midi_map.learn(target, time.perf_counter())
-        say(f"learning {target}: move a controller within {LEARN_TIMEOUT:.0f} s")
+        report(f"learning {target}: move a controller within {LEARN_TIMEOUT:.0f} s")
 
     def unlearn(target: str) -> None:
         count = midi_map.unlearn(target)
-        say(f"unlearnt {target}: {count} controller{'s' * (count != 1)} steered it")
+        report(f"unlearnt {target}: {count} controller{'s' * (count != 1)} unbound")
 
     return {"learn": learn, "unlearn": unlearn}
 
 
 class StateCommands:
-    """Saving, recalling and deleting musical states. Threads of their own wait for the disk. ``say`` reports to the user."""
+    """The commands that save, recall and delete musical states. Each save has its own thread, because disks are slow. ``report``
+    sends the user a message.
+    """
 
     def __init__(
         self,
@@ -67,60 +69,61 @@ class StateCommands:
         performer: Performer,
         loop: PerformerLoop,
         observers: Observers,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        self._states, self._performer, self._loop, self._observers, self._say = states, performer, loop, observers, say
-        self.saving: list[threading.Thread] = []
-        self._recalled: deque[tuple[str, SavedState]] = deque(maxlen=1)  # states are large: only the one asked for last waits
+        self._states, self._performer, self._loop = states, performer, loop
+        self._observers, self._report = observers, report
+        self.writers: list[threading.Thread] = []
+        self._pending_recall: deque[tuple[str, SavedState]] = deque(maxlen=1)  # states are large: only the newest request is kept
 
     def commands(self) -> dict[str, Callable[..., None]]:
         return {"save": self._save, "recall": self._recall, "delete": self._delete}
 
     def close(self) -> None:
-        """Waits for states on their way to the disk."""
-        for thread in self.saving:
-            thread.join(SAVING)
+        """Waits until pending states are written."""
+        for thread in self.writers:
+            thread.join(SAVE_TIMEOUT)
 
     def _save(self, name: str) -> None:
         self._states.check(name)
 
         def save(now: float) -> None:
-            self.saving = [thread for thread in self.saving if thread.is_alive()]
-            if len(self.saving) >= MOST_SAVING:
-                self._fault(StateError(f"{name}: not saved, others are still being written"))
+            self.writers = [thread for thread in self.writers if thread.is_alive()]
+            if len(self.writers) >= MAX_PENDING_SAVES:
+                self._report_fault(StateError(f"{name}: not saved, because others are still being written"))
                 return
             try:
                 saved_state = self._performer.saved_state(now)
-            except StateError as error:  # a standby holds a part of the state only
-                self._fault(error)
+            except StateError as error:  # a standby has only a part of the state
+                self._report_fault(error)
                 return
             thread = threading.Thread(target=self._write, args=(name, saved_state), daemon=True)
             thread.start()
-            self.saving.append(thread)
+            self.writers.append(thread)
 
-        self._loop.later(save)
+        self._loop.submit(save)
 
     def _write(self, name: str, saved_state: SavedState) -> None:
         try:
             self._states.save(name, saved_state)
-            self._say(f"saved {name}")
+            self._report(f"saved {name}")
         except Exception as error:
-            self._fault(error)
+            self._report_fault(error)
 
-    def _fault(self, error: Exception) -> None:
+    def _report_fault(self, error: Exception) -> None:
         log.warning("%s", error)
         self._observers.fault("state", error)
 
     def _recall(self, name: str) -> None:
-        self._recalled.append((name, self._states.load(name)))
-        self._loop.later(self._go_on_from)
+        self._pending_recall.append((name, self._states.load(name)))
+        self._loop.submit(self._apply_recall)
 
-    def _go_on_from(self, now: float) -> None:
-        if self._recalled:  # else the performer was behind, and has gone on from a later one
-            name, saved_state = self._recalled.pop()
+    def _apply_recall(self, now: float) -> None:
+        if self._pending_recall:  # empty if an earlier call has already applied a newer request
+            name, saved_state = self._pending_recall.pop()
             self._performer.recall(saved_state, now)
-            self._say(f"recalled {name}")
+            self._report(f"recalled {name}")
 
     def _delete(self, name: str) -> None:
         self._states.delete(name)
-        self._say(f"deleted {name}")
+        self._report(f"deleted {name}")

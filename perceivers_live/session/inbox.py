@@ -1,10 +1,10 @@
-"""What waits for the performer's thread: in the order in which it came, and never more than it can catch up with.
+"""The queue of the performer's thread: the human's actions and commands, in order of arrival and of limited size.
 
-A model that takes milliseconds an event falls behind a stuck or hostile sender, or behind anybody while it recovers from a fault.
-What the human plays meanwhile is kept as it is up to ``MOST_ACTIONS``. Beyond that it is replaced by what it comes to (``net``):
-the last release of every key that was down, the last strike of every key that is down now, and the pedal as it is. Of more than
-``MOST_COMMANDS`` the oldest go, and the newest take their places: they may overtake what was played before them. What the player
-did in answer is never left out: that is what sounded.
+A model that takes milliseconds per event falls behind if a sender floods it, or while it recovers from a fault. Up to
+``MAX_ACTIONS`` of the human's actions are kept unchanged. Beyond that they are condensed to their net effect (``net_changes``):
+the last release of each key that was down, the last press of each key that is down now, and the state of the pedal. Beyond
+``MAX_COMMANDS`` the oldest commands are dropped. A newer command takes the queue position of an older one, so it may overtake
+actions that were played before it. Releases that the player has already sent in response to the human are never dropped.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.performer.merge import Played
 
 log = logging.getLogger(__name__)
-MOST_ACTIONS = 1024  # ten seconds of the densest playing, and less than a second of the bundled model's time
-MOST_COMMANDS = 64
+MAX_ACTIONS = 1024  # ten seconds of the densest playing; the bundled model processes it in less than a second
+MAX_COMMANDS = 64
 Command = Callable[[], None]
 
 
-class _Next(Enum):
+class _Kind(Enum):
     MUSIC = auto()
     COMMAND = auto()
     WAKE = auto()
@@ -33,118 +33,118 @@ class _Next(Enum):
 
 
 class Inbox:
-    """``put`` from any thread, ``get`` from one; a signal handler may put None, which says that it is over. Nobody waits but the
-    one who gets. Actions that were put one after the other come out together.
+    """A queue with many producers and one consumer. ``put`` never blocks; only ``get`` does. A signal handler may put None, which
+    ends the consumer. Actions with no command between them are returned together.
     """
 
     def __init__(self) -> None:
-        self._order: queue.SimpleQueue[_Next] = queue.SimpleQueue()  # which of the two is next; reentrant, for signal handlers
-        self._lock = threading.Lock()  # guards what follows
-        self._music: deque[list[Played]] = deque()  # one for each MUSIC in the order
-        self._commands: deque[Command] = deque()  # one for each COMMAND
-        self._growing = False  # whether the newest music may be added to: no command has come since
-        self._actions = 0  # in all of the music
-        self._flooded = self._woken = False
-        self.left_out = 0  # actions and commands, so far
+        self._order: queue.SimpleQueue[_Kind] = queue.SimpleQueue()  # kinds of the queued items; reentrant, for signal handlers
+        self._lock = threading.Lock()  # guards the following attributes
+        self._music: deque[list[Played]] = deque()  # one list for each MUSIC in ``_order``
+        self._commands: deque[Command] = deque()  # one for each COMMAND in ``_order``
+        self._can_append = False  # whether actions can be added to the newest list: no command has followed it
+        self._actions = 0  # number of actions in ``_music``
+        self._overloaded = self._wake_pending = False
+        self.dropped = 0  # number of actions and commands dropped so far
 
     def put(self, item: Played | Command | None) -> None:
-        """What happened, a command for the performer's thread, or None to end it."""
+        """Queues what the human played, or a command for the performer's thread, or None to end that thread."""
         if item is None:
-            self._order.put(_Next.END)  # without the lock, which the interrupted thread may hold
+            self._order.put(_Kind.END)  # without the lock: the thread that the signal interrupts may hold it
             return
         with self._lock:
             if isinstance(item, Played):
                 self._add(item)
             else:
-                if len(self._commands) < MOST_COMMANDS:
-                    self._order.put(_Next.COMMAND)
-                    self._growing = False
+                if len(self._commands) < MAX_COMMANDS:
+                    self._order.put(_Kind.COMMAND)
+                    self._can_append = False
                 else:
                     self._commands.popleft()
-                    self.left_out += 1
+                    self.dropped += 1
                 self._commands.append(item)
 
     def wake(self) -> None:
-        """Something has changed that the performer should see."""
-        if not self._woken:  # once is enough
-            self._woken = True
-            self._order.put(_Next.WAKE)
+        """Wakes the consumer, after a change that the performer should notice."""
+        if not self._wake_pending:
+            self._wake_pending = True
+            self._order.put(_Kind.WAKE)
 
     def get(self, timeout: float | None = None) -> list[Played] | Command | None:
-        """The next, after waiting ``timeout`` seconds at most (None: for ever). Raises ``queue.Empty``."""
-        following = self._next(timeout)
-        if following is _Next.END:
+        """The next item. Waits at most ``timeout`` seconds; without limit if it is None. Raises ``queue.Empty``."""
+        kind = self._next(timeout)
+        if kind is _Kind.END:
             return None
-        if following is _Next.WAKE:
-            self._woken = False
+        if kind is _Kind.WAKE:
+            self._wake_pending = False
             return lambda: None
         with self._lock:
-            if following is _Next.COMMAND:
+            if kind is _Kind.COMMAND:
                 return self._commands.popleft()
             played = self._music.popleft()
-            self._growing = self._growing and bool(self._music)
+            self._can_append = self._can_append and bool(self._music)
             self._actions -= sum(len(one.actions) for one in played)
-            self._flooded = self._flooded and self._actions > 0
+            self._overloaded = self._overloaded and self._actions > 0
             return played
 
-    def _next(self, timeout: float | None) -> _Next:
+    def _next(self, timeout: float | None) -> _Kind:
         try:
             return self._order.get(block=False)
-        except queue.Empty:  # only now with the timeout: in Python 3.10 one of 0 may last for ever while something was just taken
+        except queue.Empty:  # on Python 3.10, a get with timeout 0 can block for ever if another get has just returned
             if timeout is not None and timeout <= 0:
                 raise
         return self._order.get(timeout=timeout)
 
     def get_nowait(self) -> list[Played] | Command | None:
-        """The next, if there is one. Raises ``queue.Empty``."""
+        """The next item, without waiting. Raises ``queue.Empty``."""
         return self.get(0)
 
     def qsize(self) -> int:
-        """Actions and commands that wait."""
+        """Number of queued actions and commands."""
         return self._actions + len(self._commands)
 
     def _add(self, item: Played) -> None:
-        if not self._growing:
+        if not self._can_append:
             self._music.append([])
-            self._order.put(_Next.MUSIC)
-            self._growing = True
+            self._order.put(_Kind.MUSIC)
+            self._can_append = True
         self._music[-1].append(item)
         self._actions += len(item.actions)
-        if self._actions > MOST_ACTIONS:
+        if self._actions > MAX_ACTIONS:
             self._condense()
 
     def _condense(self) -> None:
-        """All the music that waits becomes what it comes to, where the first of it is."""
+        """Replaces all queued actions by their net effect, at the position of the first."""
         everything = [one for batch in self._music for one in batch]
-        left = deque(net([one for played in everything for one in played.actions]))
-        if not self._flooded:
-            log.warning("input overload: %d actions condensed to %d", self._actions, len(left))
-        self._flooded = True
-        self.left_out += self._actions - len(left)
-        self._actions = len(left)
-        outcome = []
+        remaining = deque(net_changes([one for played in everything for one in played.actions]))
+        if not self._overloaded:
+            log.warning("input overload: %d actions condensed to %d", self._actions, len(remaining))
+        self._overloaded = True
+        self.dropped += self._actions - len(remaining)
+        self._actions = len(remaining)
+        condensed = []
         for played in everything:
             kept = []
             for one in played.actions:
-                if left and one is left[0]:
-                    kept.append(left.popleft())
+                if remaining and one is remaining[0]:
+                    kept.append(remaining.popleft())
             if kept or played.released or played.silenced:
-                outcome.append(played._replace(actions=kept))
-        self._music = deque([outcome, *([] for _ in range(len(self._music) - 1))])
+                condensed.append(played._replace(actions=kept))
+        self._music = deque([condensed, *([] for _ in range(len(self._music) - 1))])
 
 
-def net(actions: Sequence[Timed]) -> list[Timed]:
-    """The fewest of these actions that lead from the same keys and pedal down to the same, the latest of each, in order."""
-    begins: dict[int, bool] = {}  # key or pedal -> whether it was down before
-    last: dict[tuple[int, bool], int] = {}  # it, and whether it goes down -> the last time that it does
+def net_changes(actions: Sequence[Timed]) -> list[Timed]:
+    """The smallest subset of the actions with the same final keys and pedal. Of each kind the latest is kept, in order."""
+    was_down: dict[int, bool] = {}  # key or pedal -> whether it was down before
+    last: dict[tuple[int, bool], int] = {}  # (key or pedal, down) -> index of its last press or release
     for index, one in enumerate(actions):
         key = subject(one.action)
         down = one.action < NOTE_OFF or one.action == SUSTAIN_DOWN
-        begins.setdefault(key, not down)
+        was_down.setdefault(key, not down)
         last[key, down] = index
     kept = []
-    for key, was_down in begins.items():
-        release, strike = last.get((key, False), -1), last.get((key, True), -1)
-        kept += [release] if was_down else []
-        kept += [strike] if strike > release else []
+    for key, was in was_down.items():
+        release, press = last.get((key, False), -1), last.get((key, True), -1)
+        kept += [release] if was else []
+        kept += [press] if press > release else []
     return [actions[index] for index in sorted(kept)]

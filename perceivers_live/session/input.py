@@ -1,5 +1,5 @@
-"""What comes in at the MIDI port, sorted: beats to the clock, controllers to what they are bound to, echoes to nowhere, and the
-rest is music. Runs in the driver's callback, so nothing here waits.
+"""Routes incoming MIDI messages: clock messages to the clock, mapped controllers to their controls, everything else to the music.
+Echoes are dropped. Runs in the MIDI driver's callback, so nothing here waits.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from perceivers_live.midi.echo import EchoGuard
 
 
 class Received(NamedTuple):
-    """What one message is: music, from when; a change of the transport; a wish to hand over."""
+    """The content of one message: music, a transport change, or a takeover request. All fields empty: nothing."""
 
-    music: Sequence[int] | None = None  # a channel message of the human's, as the keyboard should have sent it
-    time: float = 0.0  # when it was played, in monotonic seconds
+    music: Sequence[int] | None = None  # a channel message of the human, with the pedal polarity corrected
+    time: float = 0.0  # time of the music in monotonic seconds, with ``input_offset_ms`` applied
     transport: Transport | None = None
-    takeover: bool = False
+    takeover: bool = False  # the takeover key was pressed
 
 
 NOTHING = Received()
 
 
-class Hearing:
-    """Fed by one thread."""
+class InputRouter:
+    """Routes the messages of one input. Not thread-safe."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Hearing:
         self._clock, self._map = clock, midi_map
 
     def feed(self, now: float, message: Sequence[int]) -> Received:
-        """One raw message at a time in monotonic seconds."""
+        """Routes one raw message that arrived at ``now`` (monotonic seconds)."""
         if message and message[0] >= 0xF0:
             change = self._clock.feed(now, message) if self._clock is not None else None
             return Received(transport=change) if change is not None else NOTHING
@@ -54,11 +54,11 @@ class Hearing:
         channel = self._settings.input_channel
         if channel and message[0] & 0x0F != channel - 1:
             return NOTHING
-        if self._is_trigger(message):
+        if self._is_takeover_key(message):
             return Received(takeover=message[0] & 0xF0 == 0x90 and message[2] > 0)
         if self._settings.invert_pedal and message[0] & 0xF0 == 0xB0 and message[1] == SUSTAIN:
             message = (message[0], message[1], 127 - message[2])
         return Received(message, now + float(self._controls.get("input_offset_ms")) / 1000)
 
-    def _is_trigger(self, message: Sequence[int]) -> bool:
+    def _is_takeover_key(self, message: Sequence[int]) -> bool:
         return message[0] & 0xF0 in (0x80, 0x90) and message[1] == self._settings.takeover_key

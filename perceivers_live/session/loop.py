@@ -1,6 +1,6 @@
-"""The performer's thread: works, hears what was played, carries out commands, and recovers from faults of the engine.
+"""The performer's thread. It runs the performer, passes it the human's actions, runs commands, and recovers from engine faults.
 
-Other threads reach the performer through this: ``at_once`` for what cannot wait for the engine, ``later`` for the rest.
+Other threads call the performer through this module: ``run_now`` for calls that cannot wait for the engine, else ``submit``.
 """
 
 from __future__ import annotations
@@ -19,108 +19,108 @@ from perceivers_live.session.inbox import Inbox
 from perceivers_live.session.observers import Observers
 
 log = logging.getLogger(__name__)
-RETRY = 0.2  # seconds between two attempts to revive the engine
-JOIN_TIMEOUT = 2.0  # seconds that the thread has to end
-RELAPSE = 5.0  # seconds: a fault so soon after a recovery means that the memory itself is at fault
+RETRY_INTERVAL = 0.2  # seconds between two attempts to recover the engine
+JOIN_TIMEOUT = 2.0  # seconds to wait for the thread to end
+RELAPSE_WINDOW = 5.0  # seconds; after a second fault within this time the history is cleared, because it may be the cause
 
 
 class PerformerLoop:
-    """``start`` begins the thread, ``stop`` ends it. ``inbox`` holds what waits for it."""
+    """``start`` starts the thread, ``stop`` ends it. ``inbox`` is its queue."""
 
     def __init__(self, performer: Performer, player: Player, runtime: Runtime, observers: Observers) -> None:
         self._performer, self._runtime, self._observers = performer, runtime, observers
-        self.atomic = player.changed  # to be held where several things are done at once: nothing sounds meanwhile
+        self.lock = player.changed  # makes several operations atomic; the player sends nothing while it is held
         self.inbox = Inbox()
         self.stopping = False
-        self.faults = self.recoveries = 0  # of the engine, so far
+        self.faults = self.recoveries = 0  # of the engine, since the start
         self._relapse_until = 0.0
         self._thread = threading.Thread(target=self._run, name="performer", daemon=True)
 
-    # From any thread.
+    # Called on any thread.
 
-    def at_once(self, react: Callable[[], Played]) -> None:
-        """Has ``react`` silence or shorten the plan now. The performer hears of it later, of everything in the order in which it
-        happened.
+    def run_now(self, react: Callable[[], Played]) -> None:
+        """Calls ``react``, which shortens or ends the plan, on the calling thread. Queues its result for the performer, so that
+        the performer receives all results in order.
         """
-        with self.atomic:
+        with self.lock:
             played = react()
             if played.actions or played.released or played.silenced:
                 self.inbox.put(played)
 
-    def hush(self) -> None:
-        """Silence at once."""
-        self.at_once(lambda: self._performer.interrupt(time.perf_counter()))
+    def silence(self) -> None:
+        """Silences the machine immediately."""
+        self.run_now(lambda: self._performer.interrupt(time.perf_counter()))
 
-    def later(self, method: Callable[[float], None]) -> None:
-        """Has the performer's thread call this, with the time then."""
+    def submit(self, method: Callable[[float], None]) -> None:
+        """Queues a call on the performer's thread. Its argument is the time of the call (monotonic seconds)."""
         self.inbox.put(lambda: method(time.perf_counter()))
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread soon. Also from a signal handler."""
+        """Asks the thread to end. May be called in a signal handler."""
         self.stopping = True
         self.inbox.put(None)
 
     def join(self) -> None:
-        """Waits for the end of the thread, but not for ever."""
+        """Waits up to ``JOIN_TIMEOUT`` for the thread to end."""
         self._thread.join(JOIN_TIMEOUT)
 
-    # The performer's thread.
+    # Called on the performer's thread.
 
     def _run(self) -> None:
         while not self.stopping:
-            self.round()
+            self.run_once()
 
-    def round(self) -> None:
-        """One round of the performer: work if there is any, else wait for something to happen."""
+    def run_once(self) -> None:
+        """One iteration: runs the performer's due work, then handles the next queued item or waits for it."""
         try:
             began = time.perf_counter()
             due = self._performer.work(began)
             if due is not None and due <= began:
                 self._performer.add_decision_time(time.perf_counter() - began)
-            self.take(None if due is None else due - time.perf_counter())
+            self.handle_next(None if due is None else due - time.perf_counter())
         except Exception as error:
-            log.exception("the engine failed; silent until it has recovered")
+            log.exception("the engine failed; the machine is silent until it recovers")
             self.faults += 1
             self._observers.fault("engine", error)
             self._recover()
 
-    def take(self, wait: float | None) -> None:
-        """The next of what waits, after waiting ``wait`` seconds at most for it. One, however much there is: the machine's turn
-        must go on in a flood, or what it has struck would hang.
+    def handle_next(self, timeout: float | None) -> None:
+        """Handles one queued item; waits at most ``timeout`` seconds for it. Only one, even if more are queued: the machine's
+        turn must continue during a flood, or its notes would hang.
         """
-        item = self._next(wait)
+        item = self._next(timeout)
         if isinstance(item, list):
             self._performer.absorb_input(item)
         elif item is not None:
             item()
 
-    def _next(self, wait: float | None) -> list[Played] | Callable[[], None] | None:
-        """The next item, None if there is none in time or to stop. A GPU is kept warm meanwhile."""
-        end, warm_for = None if wait is None else time.perf_counter() + wait, self._runtime.warm_for
+    def _next(self, timeout: float | None) -> list[Played] | Callable[[], None] | None:
+        """The next item; None after the timeout, or to stop. Keeps a GPU warm while waiting."""
+        end, warm_for = None if timeout is None else time.perf_counter() + timeout, self._runtime.warm_for
         while True:
             left = None if end is None else end - time.perf_counter()
-            patience = left if warm_for is None else warm_for if left is None else min(left, warm_for)
+            wait = left if warm_for is None else warm_for if left is None else min(left, warm_for)
             try:
-                return self.inbox.get_nowait() if patience is not None and patience <= 0 else self.inbox.get(timeout=patience)
+                return self.inbox.get_nowait() if wait is not None and wait <= 0 else self.inbox.get(timeout=wait)
             except queue.Empty:
-                if patience is left:
+                if wait is left:
                     return None
                 self._runtime.keep_warm()
 
     def _recover(self) -> None:
-        """Silence, and the memory computed again from what sounded; or, if it is itself at fault, a fresh one."""
+        """Silences the machine and computes the history again. After a relapse it clears the history instead."""
         forget = time.perf_counter() < self._relapse_until
         while not self.stopping:
             try:
                 (self._performer.forget if forget else self._performer.recover)(time.perf_counter())
-                self._relapse_until = time.perf_counter() + RELAPSE
+                self._relapse_until = time.perf_counter() + RELAPSE_WINDOW
                 self.recoveries += 1
                 if forget:
-                    time.sleep(RETRY)  # a model that is broken for good would fail again at once
+                    time.sleep(RETRY_INTERVAL)  # limits the rate of faults if the model fails every time
                 return
             except Exception:
-                log.exception("the engine has not recovered yet")
-                time.sleep(RETRY)
+                log.exception("the engine did not recover; trying again")
+                time.sleep(RETRY_INTERVAL)

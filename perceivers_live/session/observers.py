@@ -1,4 +1,4 @@
-"""Who watches a session: the recorder, the page, OSC, the log. Each says what it wants to be told."""
+"""Callbacks for what happens in a session. The recorder, the page, OSC and the log use them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def _nothing(_: object) -> None:
 
 @dataclass(frozen=True)
 class Observer:
-    """What to call, on whatever thread something happened: no function may wait. Times are monotonic seconds.
+    """Callbacks; each default does nothing. They are called on any thread and must not wait. Times are monotonic seconds.
 
-    ``listening``: the session has begun. ``human`` and ``machine``: what sounds, as it was sent. ``planned``: what the machine is
-    going to play; ``taken_back``: from which serial number on it will not. ``state``: the machine listens or plays.
-    ``countdown``: when it will begin if nothing more is heard, and each change of that; None: not by itself. ``stats``: the
-    session's counters, four times a second. ``message``: a word to the user, such as what a controller was bound to. ``fault``:
-    its kind, and the error.
+    ``listening``: the session has started. ``human``, ``machine``: an action of that part, as it was sent. ``planned``: events
+    that the machine is going to play. ``taken_back``: planned events with this serial number or a later one were cancelled.
+    ``state``: the machine has started to listen or to play. ``countdown``: the time at which the machine will start to play if
+    the human plays nothing more, whenever it changes; None: it will not start by itself. ``stats``: the session's counters, four
+    times a second. ``message``: a message to the user, such as which control a controller was bound to. ``fault``: the kind of a
+    fault, and the error.
     """
 
     listening: Callable[[], None] = lambda: None
@@ -42,13 +43,13 @@ class Observer:
 
 
 class Observers(PlayerObserver):
-    """Tells every observer. One that fails is logged and costs the others nothing."""
+    """Calls every observer. An exception in one is logged and does not affect the others."""
 
     def __init__(self, observers: Sequence[Observer] = ()) -> None:
         self._all = tuple(observers)
 
     def add(self, observer: Observer) -> Callable[[], None]:
-        """One more; returns a function that ends it."""
+        """Adds an observer; returns a function that removes it."""
         self._all = (*self._all, observer)
 
         def remove() -> None:
@@ -57,38 +58,38 @@ class Observers(PlayerObserver):
         return remove
 
     def listening(self) -> None:
-        self._tell(lambda to: to.listening())
+        self._notify(lambda observer: observer.listening())
 
     def human(self, one: Timed) -> None:
-        self._tell(lambda to: to.human(one))
+        self._notify(lambda observer: observer.human(one))
 
     def sounded(self, one: Sent) -> None:
-        self._tell(lambda to: to.machine(one.sent))
+        self._notify(lambda observer: observer.machine(one.sent))
 
     def planned(self, events: Sequence[Planned]) -> None:
-        self._tell(lambda to: to.planned(events))
+        self._notify(lambda observer: observer.planned(events))
 
     def taken_back(self, first: int) -> None:
-        self._tell(lambda to: to.taken_back(first))
+        self._notify(lambda observer: observer.taken_back(first))
 
     def state(self, state: State) -> None:
-        self._tell(lambda to: to.state(state))
+        self._notify(lambda observer: observer.state(state))
 
     def countdown(self, at: float | None) -> None:
-        self._tell(lambda to: to.countdown(at))
+        self._notify(lambda observer: observer.countdown(at))
 
     def stats(self, stats: Mapping[str, float]) -> None:
-        self._tell(lambda to: to.stats(stats))
+        self._notify(lambda observer: observer.stats(stats))
 
     def message(self, text: str) -> None:
-        self._tell(lambda to: to.message(text))
+        self._notify(lambda observer: observer.message(text))
 
     def fault(self, kind: str, error: Exception) -> None:
-        self._tell(lambda to: to.fault(kind, error))
+        self._notify(lambda observer: observer.fault(kind, error))
 
-    def _tell(self, call: Callable[[Observer], None]) -> None:
+    def _notify(self, call: Callable[[Observer], None]) -> None:
         for observer in self._all:
             try:
                 call(observer)
-            except Exception:  # whoever watches must not stop the music
+            except Exception:  # an observer must not stop the music
                 log.exception("an observer failed")

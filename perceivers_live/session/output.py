@@ -1,4 +1,4 @@
-"""The output of a session: the ledger, the echo guard told of what it sends, and what clears the receiver."""
+"""The output of a session. It sends through the ledger, reports sent messages to the echo guard, and silences the receiver."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ log = logging.getLogger(__name__)
 
 
 class Output:
-    """``send`` takes raw messages and may raise; nothing here does."""
+    """``send`` sends a raw message and may raise; the methods of this class do not raise."""
 
     def __init__(
         self, send: Callable[[Sequence[int]], None], controls: Controls, channel: int, keys: HumanKeys, echo: EchoGuard
     ) -> None:
         self._send, self._echo = send, echo
         self.ledger = Ledger(
-            self._sent,
+            self._send_machine,
             channel=channel,
             voicing=lambda: Voicing.from_controls(controls.snapshot()),
             keys=keys,
-            send_thru=self._passed_on,
+            send_thru=self._send_thru,
         )
 
-    def _sent(self, message: Sequence[int]) -> None:
+    def _send_machine(self, message: Sequence[int]) -> None:
         self._echo.sent(time.perf_counter(), message)
         self._send(message)
 
-    def _passed_on(self, message: Sequence[int]) -> None:
+    def _send_thru(self, message: Sequence[int]) -> None:
         self._echo.sent(time.perf_counter(), message, own=False)
         self._send(message)
 
     def pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
-        """A message of the human's."""
+        """Passes a message of the human through to the output."""
         try:
             self.ledger.thru(message, releases_only=releases_only)
-        except Exception as error:  # the output's fault must not make us deaf
-            log.warning("the output port does not answer (%s)", error)
+        except Exception as error:  # a fault of the output must not stop the input
+            log.warning("cannot send to the output port (%s)", error)
 
     def reset(self) -> None:
-        """Leaves the receiver silent, as far as is known what sounds there."""
-        self._quietly(self.ledger.reset)
+        """Silences the receiver: releases the notes and pedals that are known to be on."""
+        self._ignoring_faults(self.ledger.reset)
 
     def sweep(self) -> None:
-        """The same, whatever sounds there."""
-        self._quietly(lambda: self.ledger.reset_channel(self._send))
+        """Silences the receiver completely, including notes of earlier sessions."""
+        self._ignoring_faults(lambda: self.ledger.reset_channel(self._send))
 
     @staticmethod
-    def _quietly(action: Callable[[], None]) -> None:
-        """For an output that is likely to be silent: one that is away is nothing to warn of."""
+    def _ignoring_faults(action: Callable[[], None]) -> None:
+        """Logs faults at debug level only: an output that is not connected is expected here."""
         try:
             action()
         except Exception as error:
-            log.debug("the output port does not answer (%s)", error)
+            log.debug("cannot send to the output port (%s)", error)

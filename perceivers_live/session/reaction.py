@@ -1,4 +1,4 @@
-"""What is done at once with what the human does, in the driver's thread; the performer hears of it later."""
+"""Immediate reaction to the human's input, on the MIDI driver's thread. The performer's thread processes the same input later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perceivers_live.session.output import Output
 
 
 class Reaction:
-    """Never waits for the engine."""
+    """Handles routed input. Never waits for the engine."""
 
     def __init__(
         self,
@@ -30,37 +30,37 @@ class Reaction:
         self._keys, self._performer, self._loop = keys, performer, loop
         self._output, self._controls, self._observers = output, controls, observers
 
-    def take(self, received: Received) -> None:
-        """One message, sorted."""
+    def handle(self, received: Received) -> None:
+        """Handles one routed message."""
         if received.music is not None:
-            self._play(received.time, received.music)
+            self._handle_music(received.time, received.music)
         if received.takeover:
-            self._loop.later(self._performer.takeover)
+            self._loop.submit(self._performer.takeover)
         if received.transport is not None:
-            self._move(received.transport)
+            self._handle_transport(received.transport)
 
-    def let_go(self, now: float) -> None:
-        """What the human holds is up, for everybody, and for the receiver what was passed through."""
-        with self._loop.atomic:
+    def release_all(self, now: float) -> None:
+        """Releases the keys and the pedal that the human holds, and on the output those that were passed through."""
+        with self._loop.lock:
             actions = self._keys.release_all(now)
-            self._loop.at_once(lambda: self._performer.adapt_plan(actions))
+            self._loop.run_now(lambda: self._performer.adapt_plan(actions))
             self._output.ledger.release_thru()
-        self._tell(actions)
+        self._notify(actions)
 
-    def _play(self, time: float, message: Sequence[int]) -> None:
-        """One message of the human's music."""
-        with self._loop.atomic:  # nobody may see the keys changed who does not yet see what follows from it
+    def _handle_music(self, time: float, message: Sequence[int]) -> None:
+        """Updates the held keys, lets the player react, and passes the message through."""
+        with self._loop.lock:  # other threads see the changed keys and the shortened plan together
             actions = self._keys.feed(time, message)
             if actions:
-                self._loop.at_once(lambda: self._performer.adapt_plan(actions))
+                self._loop.run_now(lambda: self._performer.adapt_plan(actions))
             self._output.pass_on(message, releases_only=not self._controls.get("thru"))
-        self._tell(actions)
+        self._notify(actions)
 
-    def _tell(self, actions: Sequence[Timed]) -> None:
+    def _notify(self, actions: Sequence[Timed]) -> None:
         for one in actions:
             self._observers.human(one)
 
-    def _move(self, change: Transport) -> None:
-        if change is Transport.STOPPED:  # stop means silence, now
-            self._loop.hush()
-        self._loop.later(lambda now: self._performer.transport(change, now))
+    def _handle_transport(self, change: Transport) -> None:
+        if change is Transport.STOPPED:  # the transport's stop silences immediately
+            self._loop.silence()
+        self._loop.submit(lambda now: self._performer.transport(change, now))

@@ -1,4 +1,4 @@
-"""Musical states by name, on disk: what ``/perceivers/save``, ``recall``, ``states`` and ``delete`` are about."""
+"""Named musical states on disk, for the commands ``save``, ``recall`` and ``delete`` and the query ``states``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from engine.events import STEPS_PER_SECOND
 from engine.states import SUFFIX, StateError, is_state_name, load_state, save_state, state_path
 from perceivers_live.performer.performer import SavedState
 
-MOST_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
-MOST_STATES = 100  # each is as large as the model's rings, 40 MB for the bundled one
+MAX_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
+MAX_STATES = 100  # each is as large as the model's key/value cache: 40 MB for the bundled model
 
 
 class StateStore:
-    """The states of one model (``fingerprint``) in a folder. Methods raise ``StateError``; they wait for the disk."""
+    """The saved states of one model (``fingerprint``) in a folder. Methods wait for the disk and raise ``StateError``."""
 
     def __init__(self, folder: Path, config: ModelConfig, fingerprint: str) -> None:
         self._folder, self._config, self._fingerprint = folder, config, fingerprint
 
     def check(self, name: object) -> None:
-        """Raises ``StateError`` if this can be no state's name, or if there is no room for another."""
+        """Raises ``StateError`` if the name is invalid, or if it is new and there are already ``MAX_STATES`` states."""
         path = state_path(self._folder, name)
-        if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MOST_STATES:
-            raise StateError(f"{name}: there are {MOST_STATES} states in {self._folder}, as many as are kept; delete one")
+        if not path.exists() and len(list(self._folder.glob(f"*{SUFFIX}"))) >= MAX_STATES:
+            raise StateError(f"{name}: {self._folder} already has {MAX_STATES} states, the maximum; delete one")
 
     def names(self) -> list[str]:
-        """Of what is kept, in alphabetical order; states of other models too."""
+        """The names of all states in alphabetical order, including those of other models."""
         found = sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}") if path.is_file())
         return [name for name in found if is_state_name(name)]
 
@@ -50,6 +50,6 @@ class StateStore:
         seed, silence = extra.get("seed"), extra.get("silence")
         if type(seed) is not int or not 0 <= seed < 1 << 32:
             raise StateError(f"{name}: its seed is {str(seed)[:40]!r}")
-        if not isinstance(silence, float) or not 0 <= silence <= MOST_SILENCE:
+        if not isinstance(silence, float) or not 0 <= silence <= MAX_SILENCE:
             raise StateError(f"{name}: its silence is {str(silence)[:40]!r}")
         return SavedState(snapshot, seed, silence)

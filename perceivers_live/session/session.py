@@ -1,12 +1,12 @@
-"""A live session: the parts put together, and the threads that they run in.
+"""A live session: creates its parts and starts its threads.
 
-driver's callback     stamps, sorts, passes through, silences the machine at a key press (``reaction``)
-performer's thread    absorbs, detects phrase ends, generates (``loop``)
-player's thread       sends on time
-osc's thread          sets controls, queues commands (``commands``)
-the caller's          tells how it goes, until someone stops it
+MIDI driver's thread   routes input, passes it through, silences the machine at a key press (``input``, ``reaction``)
+performer's thread     feeds the model, detects phrase ends, generates (``loop``)
+player's thread        sends events on time
+OSC thread             sets controls, queues commands (``commands``)
+calling thread         reports statistics until the session is stopped
 
-The model should be in a process of its own (`engine.remote`): only the performer's thread waits for it then.
+The model should run in another process (`engine.remote`), so that only the performer's thread waits for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from perceivers_live.performer.performer import Performer
 from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.player.player import Player, PlayerThread
 from perceivers_live.session.commands import StateCommands, map_commands, triggers
-from perceivers_live.session.input import Hearing
+from perceivers_live.session.input import InputRouter
 from perceivers_live.session.loop import PerformerLoop
 from perceivers_live.session.observers import Observer, Observers
 from perceivers_live.session.output import Output
@@ -40,15 +40,15 @@ from perceivers_live.session.reaction import Reaction
 from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
-TELLING = 0.25  # seconds between two reports of how it goes
-NOTICED = 0.01  # a change of tempo by more than this is worth a line
+REPORT_INTERVAL = 0.25  # seconds between two reports of the statistics
+TEMPO_CHANGE = 0.01  # relative change of the tempo that is logged
 
 
 class Session:
-    """Runs until ``stop``. ``send`` takes raw messages for the output; ``hear`` is the input's callback.
+    """Performs from ``run`` until ``stop``. ``send`` sends a raw message to the output; ``receive`` is the input's callback.
 
-    ``beats``: another source of beats than the input's MIDI clock. ``states``: where musical states are kept, ``bindings``: the
-    file of what the controllers are bound to; None = nowhere.
+    ``beats``: a source of beats that replaces the input's MIDI clock. ``states``: store of musical states; None: the state
+    commands are not available. ``bindings``: file of the controller bindings; None: they are not saved.
     """
 
     def __init__(
@@ -83,24 +83,24 @@ class Session:
         self.loop = PerformerLoop(self.performer, self.player, engine.runtime, self.observers)
         self._reaction = Reaction(self.keys, self.performer, self.loop, self.output, controls, self.observers)
         triggered = triggers(self.performer, self.loop, self._reaction, self.output)
-        self.midi_map = MidiMap(controls, triggered, bindings, on_learnt=self._learnt)
+        self.midi_map = MidiMap(controls, triggered, bindings, on_learnt=self._on_learnt)
         self.midi_map.on_fault = lambda error: self.fault("learn", error)
-        self._hearing = Hearing(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
-        self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map, self._say)}
+        self._router = InputRouter(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
+        self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map, self._report)}
         self._states, self._saving = states, None
         if states is not None:
-            self._saving = StateCommands(states, self.performer, self.loop, self.observers, self._say)
+            self._saving = StateCommands(states, self.performer, self.loop, self.observers, self._report)
             self._commands |= self._saving.commands()
         self._osc: OscServer | None = None
-        self._standby = False  # as last told
-        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()  # ``stop`` may come in a signal, amid waiting for it
+        self._standby = False  # as last reported
+        self._stopped: queue.SimpleQueue[None] = queue.SimpleQueue()  # reentrant: a signal handler may call ``stop`` during a get
 
     def commands(self) -> dict[str, Callable[..., None]]:
-        """What can be commanded, from any thread."""
+        """The commands by name; they may be called from any thread."""
         return dict(self._commands)
 
     def queries(self) -> dict[str, Query]:
-        """What can be asked about besides the controls, from any thread."""
+        """The queries by name; they may be called from any thread."""
 
         def states() -> list[Value]:
             names = self._states.names() if self._states is not None else []
@@ -112,72 +112,72 @@ class Session:
             "states": states,
         }
 
-    def hear(self, now: float, message: Sequence[int]) -> None:
-        """One raw message from the human, stamped by the caller. Never raises, never waits for the engine."""
+    def receive(self, now: float, message: Sequence[int]) -> None:
+        """Handles one raw message that arrived at ``now`` (monotonic seconds). Never raises, never waits for the engine."""
         try:
             if not self.loop.stopping:
-                self._reaction.take(self._hearing.feed(now, message))
+                self._reaction.handle(self._router.feed(now, message))
         except Exception:
-            log.exception("a message was not understood: %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
+            log.exception("cannot handle the MIDI message %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
 
     def input_lost(self, now: float) -> None:
-        """The input has gone away: the keys that were held on it are up."""
+        """Releases the keys held on an input that was disconnected."""
         self.echo.forget()
-        self._reaction.let_go(now)
+        self._reaction.release_all(now)
 
-    def output_back(self) -> None:
-        """The output can be sent to again: what may hang on it is closed. The music goes on by itself."""
+    def output_restored(self) -> None:
+        """Ends notes that may hang on an output that was connected again. Playing continues without a call."""
         self.output.sweep()
 
     def change_output(self, change: Callable[[], None]) -> None:
-        """Silences the machine on the output as it is, has ``change`` make it another one, and lets the machine go on there.
+        """Silences the machine, calls ``change``, which replaces the output, and lets the machine continue on the new output.
         Nothing is sent in between.
         """
         with self.player.changed:
-            plays = self.player.playing
-            self.loop.hush()
+            was_playing = self.player.playing
+            self.loop.silence()
             self.player.ledger.switch_output(change)
-        self.output_back()
-        if plays:
-            self.loop.later(self.performer.takeover)
+        self.output_restored()
+        if was_playing:
+            self.loop.submit(self.performer.takeover)
 
     def run(self) -> None:
-        """Performs until ``stop`` is called, from any thread or signal handler; leaves nothing sounding. Raises ``OscError``."""
+        """Performs until ``stop`` is called. Leaves no note sounding. Raises ``OscError``."""
         with ExitStack() as closing:
             if self._saving is not None:
-                closing.callback(self._saving.close)  # last of all
+                closing.callback(self._saving.close)  # runs last
             if self._settings.osc.enabled:
                 self._open_osc(closing)
-            closing.callback(self._controls.on_change(lambda *_: self.loop.inbox.wake()))  # a turned control wakes us
-            player = PlayerThread(self.player, on_fault=lambda: self.loop.later(self.performer.recover))
+            closing.callback(self._controls.on_change(lambda *_: self.loop.inbox.wake()))  # wakes the performer
+            player = PlayerThread(self.player, on_fault=lambda: self.loop.submit(self.performer.recover))
             closing.callback(self.silence)
-            self.output.sweep()  # whatever an earlier, killed session left hanging
+            self.output.sweep()  # ends hanging notes of an earlier, killed session
             player.start()
             closing.callback(player.stop)
             self.loop.start()
             self.observers.listening()
-            while self._goes_on():
+            while self._wait_for_report():
                 self.midi_map.expire(time.perf_counter())
-                self._tell_tempo()
-                self._tell_standby()
+                self._report_tempo()
+                self._report_standby()
                 self.observers.stats(self.stats())
             self.loop.join()
 
     def stop(self) -> None:
-        """From any thread or signal handler."""
+        """Ends ``run``. May be called from any thread or signal handler."""
         self.loop.stop()
-        self._over.put(None)
+        self._stopped.put(None)
 
     def silence(self) -> None:
-        """Ends the plan and leaves the receiver silent."""
+        """Ends the plan and silences the receiver."""
         self.player.end()
         self.output.reset()
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start: events played, late ones and the latest lateness (ms), events that no output took; faults of
-        the engine and recoveries from them; echoes ignored; actions, commands and OSC packets left out in a flood. And how it
-        stands: actions and commands that wait, whether a standby computes (1), events planned, the length of the history, beats
-        a minute (0: no tempo).
+        """Counters since the start: events played; events that were late, and the lateness of the last event (ms); events sent
+        while no output was connected (``unheard``); engine faults and recoveries; ignored echoes; actions, commands and OSC
+        packets dropped during overload (``left_out``). Current values: queued actions and commands (``waiting``), whether a
+        standby computes (1), planned events, length of the history, tempo in beats per minute (0: none).
         """
         player, lateness, loop = self.player, self.player.lateness, self.loop
         return {
@@ -188,7 +188,7 @@ class Session:
             "faults": loop.faults,
             "recoveries": loop.recoveries,
             "echoes": self.echo.echoes,
-            "left_out": loop.inbox.left_out + (self._osc.left_out if self._osc is not None else 0),
+            "left_out": loop.inbox.dropped + (self._osc.dropped if self._osc is not None else 0),
             "waiting": loop.inbox.qsize(),
             "standby": float(on_standby(self.engine.runtime)),
             "planned": player.planned(),
@@ -197,34 +197,34 @@ class Session:
         }
 
     def fault(self, kind: str, error: Exception) -> None:
-        """Tells the log and the observers of a fault that the session survives."""
+        """Reports a fault to the log and the observers. The session continues."""
         log.warning("%s", error)
         self.observers.fault(kind, error)
 
-    def _learnt(self, binding: Binding) -> None:
-        self._say(f"learnt {binding.target}: {binding}")
+    def _on_learnt(self, binding: Binding) -> None:
+        self._report(f"learnt {binding.target}: {binding}")
 
-    def _say(self, text: str) -> None:
-        """Tells the log and the observers what was done."""
+    def _report(self, text: str) -> None:
+        """Sends a message to the log and the observers."""
         log.info("%s", text)
         self.observers.message(text)
 
-    def _tell_tempo(self) -> None:
+    def _report_tempo(self) -> None:
         bpm = (self.beats.bpm if self.beats is not None else None) or 0.0
-        if abs(bpm - self._bpm) > NOTICED * self._bpm:
-            log.info("tempo: %s", f"{bpm:.1f} beats a minute" if bpm else "none")
+        if abs(bpm - self._bpm) > TEMPO_CHANGE * self._bpm:
+            log.info("tempo: %s", f"{bpm:.1f} beats per minute" if bpm else "none")
             self._bpm = bpm
 
-    def _tell_standby(self) -> None:
+    def _report_standby(self) -> None:
         standby = on_standby(self.engine.runtime)
         if standby != self._standby:
             self._standby = standby
-            self._say("standby" if standby else "standby over")
+            self._report("standby" if standby else "standby over")
 
-    def _goes_on(self) -> bool:
+    def _wait_for_report(self) -> bool:
         """Waits one report interval; False once stopped."""
         with suppress(queue.Empty):
-            self._over.get(timeout=TELLING)
+            self._stopped.get(timeout=REPORT_INTERVAL)
         return not self.loop.stopping
 
     def _open_osc(self, closing: ExitStack) -> None:

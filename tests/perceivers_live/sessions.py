@@ -72,14 +72,14 @@ class Stage:
 
     def hear(self, *messages: Message) -> None:
         for message in messages:
-            self.session.hear(time.perf_counter(), message)
+            self.session.receive(time.perf_counter(), message)
 
     def play(self, *pitches: int) -> None:
         """A quick, detached phrase."""
         now = time.perf_counter()
         for i, pitch in enumerate(pitches or (60, 64, 67)):
-            self.session.hear(now + 0.005 * i, (0x90, pitch, 80))
-            self.session.hear(now + 0.005 * (i + 1), (0x80, pitch, 64))
+            self.session.receive(now + 0.005 * i, (0x90, pitch, 80))
+            self.session.receive(now + 0.005 * (i + 1), (0x80, pitch, 64))
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -19,9 +19,17 @@ from pythonosc.udp_client import SimpleUDPClient
 
 from engine.states import StateError
 from perceivers_live.controls.registry import CONTROLS, Controls, Value
-from perceivers_live.osc.audience import MAX_SUBSCRIBERS
 from perceivers_live.osc.packets import MAX_DATAGRAM
-from perceivers_live.osc.server import MAX_AHEAD, MAX_BACKLOG_BYTES, MAX_REPLIES, MAX_SCHEDULED, MAX_TOLD, OscServer, Query
+from perceivers_live.osc.recipients import MAX_SUBSCRIBERS
+from perceivers_live.osc.server import (
+    MAX_AHEAD,
+    MAX_BACKLOG_BYTES,
+    MAX_PUBLISHED_ERRORS,
+    MAX_REPLIES,
+    MAX_SCHEDULED,
+    OscServer,
+    Query,
+)
 from perceivers_live.osc.wire import OscError, sender_filter
 
 PATIENCE = 10.0  # seconds
@@ -320,7 +328,7 @@ def test_what_waits_is_followed_in_the_order_of_its_times(controls: Controls) ->
     server._handle(bundle(first, tag=time_tag(10)), ("127.0.0.1", 9))
     taken: list[object] = []
     for later in (5, 15, 25, 35):
-        due = server._scheduled.take(time.monotonic() + later)
+        due = server._scheduled.pop_due(time.monotonic() + later)
         taken.append(None if due is None else due[0].values)
     assert taken == [None, [1], [2], [3]]
 
@@ -420,11 +428,11 @@ def test_a_mistake_is_told_to_every_subscriber_and_once_to_its_sender(
 
 def test_of_a_flood_of_mistakes_the_others_are_told_of_few(surface: Client, subscriber: Client) -> None:
     began = time.monotonic()
-    for _ in range(10 * MAX_TOLD):
+    for _ in range(10 * MAX_PUBLISHED_ERRORS):
         surface.send_message("/perceivers/temperature", "hot")
-    assert len(surface.all()) == 10 * MAX_TOLD
+    assert len(surface.all()) == 10 * MAX_PUBLISHED_ERRORS
     took = time.monotonic() - began
-    assert MAX_TOLD <= len(subscriber.all()) <= MAX_TOLD * (2 + took)
+    assert MAX_PUBLISHED_ERRORS <= len(subscriber.all()) <= MAX_PUBLISHED_ERRORS * (2 + took)
 
 
 def test_who_sends_a_command_is_told_what_becomes_of_it(surface: Client, subscriber: Client, server: OscServer) -> None:
@@ -532,14 +540,14 @@ def test_a_backlog_is_bounded_and_the_newest_of_it_is_kept(controls: Controls) -
     server = OscServer(controls, {}, port=0)
     server.close()
     for i in range(2 * MAX_BACKLOG_BYTES // MAX_DATAGRAM):
-        server._keep(bytes([i % 256]) * MAX_DATAGRAM, ("127.0.0.1", 9))
+        server._add_to_backlog(bytes([i % 256]) * MAX_DATAGRAM, ("127.0.0.1", 9))
     assert sum(len(datagram) for datagram, _ in server._backlog) == server._backlog_bytes <= MAX_BACKLOG_BYTES
     assert server._backlog[-1][0][0] == (2 * MAX_BACKLOG_BYTES // MAX_DATAGRAM - 1) % 256
     for _ in range(100_000):
-        server._keep(b"/a\0\0", ("127.0.0.1", 9))
+        server._add_to_backlog(b"/a\0\0", ("127.0.0.1", 9))
     assert len(server._backlog) < 10_000
     while server._backlog:
-        server._oldest()
+        server._pop_backlog()
     assert server._backlog_bytes == 0
 
 

@@ -117,10 +117,10 @@ def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:
     thread = threading.Thread(target=session.run)
     thread.start()
     for message in [(0x90, 60, 80), (0x80, 60, 64)]:
-        session.hear(time.perf_counter(), message)
+        session.receive(time.perf_counter(), message)
     until(lambda: len(port.sounding) > 1)
     for message in [(0x90, 30, 80), (0x80, 30, 64)]:
-        session.hear(time.perf_counter(), message)
+        session.receive(time.perf_counter(), message)
     session.stop()
     thread.join()
     path = recorder.close()

@@ -96,9 +96,9 @@ def test_a_key_press_while_the_engine_hangs_silences_at_once(solo: Solo) -> None
     solo.session.commands()["takeover"]()
     solo.until(lambda: bool(solo.session.player.ledger.notes))
     os.kill(solo.runtime._first._link.pid, signal.SIGSTOP)
-    solo.session.hear(time.perf_counter(), (0x90, 40, 80))
+    solo.session.receive(time.perf_counter(), (0x90, 40, 80))
     assert not solo.session.player.ledger.notes, "before anybody knows of the loss"
-    solo.session.hear(time.perf_counter(), (0x80, 40, 0))
+    solo.session.receive(time.perf_counter(), (0x80, 40, 0))
     solo.until(lambda: solo.runtime.standby)
     solo.plays(3)  # its reply
     assert solo.session.stats()["faults"] == 0

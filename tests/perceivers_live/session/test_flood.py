@@ -20,9 +20,9 @@ from engine.states import StateError
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
 from perceivers_live.performer.performer import SavedState, State
-from perceivers_live.session.commands import MOST_SAVING
-from perceivers_live.session.inbox import MOST_ACTIONS, MOST_COMMANDS
-from perceivers_live.session.saved_states import MOST_STATES, StateStore
+from perceivers_live.session.commands import MAX_PENDING_SAVES
+from perceivers_live.session.inbox import MAX_ACTIONS, MAX_COMMANDS
+from perceivers_live.session.saved_states import MAX_STATES, StateStore
 from perceivers_live.session.session import Session
 from tests.perceivers_live.scripted import SMALL, Synthesizer, ToyRuntime
 
@@ -37,27 +37,27 @@ def session(states: StateStore | None) -> Session:
 def drain(one: Session) -> None:
     """Deals with everything that waits."""
     while one.loop.inbox.qsize():
-        one.loop.take(0)
+        one.loop.handle_next(0)
 
 
 def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
     """A second's flood while the model does nothing; broken and foreign messages are part of it."""
     stage, chance = session(None), random.Random(1)
-    stage.hear(1.0, (0x90, 5, 64))
+    stage.receive(1.0, (0x90, 5, 64))
     drain(stage)
     for i in range(10_000):
         now, pitch = 2 + i / 10_000, chance.randrange(128)
-        stage.hear(
+        stage.receive(
             now, chance.choice(((0x90, pitch, 64), (0x80, pitch, 0), (0xB0, 64, pitch), (0x90, pitch), (0xF8,), (0x90, 300, -1)))
         )
-        assert stage.loop.inbox.qsize() <= MOST_ACTIONS
-    stage.hear(3.0, (0x80, 5, 0))
+        assert stage.loop.inbox.qsize() <= MAX_ACTIONS
+    stage.receive(3.0, (0x80, 5, 0))
     drain(stage)
     assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.keys.held
-    assert stage.performer.timeline.engine.position < 2 * MOST_ACTIONS
+    assert stage.performer.timeline.engine.position < 2 * MAX_ACTIONS
     for pitch in range(128):
-        stage.hear(4.0, (0x80, pitch, 0))
-    stage.hear(4.0, (0xB0, 64, 0))
+        stage.receive(4.0, (0x80, pitch, 0))
+    stage.receive(4.0, (0xB0, 64, 0))
     drain(stage)
     assert stage.performer.timeline.engine.sounding.held().tolist() == []
     assert not stage.performer.timeline.engine.sounding.pedal
@@ -82,15 +82,15 @@ def test_the_machine_goes_on_playing_in_a_flood() -> None:
         nonlocal flood
         flood += 1
         if flood < 1000:
-            stage.hear(time.perf_counter(), (0x90, flood % 128, 64))
+            stage.receive(time.perf_counter(), (0x90, flood % 128, 64))
 
-    stage.loop.round()
+    stage.loop.run_once()
     assert stage.performer.state is State.PLAYING
     runtime.more = more  # type: ignore[method-assign]
-    stage.hear(time.perf_counter(), (0x90, 60, 64))
+    stage.receive(time.perf_counter(), (0x90, 60, 64))
     decisions, turns = runtime.decisions, 20
     for _ in range(turns):
-        stage.loop.round()
+        stage.loop.run_once()
     assert flood < 1000
     assert runtime.decisions > decisions
 
@@ -101,8 +101,8 @@ def test_a_thousand_panics_while_the_machine_plays_are_one_silence() -> None:
     assert stage.player.playing
     for _ in range(1000):
         stage.commands()["panic"]()
-    for _ in range(1 + MOST_COMMANDS):
-        stage.loop.take(0)
+    for _ in range(1 + MAX_COMMANDS):
+        stage.loop.handle_next(0)
     with pytest.raises(queue.Empty):
         stage.loop.inbox.get_nowait()
 
@@ -127,11 +127,11 @@ def test_states_that_wait_for_the_disk_are_few(tmp_path: Path, caplog: pytest.Lo
     for i in range(40):
         stage.commands()["save"](f"state {i}")
         drain(stage)
-    assert threading.active_count() <= before + MOST_SAVING
-    assert sum("not saved" in record.getMessage() for record in caplog.records) == 40 - MOST_SAVING
+    assert threading.active_count() <= before + MAX_PENDING_SAVES
+    assert sum("not saved" in record.getMessage() for record in caplog.records) == 40 - MAX_PENDING_SAVES
     disk.answers.set()
-    assert {disk.saved.get(timeout=20) for _ in range(MOST_SAVING)} == {"state 0", "state 1"}
-    for thread in stage._saving.saving:
+    assert {disk.saved.get(timeout=20) for _ in range(MAX_PENDING_SAVES)} == {"state 0", "state 1"}
+    for thread in stage._saving.writers:
         thread.join()
     stage.commands()["save"]("later")
     drain(stage)
@@ -169,7 +169,7 @@ def test_of_states_that_are_recalled_faster_than_taken_up_only_the_last_is_kept(
 
 def test_no_more_states_are_kept_than_a_disk_has_room_for(tmp_path: Path) -> None:
     states = StateStore(tmp_path, SMALL, "toy")
-    for i in range(MOST_STATES):
+    for i in range(MAX_STATES):
         (tmp_path / f"{i}.state").touch()
     states.check("0")  # takes the old one's place
     with pytest.raises(StateError, match="delete one"):
@@ -177,4 +177,4 @@ def test_no_more_states_are_kept_than_a_disk_has_room_for(tmp_path: Path) -> Non
     saved_state = session(states).performer.saved_state(0.0)
     with pytest.raises(StateError, match="delete one"):
         states.save("another", saved_state)
-    assert len(list(tmp_path.iterdir())) == MOST_STATES
+    assert len(list(tmp_path.iterdir())) == MAX_STATES

@@ -42,7 +42,7 @@ class Stage:
     def hear(self, *messages: Message, every: float = 0.0) -> None:
         for message in messages:
             self.now += every
-            self.session.hear(self.now, message)
+            self.session.receive(self.now, message)
 
     def command(self, name: str) -> None:
         self.session.commands()[name]()
@@ -54,7 +54,7 @@ class Stage:
         while True:
             due = self.session.performer.work(self.now)
             waiting = self.session.loop.inbox.qsize()
-            self.session.loop.take(0)
+            self.session.loop.handle_next(0)
             times = [time for time in (self.session.player.play_due(self.now), due) if time is not None]
             if not waiting and (not times or min(times) >= until):
                 break

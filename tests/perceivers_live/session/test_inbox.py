@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader
 from perceivers_live.performer.merge import Played
-from perceivers_live.session.inbox import MOST_ACTIONS, MOST_COMMANDS, Inbox, net
+from perceivers_live.session.inbox import MAX_ACTIONS, MAX_COMMANDS, Inbox, net_changes
 
 MESSAGES = st.tuples(st.sampled_from((0x80, 0x90)), st.integers(60, 63), st.sampled_from((0, 64, 100)))
 PEDALS = st.tuples(st.just(0xB0), st.sampled_from((64, 121, 123)), st.sampled_from((0, 127)))
@@ -141,10 +141,10 @@ def test_a_flood_is_bounded_and_its_outcome_survives(caplog: pytest.LogCaptureFi
         actions = reader.feed(time, message)
         piano.play(actions)
         inbox.put(Played(actions))
-        assert inbox.qsize() <= MOST_ACTIONS
+        assert inbox.qsize() <= MAX_ACTIONS
     left = everything(inbox)
-    assert len(left) <= MOST_ACTIONS
-    assert inbox.left_out > 0
+    assert len(left) <= MAX_ACTIONS
+    assert inbox.dropped > 0
     assert Piano().play(left).down == piano.down  # the same keys and pedal, with their latest strikes
     assert [one.time for one in left] == sorted(one.time for one in left)
     assert len(caplog.records) == 1
@@ -155,7 +155,7 @@ def test_releases_of_what_was_held_before_the_flood_survive() -> None:
     inbox.put(played(key(0, 60), key(0, 61), Timed(0, SUSTAIN_DOWN)))
     piano = Piano().play(everything(inbox))
     inbox.put(played(key(1, 60, 0), Timed(1, SUSTAIN_UP)))
-    for i in range(MOST_ACTIONS):
+    for i in range(MAX_ACTIONS):
         inbox.put(played(key(2 + i, 62), key(2 + i, 62, 0)))
     assert set(piano.play(everything(inbox)).down) == {61}
 
@@ -163,7 +163,7 @@ def test_releases_of_what_was_held_before_the_flood_survive() -> None:
 def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
     inbox, ours = Inbox(), [key(i, 70 + i, 0) for i in range(3)]
     inbox.put(played(key(0, 60), released=ours[:2], silenced=True, after=5))
-    for i in range(MOST_ACTIONS):
+    for i in range(MAX_ACTIONS):
         inbox.put(played(key(2 + i, 62), key(2 + i, 62, 0), after=6))
     inbox.put(played(key(9, 63), released=ours[2:], after=7))
     first, *rest = [part for item in (inbox.get(),) if isinstance(item, list) for part in item]
@@ -173,9 +173,9 @@ def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
 
 def test_what_a_flood_leaves_keeps_its_place_among_the_machines_events() -> None:
     inbox = Inbox()
-    for i in range(MOST_ACTIONS + 2):
+    for i in range(MAX_ACTIONS + 2):
         inbox.put(played(key(i, i % 100, (i + 1) % 2), after=i))
-    assert inbox.left_out
+    assert inbox.dropped
     parts = inbox.get()
     assert isinstance(parts, list)
     assert len(parts) < 300
@@ -186,9 +186,9 @@ def test_what_a_flood_leaves_keeps_its_place_among_the_machines_events() -> None
 def test_the_newest_commands_survive_a_flood_of_commands() -> None:
     inbox = Inbox()
     inbox.put(played(key(1)))
-    for i in range(10 * MOST_COMMANDS):
+    for i in range(10 * MAX_COMMANDS):
         inbox.put(lambda i=i: i)  # type: ignore[misc]
-    assert everything(inbox) == [key(1), *range(9 * MOST_COMMANDS, 10 * MOST_COMMANDS)]
+    assert everything(inbox) == [key(1), *range(9 * MAX_COMMANDS, 10 * MAX_COMMANDS)]
 
 
 def test_a_flood_of_commands_between_what_is_played_leaves_little_to_do() -> None:
@@ -200,37 +200,37 @@ def test_a_flood_of_commands_between_what_is_played_leaves_little_to_do() -> Non
     while inbox.qsize():
         inbox.get_nowait()
         pieces += 1
-    assert pieces <= 2 * MOST_COMMANDS + 1
+    assert pieces <= 2 * MAX_COMMANDS + 1
     with pytest.raises(queue.Empty):
         inbox.get_nowait()
 
 
 def test_a_flood_across_commands_keeps_both(caplog: pytest.LogCaptureFixture) -> None:
     inbox, reader, piano = Inbox(), MessageReader(), Piano()
-    for i in range(20 * MOST_ACTIONS):
+    for i in range(20 * MAX_ACTIONS):
         actions = reader.feed(float(i), (0x90, i % 100, 64))
         piano.play(actions)
         inbox.put(Played(actions))
         if i % 100 == 0:
             inbox.put(lambda i=i: i)  # type: ignore[misc]
-    assert inbox.qsize() <= MOST_ACTIONS + MOST_COMMANDS
+    assert inbox.qsize() <= MAX_ACTIONS + MAX_COMMANDS
     found = everything(inbox)
     assert Piano().play(one for one in found if isinstance(one, Timed)).down == piano.down
-    assert [one for one in found if isinstance(one, int)] == list(range(0, 20 * MOST_ACTIONS, 100))[-MOST_COMMANDS:]
+    assert [one for one in found if isinstance(one, int)] == list(range(0, 20 * MAX_ACTIONS, 100))[-MAX_COMMANDS:]
     assert len(caplog.records) == 1
 
 
 def test_after_a_flood_nothing_is_left_out_any_more(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox()
     for flood in (1, 2):
-        for i in range(MOST_ACTIONS):
+        for i in range(MAX_ACTIONS):
             inbox.put(played(key(i, 62), key(i, 62, 0)))
         everything(inbox)
-        left_out = inbox.left_out
+        dropped = inbox.dropped
         inbox.put(played(key(1, 60)))
         inbox.put(played(key(2, 60, 0)))
         assert everything(inbox) == [key(1, 60), key(2, 60, 0)]
-        assert inbox.left_out == left_out
+        assert inbox.dropped == dropped
         assert len(caplog.records) == flood
 
 
@@ -240,10 +240,10 @@ def test_the_outcome_is_what_the_whole_leads_to(before: list[tuple[int, ...]], f
     reader = MessageReader()
     first = [one for message in before for one in reader.feed(0.0, message)]
     second = [one for i, message in enumerate(flood, 1) for one in reader.feed(float(i), message)]
-    whole, short = Piano().play(first).play(second), Piano().play(first).play(net(second))
+    whole, short = Piano().play(first).play(second), Piano().play(first).play(net_changes(second))
     assert short.down == whole.down
-    assert len(net(second)) <= 2 * 4 + 2
-    assert net(net(second)) == net(second)
+    assert len(net_changes(second)) <= 2 * 4 + 2
+    assert net_changes(net_changes(second)) == net_changes(second)
 
 
 def test_threads_may_put_at_once_and_nothing_is_lost_or_stuck() -> None:

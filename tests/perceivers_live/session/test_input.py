@@ -15,22 +15,22 @@ from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.echo import PROOF, EchoGuard
 from perceivers_live.player.human_keys import HumanKeys
-from perceivers_live.session.input import NOTHING, Hearing, Received
+from perceivers_live.session.input import NOTHING, InputRouter, Received
 
 
 class Ear:
-    """A hearing and the account of the keys, fed at a time that only goes on when told."""
+    """An input router and the account of the keys, fed at a time that only goes on when told."""
 
     def __init__(self, *, clock: MidiClock | None = None, midi_map: bool = False, **settings: int) -> None:
         self.now = 100.0
         self.echo = EchoGuard()
         self.controls = Controls()
         self.map = MidiMap(self.controls) if midi_map else None
-        self.hearing = Hearing(MidiSettings(**settings), self.controls, self.echo, clock=clock, midi_map=self.map)  # type: ignore[arg-type]
+        self.router = InputRouter(MidiSettings(**settings), self.controls, self.echo, clock=clock, midi_map=self.map)  # type: ignore[arg-type]
         self.keys = HumanKeys()
 
     def feed(self, *message: int) -> Received:
-        return self.hearing.feed(self.now, message)
+        return self.router.feed(self.now, message)
 
     def actions(self, *messages: Sequence[int]) -> list[int]:
         received = [self.feed(*message) for message in messages]

@@ -10,7 +10,7 @@ import pytest
 from engine.rings import hidden_shape, ring_shapes
 from engine.states import StateError, save_state, state_path
 from perceivers_live.performer.performer import SavedState
-from perceivers_live.session.saved_states import MOST_SILENCE, StateStore
+from perceivers_live.session.saved_states import MAX_SILENCE, StateStore
 from tests.perceivers_live.scripted import SMALL, Stage, phrase, steady
 
 MODEL, ANOTHER = "0123456789abcdef" * 4, "f" * 64
@@ -90,7 +90,7 @@ def test_another_models_memory_is_refused(tmp_path: Path, saved_state: SavedStat
     [
         {},
         *({"seed": seed, "silence": 0.0} for seed in (-1, 1 << 32, 1.5, "1", None, True, [1])),
-        *({"seed": 1, "silence": silence} for silence in (-0.1, MOST_SILENCE + 0.1, "0", None, True, [0.0], 1e300)),
+        *({"seed": 1, "silence": silence} for silence in (-0.1, MAX_SILENCE + 0.1, "0", None, True, [0.0], 1e300)),
         {"seed": 1},
         {"silence": 1.0},
     ],

@@ -185,7 +185,7 @@ def test_other_channels_are_not_heard_when_one_is_chosen() -> None:
 
 def test_the_input_offset_is_added_to_the_time_of_what_is_heard() -> None:
     stage = Stage(input_offset_ms=50)
-    stage.session.hear(100.0, (0x90, 60, 80))
+    stage.session.receive(100.0, (0x90, 60, 80))
     assert stage.human[0].time == pytest.approx(100.05)
 
 
@@ -252,8 +252,8 @@ def test_no_bytes_that_are_heard_raise(messages: list[list[int]], thru: bool) ->
     try:
         stage = Stage(thru=thru)
         for message in messages:
-            stage.session.hear(0.0, message)
-        stage.session.hear(0.0, (0xB0, 123, 0))
+            stage.session.receive(0.0, message)
+        stage.session.receive(0.0, (0xB0, 123, 0))
         assert len(stage.human) <= 2 * 128 + 2 * len(messages)
     finally:
         logging.disable(logging.NOTSET)

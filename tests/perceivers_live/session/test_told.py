@@ -109,7 +109,7 @@ def test_learning_is_told_in_words_when_it_begins_ends_or_cannot(stage: Stage, s
         "learn: unknown control or command 'temprature', nearest is temperature",
     ]
     surface.send_message("/perceivers/unlearn", "temperature")
-    assert surface.tells("message") == ["unlearnt temperature: 1 controller steered it"]
+    assert surface.tells("message") == ["unlearnt temperature: 1 controller unbound"]
 
 
 def test_that_nothing_was_learnt_in_time_is_told(stage: Stage, surface: Surface) -> None:
