@@ -1,4 +1,4 @@
-"""The command line. Each command imports its own dependencies, so ``--help`` and ``ports`` start fast and without torch."""
+"""The command line. Each command imports its own dependencies, so ``--help`` and ``ports`` start fast, without PyTorch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from engine.remote.address import Address
 
 log = logging.getLogger("perceivers_live")
-IDLE = 600.0  # seconds without a message after which `serve` ends; its client sends one every few seconds
-INTERRUPTED = 130  # exit status, as in shells: 128 + SIGINT
-UNNAMED = "required on Windows" if sys.platform == "win32" else "default: a virtual port"
+IDLE_TIMEOUT = 600.0  # seconds without a message after which `serve` ends; its client sends one every few seconds
+INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT, as in shells
+PORT_DEFAULT = "required on Windows" if sys.platform == "win32" else "default: a virtual port"
 
 
 class _Group(click.Group):
@@ -50,7 +50,7 @@ class _Group(click.Group):
 
 
 def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for every control of the registry."""
+    """Adds one option for each control of the registry."""
     for control in reversed(list(CONTROLS.values())):
         flag = "--" + control.name.replace("_", "-")
         if control.kind == "switch":
@@ -66,6 +66,7 @@ def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for the settings file, the checkpoint and the runtime."""
     for option in (
         click.option("--threads", type=int, help="CPU threads for the model; 0: automatic."),
         click.option("--runtime", help=f"Runtime of the model: {', '.join(RUNTIMES)}."),
@@ -84,9 +85,9 @@ _remote_option = click.option(
 
 
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
-    """The settings file, overridden by options of the command line. Raises ``ConfigError``."""
-    places = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
-    places |= {
+    """The settings of the file and the command line; the command line has priority. Raises ``ConfigError``."""
+    keys = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
+    keys |= {
         "engine": "engine.remote",
         "threads": "engine.threads",
         "osc_port": "osc.port",
@@ -94,8 +95,8 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
         "osc_allow": "osc.allow",
         "page_port": "page.port",
     }
-    places |= {name: f"controls.{name}" for name in CONTROLS}
-    given = {places[name]: value for name, value in options.items() if name in places and value is not None}
+    keys |= {name: f"controls.{name}" for name in CONTROLS}
+    given = {keys[name]: value for name, value in options.items() if name in keys and value is not None}
     return load(config_file, {key: str(value) if isinstance(value, Path) else value for key, value in given.items()})
 
 
@@ -104,8 +105,8 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-@click.option("--in", "in_", metavar="NAME", help=f"Input port, or a part of its name; {UNNAMED}.")
-@click.option("--out", metavar="NAME", help=f"Output port, or a part of its name; {UNNAMED}.")
+@click.option("--in", "in_", metavar="NAME", help=f"Input port, or a part of its name; {PORT_DEFAULT}.")
+@click.option("--out", metavar="NAME", help=f"Output port, or a part of its name; {PORT_DEFAULT}.")
 @_remote_option
 @_engine_options
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
@@ -143,7 +144,7 @@ def _checkpoint(settings: Settings) -> Path:
 
 
 def _engine(settings: Settings) -> Any:
-    """An engine that computes in another process, on this or another machine. Raises ``UserError``."""
+    """An engine whose model runs in another process, on this or another machine. Raises ``UserError``."""
     from engine.engine import Engine
     from engine.remote.standby import open_runtime_at
 
@@ -154,7 +155,7 @@ def _engine(settings: Settings) -> Any:
 
 
 def _address(settings: Settings) -> Address:
-    """Where the model computes. Raises ``AddressError``."""
+    """The address of the process that runs the model. Raises ``AddressError``."""
     from engine.remote.address import parse, this_machine
 
     wanted = settings.engine
@@ -164,13 +165,13 @@ def _address(settings: Settings) -> Address:
 
 
 @contextmanager
-def _engine_here(settings: Settings) -> Iterator[Any]:
-    """An engine in this process: deterministic, for commands without real-time deadlines."""
+def _local_engine(settings: Settings) -> Iterator[Any]:
+    """An engine whose model runs in this process: deterministic, for commands without real-time deadlines."""
     from engine.engine import Engine
     from engine.runtimes.choose import open_runtime
 
     if settings.engine.runtime == "tensorrt":
-        _compile(settings)  # else CUDA graphs would be used until compilation ends
+        _compile(settings)  # otherwise the runtime uses CUDA graphs until compilation ends
     runtime = open_runtime(settings.engine.runtime, _checkpoint(settings), threads=settings.engine.threads, steady=True)
     try:
         yield Engine(runtime)
@@ -198,7 +199,7 @@ def ports() -> None:
 
     for kind, names in zip(("inputs", "outputs"), list_ports(), strict=True):
         click.echo(f"{kind}:")
-        click.echo("\n".join(f"  {name}" for name in names) or f"  none ({UNNAMED})")
+        click.echo("\n".join(f"  {name}" for name in names) or f"  none ({PORT_DEFAULT})")
 
 
 @main.command()
@@ -231,7 +232,7 @@ def serve(config_file: Path | None, **options: Any) -> None:
     checkpoint, runtime, threads = _checkpoint(settings), settings.engine.runtime, settings.engine.threads
     ignore_terminal()
     start_log(logging.getLogger("engine").level)
-    serve(standard_streams(IDLE), lambda: open_runtime(runtime, checkpoint, threads=threads), checkpoint)
+    serve(standard_streams(IDLE_TIMEOUT), lambda: open_runtime(runtime, checkpoint, threads=threads), checkpoint)
 
 
 @main.command()
@@ -255,11 +256,11 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     call = recent(read_file(midi_file), last)
     if not call:
         raise click.ClickException(f"{midi_file}: contains no notes (drums do not count)")
-    _keep_call(midi_file, output)
+    _check_not_call(midi_file, output)
     controls = Controls(settings.controls)
     if controls.get("mode") == "listen" or controls.get("hold"):
         raise click.ClickException("mode listen and hold play nothing: choose another --mode, or --no-hold")
-    with _engine_here(settings) as engine:
+    with _local_engine(settings) as engine:
         reply = render(engine, call, controls, settings.phrase)
     try:
         write_file(output, [("machine", reply)] if reply_only else [("you", call), ("machine", reply)])
@@ -272,7 +273,7 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
 
 
 def _with_seed(settings: Settings) -> Settings:
-    """The settings with a seed, a random one if none is set. Commands print it, so that the result can be reproduced."""
+    """The settings, with a random seed if none is set. Commands print the seed, so that the result can be reproduced."""
     import secrets
 
     if int(str(settings.controls["seed"])) >= 0:
@@ -280,8 +281,8 @@ def _with_seed(settings: Settings) -> Settings:
     return dataclasses.replace(settings, controls={**settings.controls, "seed": secrets.randbelow(1 << 31)})
 
 
-def _keep_call(call: Path, output: Path) -> None:
-    """Raises if the output would overwrite the call."""
+def _check_not_call(call: Path, output: Path) -> None:
+    """Raises ``ClickException`` if the output file is the call itself."""
     if output.exists() and call.exists() and output.samefile(call):
         raise click.ClickException(f"{output}: this is the call itself; choose another output file")
 
@@ -301,8 +302,8 @@ def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, conf
         raise click.UsageError("--fast is not in real time and cannot be combined with --out")
     settings = _with_seed(_settings(config_file, options))
     call_file = call_file or bundled_call()
-    _keep_call(call_file, output)
-    with _engine_here(settings) as engine, ExitStack() as opened:
+    _check_not_call(call_file, output)
+    with _local_engine(settings) as engine, ExitStack() as opened:
         port = None
         if out:
             from perceivers_live.midi.ports import OutputPort
@@ -375,7 +376,7 @@ def config(config_file: Path | None, default: bool) -> None:
 
     settings = load(config_file)
     if settings.osc.enabled:
-        listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # checks host and allow, at any free port
+        listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # checks host and allow; port 0 is any free port
     click.echo(settings_toml(settings), nl=False)
 
 
