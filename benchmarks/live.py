@@ -50,9 +50,9 @@ from engine.realtime import DRIVER, set_realtime
 from perceivers_live.commands.bench import Row, machine, row
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
 from tests.live.remote import Remote, free_port
+from tests.live.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 TICKS = (0.01, 0.125)  # seconds

@@ -39,10 +39,10 @@ from perceivers_live.commands.bench import machine
 from perceivers_live.commands.demo import bundled_call
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.peer import Peer
 from tests.live.recording import notes_on
 from tests.live.remote import Remote, free_port
+from tests.live.waiting import PATIENCE
 
 GROWTH_AFTER = 10.0  # minutes; a shorter run sees mostly how the daemon fills its buffers
 MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
@@ -283,12 +283,12 @@ class Gig:
         replies are fewer than questions.
         """
         for _ in range(ASKED):
-            known = len(self.remote.told(name))
+            known = len(self.remote.received(name))
             self.remote.send(name, value)
             self.remote.send(name)
             end = time.monotonic() + 1.0
             while time.monotonic() < end:
-                if any(told.values[0] == value for told in self.remote.told(name)[known:]):
+                if any(told.values[0] == value for told in self.remote.received(name)[known:]):
                     return
                 time.sleep(0.01)
         raise RuntimeError(f"the daemon does not answer when it is asked for {name}")

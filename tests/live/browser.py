@@ -1,4 +1,4 @@
-"""Chromium without a window, and the daemon's page in it."""
+"""Headless Chromium with the daemon's page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.live.patience import until
+from tests.live.waiting import until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_BROWSER") == "1"
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visitor:
-    """Somebody at the page. Whatever goes wrong in the page's scripts fails the test."""
+    """A browser tab with the page. An error in the page's scripts fails the test."""
 
     def __init__(self, browser: Browser, url: str, width: int = 1280, height: int = 800) -> None:
         self.faults: list[str] = []
@@ -55,7 +55,7 @@ class Visitor:
         assert not self.faults
 
     def ask(self, expression: str) -> Any:
-        """The value of an expression in the page."""
+        """Evaluates a JavaScript expression in the page."""
         return self.page.evaluate(expression)
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -63,23 +63,23 @@ class Visitor:
 
     @property
     def status(self) -> str:
-        """The line that says whose turn it is."""
+        """The status line, which shows whose turn it is."""
         return self.page.inner_text("#status")
 
     @property
     def value(self) -> dict[str, Any]:
-        """What the controls stand at, as the page shows them."""
+        """The values of the controls as the page shows them."""
         script = """Object.fromEntries([...document.querySelectorAll("#controls input")].map((one) =>
             [one.id.replace("control-", ""), one.type === "checkbox" ? one.checked : one.valueAsNumber]))"""
         return dict(self.ask(script))
 
     def play(self, *codes: str) -> None:
-        """A phrase on the computer keyboard, detached."""
+        """Plays detached notes on the computer keyboard."""
         for code in codes or PHRASE:
             self.page.keyboard.down(code)
             time.sleep(0.12)
             self.page.keyboard.up(code)
 
     def sounds(self) -> float:
-        """How loud the page's own piano is now."""
+        """The present level of the page's own piano."""
         return float(self.ask("perceivers.sound.level()"))

@@ -1,4 +1,4 @@
-"""Fixtures of the live tests: a JACK server for each module, Pure Data, and the daemon as a process."""
+"""Fixtures of the live tests: a JACK server per module, Pure Data, and the daemon as a process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_JACK") == "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips the live tests where their programs are missing; where they are required, the tests run, and fail."""
+    """Skips the live tests if their programs are missing, unless JACK is required; then the tests fail."""
     missing = missing_programs()
     if missing and not REQUIRED:
         reason = f"live tests need {', '.join(missing)} (Debian: jackd2, puredata-core)"
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def jack() -> Iterator[JackServer]:
-    """A JACK server for the module's tests, and the default one for the clients of this process."""
+    """A JACK server for the module's tests; also the default server of clients in this process."""
     with JackServer() as server, pytest.MonkeyPatch.context() as monkeypatch:
         for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER", "JACK_NO_AUDIO_RESERVATION"):
             monkeypatch.setenv(name, server.env[name])
@@ -40,20 +40,20 @@ def jack() -> Iterator[JackServer]:
 
 @pytest.fixture
 def pure_data(jack: JackServer) -> Iterator[PureData]:
-    """Pure Data under the module's JACK server, with nothing connected yet."""
+    """Pure Data on the module's JACK server, without connections."""
     with PureData() as pure_data:
         yield pure_data
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """Where the test's daemons keep their files."""
+    """The user folders of the test's daemons."""
     return Home(tmp_path)
 
 
 @pytest.fixture
 def daemon(jack: JackServer, home: Home) -> Iterator[Callable[..., Daemon]]:
-    """Starts `perceivers-live` with the given arguments; whatever still runs at the test's end is ended."""
+    """Starts `perceivers-live` with the given arguments; running daemons are ended after the test."""
     with ExitStack() as stack:
 
         def start(*arguments: str) -> Daemon:
@@ -66,7 +66,7 @@ def daemon(jack: JackServer, home: Home) -> Iterator[Callable[..., Daemon]]:
 
 @pytest.fixture
 def stage(jack: JackServer, home: Home) -> Iterator[Callable[..., Stage]]:
-    """Sets up stages. At the test's end their daemons end in good order, and nothing is left sounding."""
+    """Creates stages. After the test it ends their daemons and checks that no note hangs."""
     with ExitStack() as stack:
         numbers = itertools.count(1)
 

@@ -1,4 +1,4 @@
-"""The daemon as a process, in folders of its own."""
+"""The daemon as a process, with its own user folders."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.live.jack_server import end
-from tests.live.patience import PATIENCE
+from tests.live.waiting import TIMEOUT
 
 PROGRAM = (str(Path(sys.executable).with_name("perceivers-live")),)
 
 
 class Home:
-    """Folders for a user's settings and data: a developer's own are neither read nor written."""
+    """Folders for settings and data, so that the tests do not use those of the developer."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = folder / "config" / "perceivers-live" / "perceivers_live.toml"
@@ -34,12 +34,12 @@ class Home:
         return sorted((self.data / "sessions").glob("*.mid"))
 
     def configure(self, text: str) -> None:
-        """What the settings file says."""
+        """Writes the settings file."""
         self.settings.write_text(text, encoding="utf-8")
 
 
 class Daemon:
-    """`perceivers-live` as a process under a JACK server, with what it says on stderr. ``program``: another way to start it."""
+    """`perceivers-live` as a process on a JACK server; collects its stderr. ``program``: another command that starts it."""
 
     def __init__(self, arguments: tuple[str, ...], env: dict[str, str], home: Home, program: Sequence[str] = PROGRAM) -> None:
         self.process = subprocess.Popen(
@@ -57,12 +57,12 @@ class Daemon:
 
     @property
     def lines(self) -> list[str]:
-        """The lines so far."""
+        """The lines of stderr so far."""
         with self._changed:
             return list(self._lines)
 
-    def wait_for_line(self, regex: str, timeout: float = PATIENCE, start: int = 0) -> re.Match[str]:
-        """Waits for a line that matches somewhere, from line number `start` on, and returns the match."""
+    def wait_for_line(self, regex: str, timeout: float = TIMEOUT, start: int = 0) -> re.Match[str]:
+        """Waits for a line that contains a match, from line number `start` on; returns the match."""
         found: list[re.Match[str]] = []
 
         def settled() -> bool:
@@ -73,21 +73,21 @@ class Daemon:
             in_time = self._changed.wait_for(settled, timeout)
         if not found:
             why = f"within {timeout} s" if not in_time else "before the daemon ended"
-            raise AssertionError(f"no line like {regex!r} {why}; it said:\n" + "\n".join(self.lines))
+            raise AssertionError(f"no line like {regex!r} {why}; output:\n" + "\n".join(self.lines))
         return found[0]
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the daemon."""
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = PATIENCE) -> int:
+    def wait(self, timeout: float = TIMEOUT) -> int:
         """Waits for the daemon to end, and returns its exit status."""
         status = self.process.wait(timeout)
         self._reader.join(timeout)
         return status
 
     def end(self) -> None:
-        """Ends the daemon if it still runs: by force only if it must be, since a killed client can wedge the server."""
+        """Ends the daemon if it runs. Kills it only after a timeout, because a killed client can block the JACK server."""
         end(self.process)
         self._reader.join(5)
 

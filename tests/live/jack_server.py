@@ -1,4 +1,4 @@
-"""A private JACK server on the dummy driver. Needs jackd and its command-line tools (Debian: jackd2)."""
+"""A private JACK server with the dummy driver. Needs jackd and its command-line tools (Debian: jackd2)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from tests.live.patience import PATIENCE
+from tests.live.waiting import TIMEOUT
 
 PROGRAMS = ("jackd", "jack_wait", "jack_lsp", "jack_connect", "pd")
 _server_numbers = itertools.count(1)
 
 
 def missing_programs() -> list[str]:
-    """The programs that the rig needs and this machine lacks."""
+    """The required programs that are not installed."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
-def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> int:
-    """Ends a process, politely first, and returns its exit status."""
+def end(process: subprocess.Popen[bytes], timeout: float = 5.0) -> int:
+    """Terminates a process, kills it after the timeout, and returns its exit status."""
     process.terminate()
     try:
-        return process.wait(patience)
+        return process.wait(timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
 
 
 class JackServer:
-    """A JACK server on the dummy driver, with a name of its own; `with` starts and ends it."""
+    """A JACK server with the dummy driver and a unique name; `with` starts and ends it."""
 
     def __init__(self, period: int = 64) -> None:
         self.name = f"perceivers-{os.getpid()}-{next(_server_numbers)}"
@@ -44,7 +44,7 @@ class JackServer:
     def __enter__(self) -> JackServer:
         with ExitStack() as stack:
             self._log = stack.enter_context(tempfile.TemporaryFile())
-            stack.callback(self._leave)
+            stack.callback(self._end_cleanly)
             for self.realtime in (True, False):
                 if self._start():
                     self._stack = stack.pop_all()
@@ -73,10 +73,10 @@ class JackServer:
         self._tool("jack_connect", source, destination)
 
     def disconnect(self, source: str, destination: str) -> None:
-        """Cuts the connection of an output port and an input port."""
+        """Disconnects an output port from an input port."""
         self._tool("jack_disconnect", source, destination)
 
-    def wait_for_port(self, text: str, timeout: float = PATIENCE) -> str:
+    def wait_for_port(self, text: str, timeout: float = TIMEOUT) -> str:
         """Waits for a port whose name contains the text, and returns its full name."""
         deadline = time.monotonic() + timeout
         while not (found := [port for port in self.ports() if text in port]):
@@ -86,7 +86,7 @@ class JackServer:
         return found[0]
 
     def restart(self) -> None:
-        """Kills the server without a word, and starts another of the same name."""
+        """Kills the server and starts another one with the same name."""
         assert self.process is not None
         self.process.kill()
         self._stop()
@@ -102,19 +102,19 @@ class JackServer:
     def _start(self) -> bool:
         scheduling = ["-R", "-P", "70"] if self.realtime else ["--no-realtime"]
         driver = ["-d", "dummy", "-r", "48000", "-p", str(self.period), "-C", "0", "-P", "0"]
-        orphan = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # ends even when pytest is killed
+        orphan = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # the server also ends if pytest is killed
         command = [*orphan, "jackd", "-n", self.name, *scheduling, "-S", *driver]
         self._log.seek(0)
         self._log.truncate()
-        # A session of its own: Ctrl-C is for pytest, which then ends the server last.
+        # A new session: Ctrl-C interrupts only pytest, which then ends the server.
         self.process = subprocess.Popen(command, env=self.env, stdout=self._log, stderr=self._log, start_new_session=True)
         wait = ["jack_wait", "-s", self.name, "-w", "-t", "10"]
         ready = subprocess.run(wait, env=self.env, capture_output=True, timeout=15, check=False).returncode == 0
         return ready and self.process.poll() is None and "Cannot use real-time" not in self.log()
 
-    def _leave(self) -> None:
-        """Ends it for good. A server that was killed, or crashed, keeps its place in JACK's registry, which has only eight, until
-        one of the same name has come and gone in good order.
+    def _end_cleanly(self) -> None:
+        """Ends the server. A killed server keeps one of the eight entries of JACK's registry until another server of the same
+        name has ended cleanly; so one is started and ended.
         """
         if self._stop() != 0:
             self._start()
@@ -122,7 +122,7 @@ class JackServer:
 
     def _stop(self) -> int:
         status = end(self.process) if self.process is not None else 0
-        for left_over in Path("/dev/shm").glob(f"jack*{self.name}*"):
+        for stale in Path("/dev/shm").glob(f"jack*{self.name}*"):
             with suppress(OSError):
-                left_over.unlink()
+                stale.unlink()
         return status

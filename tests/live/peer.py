@@ -1,8 +1,8 @@
-"""A keyboard and a synthesizer in another process, and the handle to it: python -m tests.live.peer NAME
+"""A MIDI keyboard and a synthesizer in another process, and a class that controls it: python -m tests.live.peer NAME
 
-The process reads raw MIDI messages from standard input, one a line as hex bytes, and sends them on the JACK port NAME-keys; it
-prints every message that arrives on the port NAME-synth likewise, after the monotonic time in seconds. It ends with its standard
-input.
+The process reads raw MIDI messages from standard input, one per line as hex bytes, and sends them from the JACK port NAME-keys.
+It prints each message received on the port NAME-synth: the monotonic time in seconds, then hex bytes. It ends when its standard
+input is closed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE, until
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message, hanging_notes, notes_on, pedal_down
+from tests.live.waiting import TIMEOUT, until
 
 ROOT = Path(__file__).parents[2]
 
 
 class Peer:
-    """A keyboard and a synthesizer, and what has arrived there. Times are those of ``time.perf_counter``."""
+    """The keyboard, the synthesizer and its received messages. Times are those of ``time.perf_counter``."""
 
     def __init__(self, jack: JackServer, name: str = "stage") -> None:
         self.keys, self.synth = f"{name}-keys:port", f"{name}-synth:port"
@@ -37,7 +37,7 @@ class Peer:
             text=True,
         )
         self._messages: list[Message] = []
-        self.struck = 0  # note-ons that have arrived
+        self.struck = 0  # number of received note-ons
         self._sending = threading.Lock()
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
@@ -52,7 +52,7 @@ class Peer:
             self.struck += len(notes_on(self._messages[-1:]))
 
     def play(self, *pitches: int) -> list[Message]:
-        """A phrase, detached; returns its note-ons, at the times they were asked for."""
+        """Plays a phrase of detached notes; returns its note-ons with the times at which they were requested."""
         struck = []
         for pitch in pitches or (60, 64, 67, 72):
             struck.append(Message(time.perf_counter(), NOTE_ON, pitch, 80))
@@ -69,37 +69,37 @@ class Peer:
 
     @property
     def received(self) -> list[Message]:
-        """What has arrived, at the times it did; of longer messages the first three bytes."""
+        """The received messages with arrival times; only the first three bytes of longer messages."""
         return self._messages.copy()
 
     @property
     def notes(self) -> list[Message]:
-        """The note-ons that have arrived."""
+        """The received note-ons."""
         return notes_on(self.received)
 
     @property
     def sounding(self) -> set[int]:
-        """Pitches without a note-off; the pedal as -1."""
+        """Pitches of sounding notes; -1 stands for the pedal."""
         received = self.received
         return hanging_notes(received) | ({-1} if pedal_down(received) else set())
 
     @property
     def controllers(self) -> list[tuple[int, int]]:
-        """The controllers that have arrived, but for the pedal: number and value."""
+        """Number and value of the received control changes, except the sustain pedal."""
         changes = [message for message in self.received if message.status & 0xF0 == CONTROL_CHANGE]
         return [(message.data1, message.data2) for message in changes if message.data1 != SUSTAIN]
 
     def until(self, condition: Callable[[], object]) -> None:
-        until(condition, lambda: f"the last that arrived: {self.received[-20:]}")
+        until(condition, lambda: f"last received: {self.received[-20:]}")
 
-    def answered(self) -> None:
-        """Plays, and waits until the machine has begun to answer."""
+    def play_until_answered(self) -> None:
+        """Plays a phrase and waits until the machine starts to answer."""
         before = self.struck
         self.play()
         self.until(lambda: self.struck > before + 1)
 
     def close(self) -> None:
-        """Ends it in good order: a JACK server suffers from clients that just die."""
+        """Ends the process cleanly: killed clients disturb a JACK server."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(OSError):
@@ -109,12 +109,12 @@ class Peer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(PATIENCE)
+        self._reader.join(TIMEOUT)
         self._process.stdout.close()
 
 
 def main() -> None:
-    import rtmidi  # here, since it does not load where JACK is missing, and the tests are to be skipped there
+    import rtmidi  # here: it cannot be loaded without JACK, and the tests must be skipped then
 
     name = sys.argv[1]
     keys, synth = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{name}-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{name}-synth")
@@ -122,14 +122,14 @@ def main() -> None:
 
     ending, quiet = threading.Event(), threading.Event()
 
-    def arrived(event: tuple[list[int], float], _: object) -> None:
-        if ending.is_set():  # here, since python-rtmidi frees a callback even under a message that is on its way to it
+    def on_message(event: tuple[list[int], float], _: object) -> None:
+        if ending.is_set():  # here: python-rtmidi frees a callback even while it delivers a message to it
             synth.cancel_callback()
             quiet.set()
         else:
             print(f"{time.perf_counter():.6f} {bytes(event[0]).hex(' ')}", flush=True)
 
-    synth.set_callback(arrived)
+    synth.set_callback(on_message)
     synth.open_virtual_port("port")
     print("ready", flush=True)
     for line in sys.stdin:

@@ -1,7 +1,7 @@
 """Pure Data as pianist, recorder and OSC controller. Needs Pd (Debian: puredata-core) and python-rtmidi built with JACK.
 
-Debian's Pd speaks OSS and ALSA MIDI, but not JACK MIDI. So Pd decides by its own clock what is played when, and stamps what
-arrives; this process only carries its bytes, unchanged and one message at a time, between Pd's socket and two JACK ports.
+Debian's Pd supports OSS and ALSA MIDI, but not JACK MIDI. Pd plays by its own clock and timestamps received messages. This
+process only forwards the messages, unchanged and one at a time, between Pd's socket and two JACK ports.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.live.jack_server import end
-from tests.live.patience import PATIENCE
 from tests.live.recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
+from tests.live.waiting import TIMEOUT
 
 if TYPE_CHECKING:
     import rtmidi
@@ -28,9 +28,9 @@ FUDI_END, FUDI_ATOM = re.compile(rb"(?<!\\);\n?"), re.compile(r"(?:[^\s\\]|\\.)+
 
 
 class PureData:
-    """Pd with a JACK MIDI output to play from and an input to record at; `with` starts and ends it.
+    """Pd with a JACK MIDI output (player) and input (recorder); `with` starts and ends it.
 
-    All its times are seconds on Pd's clock since it started. Its server is the one that JACK_DEFAULT_SERVER names.
+    All times are seconds on Pd's clock since its start. JACK_DEFAULT_SERVER names the JACK server.
     """
 
     def __init__(self, name: str = "puredata") -> None:
@@ -56,7 +56,7 @@ class PureData:
                 thread.start()
                 stack.callback(thread.join)
             stack.callback(self._closing.set)
-            stack.callback(_hang_up, self._connection)
+            stack.callback(_shut_down, self._connection)
             self.now()
             self._stack = stack.pop_all()
         return self
@@ -65,7 +65,7 @@ class PureData:
         self._stack.close()
 
     def play(self, messages: Iterable[Message], start_delay: float = 0.05) -> None:
-        """Has Pd play messages at their times (seconds from the phrase's start), in order; returns at once."""
+        """Lets Pd play messages at their times (seconds from the start of the phrase), in order; returns immediately."""
         if self.playing:
             raise RuntimeError("a phrase is still under way: wait until it is not `playing`, or `stop` it")
         lines, last = [], -start_delay
@@ -76,26 +76,26 @@ class PureData:
         self._command("phrase clear", *lines, "phrase rewind", "phrase bang")
 
     def stop(self) -> None:
-        """Cuts the phrase short: keys that are down stay down."""
+        """Stops the phrase; pressed keys stay pressed."""
         self._command("phrase rewind")
         self.playing = False
 
     def send(self, data: bytes) -> None:
-        """Has Pd send one MIDI message now, such as a SysEx."""
+        """Lets Pd send one MIDI message now, such as a SysEx."""
         self._command(f"play {_numbers(data)}")
 
     def played(self) -> list[Message]:
-        """What Pd has sent, stamped as it left."""
+        """The messages that Pd has sent, with their send times."""
         with self._changed:
             return list(self._played)
 
     def received(self) -> list[Message]:
-        """What Pd has received, stamped on arrival; of a longer message (SysEx) the first three bytes."""
+        """The messages that Pd has received, with arrival times; only the first three bytes of longer ones (SysEx)."""
         with self._changed:
             return list(self._received)
 
     def received_bytes(self) -> list[bytes]:
-        """The same, whole and byte for byte."""
+        """The received messages with all bytes."""
         with self._changed:
             return list(self._received_bytes)
 
@@ -104,7 +104,7 @@ class PureData:
         self._command(f"osc-to connect 127.0.0.1 {port}")
 
     def osc_listen(self) -> int:
-        """Opens a UDP port for OSC, besides the one that Pd sends from, and returns its number."""
+        """Opens another UDP port for OSC than the one that Pd sends from, and returns its number."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
@@ -113,32 +113,32 @@ class PureData:
         return port
 
     def send_osc(self, address: str, *args: float | str) -> None:
-        """Sends an OSC message: an int goes as `i`, a float as `f`, a string as `s`."""
+        """Sends an OSC message; ints are sent as `i`, floats as `f`, strings as `s`."""
         types = "".join("s" if isinstance(arg, str) else "i" if isinstance(arg, int) else "f" for arg in args)
         values = " ".join(_escape(arg) if isinstance(arg, str) else f"{arg:.9g}" for arg in args)
         parts = " ".join(map(_escape, address.strip("/").split("/")))
         self._command(f"osc-format set {parts}", f"osc-format format {types}", f"osc {values}")
 
     def osc_received(self) -> list[OscMessage]:
-        """The OSC messages that came to the port that Pd sends from, or to the one it listens on."""
+        """The OSC messages received on the port that Pd sends from and on the one of `osc_listen`."""
         with self._changed:
             return list(self._osc)
 
     def now(self) -> float:
-        """Pd's time. When this returns, Pd has also done what it was told before."""
+        """Pd's time. When this returns, Pd has also processed all earlier commands."""
         count = len(self._pongs)
         self._command("ping")
         self.wait_for(lambda: len(self._pongs) > count)
         return self._pongs[-1]
 
-    def wait_for(self, predicate: Callable[[], bool], timeout: float = PATIENCE) -> None:
-        """Waits until the predicate holds; it is asked after every report from Pd."""
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = TIMEOUT) -> None:
+        """Waits until the predicate is true; it is called after each report from Pd."""
         with self._changed:
             if not self._changed.wait_for(predicate, timeout):
                 raise TimeoutError(f"not within {timeout} s; last received {self._received[-20:]}, OSC {self._osc[-5:]}")
 
     def _start_pd(self, stack: ExitStack) -> socket.socket:
-        """Pd calls us, so that no port is guessed, and quits when we hang up."""
+        """Pd connects to our socket, so that no free port has to be guessed, and quits when it is closed."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.settimeout(10)
             call = f"rig-connect connect 127.0.0.1 {server.getsockname()[1]}"
@@ -151,7 +151,7 @@ class PureData:
         return connection
 
     def _open_ports(self, stack: ExitStack) -> tuple[rtmidi.MidiOut, rtmidi.MidiIn]:
-        import rtmidi  # here, since it does not load where JACK is missing, and the tests are to be skipped there
+        import rtmidi  # here: it cannot be loaded without JACK, and the tests must be skipped then
 
         player = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{self._name}-player")
         stack.callback(player.delete)
@@ -161,7 +161,7 @@ class PureData:
         return player.open_virtual_port("out"), recorder.open_virtual_port("in")
 
     def _forward_recorded(self) -> None:
-        """Polls: closing an input that has a callback deadlocks with a message that arrives just then."""
+        """Polls, because closing an input with a callback deadlocks if a message arrives at that moment."""
         with suppress(OSError):
             while not self._closing.is_set():
                 time.sleep(0.001)
@@ -189,7 +189,7 @@ class PureData:
             elif kind == "received":
                 self._received_bytes.append(bytes(map(int, values)))
                 self._received.append(_decode(when, self._received_bytes[-1]))
-            elif kind == "osc-bytes":  # precedes the parsed message, which shows neither where the address ends nor the types
+            elif kind == "osc-bytes":  # precedes the parsed message, which lacks the end of the address and the types
                 self._osc_address, self._osc_types = _osc_head(bytes(map(int, values)))
             elif kind == "osc":
                 texts = [re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL) for value in values[self._osc_address.count("/") :]]
@@ -202,7 +202,7 @@ class PureData:
             self._changed.notify_all()
 
 
-def _hang_up(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
@@ -221,14 +221,14 @@ def _numbers(data: Iterable[int]) -> str:
 
 
 def _escape(text: str) -> str:
-    """A Pd symbol, whatever it contains; a leading backslash keeps digits from being read as a number."""
+    """Escapes a text as a Pd symbol; a leading backslash prevents digits from being parsed as a number."""
     if not text:
         raise ValueError("Pd has no empty symbol")
     return "\\" + re.sub(r"(?<!^)([\\\s;,$])", r"\\\1", text)
 
 
 def _osc_head(packet: bytes) -> tuple[str, str]:
-    """The address of an OSC message and its type tags, of which Pd knows these three (and leaves out the arguments of others)."""
+    """The address of an OSC message and its type tags f, i and s. Pd omits arguments of other types."""
     address, _, rest = packet.partition(b"\0")
     tags = rest.partition(b",")[2].partition(b"\0")[0]
     return address.decode(), "".join(tag for tag in tags.decode() if tag in "fis")

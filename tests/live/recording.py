@@ -1,4 +1,4 @@
-"""What a recording of MIDI or OSC consists of, and what to ask of it."""
+"""Recorded MIDI and OSC messages, and functions that analyse them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Message(NamedTuple):
 
 
 class OscMessage(NamedTuple):
-    """An OSC message as Pd reads it: every number a float of six digits, every string a str; no blobs, no bundles."""
+    """An OSC message as Pd parses it: numbers are floats with six digits; there are no blobs and no bundles."""
 
     time: float
     address: str
@@ -26,22 +26,22 @@ class OscMessage(NamedTuple):
 
 
 def note(start: float, duration: float, pitch: int, velocity: int = 80) -> list[Message]:
-    """A key pressed and released, in seconds, on the first channel."""
+    """Note-on and note-off of one key on the first channel; times in seconds."""
     return [Message(start, NOTE_ON, pitch, velocity), Message(start + duration, NOTE_OFF, pitch, 64)]
 
 
 def pedal(when: float, value: int) -> Message:
-    """The sustain pedal moved to a value, 0 to 127."""
+    """A control change of the sustain pedal, value 0 to 127."""
     return Message(when, CONTROL_CHANGE, SUSTAIN, value)
 
 
 def notes_on(messages: Iterable[Message]) -> list[Message]:
-    """The note-ons; one of velocity 0 is a note-off."""
+    """The note-ons, without those of velocity 0, which are note-offs."""
     return [message for message in messages if message.status & 0xF0 == NOTE_ON and message.data2 > 0]
 
 
 def hanging_notes(messages: Iterable[Message]) -> set[int]:
-    """The pitches that, on some channel, have had more note-ons than note-offs since."""
+    """Pitches with more note-ons than note-offs on some channel."""
     sounding: dict[tuple[int, int], int] = {}
     for _, status, pitch, velocity in messages:
         key = (status & 0x0F, pitch)
@@ -53,6 +53,6 @@ def hanging_notes(messages: Iterable[Message]) -> set[int]:
 
 
 def pedal_down(messages: Iterable[Message]) -> bool:
-    """Whether the sustain pedal is left down (64 and more) on some channel."""
+    """Whether the last value of the sustain pedal is 64 or more on some channel."""
     values = {m.status: m.data2 for m in messages if m.status & 0xF0 == CONTROL_CHANGE and m.data1 == SUSTAIN}
     return any(value >= 64 for value in values.values())

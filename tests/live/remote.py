@@ -1,4 +1,4 @@
-"""An OSC remote control, by python-osc: what a surface sends, and what it is told."""
+"""An OSC client (python-osc) that subscribes to the daemon, sends messages and collects the received ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import NamedTuple
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from tests.live.patience import until
+from tests.live.waiting import until
 
 PREFIX = "/perceivers/"
 
 
 def free_port() -> int:
-    """A UDP port on loopback that nobody listens on."""
+    """A free UDP port on loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-class Told(NamedTuple):
-    """A message of the daemon's: ``name`` is its address after the prefix."""
+class Received(NamedTuple):
+    """A message from the daemon. ``name`` is its address without the prefix."""
 
     time: float
     name: str
@@ -32,22 +32,22 @@ class Told(NamedTuple):
 
 
 class Remote:
-    """Subscribed to the daemon at a port of loopback."""
+    """Subscribes to the daemon at a UDP port on loopback."""
 
     def __init__(self, port: int) -> None:
         self._to = ("127.0.0.1", port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
-        self._told: list[Told] = []
+        self._received: list[Received] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         self.send("subscribe")
-        until(lambda: self._starts() is not None, lambda: self._told)
-        del self._told[: self._starts()]
+        until(lambda: self._initial_count() is not None, lambda: self._received)
+        del self._received[: self._initial_count()]
 
-    def _starts(self) -> int | None:
-        """Where what happens begins, after how it stood: every control, the state, the figures."""
-        names = [one.name for one in self._told]
+    def _initial_count(self) -> int | None:
+        """Number of messages in the initial update (all controls, state, stats); None while it is incomplete."""
+        names = [one.name for one in self._received]
         with suppress(ValueError):
             return names.index("stats", names.index("state")) + 1
         return None
@@ -56,7 +56,7 @@ class Remote:
         with suppress(OSError):
             while packet := self._socket.recv(65536):
                 message = OscMessage(packet)
-                self._told.append(Told(time.perf_counter(), message.address.removeprefix(PREFIX), tuple(message.params)))
+                self._received.append(Received(time.perf_counter(), message.address.removeprefix(PREFIX), tuple(message.params)))
 
     def send(self, name: str, *values: float | str) -> None:
         message = OscMessageBuilder(PREFIX + name)
@@ -64,28 +64,28 @@ class Remote:
             message.add_arg(value)
         self._socket.sendto(message.build().dgram, self._to)
 
-    def told(self, name: str) -> list[Told]:
-        """All messages of one name so far."""
-        return [one for one in self._told.copy() if one.name == name]
+    def received(self, name: str) -> list[Received]:
+        """All messages with this name so far."""
+        return [one for one in self._received.copy() if one.name == name]
 
     def ask(self, name: str) -> object:
-        """The value of a control."""
-        before = len(self.told(name))
+        """Queries the value of a control."""
+        before = len(self.received(name))
         self.send(name)
-        until(lambda: len(self.told(name)) > before, lambda: self._told[-5:])
-        return self.told(name)[-1].values[0]
+        until(lambda: len(self.received(name)) > before, lambda: self._received[-5:])
+        return self.received(name)[-1].values[0]
 
     @property
     def states(self) -> list[object]:
-        return [one.values[0] for one in self.told("state")]
+        return [one.values[0] for one in self.received("state")]
 
     @property
     def messages(self) -> list[object]:
-        return [one.values[0] for one in self.told("message")]
+        return [one.values[0] for one in self.received("message")]
 
     @property
     def errors(self) -> list[tuple[object, ...]]:
-        return [one.values for one in self.told("error")]
+        return [one.values for one in self.received("error")]
 
     def close(self) -> None:
         with suppress(OSError):

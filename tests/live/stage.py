@@ -1,4 +1,4 @@
-"""A daemon between a keyboard and a synthesizer, steered by OSC: what most live tests play on."""
+"""A daemon connected to a keyboard, a synthesizer and an OSC client. Most live tests use it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.peer import Peer
 from tests.live.remote import Remote, free_port
+from tests.live.waiting import TIMEOUT
 
 SETTINGS = """
 [page]
@@ -20,11 +20,11 @@ port = 0
 min_silence_ms = 250
 max_silence_ms = 700
 """
-QUIET = 0.7  # seconds in which whoever still plays would be heard
+QUIET = 0.7  # seconds of silence after which the machine counts as silent
 
 
 class Stage:
-    """Set up and listening from the start. ``settings``: more of the settings file."""
+    """The constructor returns when the daemon listens. ``settings``: additional text of the settings file."""
 
     def __init__(self, jack: JackServer, home: Home, name: str, arguments: tuple[str, ...], settings: str) -> None:
         home.configure(SETTINGS + settings)
@@ -35,23 +35,23 @@ class Stage:
             ports = ("--in", self.peer.keys, "--out", self.peer.synth, "--osc-port", str(port))
             self.daemon = Daemon((*ports, "--seed", "3", *arguments), jack.env, home)
             opened.callback(self.daemon.end)
-            self.daemon.wait_for_line("listening;", PATIENCE)
+            self.daemon.wait_for_line("listening;", TIMEOUT)
             self.remote = Remote(port)
             opened.callback(self.remote.close)
             self._opened = opened.pop_all()
         self._closed = False
 
-    def enters(self, state: str, since: int = 0) -> None:
-        """Waits until the daemon is in a state, reported after the first ``since`` reports."""
+    def wait_for_state(self, state: str, since: int = 0) -> None:
+        """Waits until the newest reported state is ``state``, ignoring the first ``since`` reports."""
         self.peer.until(lambda: self.remote.states[since:][-1:] == [state])
 
-    def plays(self, count: int = 3) -> None:
-        """Waits for so many more notes of the machine's."""
+    def wait_for_notes(self, count: int = 3) -> None:
+        """Waits for ``count`` further notes of the machine."""
         before = self.peer.struck
         self.peer.until(lambda: self.peer.struck >= before + count)
 
-    def falls_silent(self) -> None:
-        """Waits until nothing sounds, and sees that it stays so."""
+    def wait_for_silence(self) -> None:
+        """Waits until nothing sounds, and checks that nothing sounds for ``QUIET`` seconds."""
         self.peer.until(lambda: not self.peer.sounding)
         before = self.peer.struck
         time.sleep(QUIET)
@@ -59,7 +59,7 @@ class Stage:
         assert not self.peer.sounding
 
     def close(self) -> None:
-        """Ends the daemon in good order; it has left nothing sounding."""
+        """Ends the daemon with SIGTERM; checks its exit status and that no note hangs."""
         if self._closed:
             return
         self._closed = True

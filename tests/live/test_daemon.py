@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.pure_data import PureData
 from tests.live.recording import Message, hanging_notes, note, notes_on, pedal, pedal_down
 from tests.live.remote import free_port
+from tests.live.waiting import TIMEOUT
 
 
 def phrase(start: float = 0.0) -> list[Message]:
@@ -34,7 +34,7 @@ def osc_port() -> int:
 def duet(jack: JackServer, pure_data: PureData, daemon: Callable[..., Any], osc_port: int) -> Any:
     """A daemon on virtual ports, connected both ways with Pd, OSC subscribed."""
     process = daemon("--osc-port", str(osc_port), "--seed", "3")
-    process.wait_for_line("listening", PATIENCE)
+    process.wait_for_line("listening", TIMEOUT)
     jack.connect(pure_data.output_port, jack.wait_for_port("perceivers-live-in"))
     jack.connect(jack.wait_for_port("perceivers-live-out"), pure_data.input_port)
     pure_data.osc_to(osc_port)
@@ -47,18 +47,18 @@ def states(pure_data: PureData) -> list[Any]:
 
 
 def wait_for_notes(pure_data: PureData, count: int) -> None:
-    pure_data.wait_for(lambda: len(notes_on(pure_data.received())) >= count, PATIENCE)
+    pure_data.wait_for(lambda: len(notes_on(pure_data.received())) >= count, TIMEOUT)
 
 
 def silent(pure_data: PureData) -> None:
     """Waits until nothing sounds: the state comes by UDP, and overtakes the last releases on their way through JACK."""
-    pure_data.wait_for(lambda: not hanging_notes(pure_data.received()) and not pedal_down(pure_data.received()), PATIENCE)
+    pure_data.wait_for(lambda: not hanging_notes(pure_data.received()) and not pedal_down(pure_data.received()), TIMEOUT)
 
 
 def test_a_phrase_is_answered(duet: Any, pure_data: PureData) -> None:
     pure_data.play(phrase())
     wait_for_notes(pure_data, 4)
-    pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], PATIENCE)  # the reply has come to its end
+    pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], TIMEOUT)  # the reply has come to its end
     reply = pure_data.received()
     call_end = max(message.time for message in notes_on(pure_data.played()))
     assert min(message.time for message in notes_on(reply)) > call_end
@@ -72,11 +72,11 @@ def test_playing_silences_the_reply(duet: Any, pure_data: PureData) -> None:
     pure_data.play(phrase())
     wait_for_notes(pure_data, 2)
     pure_data.play([*note(0.0, 0.1, 60), *note(0.2, 4.0, 64)], start_delay=0.0)  # a held key: no new reply in this test
-    pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], PATIENCE)
+    pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], TIMEOUT)
     struck = next(message.time for message in notes_on(pure_data.played()) if message.data1 == 60)
-    pure_data.wait_for(lambda: not hanging_notes(pure_data.received()), PATIENCE)
+    pure_data.wait_for(lambda: not hanging_notes(pure_data.received()), TIMEOUT)
     after = pure_data.now() + 1.0
-    pure_data.wait_for(lambda: pure_data.now() > after, PATIENCE)
+    pure_data.wait_for(lambda: pure_data.now() > after, TIMEOUT)
     late = [message for message in notes_on(pure_data.received()) if message.time > struck + 0.5]  # Pure Data's clock and ours
     assert not late, f"still playing after the key press at {struck}: {late}"
     silent(pure_data)
@@ -89,8 +89,8 @@ def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: in
             pure_data.send_osc(f"/perceivers/{name}", value)
         heard, told = len(notes_on(pure_data.received())), len(states(pure_data))
         pure_data.play(phrase())
-        pure_data.wait_for(lambda: "playing" in states(pure_data)[told:], PATIENCE)
-        pure_data.wait_for(lambda: states(pure_data)[-1] == "listening", PATIENCE)
+        pure_data.wait_for(lambda: "playing" in states(pure_data)[told:], TIMEOUT)
+        pure_data.wait_for(lambda: states(pure_data)[-1] == "listening", TIMEOUT)
         return [(message.data1, message.data2) for message in notes_on(pure_data.received())[heard:]]
 
     low = answer(register_low=21.0, register_high=59.0, temperature=0.9)
@@ -110,7 +110,7 @@ def test_a_signal_in_mid_reply_leaves_nothing_sounding(duet: Any, pure_data: Pur
     pure_data.play(phrase())
     wait_for_notes(pure_data, 3)
     duet.signal(number)
-    assert duet.wait(PATIENCE) == 0
+    assert duet.wait(TIMEOUT) == 0
     pure_data.wait_for(lambda: pure_data.received()[-1][1:] == (0xB0, 121, 0))  # the very last, on its way through JACK
     assert not hanging_notes(pure_data.received())
     assert not pedal_down(pure_data.received())
@@ -120,6 +120,6 @@ def test_a_signal_in_mid_reply_leaves_nothing_sounding(duet: Any, pure_data: Pur
 
 def test_a_wrong_port_name_lists_what_there_is(jack: JackServer, pure_data: PureData, daemon: Callable[..., Any]) -> None:
     process = daemon("--in", "no such keyboard")
-    line = process.wait_for_line("no such keyboard", PATIENCE).string
+    line = process.wait_for_line("no such keyboard", TIMEOUT).string
     assert "puredata" in line
     assert "waiting for it" in line

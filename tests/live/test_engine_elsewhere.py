@@ -50,38 +50,38 @@ def test_respond_answers_and_a_key_press_silences_it(elsewhere: Start) -> None:
     one = elsewhere()
     one.peer.play(*PHRASE)
     ended = time.perf_counter()
-    one.enters("playing")
-    one.plays()
+    one.wait_for_state("playing")
+    one.wait_for_notes()
     assert all(note.time > ended for note in one.peer.notes)
     one.peer.send(0x90, 40, 90)
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
     one.peer.send(0x80, 40, 0)
-    one.enters("playing", since=len(one.remote.states))
-    one.plays()
+    one.wait_for_state("playing", since=len(one.remote.states))
+    one.wait_for_notes()
 
 
 def test_duet_plays_while_the_human_plays(elsewhere: Start) -> None:
     one = elsewhere("--mode", "duet")
     human = one.peer.play(*PHRASE * 4)
     assert sum(human[0].time < note.time < human[-1].time for note in one.peer.notes) >= 3
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
 
 
 @pytest.mark.parametrize("loss", ["server killed", "ssh killed", "ssh hangs"])
 def test_a_solo_goes_on_when_the_line_is_lost(elsewhere: Start, server: SshServer, loss: str) -> None:
     one = elsewhere("--mode", "solo")
-    one.plays(10)
+    one.wait_for_notes(10)
     if loss == "server killed":
         server.kill_servers(signal.SIGKILL)
     else:
         os.kill(child(one, "ssh"), signal.SIGSTOP if loss == "ssh hangs" else signal.SIGKILL)
     one.daemon.wait_for_line("the standby continues")
-    one.plays(10)
+    one.wait_for_notes(10)
     one.daemon.wait_for_line("back from the standby")
-    one.plays(10)
+    one.wait_for_notes(10)
     assert "standby" in one.remote.messages
     assert "listening" not in one.remote.states, "its turn never ended"
     one.remote.send("yield")
-    one.falls_silent()
+    one.wait_for_silence()

@@ -15,9 +15,9 @@ import pytest
 from perceivers_live.midi.connections import INTERVAL
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.peer import Peer
 from tests.live.remote import free_port
+from tests.live.waiting import TIMEOUT
 
 REGISTRATION = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)
 DAEMON = ("--in", "stage-keys", "--out", "stage-synth", "--seed", "3")
@@ -49,7 +49,7 @@ def start(server: JackServer, home: Home) -> Iterator[Callable[[], Any]]:
         def begin(*arguments: str) -> Any:
             daemon = Daemon((*DAEMON, *arguments, "--osc-port", str(free_port())), server.env, home)
             closing.callback(daemon.end)
-            daemon.wait_for_line("listening;", PATIENCE)
+            daemon.wait_for_line("listening;", TIMEOUT)
             return daemon
 
         yield begin
@@ -57,10 +57,10 @@ def start(server: JackServer, home: Home) -> Iterator[Callable[[], Any]]:
 
 def test_ports_that_are_not_there_yet_are_waited_for(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
     daemon = start()
-    daemon.wait_for_line("waiting for it", PATIENCE)
+    daemon.wait_for_line("waiting for it", TIMEOUT)
     peer = stage()
-    daemon.wait_for_line("in: stage-keys", PATIENCE)
-    peer.answered()
+    daemon.wait_for_line("in: stage-keys", TIMEOUT)
+    peer.play_until_answered()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
     peer.until(lambda: not peer.sounding)
@@ -98,14 +98,14 @@ def watching(seen: list[str]) -> Iterator[None]:
 
 def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
     peer, daemon = stage(), start()
-    peer.answered()
+    peer.play_until_answered()
     peer.send(0x90, 40, 90)  # held while the cable is pulled
     peer.close()
-    daemon.wait_for_line("input stage-keys.* has disappeared", PATIENCE)
+    daemon.wait_for_line("input stage-keys.* has disappeared", TIMEOUT)
     lines = len(daemon.lines)
     again = stage()
-    daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)
-    again.answered()  # a key that were still held would put the answer off
+    daemon.wait_for_line("in: stage-keys", TIMEOUT, start=lines)
+    again.play_until_answered()  # a key that were still held would put the answer off
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
     again.until(lambda: not again.sounding)
@@ -119,9 +119,9 @@ def test_a_keyboard_that_is_away_for_a_moment_only(stage: Callable[[], Peer], st
         peer.send(0x90, 40, 90)
         peer.close()
         peer = stage()
-        daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)
-        daemon.wait_for_line("out: stage-synth", PATIENCE, start=lines)
-        peer.answered()
+        daemon.wait_for_line("in: stage-keys", TIMEOUT, start=lines)
+        daemon.wait_for_line("out: stage-synth", TIMEOUT, start=lines)
+        peer.play_until_answered()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
     peer.until(lambda: not peer.sounding)
@@ -131,13 +131,13 @@ def test_a_server_that_is_killed_and_started_again(
     server: JackServer, stage: Callable[[], Peer], start: Callable[[], Any]
 ) -> None:
     peer, daemon = stage(), start()
-    peer.answered()
+    peer.play_until_answered()
     lines = len(daemon.lines)
     server.restart()
-    daemon.wait_for_line("MIDI system is back", PATIENCE)
+    daemon.wait_for_line("MIDI system is back", TIMEOUT)
     again = stage()
-    daemon.wait_for_line("in: stage-keys", PATIENCE, start=lines)
-    again.answered()
+    daemon.wait_for_line("in: stage-keys", TIMEOUT, start=lines)
+    again.play_until_answered()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
     again.until(lambda: not again.sounding)
@@ -147,11 +147,11 @@ def test_a_midi_system_that_is_not_there_yet_is_waited_for(home: Home) -> None:
     server = JackServer()
     daemon = Daemon((*DAEMON, "--osc-port", str(free_port())), server.env, home)
     try:
-        daemon.wait_for_line("no MIDI system.*trying again", PATIENCE)
+        daemon.wait_for_line("no MIDI system.*trying again", TIMEOUT)
         with server:
             peer = Peer(server)
-            daemon.wait_for_line("in: stage-keys", PATIENCE)
-            peer.answered()
+            daemon.wait_for_line("in: stage-keys", TIMEOUT)
+            peer.play_until_answered()
             daemon.signal(signal.SIGTERM)
             assert daemon.wait() == 0
             peer.until(lambda: not peer.sounding)
@@ -173,7 +173,7 @@ def test_a_killed_daemon_leaves_no_note_on_another_channel(stage: Callable[[], P
 def test_a_killed_daemon_leaves_nothing_sounding(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
     peer, daemon = stage(), start()
     for _ in range(3):
-        peer.answered()
+        peer.play_until_answered()
         peer.until(lambda: peer.sounding)
         daemon.signal(signal.SIGKILL)
         daemon.wait()

@@ -26,7 +26,7 @@ from pythonosc.udp_client import SimpleUDPClient
 from perceivers_live.controls.registry import COMMANDS, CONTROLS, Controls
 from perceivers_live.osc.server import OscServer
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 LAYOUT = Path(__file__).parents[2] / "layouts" / "open-stage-control.json"
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_OSC") == "1"
 FOLDER = os.environ.get("PERCEIVERS_LIVE_OPEN_STAGE_CONTROL", "")
@@ -65,7 +65,7 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     return condition()

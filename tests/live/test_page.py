@@ -15,9 +15,9 @@ from playwright.sync_api import Browser
 from tests.live.browser import Visitor, chromium, needs_chromium
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE, until
 from tests.live.peer import Peer
 from tests.live.remote import Remote, free_port
+from tests.live.waiting import TIMEOUT, until
 
 pytestmark = needs_chromium
 SETTINGS = """
@@ -37,8 +37,8 @@ class Show:
         own = () if "--in" in arguments else ("--in", "page", "--out", "page")
         ports = ("--osc-port", str(port), "--page-port", str(page_port))
         self.daemon = daemon(*own, *ports, "--seed", "3", *arguments)
-        self.url = self.daemon.wait_for_line(r"the page is at (http://\S+)", PATIENCE)[1]
-        self.daemon.wait_for_line("listening;", PATIENCE)
+        self.url = self.daemon.wait_for_line(r"the page is at (http://\S+)", TIMEOUT)[1]
+        self.daemon.wait_for_line("listening;", TIMEOUT)
         self.remote = Remote(port)
 
 
@@ -72,7 +72,7 @@ def visit(browser: Browser, url: str) -> Iterator[Visitor]:
 
 def hears(remote: Remote, name: str, value: float) -> None:
     """Waits until a subscriber of OSC's has been told a control's value."""
-    until(lambda: [one.values[0] for one in remote.told(name)][-1:] == [pytest.approx(value)], lambda: remote.told(name))
+    until(lambda: [one.values[0] for one in remote.received(name)][-1:] == [pytest.approx(value)], lambda: remote.received(name))
 
 
 def test_a_phrase_played_by_typing_is_answered_and_a_key_takes_the_answer_back(show: Start, browser: Browser) -> None:
@@ -104,7 +104,7 @@ def test_without_any_midi_system_the_page_is_all_that_is_needed(browser: Browser
     nothing = {"JACK_DEFAULT_SERVER": "nothing", "JACK_NO_START_SERVER": "1"}
     daemon = Daemon(("page", "--page-port", "0"), os.environ | nothing, home)
     try:
-        url = daemon.wait_for_line(r"the page is at (http://\S+)", PATIENCE)[1]
+        url = daemon.wait_for_line(r"the page is at (http://\S+)", TIMEOUT)[1]
         with visit(browser, url) as visitor:
             visitor.play()
             visitor.until(lambda: visitor.status == "The machine plays" and visitor.sounds() > 0.001)

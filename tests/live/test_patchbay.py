@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.stage import Stage
+from tests.live.waiting import TIMEOUT
 
 Start = Callable[..., Stage]
 
@@ -19,11 +19,11 @@ def test_what_is_held_when_the_input_is_disconnected_is_let_go_and_said(stage: S
     one.peer.send(0xB0, 64, 127)
     one.peer.until(lambda: one.peer.sounding == {60, 64, -1})
     jack.disconnect(one.peer.keys, ours)
-    one.daemon.wait_for_line("input was disconnected from", PATIENCE)
+    one.daemon.wait_for_line("input was disconnected from", TIMEOUT)
     one.peer.until(lambda: not one.peer.sounding)
     lines = len(one.daemon.lines)
     jack.connect(one.peer.keys, ours)
-    one.daemon.wait_for_line("input is connected again", PATIENCE, start=lines)
+    one.daemon.wait_for_line("input is connected again", TIMEOUT, start=lines)
     one.peer.send(0x90, 60, 80)
     one.peer.until(lambda: one.peer.sounding == {60})
     one.peer.send(0x80, 60, 64)
@@ -38,18 +38,18 @@ def test_a_keyboard_that_is_disconnected_from_a_virtual_port_is_lost_as_well(sta
     one.peer.until(lambda: one.peer.sounding == {60})
     jack.disconnect(one.peer.keys, ours)
     one.peer.until(lambda: not one.peer.sounding)
-    one.daemon.wait_for_line("input was disconnected from", PATIENCE)
+    one.daemon.wait_for_line("input was disconnected from", TIMEOUT)
 
 
 def test_what_hangs_on_an_output_that_was_disconnected_ends_when_it_is_connected_again(stage: Start, jack: JackServer) -> None:
     one = stage("--mode", "solo")
     ours = jack.wait_for_port("perceivers-live-out")
-    one.plays(4)
+    one.wait_for_notes(4)
     one.peer.until(lambda: one.peer.sounding)
     jack.disconnect(ours, one.peer.synth)
-    one.daemon.wait_for_line("output was disconnected from", PATIENCE)
+    one.daemon.wait_for_line("output was disconnected from", TIMEOUT)
     one.remote.send("yield")
-    one.enters("listening")
+    one.wait_for_state("listening")
     jack.connect(ours, one.peer.synth)
-    one.daemon.wait_for_line("output is connected again", PATIENCE)
+    one.daemon.wait_for_line("output is connected again", TIMEOUT)
     one.peer.until(lambda: not one.peer.sounding)

@@ -16,9 +16,9 @@ from pythonosc.osc_server import BlockingOSCUDPServer
 from pythonosc.udp_client import SimpleUDPClient
 
 from tests.live.jack_server import JackServer, end
-from tests.live.patience import until
 from tests.live.pure_data import PureData
 from tests.live.recording import CONTROL_CHANGE, NOTE_ON, SUSTAIN, Message, hanging_notes, note, notes_on, pedal, pedal_down
+from tests.live.waiting import until
 
 PHRASE = [
     *note(0.0, 0.3, 60, 100),

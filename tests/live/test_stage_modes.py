@@ -20,11 +20,11 @@ def test_respond_answers_once_the_phrase_has_ended(stage: Start) -> None:
     one = stage()
     one.peer.play(*PHRASE)
     ended = time.perf_counter()
-    one.enters("playing")
-    one.enters("listening")
+    one.wait_for_state("playing")
+    one.wait_for_state("listening")
     assert len(one.peer.notes) >= 3
     assert all(note.time > ended for note in one.peer.notes)
-    one.falls_silent()
+    one.wait_for_silence()
 
 
 def test_duet_plays_while_the_human_plays_and_ends_some_time_after(stage: Start) -> None:
@@ -32,25 +32,25 @@ def test_duet_plays_while_the_human_plays_and_ends_some_time_after(stage: Start)
     human = one.peer.play(*PHRASE * 4)
     assert sum(human[0].time < note.time < human[-1].time for note in one.peer.notes) >= 3
     assert one.remote.states == ["playing"], "the human's keys interrupt it"
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
 
 
 def test_solo_starts_by_itself_and_stops_when_told_to_yield(stage: Start) -> None:
     one = stage("--mode", "solo")
-    one.plays()
+    one.wait_for_notes()
     one.remote.send("yield")
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
     told = len(one.remote.states)
     one.remote.send("takeover")
-    one.plays()
+    one.wait_for_notes()
     one.peer.play()
-    one.plays()
+    one.wait_for_notes()
     assert one.remote.states[told:] == ["playing"], "the human's keys interrupt it"
     one.remote.send("yield")
-    one.enters("listening", since=told)
-    one.falls_silent()
+    one.wait_for_state("listening", since=told)
+    one.wait_for_silence()
 
 
 def test_listen_never_plays_but_remembers(stage: Start) -> None:
@@ -60,12 +60,12 @@ def test_listen_never_plays_but_remembers(stage: Start) -> None:
     time.sleep(1.5)
     assert one.peer.struck == 0
     assert one.remote.states == []
-    one.peer.until(lambda: one.remote.told("stats") and history(one) >= 2 * len(PHRASE))
+    one.peer.until(lambda: one.remote.received("stats") and history(one) >= 2 * len(PHRASE))
 
 
 def history(one: Stage) -> float:
     """Events that the daemon says it remembers."""
-    values = one.remote.told("stats")[-1].values
+    values = one.remote.received("stats")[-1].values
     return float(str(values[values.index("history") + 1]))
 
 
@@ -75,20 +75,20 @@ def test_modes_change_while_it_plays_and_nothing_is_left_sounding(stage: Start) 
         told = len(one.remote.states)
         one.remote.send("mode", mode)
         one.remote.send("takeover")
-        one.plays()
+        one.wait_for_notes()
         one.remote.send("mode", "listen")
-        one.enters("listening", since=told)
-        one.falls_silent()
+        one.wait_for_state("listening", since=told)
+        one.wait_for_silence()
     for mode in ("duet", "respond", "duet", "respond"):  # whose turns end some time, where solo's do not
         one.remote.send("mode", "solo")
-        one.plays(2)
+        one.wait_for_notes(2)
         one.remote.send("mode", mode)
         time.sleep(0.3)
     one.remote.send("mode", "solo")
-    one.plays()
+    one.wait_for_notes()
     one.remote.send("hold", 1)
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
 
 
 class Conductor:
@@ -133,24 +133,24 @@ def test_a_reply_begins_on_the_beat_of_a_midi_clock_and_a_stop_silences_it(stage
     conductor, off = Conductor(one.peer, bpm=100), []
     with conductor.conducting():
         one.peer.until(lambda: len(conductor.beats) >= 3)
-        one.daemon.wait_for_line("tempo: (99|100|101).* beats a minute")
+        one.daemon.wait_for_line("tempo: (99|100|101).* beats per minute")
         for wait in (0.13, 0.31, 0.47, 0.05, 0.22):  # anywhere in the beat
             before, told = one.peer.struck, len(one.remote.states)
             time.sleep(wait)
             one.remote.send("takeover")
-            one.plays(1)
+            one.wait_for_notes(1)
             note = one.peer.notes[before].time
             one.peer.until(lambda note=note: conductor.beats[-1] > note)  # it may be nearer to the beat that is yet to come
             off.append(conductor.off(note))
             one.remote.send("yield")
-            one.enters("listening", since=told)
+            one.wait_for_state("listening", since=told)
         one.remote.send("takeover")
-        one.plays(2)
+        one.wait_for_notes(2)
         told = len(one.remote.states)
-    one.enters("listening", since=told)
-    one.falls_silent()
+    one.wait_for_state("listening", since=told)
+    one.wait_for_silence()
     one.remote.send("takeover")
-    one.falls_silent()
+    one.wait_for_silence()
     assert median(off) < 0.04, off
 
 
@@ -158,27 +158,27 @@ def test_a_stopped_clock_that_goes_on_lets_the_machine_play_again(stage: Start) 
     one = stage(settings=CLOCK)
     with Conductor(one.peer, bpm=120).conducting():
         one.remote.send("takeover")
-        one.plays(1)
+        one.wait_for_notes(1)
         told = len(one.remote.states)
-    one.enters("listening", since=told)  # so the stop has arrived
-    one.falls_silent()
+    one.wait_for_state("listening", since=told)  # so the stop has arrived
+    one.wait_for_silence()
     before = one.peer.struck
     one.remote.send("takeover")
-    one.falls_silent()
+    one.wait_for_silence()
     assert one.peer.struck == before
     again = Conductor(one.peer, bpm=120)
     with again.conducting(CONTINUE):
         one.peer.until(lambda: len(again.beats) >= 2)
         one.remote.send("takeover")
-        one.plays()
+        one.wait_for_notes()
 
 
 def test_a_key_can_hand_over(stage: Start) -> None:
     one = stage(settings="[midi]\ntakeover_key = 108\n")
     one.peer.send(0x90, 108, 100)
-    one.plays()  # though no phrase was played
+    one.wait_for_notes()  # though no phrase was played
     one.peer.send(0x80, 108, 64)
     assert one.remote.states[-1] == "playing"
     one.remote.send("mode", "listen")
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()

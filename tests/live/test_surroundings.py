@@ -16,11 +16,11 @@ from perceivers_live.controls.midi_map_file import Binding, read
 from perceivers_live.midi.echo import WINDOW
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
-from tests.live.patience import PATIENCE
 from tests.live.peer import Peer
 from tests.live.recording import Message
 from tests.live.remote import free_port
 from tests.live.stage import Stage
+from tests.live.waiting import TIMEOUT
 
 Start = Callable[..., Stage]
 KNOB = 20
@@ -45,13 +45,13 @@ def test_a_controller_is_learnt_kept_in_the_users_file_and_steers(stage: Start, 
     one.peer.until(lambda: f"learnt temperature: CC {KNOB} on channel 1 steers temperature" in one.remote.messages)
     assert read(home.midi_map) == [Binding("temperature", KNOB, 1)]
     one.peer.send(0xB0, KNOB, 127)
-    one.peer.until(lambda: [told.values for told in one.remote.told("temperature")[1:]][-1:] == [(2.0,)])
+    one.peer.until(lambda: [told.values for told in one.remote.received("temperature")[1:]][-1:] == [(2.0,)])
     one.close()
 
     again = stage("--mode", "listen")
     again.peer.send(0xB0, KNOB, 127)
-    again.peer.until(lambda: again.remote.told("temperature"))
-    assert again.remote.told("temperature")[0].values == (2.0,)
+    again.peer.until(lambda: again.remote.received("temperature"))
+    assert again.remote.received("temperature")[0].values == (2.0,)
 
 
 def test_a_state_is_saved_and_recalled_by_name(stage: Start, home: Home) -> None:
@@ -66,18 +66,18 @@ def test_a_state_is_saved_and_recalled_by_name(stage: Start, home: Home) -> None
     one.remote.send("recall", "evening")
     one.remote.send("mode", "respond")
     one.remote.send("takeover")
-    one.plays()
+    one.wait_for_notes()
     one.remote.send("recall", "evening")  # while it plays, too
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
     assert len(one.remote.errors) == 1
 
 
 def test_a_session_is_recorded_with_what_each_of_them_played(stage: Start, home: Home) -> None:
     one = stage()
     human = one.peer.play(60, 64, 67, 72, 67)
-    one.enters("playing")
-    one.plays()
+    one.wait_for_state("playing")
+    one.wait_for_notes()
     one.close()
     (file,) = home.sessions
     tracks = {track.name: track for track in mido.MidiFile(file).tracks}
@@ -95,13 +95,13 @@ def struck(track: mido.MidiTrack) -> list[tuple[int, int]]:
 
 def test_a_daemon_that_hears_itself_plays_on_and_says_so_once(stage: Start, jack: JackServer, home: Home) -> None:
     one = stage("--mode", "solo")
-    jack.connect(jack.wait_for_port("perceivers-live-out", PATIENCE), jack.wait_for_port("perceivers-live-in", PATIENCE))
-    one.daemon.wait_for_line("comes back on the input", PATIENCE)
-    one.plays(12)
+    jack.connect(jack.wait_for_port("perceivers-live-out", TIMEOUT), jack.wait_for_port("perceivers-live-in", TIMEOUT))
+    one.daemon.wait_for_line("comes back on the input", TIMEOUT)
+    one.wait_for_notes(12)
     assert "listening" not in one.remote.states, "its own notes silence it"
     one.remote.send("yield")
-    one.enters("listening")
-    one.falls_silent()
+    one.wait_for_state("listening")
+    one.wait_for_silence()
     assert sum("comes back on the input" in line for line in one.daemon.lines) == 1
     one.close()
     (file,) = home.sessions
@@ -161,13 +161,13 @@ def test_two_daemons_play_side_by_side(stage: Start, home: Home) -> None:
     left.remote.send("temperature", 0.5)
     assert left.remote.ask("temperature") == 0.5
     assert right.remote.ask("temperature") == 1.0
-    left.plays()
+    left.wait_for_notes()
     assert right.peer.struck == 0
     right.peer.play()
-    right.plays()
+    right.wait_for_notes()
     left.close()
     right.peer.play()
-    right.plays()
+    right.wait_for_notes()
     right.close()
     assert len(home.sessions) == 2
 
@@ -214,7 +214,7 @@ def test_doctor_finds_what_is_there_and_measures_a_loop(jack: JackServer, home: 
     report = home.working / "report.json"
     home.configure(f"[osc]\nport = {free_port()}\n")
     daemon = Daemon(("doctor", "--loopback", "--json", str(report)), jack.env, home)
-    jack.connect(jack.wait_for_port("perceivers-live-out", PATIENCE), jack.wait_for_port("perceivers-live-in", PATIENCE))
+    jack.connect(jack.wait_for_port("perceivers-live-out", TIMEOUT), jack.wait_for_port("perceivers-live-in", TIMEOUT))
     daemon.wait(60)
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     for name in ("settings", "MIDI inputs", "MIDI outputs", "OSC", "checkpoint", "loopback"):
