@@ -52,7 +52,7 @@ from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
 from tests.live.remote import Remote, free_port
-from tests.live.waiting import PATIENCE
+from tests.live.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[1]
 TICKS = (0.01, 0.125)  # seconds
@@ -217,7 +217,7 @@ def starts(jack: JackServer) -> list[float]:
             began = time.perf_counter()
             daemon = Daemon((*PORTS, "--osc-port", str(free_port())), jack.env, home)
             try:
-                daemon.wait_for_line("listening;", PATIENCE)
+                daemon.wait_for_line("listening;", TIMEOUT)
                 taken.append(time.perf_counter() - began)
             finally:
                 daemon.end()
@@ -263,7 +263,7 @@ def visitors(daemon: Daemon, under: str) -> Iterator[None]:
     if under not in PAGE_CLIENTS:
         yield
         return
-    url = daemon.wait_for_line(r"the page is at (http://\S+)", PATIENCE)[1]
+    url = daemon.wait_for_line(r"the page is at (http://\S+)", TIMEOUT)[1]
     command = [sys.executable, "-m", "benchmarks.page_clients", url, *PAGE_CLIENTS[under]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as clients:
         try:
@@ -281,7 +281,7 @@ def performed(jack: JackServer, human: Human, under: str, trials: int, seconds: 
         program = (sys.executable, "-m", "benchmarks.live_daemon", str(path))
         daemon = Daemon((*PORTS, "--osc-port", str(port), "--seed", "1"), {**jack.env, "PYTHONPATH": str(ROOT)}, home, program)
         try:
-            daemon.wait_for_line("listening;", PATIENCE)
+            daemon.wait_for_line("listening;", TIMEOUT)
             human.begin()
             with closing(Remote(port)) as remote, visitors(daemon, under):
                 done = []

@@ -42,7 +42,7 @@ from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
 from tests.live.recording import notes_on
 from tests.live.remote import Remote, free_port
-from tests.live.waiting import PATIENCE
+from tests.live.waiting import TIMEOUT
 
 GROWTH_AFTER = 10.0  # minutes; a shorter run sees mostly how the daemon fills its buffers
 MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
@@ -90,7 +90,7 @@ class Gig:
     def _begin(self) -> Daemon:
         ports = ("--in", "stage-keys", "--out", "stage-synth", "--osc-port", str(self.port))
         daemon = Daemon(ports, self.jack.env, self.home)
-        daemon.wait_for_line("listening;", PATIENCE)
+        daemon.wait_for_line("listening;", TIMEOUT)
         return daemon
 
     # Playing.
@@ -288,7 +288,7 @@ class Gig:
             self.remote.send(name)
             end = time.monotonic() + 1.0
             while time.monotonic() < end:
-                if any(told.values[0] == value for told in self.remote.received(name)[known:]):
+                if any(one.values[0] == value for one in self.remote.received(name)[known:]):
                     return
                 time.sleep(0.01)
         raise RuntimeError(f"the daemon does not answer when it is asked for {name}")
