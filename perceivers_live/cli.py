@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,9 +134,13 @@ def main(ctx: click.Context, /, config_file: Path | None, debug: bool, log_json:
 
 
 def _perform(settings: Settings, *, show_page: bool = False) -> None:
+    importing = threading.Thread(target=import_module, args=("perceivers_live.commands.perform",))
+    importing.start()  # takes as long as the model's process needs to start
+    engine = _engine(settings)
+    importing.join()
     from perceivers_live.commands.perform import perform
 
-    perform(settings, _engine(settings), _checkpoint(settings), show_page=show_page)
+    perform(settings, engine, _checkpoint(settings), show_page=show_page)
 
 
 def _checkpoint(settings: Settings) -> Path:

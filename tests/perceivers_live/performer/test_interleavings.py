@@ -281,4 +281,4 @@ def actions(history: list[tuple[int, int, int]]) -> list[int]:
 
 
 TestPerformance = Performance.TestCase
-TestPerformance.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestPerformance.settings = settings()  # of the profile
