@@ -200,13 +200,10 @@ class Performer:
     def transport(self, change: Transport, now: float) -> None:
         """The sequencer that sends the clock was started or stopped. While it is stopped, the machine does not play."""
         if change is Transport.STOPPED:
-            self._transport_stopped = True
             self._end_turn(now)
             self._detector.reset()
-        elif change in (Transport.STARTED, Transport.CONTINUED):
-            if self._transport_stopped:
-                self._detector.reset()  # no reply to what was played while it was stopped
-            self._transport_stopped = False
+        if change is not Transport.MOVED:
+            self._transport_stopped = change is Transport.STOPPED
 
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""
@@ -257,6 +254,7 @@ class Performer:
     def work(self, now: float) -> float | None:
         """Does one step of work. Returns when to call again (up to ``now``: immediately); None: after input or a command."""
         controls = self._controls.snapshot()
+        self._detector.attend(now, str(controls["mode"]) if self._may_play(controls) else None)
         if self.state is State.LISTENING:
             if controls["mode"] != self._plan_controls["mode"]:
                 self._plan_controls, self._yielded = controls, False

@@ -35,13 +35,30 @@ class PhraseDetector:
         self._gap_weight, self._gap_squares = 1.0, INITIAL_GAP**2  # weighted number of gaps, and sum of squares
         self._chord_time = self._onset_time = -math.inf  # of the latest chord and the latest onset
         self._release_time = self._last_time = -math.inf  # when all keys came up, and of the latest action
+        self._mode: str | None = ""  # as last given to ``attend``
         self.reset()
 
     def reset(self) -> None:
         """Starts a new phrase. The pace and the held keys are kept."""
-        self.start: float | None = None
+        self._start: float | None = None
+        self._dismissed = False
         self._notes = 0
         self._excluded = 0.0  # seconds that do not count in the note rate
+
+    def attend(self, now: float, mode: str | None) -> None:
+        """Sets the mode in which the machine plays from ``now`` on; None: it may not play. There is no reply to what was played
+        while it could not play, nor to a phrase that was over before the mode changed. Length and rate of the phrase are kept
+        until the next note, for a takeover.
+        """
+        if mode not in (None, self._mode):
+            end = self.end()
+            self._dismissed |= self._mode is None or (end is not None and end < now)
+        self._mode = mode
+
+    @property
+    def start(self) -> float | None:
+        """Time of the phrase's first note; None before there is a phrase."""
+        return None if self._dismissed else self._start
 
     @property
     def held(self) -> frozenset[int]:
@@ -56,7 +73,7 @@ class PhraseDetector:
     @property
     def rate(self) -> float | None:
         """Notes per second of the phrase, without long pauses; None while the phrase is shorter than ``MIN_RATE_TIME``."""
-        played = self._onset_time - self.start - self._excluded if self.start is not None else 0.0
+        played = self._onset_time - self._start - self._excluded if self._start is not None else 0.0
         return (self._notes - 1) / played if played >= MIN_RATE_TIME else None
 
     @property
@@ -66,14 +83,16 @@ class PhraseDetector:
 
     def length(self, now: float) -> float | None:
         """Seconds from the first note to the last action, or to ``now`` while keys are held; None before the first note."""
-        return None if self.start is None else (now if self._held else self._last_time) - self.start
+        return None if self._start is None else (now if self._held else self._last_time) - self._start
 
     def feed(self, timed: Timed) -> None:
         """Adds an action to the phrase."""
         self._last_time = max(self._last_time, timed.time)
         if timed.action < NOTE_OFF:
-            if self.start is None:
-                self.start = timed.time
+            if self._dismissed:
+                self.reset()
+            if self._start is None:
+                self._start = timed.time
             elif timed.time - self._onset_time > MAX_RATE_GAP:
                 self._excluded += timed.time - self._onset_time - MAX_RATE_GAP
             if timed.time - self._chord_time > CHORD_SPAN:  # since the chord's first note, so that a fast run is not one chord

@@ -207,10 +207,59 @@ def test_a_reply_is_as_long_as_the_phrase_and_not_as_the_time_since() -> None:
     stage.hear(*phrase(0.03, 12, 0.2))
     stage.run(120.0)
     stage.controls.set("hold", False)
+    stage.run(121.0)
+    stage.command(stage.performer.takeover)
     stage.run(300.0, stop=lambda: stage.replying)
     stage.run(300.0, stop=lambda: not stage.replying)
     assert stage.machine[0].time > 120
     assert stage.machine[-1].time - stage.machine[0].time < 10
+
+
+@pytest.mark.parametrize(
+    ("barred", "free"),
+    [({"hold": True}, {"hold": False}), ({"mode": "listen"}, {"mode": "respond"}), ({"mode": "listen"}, {"mode": "duet"})],
+)
+@pytest.mark.parametrize("silence", [0.1, 60.0], ids=["while the phrase goes on", "long after it"])
+def test_what_was_played_while_the_machine_could_not_play_is_no_call(
+    barred: dict[str, object], free: dict[str, object], silence: float
+) -> None:
+    stage = Stage(controls=barred, seed=1)
+    stage.hear(*phrase(0.03, 12, 0.2))
+    stage.run(stage.now + silence)
+    for name, value in free.items():
+        stage.controls.set(name, value)
+    stage.run(stage.now + 20.0)
+    assert not stage.machine
+    go_on(stage)
+    stage.run(stage.now + 5.0)
+    assert stage.machine
+
+
+def test_a_key_held_since_then_is_no_call_when_it_is_released() -> None:
+    stage = Stage(controls={"mode": "listen"}, seed=1)
+    stage.hear(Timed(0.03, NOTE_ON + 40, 70))
+    stage.run(1.0)
+    stage.controls.set("mode", "respond")
+    stage.run(30.0)
+    assert not stage.machine
+    stage.hear(Timed(stage.now, NOTE_OFF + 40))
+    stage.run(60.0)
+    assert not stage.machine
+
+
+@pytest.mark.parametrize("mode", ["duet", "solo"])
+def test_a_phrase_that_was_over_in_another_mode_is_no_call(mode: str) -> None:
+    stage = Stage(controls={"mode": mode}, seed=1)
+    stage.command(stage.performer.yield_turn)
+    stage.hear(*phrase(stage.now + 0.03, 2, 0.2))  # too short for a duet
+    stage.run(stage.now + 60.0)
+    assert not stage.machine
+    stage.controls.set("mode", "respond")
+    stage.run(stage.now + 20.0)
+    assert not stage.machine
+    go_on(stage)
+    stage.run(stage.now + 5.0)
+    assert stage.machine
 
 
 # --- solo ----------------------------------------------------------------------------------------------------------

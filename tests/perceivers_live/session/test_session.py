@@ -154,6 +154,7 @@ def test_it_does_not_answer_while_it_is_to_hold() -> None:
         stage.until_absorbed()
         assert stage.states == []
         stage.controls.set("hold", False)
+        stage.play()  # what was played before is no call
         stage.until_playing()
 
 

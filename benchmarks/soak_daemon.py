@@ -1,0 +1,44 @@
+"""The daemon with a log of the MIDI messages at its ports: python -m benchmarks.soak_daemon LOG [OPTIONS]
+
+`benchmarks/soak.py` starts it. Each message is written to LOG at once, since the process may be killed. A line has the
+monotonic time in seconds, ``in`` (delivered by the driver) or ``out`` (accepted by the driver), and the bytes in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from perceivers_live.cli import main
+from perceivers_live.midi import connections
+from perceivers_live.midi.ports import InputPort, MessageListener, OutputPort, Probe
+
+_log = -1
+
+
+def _write(direction: str, now: float, message: Sequence[int]) -> None:
+    os.write(_log, f"{now:.6f} {direction} {bytes(message[:3]).hex(' ')}\n".encode())
+
+
+class LoggedInput(InputPort):
+    def __init__(self, wanted: str, on_message: MessageListener, probe: Probe | None = None) -> None:
+        def logged(now: float, message: Sequence[int]) -> None:
+            _write("in", now, message)
+            on_message(now, message)
+
+        super().__init__(wanted, logged, probe)
+
+
+class LoggedOutput(OutputPort):
+    def send(self, message: Sequence[int]) -> None:
+        super().send(message)
+        _write("out", time.perf_counter(), message)
+
+
+if __name__ == "__main__":
+    _log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    connections.InputPort = LoggedInput  # type: ignore[misc]
+    connections.OutputPort = LoggedOutput  # type: ignore[misc]
+    main()
