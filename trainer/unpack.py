@@ -7,17 +7,18 @@ import errno
 import hashlib
 import logging
 import stat
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Generator
-from functools import partial
 from pathlib import Path, PureWindowsPath
+from tarfile import ReadError
+from typing import IO
 
 from tqdm import tqdm
 
 from engine.midi_file import SUFFIXES
 from trainer.data import DataError, counted, is_music
+from trainer.tars import open_tar
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,9 @@ class _MemberError(Exception):
 def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
     """The MIDI and csv files of a zip or tar archive (plain, gz, bz2, xz) in ``cache/<checksum>``, which is returned; what was
     unpacked before is used again. Links and devices are left out. So are, counted in the log, members that lead out of the
-    folder, that are too large, or that cannot be read or named. Raises ``DataError`` for an archive that is broken off, one
-    without MIDI, and one that grows over ``limit`` bytes; nothing is left of them.
+    folder, that are too large, or that cannot be read or named. A tar that is damaged or broken off is read as far as it can be.
+    Raises ``DataError`` for a zip without its directory, an archive without MIDI that can be read, and one that grows over
+    ``limit`` bytes; nothing is left of them.
     """
     try:
         folder = cache / checksum(archive)[:16]
@@ -77,6 +79,7 @@ def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
         members = _zip_members if file.read(2) == b"PK" else _tar_members
     count, room = 0, limit
     left_out: list[str] = []
+    breaks: list[Exception] = []
 
     def spend(size: int) -> None:
         nonlocal room
@@ -84,7 +87,7 @@ def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
         if room < 0:
             raise DataError(f"{archive}: grows over {limit:,} bytes; if you trust it, unpack it and give the folder")
 
-    with contextlib.closing(members(archive)) as found:
+    with contextlib.closing(members(archive, left_out, breaks)) as found:
         for name, chunks in tqdm(found, desc=f"unpacking {archive.name}", unit="file", disable=None):
             path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
             if not is_music(path.name) and path.suffix.lower() != ".csv":
@@ -94,6 +97,10 @@ def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
                 count += is_music(path.name)
             except _MemberError as error:
                 left_out.append(str(error))
+    if breaks and not count:
+        raise breaks[0]
+    if breaks:
+        log.warning("%s: damaged or broken off (%s); what could be read of it is used", archive, _line(breaks[0]))
     if not count:
         reasons = f"; left out: {counted(left_out)}" if left_out else ""
         raise DataError(f"{archive}: no MIDI files in it ({', '.join(SUFFIXES)}){reasons}")
@@ -131,7 +138,8 @@ def _write(chunks: _Chunks, target: Path, spend: Callable[[int], None]) -> None:
         raise
 
 
-def _zip_members(archive: Path) -> Generator[tuple[str, _Chunks], None, None]:
+def _zip_members(archive: Path, left_out: list[str], breaks: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
+    """``left_out`` and ``breaks`` are for tars: the directory of a zip tells of every member."""
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
@@ -154,20 +162,29 @@ def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Chunks:
         raise _MemberError("damaged") from error
 
 
-def _tar_members(archive: Path) -> Generator[tuple[str, _Chunks], None, None]:
-    with tarfile.open(archive) as file:
-        for member in file:
-            stream = file.extractfile(member) if member.isreg() else None
-            if stream is not None:
-                with stream:
-                    yield member.name, (chunk for chunk in iter(partial(stream.read, CHUNK), b""))
-        # tarfile takes a damaged header for the end: look for the zeros that are there, and read on to the compressor's checksum
-        if (tail := file.fileobj) is not None:
-            tail.seek(file.offset)
-            if tail.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("the end is missing")
-            while tail.read(CHUNK):
-                pass
+def _tar_members(archive: Path, left_out: list[str], breaks: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
+    with open_tar(archive) as file:
+        try:
+            for member in file:
+                stream = file.extractfile(member) if member.isreg() else None
+                if stream is not None:
+                    with stream:
+                        yield member.name, _untar(stream)
+            if not file.ended:
+                raise ReadError("the end is missing")
+        except Exception as error:  # a damaged archive raises whatever its reader was at
+            breaks.append(error)
+        if file.empty and (breaks or file.damaged):
+            raise breaks[0] if breaks else ReadError("no zip or tar")
+        left_out += ["damaged"] * file.damaged
+
+
+def _untar(stream: IO[bytes]) -> _Chunks:
+    try:
+        while chunk := stream.read(CHUNK):
+            yield chunk
+    except Exception as error:
+        raise _MemberError("damaged") from error
 
 
 def _line(error: Exception) -> str:

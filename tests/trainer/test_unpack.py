@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -14,6 +15,7 @@ pytest.importorskip("pooch")
 pytest.importorskip("tqdm")
 
 from tests.trainer.archives import MUSIC, names, pack, sha256, tree
+from trainer import tars
 from trainer import unpack as unpacking
 from trainer.data import DataError
 from trainer.unpack import MEMBER_LIMIT, unpack
@@ -117,35 +119,105 @@ def test_links_are_left_out_of_a_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.8])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_truncated_archive_leaves_nothing(tmp_path: Path, kind: str, share: float) -> None:
-    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+def test_a_truncated_zip_leaves_nothing(tmp_path: Path, share: float) -> None:
+    archive = pack(tmp_path / "a.zip", MUSIC)
     archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * share)])
     assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
 
 
-@pytest.mark.parametrize("kept", range(0, 4 * 3584, 512))  # a header and six blocks of data a file: wherever a block ends
-def test_a_truncated_tar_is_noticed_at_any_block(tmp_path: Path, kept: int) -> None:
+# --- damaged tars: what can be read is read --------------------------------------------------------------------------
+
+
+def check_part(archive: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> dict[str, bytes]:
+    """Unpacks it; what there is of it is whole, and it is said that something is missing. Returns the files."""
+    caplog.clear()
+    files = tree(unpack(archive, cache))
+    assert files.items() <= MUSIC.items()
+    assert len(caplog.records) in (1, 2)
+    assert all(str(archive) in record.getMessage() for record in caplog.records)
+    return files
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_of_a_truncated_tar_what_came_before_is_used(
+    tmp_path: Path, kind: str, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * share)])
+    if kind == "tar.bz2":  # one block of it holds all of this music
+        assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+        return
+    files = check_part(archive, tmp_path / "cache", caplog)
+    assert len(files) >= len(MUSIC) * share - 3
+    assert "damaged or broken off" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_a_tar_of_which_nothing_is_left_is_refused(tmp_path: Path, kind: str) -> None:
+    archive = pack(tmp_path / f"a.{kind}", MUSIC)
+    archive.write_bytes(archive.read_bytes()[:60])
+    assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kept", range(512, 4 * 3584, 512))  # a header and six blocks of data a file: wherever a block ends
+def test_a_truncated_tar_is_noticed_at_any_block(tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture) -> None:
     archive = pack(tmp_path / "a.tar", MUSIC)
     archive.write_bytes(archive.read_bytes()[:kept])
-    reject(archive, tmp_path / "cache")
+    if kept < 3584:
+        assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+    else:
+        assert len(check_part(archive, tmp_path / "cache", caplog)) == kept // 3584
 
 
-def test_a_damaged_header_is_not_taken_for_the_end_of_a_tar(tmp_path: Path) -> None:
-    archive = pack(tmp_path / "a.tar", MUSIC)
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("member", ["set/00.mid", "set/10.mid", "set/19.mid"])
+def test_a_damaged_header_costs_its_member_alone(
+    tmp_path: Path, kind: str, member: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = pack(tmp_path / "a.tar", MUSIC)
+    data = bytearray(plain.read_bytes())
+    data[data.index(member.encode())] ^= 1
+    archive = tmp_path / f"b.{kind}"
+    archive.write_bytes(gzip.compress(data) if kind == "tar.gz" else data)
+    files = check_part(archive, tmp_path / "cache", caplog)
+    assert files == {name: data for name, data in MUSIC.items() if name != member}
+    assert "1 members left out: 1 damaged" in caplog.text
+
+
+def test_a_damaged_long_name_costs_its_member_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    long = {f"{'x' * 150}/{i}.mid": bytes([i]) * 100 for i in range(5)}
+    archive = pack(tmp_path / "a.tar", long)
     data = bytearray(archive.read_bytes())
-    data[data.index(b"set/10.mid")] ^= 1
+    at = data.index(b"2.mid")  # in the block after the header that announces a long name
+    data[at - at % 512 + 512 + 150] ^= 1  # the header that follows it
     archive.write_bytes(data)
-    reject(archive, tmp_path / "cache")
+    files = tree(unpack(archive, tmp_path / "cache"))
+    assert files == {name: data for name, data in long.items() if not name.endswith("/2.mid")}
+    assert "1 damaged" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])  # a plain tar has no checksum of its data
-def test_a_changed_byte_is_noticed(tmp_path: Path, kind: str) -> None:
+def test_a_changed_byte_is_noticed(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     archive = pack(tmp_path / f"a.{kind}", MUSIC)
     data = bytearray(archive.read_bytes())
     data[len(data) // 2] ^= 1
     archive.write_bytes(data)
-    assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+    if kind == "tar.bz2":
+        assert "cannot be unpacked" in reject(archive, tmp_path / "cache")
+        return
+    files = tree(unpack(archive, tmp_path / "cache"))
+    assert len(files) > len(MUSIC) / 3
+    assert "damaged or broken off" in caplog.text
+
+
+def test_the_search_for_a_header_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(tars, "LONGEST_SEARCH", 10_000)
+    archive = pack(tmp_path / "a.tar", {"a.mid": b"a"})
+    archive.write_bytes(archive.read_bytes()[:1024] + b"x" * 20_000 + archive.read_bytes())
+    assert tree(unpack(archive, tmp_path / "cache")) == {"a.mid": b"a"}
+    assert "no header is found any more" in caplog.text
+    assert "1 damaged" in caplog.text
 
 
 @pytest.mark.parametrize("kind", KINDS)
