@@ -29,6 +29,17 @@ def set_realtime(priority: int) -> None:
             _schedule(0, priority)
 
 
+def set_all_realtime(priority: int) -> None:
+    """The same for every thread of this process, and threads that they start later. Where a system does not list the threads:
+    for the calling one.
+    """
+    set_realtime(priority)
+    for thread in _threads():
+        with contextlib.suppress(OSError):
+            if os.sched_getscheduler(thread) != os.SCHED_FIFO:
+                _schedule(thread, priority)
+
+
 def clear_realtime() -> None:
     """Returns the calling thread, and threads that it starts later, to normal priority."""
     _schedule(0, 0)
@@ -61,9 +72,13 @@ class Budget:
                 self._apply()
 
     def _apply(self) -> None:
-        if THREADS.is_dir():
-            for thread in THREADS.iterdir():
-                _schedule(int(thread.name), self._priority if self._realtime else 0)
+        for thread in _threads():
+            _schedule(thread, self._priority if self._realtime else 0)
+
+
+def _threads() -> list[int]:
+    """The threads of this process; empty where the system does not list them."""
+    return [int(thread.name) for thread in THREADS.iterdir()] if THREADS.is_dir() else []
 
 
 def _schedule(thread: int, priority: int) -> None:

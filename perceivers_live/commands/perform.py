@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.engine import Engine
 from engine.folders import data_folder
-from engine.realtime import DAEMON, set_realtime
+from engine.realtime import DAEMON, set_all_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.commands.recordings import sessions_folder
@@ -36,7 +36,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
     """
     controls = Controls(settings.controls)
     page = StagePage(controls) if settings.page.enabled else None
-    set_realtime(DAEMON)
+    set_all_realtime(DAEMON)  # also for threads of the engine and the page, which would hold the interpreter lock when preempted
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
         connections = Connections(settings.midi, local=page.ports if page is not None else None)

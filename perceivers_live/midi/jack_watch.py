@@ -13,6 +13,8 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.realtime import DAEMON, set_realtime
+
 MAPS = Path("/proc/self/maps")
 NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -108,12 +110,14 @@ class JackWatch:
 
     def _registered(self, number: int, comes: int, _: object) -> None:
         """On JACK's thread."""
+        set_realtime(DAEMON)
         name = self._name(number) if not comes else None
         if name:
             self._gone.add(name)
 
     def _connected(self, source: int, destination: int, made: int, _: object) -> None:
         """On JACK's thread."""
+        set_realtime(DAEMON)
         names = self._name(source), self._name(destination)
         if names[0] and names[1]:
             self._links.append(Link(names[0], names[1], bool(made)))

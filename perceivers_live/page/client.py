@@ -21,6 +21,10 @@ STUCK = 5.0  # seconds that sending one frame may take
 RATE, BURST = 400.0, 800.0  # messages a second from one page, and the burst allowed
 
 
+class Misbehaved(Exception):
+    """The client is to be disconnected: it sends too much, or too much that is invalid."""
+
+
 class Client:
     """Wraps a WebSocket. ``behind`` is called on the client's thread when frames were dropped and it can receive again.
 
@@ -55,12 +59,13 @@ class Client:
                 self._bytes += len(frame)
             self._changed.notify()
 
-    def may_speak(self) -> bool:
-        """Counts one message from the page; False if it exceeds the rate limit."""
+    def count_message(self) -> None:
+        """Counts one message from the page. Raises ``Misbehaved`` if it exceeds the rate limit."""
         now = time.monotonic()
         self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST) - 1
         self._counted = now
-        return self._tokens >= 0
+        if self._tokens < 0:
+            raise Misbehaved("too many messages")
 
     def is_stuck(self, now: float) -> bool:
         """Whether sending a frame has taken longer than ``STUCK`` (``now``: monotonic seconds)."""

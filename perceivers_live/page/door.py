@@ -1,7 +1,8 @@
 """The listening socket: limits which connections are accepted, their number and their rate.
 
 Each connection uses threads. Connections beyond the rate therefore wait in the kernel's queue, and the oldest connection that is
-not a WebSocket is closed in favour of newer ones.
+not a WebSocket is closed in favour of newer ones. A client that was disconnected because it misbehaved costs as much as many
+connections, so that its reconnecting takes hardly any of the time that the music needs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from threading import Lock
 
 MAX_PENDING = 24  # connections that are not (yet) WebSockets; a browser opens six at a time
-RATE, BURST = 20.0, 100.0  # connections a second, and the burst allowed; loading the page takes about thirty
+RATE, BURST = 10.0, 100.0  # connections a second, and the burst allowed; loading the page takes about thirty
+PENALTY, MAX_DEBT = 10.0, 30.0  # connections that one misbehaving client costs, and all of them together at most
 BACKLOG = 64  # connections in the kernel's queue
 POLL = 0.2  # seconds after which ``accept`` checks whether the socket was closed
 SEND_BUFFER = 1 << 16  # bytes that the kernel buffers for a client that does not read
@@ -54,19 +56,31 @@ class Door(socket.socket):
                 if self.fileno() < 0:
                     raise
                 continue  # timeout, client gone, or no file descriptor free; the rate limits retries
-            self._tokens -= 1
+            with self._lock:
+                self._tokens -= 1
             if self._is_allowed(address[0]):
                 self._admit(connection)
                 return connection, address
             connection.close()
 
+    def penalise(self) -> None:
+        """A client was disconnected because it misbehaved. Thread-safe."""
+        with self._lock:
+            self._tokens = max(self._tokens - PENALTY, -MAX_DEBT)
+
     def _wait_for_turn(self) -> None:
-        now = time.monotonic()
-        self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST)
-        self._counted = now
-        if self._tokens < 1:
-            time.sleep((1 - self._tokens) / RATE)
-            self._tokens, self._counted = 1.0, time.monotonic()
+        """Raises ``OSError`` once this socket is closed."""
+        while (missing := 1 - self._refill()) > 0:
+            time.sleep(min(missing / RATE, POLL))
+            if self.fileno() < 0:
+                raise OSError("closed")
+
+    def _refill(self) -> float:
+        with self._lock:
+            now = time.monotonic()
+            self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST)
+            self._counted = now
+            return self._tokens
 
     def _admit(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

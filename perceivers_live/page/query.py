@@ -85,14 +85,15 @@ class OscQuery:
         return info
 
     def serve(self, connection: ServerConnection) -> None:
-        """Serves one WebSocket until it closes. Messages other than LISTEN and IGNORE are ignored, as the proposal requires."""
+        """Serves one WebSocket until it closes. Messages other than LISTEN and IGNORE are ignored, as the proposal requires.
+        Raises ``Misbehaved``.
+        """
         client = Client(connection, self._resend)
         with self._lock:
             self._listeners[client] = set()
         try:
             for frame in connection:
-                if not client.may_speak():
-                    return
+                client.count_message()
                 self._follow(client, frame)
         except ConnectionClosed:
             pass

@@ -15,11 +15,13 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from perceivers_live.controls.registry import printable
 from perceivers_live.osc.wire import OscError, sender_filter
+from perceivers_live.page.client import Misbehaved
 from perceivers_live.page.door import Door
 from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import HEADERS, Answer, Routes, refusal
@@ -30,6 +32,7 @@ MAX_SOCKETS = 16  # open WebSockets
 OPEN_TIMEOUT = 5.0  # seconds that a request may take to arrive
 CLOSE_TIMEOUT = 1.0  # seconds to wait for the closing handshake
 ALIVE = 20.0  # seconds between two pings, and timeout of a ping
+MISBEHAVED = (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)  # what ``websockets`` closed it for
 Handler = Callable[[ServerConnection], None]
 
 
@@ -38,7 +41,7 @@ class PageServer:
 
     Args:
         routes: answers HTTP requests.
-        page: serves a WebSocket of the page, on its own thread, until it returns.
+        page: serves a WebSocket of the page, on its own thread, until it returns. May raise ``Misbehaved``.
         query: serves all other WebSockets (OSCQuery) in the same way.
         host: address to listen on. Beyond loopback, the hosts in ``allow`` may connect.
         port: TCP port; 0 takes a free one (see the attribute ``port``).
@@ -137,6 +140,11 @@ class PageServer:
         try:
             is_page = connection.request is not None and urlsplit(connection.request.path).path == PAGE_SOCKET
             (self._page if is_page else self._query)(connection)
+            if connection.close_code in MISBEHAVED:
+                raise Misbehaved(connection.close_reason)
+        except Misbehaved as error:
+            log.debug("disconnected a client (%s)", error)
+            self._door.penalise()
         except Exception as error:
             log.debug("a WebSocket failed (%s)", error, exc_info=True)
         finally:

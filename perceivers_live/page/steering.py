@@ -13,7 +13,7 @@ from websockets.sync.server import ServerConnection
 
 from engine.errors import UserError
 from perceivers_live.controls.registry import CONTROLS, Control, Controls, Value, printable
-from perceivers_live.page.client import Client
+from perceivers_live.page.client import Client, Misbehaved
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.keys import PageKeys
 from perceivers_live.page.protocol import (
@@ -30,7 +30,7 @@ from perceivers_live.page.protocol import (
     seconds,
 )
 
-MAX_MISTAKES = 100  # rejected messages after which a page is disconnected
+MAX_MISTAKES = 50  # rejected messages after which a page is disconnected
 Choose = Callable[[str, str], None]
 
 
@@ -84,21 +84,20 @@ class Steering:
         }
 
     def serve(self, connection: ServerConnection) -> None:
-        """Serves one page until it disconnects."""
+        """Serves one page until it disconnects. Raises ``Misbehaved``."""
         page, mistakes = next(self._numbers), 0
         client = Client(connection, self.hub.join)
         client.send(frame([{"type": "you", "number": page}]))
         self.hub.join(client)
         try:
             for text in connection:
-                if not client.may_speak():
-                    return
+                client.count_message()
                 try:
                     answer = self._follow(parse(text), page)
                 except UserError as error:
                     mistakes += 1
                     if mistakes > MAX_MISTAKES:
-                        return
+                        raise Misbehaved("too many invalid messages") from error
                     answer = {"type": "refused", "text": printable(error)}
                 if answer is not None:
                     client.send(frame([answer]))

@@ -12,7 +12,7 @@ import pytest
 
 PREAMBLE = """
 import json, os, threading, time
-from engine.realtime import DAEMON, MODEL, WINDOW, Budget, set_realtime, clear_realtime
+from engine.realtime import DAEMON, MODEL, WINDOW, Budget, set_all_realtime, set_realtime, clear_realtime
 
 def policies():
     return [os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")]
@@ -54,6 +54,21 @@ clear_realtime()
 print(json.dumps([*found, *now, os.sched_getscheduler(0)]))
 """
     assert run_in_process(program) == [[os.SCHED_RR, 3], [os.SCHED_RR, 2], os.SCHED_OTHER]
+
+
+@pytest.mark.usefixtures("permitted")
+def test_threads_that_run_already_get_the_priority_too() -> None:
+    """One of them would hold the interpreter lock while a program of normal priority runs in its place."""
+    program = """
+done = threading.Event()
+threads = [threading.Thread(target=done.wait) for _ in range(3)]
+for thread in threads:
+    thread.start()
+set_all_realtime(DAEMON)
+print(json.dumps(policies()))
+done.set()
+"""
+    assert run_in_process(program) == [os.SCHED_RR] * 4
 
 
 @pytest.mark.usefixtures("permitted")
