@@ -224,7 +224,7 @@ class Gig:
             self.peer.send(0x90, pitch, 64)
             self.peer.send(0x80, pitch, 0)
             self.peer.send(0xB0, self.rng.randint(1, 60), self.rng.randint(0, 127))
-        self.catch_up()
+        self.catch_up(lambda: self.log.delivered)
 
     def flood_osc(self) -> None:
         for _ in range(5000):
@@ -267,9 +267,9 @@ class Gig:
             self.busy.pop().wait()
 
     def pass_on(self) -> None:
-        """Plays what the daemon has to pass on, once its ports are open."""
-        self.catch_up()
+        """Plays what the daemon has to pass on, once both of its ports are open."""
         self.turn("thru", 1)
+        self.catch_up(lambda: self.peer.received)
         with self._passing_on() as strikes:
             for pitch in CHECKED:
                 strikes.append((0x90, pitch))
@@ -291,18 +291,19 @@ class Gig:
             stations = (self.log.delivered, self.log.accepted, self.peer.received)
             return missing_strikes(sent, *(station[begin:] for station, begin in zip(stations, begins, strict=True)))
 
-        waited(lambda: missing() == (0, 0))
-        lost, dropped = missing()
-        self.lost, self.dropped = self.lost + lost, self.dropped + dropped
+        waited(lambda: not any(missing()))
+        found = missing()
+        self.lost += found.daemon
+        self._count_dropped(found)
 
-    def catch_up(self) -> None:
-        """Waits until the daemon has received everything that was sent."""
-        begin = len(self.log.delivered)
+    def catch_up(self, station: Callable[[], list[Message]]) -> None:
+        """Waits until everything that was sent has arrived at a station (all messages there so far)."""
+        begin = len(station())
         for number in range(round(ASKED / ASKING)):
             self.peer.send(0xB0, MARK, number)
-            if waited(lambda: any(one[1:3] == (0xB0, MARK) for one in self.log.delivered[begin:]), ASKING):
+            if waited(lambda: any(one[1:3] == (0xB0, MARK) for one in station()[begin:]), ASKING):
                 return
-        raise RuntimeError("the daemon does not receive what is played")
+        raise RuntimeError("what is played does not arrive")
 
     def turn(self, name: str, value: float | str) -> None:
         """Sets a control and sees that it has arrived: OSC and MIDI are not in order, and after a flood datagrams are lost, and
@@ -341,8 +342,14 @@ class Gig:
         self.turn("mode", "respond")
 
     def _count_hanging(self, sounding: set[int], *, excused: bool = True) -> None:
-        hung, dropped = hanging(sounding, self.log, excused=excused)
-        self.hung, self.dropped = self.hung + hung, self.dropped + dropped
+        found = hanging(sounding, self.log, excused=excused)
+        self.hung += found.daemon
+        self._count_dropped(found)
+
+    def _count_dropped(self, found: Missing) -> None:
+        self.dropped += found.undelivered + found.unheard
+        if any(found):
+            click.echo(f"{found}; JACK has logged {self.jack.log().count('XRun')} xruns", err=True)
 
     def processes(self) -> list[int]:
         """The daemon and what it has begun."""

@@ -11,10 +11,13 @@ from tests.live.recording import Message, hanging_notes, notes_on, pedal_down
 
 
 class Missing(NamedTuple):
-    """Notes that should have arrived, or ended: by whose fault they did not."""
+    """Notes that should have arrived, or ended, and did not: because of the daemon; because the driver did not deliver a message
+    to the daemon; because the driver accepted a message from the daemon and it did not arrive.
+    """
 
-    daemon: int
-    jack: int
+    daemon: int = 0
+    undelivered: int = 0
+    unheard: int = 0
 
 
 class PortLog:
@@ -55,8 +58,8 @@ def missing_strikes(
     stations = [Counter((one.status, one.data1) for one in notes_on(station)) for station in (sent, delivered, accepted, arrived)]
     played, received, passed_on, heard = ({key: at[key] for key in stations[0]} for at in stations)
     lost = sum(max(0, received[key] - passed_on[key]) for key in played)
-    dropped = sum(max(0, played[key] - received[key]) + max(0, passed_on[key] - heard[key]) for key in played)
-    return Missing(lost, dropped)
+    undelivered = sum(max(0, played[key] - received[key]) for key in played)
+    return Missing(lost, undelivered, sum(max(0, passed_on[key] - heard[key]) for key in played))
 
 
 def hanging(sounding: Collection[int], log: PortLog, *, excused: bool = True) -> Missing:
@@ -65,5 +68,6 @@ def hanging(sounding: Collection[int], log: PortLog, *, excused: bool = True) ->
     """
     unreleased = hanging_notes(log.accepted) | ({-1} if pedal_down(log.accepted) else set())
     held = hanging_notes(log.delivered) | ({-1} if pedal_down(log.delivered) else set())
-    daemon = set(sounding) & unreleased - (held if excused else set())
-    return Missing(len(daemon), len(set(sounding) - daemon))
+    excuse = held if excused else set()
+    sounds = set(sounding)
+    return Missing(len(sounds & unreleased - excuse), len(sounds & unreleased & excuse), len(sounds - unreleased))

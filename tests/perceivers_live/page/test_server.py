@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -17,9 +18,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from perceivers_live.osc.wire import OscError
-from perceivers_live.page.door import MAX_PENDING
+from perceivers_live.page import door
+from perceivers_live.page.door import BURST, MAX_PENDING, PENALTY
+from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
+from perceivers_live.page.steering import MAX_MISTAKES
 from tests.perceivers_live.osc.test_server import beyond_loopback
 from tests.perceivers_live.page.serving import PATIENCE, Page, Served, page, raw, served, until
 
@@ -269,6 +273,38 @@ def test_a_page_that_never_stops_talking_is_disconnected(stage: Served) -> None:
                 ours.send("ping", sent=1)
             ours.next("nothing")
         assert other.ping()
+
+
+def mistakes(ours: Page) -> None:
+    for _ in range(MAX_MISTAKES + 1):
+        ours.connection.send("nonsense")
+        ours.next("refused")
+
+
+def too_large(ours: Page) -> None:
+    ours.connection.send("x" * (MAX_FRAME + 1))
+    ours.next("pong")
+
+
+def too_much(ours: Page) -> None:
+    for _ in range(20_000):
+        ours.send("ping", sent=1)
+    ours.next("nothing")
+
+
+@pytest.mark.parametrize("misbehave", [mistakes, too_large, too_much])
+def test_who_misbehaves_again_and_again_is_let_in_less_often_than_others(
+    misbehave: Callable[[Page], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "RATE", 0.0001)  # only the burst, which others would have as many connections of
+    count = 0
+    with served() as stage, contextlib.suppress(TimeoutError):
+        while count < BURST:
+            with connect(f"ws://127.0.0.1:{stage.port}/page/socket", compression=None, open_timeout=3.0) as connection:
+                count += 1
+                with pytest.raises((ConnectionClosed, TimeoutError)):
+                    misbehave(Page(connection))
+    assert 1 <= count <= BURST / PENALTY
 
 
 def test_closing_ends_the_connections_and_frees_the_port() -> None:
