@@ -140,8 +140,9 @@ class PageServer:
         try:
             is_page = connection.request is not None and urlsplit(connection.request.path).path == PAGE_SOCKET
             (self._page if is_page else self._query)(connection)
-            if connection.close_code in MISBEHAVED:
-                raise Misbehaved(connection.close_reason)
+            closed = connection.protocol.close_sent
+            if closed is not None and closed.code in MISBEHAVED:
+                raise Misbehaved(closed.reason)
         except Misbehaved as error:
             log.debug("disconnected a client (%s)", error)
             self._door.penalise()
