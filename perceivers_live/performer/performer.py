@@ -130,6 +130,12 @@ class Performer:
             released = self._player.interrupt(now)
         return Played((), released, silenced, after)
 
+    def release_all(self, now: float) -> Played:
+        """Releases what the machine holds; its turn and its plan go on. Pass the result to ``absorb_input``, in order."""
+        with self._player.changed:
+            after, released = self._player.sounded, self._player.release_all(now)
+        return Played((), released, False, after)
+
     def _is_interrupted_by(self, actions: Sequence[Timed]) -> bool:
         struck = any(one.action < NOTE_OFF for one in actions)
         return struck and self.state is State.PLAYING and self._controls.snapshot()["mode"] in ("respond", "listen")
@@ -153,7 +159,7 @@ class Performer:
     def _keep_until(self, actions: Sequence[Timed]) -> float:
         """The time up to which the plan stays when the human plays: by then new decisions can sound."""
         if not actions:
-            return -math.inf
+            return math.inf
         return actions[-1].time - float(self._controls.snapshot()["input_offset_ms"]) / 1000 + KEEP_ON_INPUT * self._decision_time
 
     def _update_history(self, played: Sequence[Played], since: Sequence[Timed]) -> None:

@@ -122,7 +122,21 @@ class Player:
                 self.phase = Phase.INTERRUPTED
             self._truncate(0)
             released = self._report(self.ledger.close(now))
-            return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]
+            return self._without_human_pedal(released)
+
+    def release_all(self, now: float) -> list[Timed]:
+        """Releases all notes immediately; the plan stays up to the first event that concerns one of them. Returns as
+        ``interrupt``.
+        """
+        with self._lock:
+            released = self._report(self.ledger.close(now))
+            if released and self.playing:
+                self._shorten(released, float("inf"))
+                self.phase = Phase.INPUT_PENDING
+            return self._without_human_pedal(released)
+
+    def _without_human_pedal(self, released: Sequence[Timed]) -> list[Timed]:
+        return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]
 
     def release_for(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
         """Releases the machine's notes on the keys that the human strikes; returns the releases sent. The plan must be decided

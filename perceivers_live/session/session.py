@@ -130,16 +130,13 @@ class Session:
         self.output.sweep()
 
     def change_output(self, change: Callable[[], None]) -> None:
-        """Silences the machine, calls ``change``, which replaces the output, and lets the machine continue on the new output.
+        """Releases what sounds, and calls ``change``, which replaces the output. The machine's turn and its plan go on there.
         Nothing is sent in between.
         """
         with self.player.changed:
-            was_playing = self.player.playing
-            self.loop.silence()
+            self.loop.run_now(lambda: self.performer.release_all(time.perf_counter()))
             self.player.ledger.switch_output(change)
-        self.output_restored()
-        if was_playing:
-            self.loop.submit(self.performer.takeover)
+            self.output_restored()
 
     def run(self) -> None:
         """Performs until ``stop`` is called. Leaves no note sounding. Raises ``OscError``."""

@@ -5,11 +5,11 @@ memory is what sounded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import cycle, pairwise, permutations
+from itertools import cycle, pairwise, permutations, takewhile
 
 import pytest
 
-from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed, subject
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import State
 from perceivers_live.performer.phrases import BASE_SILENCE, PACE_FACTOR
@@ -102,6 +102,30 @@ def test_holding_silences_and_letting_go_of_it_lets_play_again(mode: str, musici
     go_on(stage)
     stage.run(stage.now + 3.0)
     assert len(stage.machine) > count
+    check_at_rest(stage)
+
+
+@musicians
+@pytest.mark.parametrize("mode", PLAYING)
+def test_what_is_released_for_another_output_leaves_the_turn_and_the_plan_that_does_not_concern_it(
+    mode: str, musician: Musician
+) -> None:
+    stage = playing(mode, musician, lookahead_ms=300)
+    stage.run(stage.now + 2.0, stop=lambda: bool(stage.player.ledger.notes))
+    planned = list(stage.player._plan)
+    released = stage.performer.release_all(stage.now)
+    assert stage.port.silent
+    assert released.released
+    moved = {subject(one.action) for one in released.released}
+    kept = list(takewhile(lambda one: subject(one.action) not in moved, planned))
+    assert list(stage.player._plan) == kept
+    stage.performer.absorb_input([released])
+    assert list(stage.player._plan)[: len(kept)] == kept
+    assert stage.replying
+    count = len(onsets(stage))
+    stage.run(stage.now + 3.0, stop=lambda: len(onsets(stage)) > count + 2)
+    assert len(onsets(stage)) > count
+    check(stage)
     check_at_rest(stage)
 
 

@@ -376,11 +376,13 @@ def test_another_output_takes_over_and_nothing_hangs_on_the_old_one() -> None:
     with running(steady(40), mode="solo") as stage:
         stage.session.output._send = lambda message: out[0].send(message)
         stage.until(lambda: len(old.note_ons) > 5 and bool(old.sounding))
+        turns = len(stage.states)
         stage.session.change_output(lambda: out.__setitem__(0, new))
         assert old.silent
         struck = len(old.messages)
         stage.until(lambda: len(new.note_ons) > 5)
         assert len(old.messages) == struck
+        assert len(stage.states) == turns  # it is the same turn
     assert new.silent
     assert not unbalanced([m for m in notes_only(new.messages) if len(m) == 3])
 
