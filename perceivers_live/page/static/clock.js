@@ -1,11 +1,11 @@
-// The daemon's clock, seen from here.
+// Estimates the daemon's clock.
 
 const KEPT = 16; // answers, of which the quickest counts
 const DRIFT = 0.0002; // seconds a second by which an older answer is trusted less: two clocks run apart
 
 /**
- * Estimates how far the daemon's clock is ahead of ours from questions and answers. The quickest of the last answers tells most:
- * its way took least. Times are seconds.
+ * Estimates the offset of the daemon's clock from the page's by pings. Uses the ping with the shortest round trip among the latest
+ * ones, which has the smallest error. Times are in seconds.
  */
 export class ClockEstimate {
   constructor() {
@@ -13,7 +13,7 @@ export class ClockEstimate {
     this._answers = [];
     /** Seconds that the daemon's clock is ahead; null before the first answer. @type {number | null} */
     this.offset = null;
-    /** Seconds that the offset may be wrong. */
+    /** Largest possible error of the offset in seconds. */
     this.error = Infinity;
   }
 
@@ -29,7 +29,7 @@ export class ClockEstimate {
     this.error = trust(best);
   }
 
-  /** Another daemon, another clock. */
+  /** Forgets all pings: another daemon has another clock. */
   reset() {
     this._answers = [];
     this.offset = null;

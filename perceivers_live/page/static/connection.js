@@ -1,4 +1,4 @@
-// The WebSocket to the daemon: opened again whenever it breaks, with the daemon's clock.
+// The WebSocket to the daemon, which is opened again when it closes, and the daemon's clock.
 
 import { ClockEstimate } from "./clock.js";
 
@@ -35,7 +35,7 @@ export class Connection {
     this._open();
   }
 
-  /** Seconds on the daemon's clock; null while that is unknown. */
+  /** The daemon's time in seconds; null while it is unknown. */
   get now() {
     return this.at(pageTime());
   }
@@ -45,7 +45,7 @@ export class Connection {
     return this._clock.offset === null ? null : time + this._clock.offset;
   }
 
-  /** Seconds that the daemon's clock may be misjudged. */
+  /** Largest possible error of the daemon's time in seconds. */
   get clockError() {
     return this._clock.error;
   }

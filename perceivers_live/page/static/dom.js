@@ -1,4 +1,4 @@
-// Small helpers for elements.
+// Helper functions for HTML elements.
 
 /**
  * An element with attributes, listeners (functions under "onclick" and the like) and children.

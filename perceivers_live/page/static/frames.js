@@ -1,4 +1,4 @@
-// How evenly the stage is drawn.
+// Measures the time between drawn frames.
 
 const KEPT = 600; // frames, ten seconds of them
 
@@ -9,7 +9,7 @@ export class FrameTimes {
     /** @type {number[]} milliseconds that drawing them took */
     this._work = [];
     this._last = NaN;
-    /** Frames so far. */
+    /** Number of frames. */
     this.count = 0;
   }
 

@@ -1,4 +1,4 @@
-// Where things are on the stage and on the keyboard. Pure: numbers in, numbers out.
+// Positions of notes and keys on the piano roll and on the keyboard. Pure functions.
 
 export const LOWEST = 21; // A0
 export const HIGHEST = 108; // C8
@@ -16,12 +16,12 @@ export function pitchName(pitch) {
 }
 
 /**
- * The stage: time runs from left to right, and now is at `nowX`; pitches from bottom to top.
+ * The piano roll: time runs from left to right, with the present at `nowX`; pitch runs from bottom to top.
  * @typedef {object} Stage
  * @property {number} width
  * @property {number} height of the part with the notes
- * @property {number} nowX where the past ends
- * @property {number} planX where the plan begins, on the other side of the keys
+ * @property {number} nowX right edge of the past
+ * @property {number} planX left edge of the plan, to the right of the keys
  * @property {number} perSecond pixels a second
  * @property {number} row pixels a pitch
  * @property {number} lowest @property {number} highest pitches that are shown

@@ -1,5 +1,5 @@
-// What is played on this page: by typing, mouse, touch or a MIDI keyboard. It sounds here at once, and goes to the daemon with the
-// time at which it was played.
+// Notes played on this page with the computer keyboard, mouse, touch or a MIDI keyboard. They sound immediately, and are sent to the
+// daemon with the time at which they were played.
 
 import { PARTS } from "./sound.js";
 import { Typing } from "./typing.js";
@@ -14,7 +14,7 @@ export class Instrument {
     this._connection = connection;
     this._sound = sound;
     this.typing = new Typing();
-    /** Whether the daemon listens to the pages. */
+    /** Whether the daemon's input is the page. */
     this.isInput = false;
     addEventListener("blur", () => this._releaseAll());
     document.addEventListener("visibilitychange", () => document.hidden && this._releaseAll());

@@ -1,4 +1,4 @@
-// The keyboard at the foot of the page: shows what sounds, and is played by mouse and touch.
+// The keyboard at the bottom of the page: shows the sounding notes, and can be played by mouse and touch.
 
 import { keyAt, keys, pitchName, touchVelocity } from "./geometry.js";
 import { readPalette } from "./palette.js";
@@ -39,7 +39,7 @@ export class Keybed {
     }
   }
 
-  /** The canvas has another size, or the theme other colours. */
+  /** Adapts to a new canvas size or theme. */
   resize() {
     const { clientWidth: width, clientHeight: height } = this._canvas;
     const ratio = Math.min(devicePixelRatio, 2);
@@ -53,7 +53,7 @@ export class Keybed {
     this.draw();
   }
 
-  /** Draws it, if anything has changed. */
+  /** Draws the keyboard if something has changed. */
   draw() {
     const sounding = this._music.sounding();
     const state = `${[...sounding].join()} ${this._typing.base} ${this.isPlayable}`;

@@ -1,4 +1,4 @@
-// The page: its parts, put together.
+// Creates the parts of the page and connects them.
 
 import { Connection, pageTime } from "./connection.js";
 import { byId, element, setText } from "./dom.js";
@@ -22,7 +22,7 @@ import { listenToMidi } from "./webmidi.js";
 
 const PLAYING = 0.35; // seconds after an event for which its part counts as playing
 
-/** What the daemon last said. */
+/** The latest state sent by the daemon. */
 const daemon = {
   page: 0,
   session: "",
@@ -52,7 +52,7 @@ const recordings = new Recordings(byId("recordings"), sound);
 /** @type {{element: HTMLElement, show: (value: Value) => void} | null} */
 let modes = null;
 
-// What the daemon says.
+// Messages from the daemon.
 
 /** @param {FromDaemon} message */
 function follow(message) {
@@ -108,7 +108,7 @@ function connected(isOpen) {
   }
 }
 
-// What is asked of it.
+// Messages to the daemon.
 
 /** @param {string} name @param {Value} value */
 function set(name, value) {
@@ -132,7 +132,7 @@ function panic() {
   recordings.stop();
 }
 
-// What is shown.
+// Display.
 
 /** @param {string} name @param {Value} value */
 function showControl(name, value) {
@@ -213,7 +213,7 @@ function drawFrame(time) {
   requestAnimationFrame(drawFrame);
 }
 
-// What is pressed.
+// Buttons and keyboard shortcuts.
 
 /** @param {KeyboardEvent} event */
 function keyDown(event) {
@@ -305,5 +305,5 @@ byId("panel-switch").setAttribute("aria-expanded", String(innerWidth > 1000));
 setTheme(localStorage.getItem("theme"));
 requestAnimationFrame(drawFrame);
 
-/** For tests and for the curious. */
+/** For tests and for the browser's console. */
 Object.assign(globalThis, { perceivers: { music, sound, connection, frames, daemon } });

@@ -1,4 +1,4 @@
-// The messages between page and daemon, as types. `perceivers_live/page/protocol.py` says what they mean.
+// Types of the messages between page and daemon. `perceivers_live/page/protocol.py` describes them.
 
 /** @typedef {"human" | "machine"} Part */
 /** @typedef {"on" | "off" | "down" | "up"} Action note-on, note-off, pedal down, pedal up */

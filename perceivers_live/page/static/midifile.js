@@ -1,4 +1,4 @@
-// Reads the MIDI files that the recorder writes, and others like them: the notes and pedals of every track, in seconds.
+// Reads standard MIDI files: notes and pedals of every track, in seconds.
 
 /** @typedef {{pitch: number, velocity: number, start: number, end: number, track: number}} FileNote */
 /** @typedef {{time: number, message: number[], track: number}} FileEvent */
@@ -6,7 +6,7 @@
 
 const MOST_EVENTS = 200000;
 
-/** Reads numbers from bytes, and complains where they end. */
+/** Reads numbers from bytes. Throws an error at the end. */
 class Reader {
   /** @param {Uint8Array} bytes */
   constructor(bytes) {
@@ -38,7 +38,7 @@ class Reader {
     return this.bytes.subarray(this.at - length, this.at);
   }
 
-  /** A number of variable length. */
+  /** A variable-length quantity. */
   variable() {
     let value = 0;
     for (let i = 0; i < 4; i++) {
@@ -46,7 +46,7 @@ class Reader {
       value = value * 128 + (byte & 127);
       if (byte < 128) return value;
     }
-    throw new Error("a number without an end");
+    throw new Error("invalid variable-length quantity");
   }
 }
 
@@ -55,7 +55,7 @@ class Reader {
 /**
  * @param {Uint8Array} bytes
  * @returns {Recording}
- * @throws {Error} if it is no MIDI file
+ * @throws {Error} if it is not a MIDI file
  */
 export function readMidi(bytes) {
   const reader = new Reader(bytes);
@@ -92,7 +92,7 @@ function readTrack(reader, track, raw) {
     } else if (first === 0xf0 || first === 0xf7) {
       reader.take(reader.variable());
     } else {
-      if (first < 0x80 && status === 0) throw new Error("data without a status");
+      if (first < 0x80 && status === 0) throw new Error("data byte without status");
       const running = first < 0x80;
       if (!running) status = first;
       const one = running ? first : reader.byte();

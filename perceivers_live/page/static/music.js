@@ -1,4 +1,4 @@
-// What sounded, what sounds, what is planned and what was taken back. Times are seconds on the daemon's clock.
+// Notes that have sounded, sound, are planned or were dropped from the plan. Times are seconds on the daemon's clock.
 
 /** @typedef {import("./messages.js").Part} Part */
 /** @typedef {import("./messages.js").Played} Played */
@@ -10,7 +10,7 @@
  * @property {number} pitch
  * @property {number} velocity
  * @property {number} start
- * @property {number | null} end null: it sounds
+ * @property {number | null} end null while it sounds
  */
 
 /** @typedef {{part: Part, start: number, end: number | null}} Press the pedal, held */
@@ -21,8 +21,8 @@
  * @property {number} pitch
  * @property {number} velocity
  * @property {number} start
- * @property {number | null} end null: its end is not planned yet
- * @property {number} ending number of the planned release, Infinity without one
+ * @property {number | null} end null while its end is not planned
+ * @property {number} ending number of the planned release, Infinity if there is none
  */
 
 /** @typedef {PlannedNote & {takenBackAt: number}} TakenBackNote */
@@ -97,7 +97,7 @@ export class Music {
     for (const press of this.presses) if (press.end === null) press.end = now;
   }
 
-  /** Everything is forgotten: times of another clock mean nothing here. */
+  /** Removes all notes, for example when another daemon with another clock was started. */
   clear() {
     this.notes = [];
     this.presses = [];
@@ -117,7 +117,7 @@ export class Music {
     this._planSounded(now - 1); // it should have sounded long ago, and we did not hear of it
   }
 
-  /** The keys that are down now: pitch -> who holds it. @returns {Map<number, Part>} */
+  /** The keys that are down: pitch -> the part that holds it. @returns {Map<number, Part>} */
   sounding() {
     const down = new Map();
     for (const note of this.notes) if (note.end === null) down.set(note.pitch, note.part);

@@ -1,4 +1,4 @@
-// What the daemon has to say: warnings, faults, refusals. They stay until they are read, the newest on top.
+// Warnings, errors and rejections from the daemon. They stay until they are dismissed; the newest is on top.
 
 import { element } from "./dom.js";
 

@@ -1,4 +1,4 @@
-// The colours of the stage, read from the style sheet, so that both themes are said in one place.
+// The colours of the piano roll, read from the style sheet, which defines both themes.
 
 /** @typedef {{human: string[], machine: string[], plan: string, planEdge: string, ink: string, faint: string, line: string,
  *     rowDark: string, white: string, black: string, keyEdge: string, paper: string, accentHuman: string, accentMachine: string}} Palette */
@@ -25,7 +25,7 @@ export function shadeOf(velocity) {
   return Math.max(0, Math.min(SHADES - 1, Math.round(((velocity - 20) / 90) * (SHADES - 1))));
 }
 
-/** The colours in force now. @returns {Palette} */
+/** The current colours. @returns {Palette} */
 export function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const color = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();

@@ -1,4 +1,4 @@
-// The steering panel: every control of the daemon's registry, made from its description.
+// The control panel, generated from the daemon's descriptions of its controls.
 
 import { element, setText } from "./dom.js";
 import { pitchName } from "./geometry.js";
@@ -146,7 +146,7 @@ export class Panel {
 }
 
 /**
- * Buttons of which one is chosen; arrow keys move among them, as in every radio group.
+ * A radio group as buttons. Arrow keys move between them.
  * @param {Control} control @param {(value: string) => void} choose
  */
 export function choiceButtons(control, choose) {

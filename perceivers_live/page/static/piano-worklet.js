@@ -1,4 +1,4 @@
-// Runs the piano on the audio thread. It is sent [time on the audio clock, part, raw MIDI message], and plays each to the sample.
+// Runs the piano on the audio thread. Receives [time on the audio clock, part, raw MIDI message] and plays each at its exact sample.
 
 import { Piano } from "./strings.js";
 

@@ -1,4 +1,4 @@
-// Inputs and outputs, chosen while the music goes on; and how the daemon and this page are.
+// The choice of input and output ports, and the figures of daemon and page.
 
 import { element, setText } from "./dom.js";
 
@@ -8,7 +8,7 @@ import { element, setText } from "./dom.js";
 
 export const PAGE = "page";
 
-/** Shows the daemon's ports and takes choices. */
+/** Shows the daemon's ports; the user can choose others. */
 export class Ports {
   /** @param {HTMLElement} where @param {Choose} choose */
   constructor(where, choose) {

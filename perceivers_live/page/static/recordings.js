@@ -1,4 +1,4 @@
-// The recordings of earlier sessions: listed, drawn, played again on the page's own piano, and kept.
+// The recordings of earlier sessions: lists, draws, plays (with the page's piano) and downloads them.
 
 import { element } from "./dom.js";
 import { readMidi } from "./midifile.js";
@@ -47,7 +47,7 @@ export class Recordings {
     this._stopped = null;
   }
 
-  /** Looks what there is. */
+  /** Updates the list. */
   async refresh() {
     const response = await fetch("/recordings");
     const found = /** @type {{name: string, bytes: number}[]} */ (await response.json());
@@ -55,7 +55,7 @@ export class Recordings {
     this._list.replaceChildren(...found.map(({ name }) => this._item(name)));
   }
 
-  /** Ends playing. */
+  /** Stops playback. */
   stop() {
     clearInterval(this._timer);
     this._sound.silence();

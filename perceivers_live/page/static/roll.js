@@ -1,4 +1,4 @@
-// The stage: what sounded to the left, the keys at the line, what is planned to the right.
+// The piano roll: past notes on the left, the keys in the middle, planned notes on the right.
 
 import { isBlack, pitchName, pitchY, stage, timeX } from "./geometry.js";
 import { readPalette, shadeOf } from "./palette.js";
@@ -12,7 +12,7 @@ const FADE = 0.9; // seconds in which what was taken back vanishes
 const FONT = "11px system-ui, sans-serif";
 
 /**
- * What the stage shows besides the notes.
+ * What the piano roll shows besides notes.
  * @typedef {{now: number, countdown: number | null, beat: import("./messages.js").Beat | null, beatsPerBar: number}} Moment
  */
 
@@ -29,7 +29,7 @@ export class Roll {
     new ResizeObserver(() => this.resize()).observe(canvas);
   }
 
-  /** The canvas has another size, or the theme other colours. */
+  /** Adapts to a new canvas size or theme. */
   resize() {
     const { clientWidth: width, clientHeight: height } = this._canvas;
     const ratio = Math.min(devicePixelRatio, 2);

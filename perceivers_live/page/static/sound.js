@@ -1,4 +1,4 @@
-// The page's own piano: the strings on the audio thread, a room around them, and their loudness.
+// The page's piano: the strings on the audio thread, reverberation, and volume.
 
 /** @typedef {import("./messages.js").Part} Part */
 
@@ -39,12 +39,12 @@ export class Sound {
     this.fault = "";
   }
 
-  /** Whether it can be heard. */
+  /** Whether sound is on. */
   get isOn() {
     return this.isWanted && this._piano !== null && this._context?.state === "running";
   }
 
-  /** Starts the sound; browsers want a key press or a click for it. */
+  /** Switches sound on. Browsers permit this only after a key press or a click. */
   async start() {
     try {
       if (this._context === null) await this._build();
@@ -81,19 +81,19 @@ export class Sound {
     if (this.isOn && this._context) this._piano?.port.postMessage([this._context.currentTime + after, part, message]);
   }
 
-  /** Lets go of everything, and forgets what waits. */
+  /** Releases all notes and discards scheduled ones. */
   silence() {
     this._piano?.port.postMessage(null);
   }
 
-  /** How loud it is now: the root mean square of the last samples, 0..1. */
+  /** Root mean square of the latest samples, 0..1. */
   level() {
     if (!this._meter) return 0;
     this._meter.getFloatTimeDomainData(this._samples);
     return Math.sqrt(this._samples.reduce((sum, one) => sum + one * one, 0) / this._samples.length);
   }
 
-  /** Seconds from the page to the ear, as far as the browser knows. */
+  /** Output latency in seconds, as reported by the browser. */
   get latency() {
     return (this._context?.baseLatency ?? 0) + (this._context?.outputLatency ?? 0);
   }

@@ -1,4 +1,4 @@
-// One line that says whose turn it is, and what is waited for.
+// The status line: who plays, and when the machine answers.
 
 /** @typedef {import("./messages.js").Part} Part */
 

@@ -1,10 +1,10 @@
-// A piano made of its partials: each a decaying sine with a frequency, a loudness and a decay of its own.
+// A piano by additive synthesis: each partial is a sine with its own frequency, loudness and decay.
 //
-// Stiff strings are out of tune with themselves: partial k of a string with stiffness B is at k f sqrt(1 + B k^2). Two or three
-// strings of a key are never quite in tune either, and exchange energy through the bridge: a partial first decays fast, then
-// slowly, and beats. Both are here: a loud fast sine and a soft slow one beside it. A harder blow excites more of the high
-// partials; the hammer's place on the string takes out every eighth. (Fletcher and Rossing, The Physics of Musical Instruments,
-// chapter 12.)
+// The partials of a stiff string are inharmonic: partial k of a string with stiffness B is at k f sqrt(1 + B k^2). The two or three
+// strings of a key are slightly out of tune and exchange energy through the bridge, so a partial beats, and decays first fast and
+// then slowly. Each partial is therefore a loud sine that decays fast and a soft one that decays slowly. A harder strike excites
+// more high partials. The hammer's position suppresses every eighth partial. (Fletcher and Rossing, The Physics of Musical
+// Instruments, chapter 12.)
 
 const LOUDEST = 0.1; // amplitude of a fortissimo note
 const HIGHEST_PARTIAL = 11000; // Hz
@@ -61,7 +61,7 @@ export function partialsOf(pitch, velocity) {
   return strings;
 }
 
-/** One key's strings, sounding. */
+/** The sounding strings of one key. */
 class Voice {
   /** @param {number} pitch @param {number} velocity @param {number} sampleRate */
   constructor(pitch, velocity, sampleRate) {
@@ -137,7 +137,7 @@ class Voice {
   }
 }
 
-/** The whole instrument. Keys and pedal belong to parts: who holds what is kept apart, as two people at one piano. */
+/** The whole instrument. Each part (human, machine) has its own held keys and pedal. */
 export class Piano {
   /** @param {number} sampleRate */
   constructor(sampleRate) {
@@ -149,7 +149,7 @@ export class Piano {
     this._mono = new Float32Array(BLOCK);
   }
 
-  /** @returns {number} keys whose strings sound */
+  /** @returns {number} number of keys whose strings sound */
   get voices() {
     return this._voices.length;
   }

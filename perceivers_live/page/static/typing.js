@@ -1,4 +1,4 @@
-// The computer keyboard as a piano: two rows of two octaves, by where the keys are, whatever is printed on them.
+// The computer keyboard as a piano: two rows of two octaves, by physical key position, independent of the layout.
 
 const LOWER = ["KeyZ", "KeyS", "KeyX", "KeyD", "KeyC", "KeyV", "KeyG", "KeyB", "KeyH", "KeyN", "KeyJ", "KeyM"];
 const LOWER_MORE = ["Comma", "KeyL", "Period", "Semicolon", "Slash"];
@@ -17,10 +17,10 @@ const LOWEST_BASE = 24, HIGHEST_BASE = 84;
 
 /** @typedef {{kind: "on", pitch: number, velocity: number} | {kind: "off", pitch: number} | {kind: "pedal", down: boolean}} Played */
 
-/** Which notes the typing means. It remembers the keys that are down, so that every note-on gets its note-off. */
+/** Converts key presses to notes. Keeps the keys that are down, so that every note-on gets its note-off. */
 export class Typing {
   constructor() {
-    /** The pitch of the lowest key. */
+    /** Pitch of the lowest key. */
     this.base = 48;
     /** @type {Map<string, number>} code -> pitch, as it was struck */
     this._down = new Map();
@@ -53,7 +53,7 @@ export class Typing {
     return [...this._down.values()].includes(pitch) ? null : { kind: "off", pitch };
   }
 
-  /** Everything is let go: the window lost the keyboard. @returns {Played[]} */
+  /** Releases all keys, when the window loses focus. @returns {Played[]} */
   releaseAll() {
     /** @type {Played[]} */
     const released = [...new Set(this._down.values())].map((pitch) => ({ kind: "off", pitch }));

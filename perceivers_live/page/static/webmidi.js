@@ -1,10 +1,10 @@
-// MIDI keyboards at this computer, through the browser: for whoever has no MIDI system that the daemon could use.
+// MIDI keyboards through the browser (Web MIDI), without a MIDI system that the daemon can use.
 
 /**
- * Listens to every MIDI input that the browser has, and to those that come.
- * @param {(message: number[], at: number) => void} play told of channel messages, and when on the page's clock (seconds)
- * @param {(names: string[]) => void} onChange told of the inputs there are
- * @returns {Promise<boolean>} whether the browser allows it
+ * Listens to all MIDI inputs of the browser, including those connected later.
+ * @param {(message: number[], at: number) => void} play called with each channel message and its time on the page's clock (seconds)
+ * @param {(names: string[]) => void} onChange called with the names of the inputs
+ * @returns {Promise<boolean>} whether the browser permits it
  */
 export async function listenToMidi(play, onChange) {
   if (!("requestMIDIAccess" in navigator)) return false;
