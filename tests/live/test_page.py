@@ -114,6 +114,31 @@ def test_without_any_midi_system_the_page_is_all_that_is_needed(browser: Browser
         daemon.end()
 
 
+# Chromium's own Web MIDI needs the sequencer of ALSA, which containers lack: the page is given a keyboard in its place.
+WEB_MIDI = """
+window.keyboard = {name: "Test piano", state: "connected", onmidimessage: null};
+navigator.requestMIDIAccess = async () => ({inputs: new Map([["1", window.keyboard]]), onstatechange: null});
+"""
+
+
+def test_a_midi_keyboard_of_the_browser_is_answered(show: Start, browser: Browser) -> None:
+    begun = show()
+    with visit(browser, begun.url) as visitor:
+        visitor.page.evaluate(WEB_MIDI)
+        if not visitor.page.is_visible("#tab-ports"):
+            visitor.page.click("#panel-switch")
+        visitor.page.click("#tab-ports")
+        visitor.page.click("#webmidi")
+        visitor.until(lambda: visitor.page.inner_text("#webmidi-names") == "Test piano")
+        for message in [(status, pitch, 80) for pitch in (60, 64, 67, 72, 71, 67) for status in (0x90, 0x80)]:
+            script = "message => keyboard.onmidimessage({data: new Uint8Array(message), timeStamp: performance.now()})"
+            visitor.page.evaluate(script, list(message))
+            time.sleep(0.08)
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.filter((note) => note.part === 'human').length") == 6)
+        visitor.until(lambda: visitor.status == "The machine plays")
+        visitor.page.keyboard.press("Escape")
+
+
 def test_each_note_puts_the_answer_off(show: Start, browser: Browser) -> None:
     begun = show("--mode", "respond")
     with visit(browser, begun.url) as visitor:
