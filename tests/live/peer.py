@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from engine.realtime import DRIVER, set_realtime
 from tests.live.jack_server import JackServer
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message, hanging_notes, notes_on, pedal_down
 from tests.live.waiting import TIMEOUT, until
@@ -116,6 +117,8 @@ class Peer:
 def main() -> None:
     import rtmidi  # here: it cannot be loaded without JACK, and the tests must be skipped then
 
+    # As an audio program: a thread that is preempted while it holds the interpreter lock makes JACK's thread miss periods.
+    set_realtime(DRIVER)
     name = sys.argv[1]
     keys, synth = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{name}-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{name}-synth")
     keys.open_virtual_port("port")
