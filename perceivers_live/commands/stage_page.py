@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.realtime import clear_realtime
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
@@ -102,6 +104,11 @@ def show(url: str) -> None:
     """Opens the page in a browser if there is a desktop."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return
+    threading.Thread(target=_open_browser, args=(url,), daemon=True).start()
+
+
+def _open_browser(url: str) -> None:
+    clear_realtime()  # a browser inherits the priority of the thread that starts it
     try:
         webbrowser.open(url)
     except webbrowser.Error as error:
