@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-TIMEOUT = 30.0  # seconds; generous, so that only a failure takes so long
+TIMEOUT = 120.0  # seconds; only a failure takes so long, also on a machine that is far too busy
 
 
 def until(condition: Callable[[], object], what: Callable[[], object] = lambda: "") -> None:
