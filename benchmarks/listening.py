@@ -29,7 +29,7 @@ from benchmarks.likeness import passage
 from benchmarks.scores import Distances, measure, resampled, score
 from engine.checkpoint import bundled
 from engine.engine import Engine
-from engine.events import Timed
+from engine.events import NOTE_OFF, Timed
 from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
 from perceivers_live.controls.registry import ControlError, Controls
@@ -66,7 +66,7 @@ def answers(
 def figures(calls: Sequence[Call], replies: Sequence[Sequence[Timed]], seconds: float) -> dict[str, Any]:
     """Distances of every call by measure, and the faults of every reply and every real continuation."""
     heard = [passage(one.call) for one in calls]
-    ours = [passage(reply, seconds) for reply in replies]
+    ours = [passage(reply, _heard_seconds(reply, seconds)) for reply in replies]
     real = [passage(one.continuation, seconds) for one in calls]
     measured = measure(heard, [one.piece for one in calls], ours, real)
     return {
@@ -77,6 +77,14 @@ def figures(calls: Sequence[Call], replies: Sequence[Sequence[Timed]], seconds: 
         "faults": [faults(reply, call) for reply, call in zip(ours, heard, strict=True)],
         "faults_real": [faults(reply, call) for reply, call in zip(real, heard, strict=True)],
     }
+
+
+def _heard_seconds(reply: Sequence[Timed], seconds: float) -> float:
+    """How much of a reply is compared: as much as of the call, but not the silence after its end. Calls have gaps at their
+    begin, and a reply is as long as what was played.
+    """
+    onsets = [one.time for one in reply if one.action < NOTE_OFF]
+    return min(seconds, reply[-1].time - onsets[0]) if onsets else seconds
 
 
 def scores_of(found: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from engine.events import (
     NOTE_OFF,
     PITCHES,
     REST,
+    SUSTAIN_DOWN,
     SUSTAIN_UP,
     VELOCITY_BINS,
     WAITS,
@@ -37,8 +38,6 @@ class Steering:
     temperature: float = 1.0
     min_p: float = 0.02
     variety: float = 1.0
-    density: float = 0.0
-    dynamics: float = 0.0
     register_low: int = 0
     register_high: int = 127
     max_polyphony: int = 128
@@ -89,6 +88,7 @@ def sampling_bias(
     opening: bool = False,
     immediate: bool = False,
     closing: bool = False,
+    waits: np.ndarray | None = None,
 ) -> SamplingBias:
     """The masks, biases and noise for drawing the event after ``sounding``.
 
@@ -98,9 +98,10 @@ def sampling_bias(
     ``forbidden``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter
     waits are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
     ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``immediate``: the opening
-    note comes right at ``elapsed``. ``closing``: no new notes, the reply is ending.
+    note comes right at ``elapsed``. ``closing``: no new notes and no pedal, the reply is ending. ``waits``: log-odds added to
+    the waits, [WAITS] float32.
     """
-    wait = -steering.density * np.log1p(np.arange(WAITS, dtype=np.float32))
+    wait = np.zeros(WAITS, np.float32) if waits is None else waits.copy()
     wait[: min(elapsed, MAX_WAIT)] = MASKED
     legal = legal_actions(sounding.ages())
     if not shared:
@@ -111,6 +112,7 @@ def sampling_bias(
     keys = np.arange(PITCHES)
     legal[:PITCHES] &= (keys >= steering.register_low) & (keys <= steering.register_high) & (not closing)
     legal[list(forbidden)] = False
+    legal[SUSTAIN_DOWN] &= not closing
     if len(own) >= steering.max_polyphony:
         legal[:PITCHES] = False
     if not np.delete(legal, REST).any():
@@ -120,6 +122,6 @@ def sampling_bias(
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), np.float32(MASKED))
     action[:PITCHES] -= steering.variety * repetition_penalty(strikes)
-    velocity = (steering.dynamics * 0.2) * (np.arange(VELOCITY_BINS, dtype=np.float32) - VELOCITY_BINS / 2)
+    velocity = np.zeros(VELOCITY_BINS, np.float32)
     noise = rng.gumbel(size=NOISES).astype(np.float32)
     return SamplingBias(wait, action, velocity, max(steering.temperature, 0.05), steering.min_p, noise)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.engine import Engine
-from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, Event
+from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, VELOCITY_BINS, Event
 from engine.sampling import Steering, sampling_bias
+from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.registry import ControlValues
-from perceivers_live.performer.pace import density_correction, machine_share
+from perceivers_live.performer.pulse import attraction
+from perceivers_live.performer.steering import (
+    Call,
+    Strike,
+    Target,
+    chord_steps_left,
+    machine_share,
+    scaled_waits,
+    velocity_shift,
+    wait_scale,
+)
 
+PACE_GAIN = 4.0  # of the rate's correction, for each unit of ``pace``
 MAX_ATTEMPTS = 6  # decisions for one event; the last is accepted even if it is an event of the human
 
 
@@ -27,10 +39,12 @@ class Situation(NamedTuple):
     immediate: bool  # the opening note comes right at ``elapsed``
     closing: bool  # the turn is ending: no more notes
     human_active: bool  # the human's phrase is not over
-    strikes: list[tuple[float, int]]  # the machine's note-ons in this turn: time and pitch
+    strikes: list[Strike]  # the machine's note-ons in this turn
     turn_start: float
     now: float  # time of the newest event
-    rate: float | None  # target notes per second; None: no target
+    call: Call  # what the human played
+    beats: Beats | None  # the clock
+    subdivision: int  # parts of a beat that the human plays on
 
 
 def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) -> Event:
@@ -42,24 +56,25 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     """
     skip_probability = _skip_probability(at) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
-    steered, elapsed = _steering_with_pace(steering(controls), float(controls["pace"]), at), at.elapsed
+    adjustment = Adjustment(controls, at, noise)
+    steered, elapsed = steering(controls), at.elapsed
     for attempt in range(MAX_ATTEMPTS):
-        event = engine.decide(
-            sampling_bias(
-                engine.sounding,
-                steered,
-                noise,
-                own=at.own,
-                own_pedal=at.own_pedal,
-                shared=at.human_active and attempt + 1 < MAX_ATTEMPTS,
-                strikes=[pitch for _, pitch in at.strikes],
-                forbidden=at.forbidden,
-                elapsed=elapsed,
-                opening=at.opening,
-                immediate=at.immediate,
-                closing=at.closing,
-            )
+        bias = sampling_bias(
+            engine.sounding,
+            steered,
+            noise,
+            own=at.own,
+            own_pedal=at.own_pedal,
+            shared=at.human_active and attempt + 1 < MAX_ATTEMPTS,
+            strikes=[one.pitch for one in at.strikes],
+            forbidden=at.forbidden,
+            elapsed=adjustment.model_wait(elapsed),
+            opening=at.opening,
+            immediate=at.immediate,
+            closing=at.closing,
+            waits=adjustment.waits,
         )
+        event = adjustment.apply(engine.decide(bias), elapsed)
         by_human = (event.is_note_off and event.pitch not in at.own) or (event.action == SUSTAIN_UP and not at.own_pedal)
         if not by_human and not (event.is_note_on and noise.random() < skip_probability):
             break
@@ -69,20 +84,42 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     return event
 
 
+class Adjustment:
+    """How the next event is moved towards what the controls ask for: its wait is scaled, its velocity shifted, and waits that
+    end on the clock's subdivisions are made likelier (``waits``, None: no clock).
+    """
+
+    def __init__(self, controls: ControlValues, at: Situation, noise: np.random.Generator) -> None:
+        density = float(controls["density"])
+        target = Target.of(at.call, density, float(controls["dynamics"]))
+        gain = PACE_GAIN * float(controls["pace"]) + abs(density)
+        scale = 1.0 if at.opening else wait_scale(at.strikes, at.turn_start, at.now, target, gain)
+        kept = chord_steps_left(at.strikes, at.now)
+        self._steps = scaled_waits(scale, noise.random(), kept)
+        self._shift = math.floor(velocity_shift(at.strikes, at.turn_start, at.now, target) / 4 + noise.random())  # bins
+        pulse = 0.0 if at.immediate else float(controls["pulse"])
+        self.waits = attraction(self._steps, at.beats, at.now, pulse, at.subdivision, kept)
+
+    def model_wait(self, steps: int) -> int:
+        """The shortest wait of the model that takes at least ``steps`` when scaled."""
+        return min(int(np.searchsorted(self._steps, steps)), MAX_WAIT)
+
+    def apply(self, drawn: Event, elapsed: int) -> Event:
+        """The event to play for the one that the model drew: a rest if its scaled wait is longer than one event can wait."""
+        wait = max(int(self._steps[drawn.wait]), elapsed)
+        if drawn.action == REST or wait > MAX_WAIT:
+            return Event(MAX_WAIT, REST)
+        if not drawn.is_note_on:
+            return drawn._replace(wait=wait)
+        return drawn._replace(wait=wait, velocity=min(max(drawn.velocity + self._shift, 0), VELOCITY_BINS - 1))
+
+
 def _skip_probability(at: Situation) -> float:
     """The probability that a note of the model is left to the human: the machine's share of the latest notes.
 
     Without it, each note would make further notes of the machine more likely.
     """
-    return 0.5 if at.rate is None else machine_share([time for time, _ in at.strikes], at.turn_start, at.now, at.rate)
-
-
-def _steering_with_pace(base: Steering, pace: float, at: Situation) -> Steering:
-    """``base`` with its density changed by ``pace`` times the correction towards the target rate."""
-    if at.rate is None or not pace:
-        return base
-    correction = density_correction([time for time, _ in at.strikes], at.turn_start, at.now, at.rate)
-    return dataclasses.replace(base, density=base.density + pace * correction)
+    return 0.5 if at.call.rate is None else machine_share(at.strikes, at.turn_start, at.now, at.call.rate)
 
 
 def steering(controls: ControlValues) -> Steering:
@@ -93,8 +130,6 @@ def steering(controls: ControlValues) -> Steering:
         temperature=float(controls["temperature"]),
         min_p=float(controls["min_p"]),
         variety=float(controls["variety"]),
-        density=float(controls["density"]),
-        dynamics=float(controls["dynamics"]),
         register_low=max(low, -shift),
         register_high=min(high, PITCHES - 1 - shift),
         max_polyphony=int(controls["max_polyphony"]),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import enum
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import NamedTuple
@@ -28,10 +27,14 @@ from perceivers_live.clock.midi_clock import Beats, Transport
 from perceivers_live.controls.registry import Controls, ControlValues
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.decision import Situation, decide
+from perceivers_live.performer.decision_times import DecisionTimes
 from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
+from perceivers_live.performer.pulse import Subdivision
+from perceivers_live.performer.start import start_time
+from perceivers_live.performer.steering import Strike
 from perceivers_live.performer.timeline import Timeline
-from perceivers_live.performer.turns import MachineEvent, Turn
+from perceivers_live.performer.turns import EARLY, OVERTIME, MachineEvent, Turn
 from perceivers_live.player.player import Phase, Planned, Player
 
 log = logging.getLogger(__name__)
@@ -39,14 +42,11 @@ log = logging.getLogger(__name__)
 KEEP_ON_CONTROL_CHANGE = 0.03  # seconds of the plan that stay when a control changes
 KEEP_ON_INPUT = 3.0  # of the plan that stay when the human plays, in decision times
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
-DUET_TAIL = 4.0  # seconds that a duet waits for a good place to end, after the human's phrase
+DUET_TAIL = 4.0  # seconds after the human's phrase within which a duet ends
 INPUT_WAIT = 0.001  # seconds to wait for input that the player knows and the performer does not
 DUET_NOTES = 3  # notes of the human before a duet begins
 MAX_SIMULTANEOUS = 40  # events at the same time; the next one is at least a step later
-DEFAULT_DECISION_TIME = 0.01  # seconds; assumed before the first measurement
-MIN_DECISION_TIME, MAX_DECISION_TIME = 0.005, 0.04  # seconds; measurements are clamped to this
-DECISION_SAMPLES = 32  # number of measurements; the slowest of them is used
-MAX_CLOSING_STEPS = 150  # steps for the model to release its last notes; then they are released for it
+PEDAL_STEPS = 8  # from the release of the last keys to that of the pedal
 
 
 class State(enum.Enum):
@@ -84,12 +84,13 @@ class Performer:
         self._default_seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self._on_state, self._on_countdown = on_state, on_countdown
         self._countdown: float | None = None
+        self._subdivision = Subdivision(beats)
         self._serials = count(1)
         self._turn = Turn(0.0, MIN_REPLY)
         self._plan_controls = controls.snapshot()  # the values used for the plan
         self._yielded = False  # after ``yield_turn``: a solo waits for ``takeover``, a duet for that or a new phrase
         self._transport_stopped = False  # the sequencer that sends the clock is stopped
-        self._decision_times: deque[float] = deque(maxlen=DECISION_SAMPLES)
+        self._decision_times = DecisionTimes()
         self._awaits_input = False  # the last call of ``work`` waited for the inbox
 
     @property
@@ -99,16 +100,11 @@ class Performer:
 
     def add_decision_time(self, seconds: float) -> None:
         """Records how long a decision took. The next ones are planned at least as far ahead."""
-        self._decision_times.append(seconds)
+        self._decision_times.add(seconds)
 
     def decision_times(self) -> list[float]:
         """How long the latest decisions took, in seconds."""
-        return list(self._decision_times)
-
-    @property
-    def _decision_time(self) -> float:
-        """Seconds from the start of a decision until its event can sound."""
-        return min(max(max(self._decision_times, default=DEFAULT_DECISION_TIME), MIN_DECISION_TIME), MAX_DECISION_TIME)
+        return self._decision_times.latest()
 
     # Input and commands.
 
@@ -160,7 +156,8 @@ class Performer:
         """The time up to which the plan stays when the human plays: by then new decisions can sound."""
         if not actions:
             return math.inf
-        return actions[-1].time - float(self._controls.snapshot()["input_offset_ms"]) / 1000 + KEEP_ON_INPUT * self._decision_time
+        offset = float(self._controls.snapshot()["input_offset_ms"]) / 1000
+        return actions[-1].time - offset + KEEP_ON_INPUT * self._decision_times.expected
 
     def _update_history(self, played: Sequence[Played], since: Sequence[Timed]) -> None:
         """Rewrites the history since the input: what was played, the rest of the plan, and ``since`` (see ``merge``)."""
@@ -188,7 +185,8 @@ class Performer:
         if self._detector.start is None or (end is not None and one.time > end):
             self._detector.reset()
             self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
-        self._detector.feed(one)
+        self._detector.feed(one._replace(time=self.timeline.quantized(one.time)))
+        self._subdivision.feed(one)
 
     def takeover(self, now: float) -> None:
         """The machine begins to play now, even within the human's phrase."""
@@ -214,9 +212,10 @@ class Performer:
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""
         self._player.interrupt(now)
-        self._detector.reset()
+        self._detector.forget()
         self._set_listening()
         self._turn.rewind(0)
+        self._subdivision.forget()
         self.timeline.forget()
 
     def recover(self, now: float) -> None:
@@ -322,13 +321,13 @@ class Performer:
     def _begin_turn(self, now: float) -> None:
         self._plan_controls = controls = self._controls.snapshot()
         if controls["mode"] == "duet" and self._detector.start is not None:
-            length = DUET_TAIL
+            length = DUET_TAIL / (OVERTIME - EARLY)
         else:
             call = self._detector.length(now) or 0.0
             length = min(max(call * float(controls["response_length"]), MIN_REPLY), MAX_REPLY)
-        start_at = self._quantized_start(controls, now)
+        start_at = start_time(controls, self._beats, self._detector.end(), now, now + self._decision_times.expected)
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
-        self._turn = Turn(now if start_at is None else start_at, length, self._detector.rate, start_at, max_silence)
+        self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)
         self.timeline.begin(now)
         self.timeline.floor = self._engine.position  # all of it has sounded
         if controls["mode"] == "respond":
@@ -336,27 +335,21 @@ class Performer:
         self._player.begin()
         self._on_state(State.PLAYING)
 
-    def _quantized_start(self, controls: ControlValues, now: float) -> float | None:
-        """Time of the next beat or bar; None if ``start_on`` is ``now`` or there is no clock."""
-        if self._beats is None or controls["start_on"] == "now":
-            return None
-        ready = now + self._decision_time
-        bar = controls["start_on"] == "bar"
-        return self._beats.next_bar(ready, int(controls["beats_per_bar"])) if bar else self._beats.next_beat(ready)
-
     def _earliest_end(self, controls: ControlValues) -> float:
         """The time from which the turn may end."""
         if controls["mode"] == "solo":
             return math.inf
         end = self._detector.end() if controls["mode"] == "duet" else None
-        return self._turn.start + self._turn.length if end is None else max(end, self._turn.start + MIN_REPLY)
+        if end is None:
+            return self._turn.start + self._turn.length
+        return max(end, self._turn.start + MIN_REPLY) - EARLY * self._turn.length  # not before the human's phrase may be over
 
     def _decide_next(self, now: float, controls: ControlValues, own: frozenset[int], own_pedal: bool) -> None:
         """Decides one event and plans it, for a time that is not past when the decision is made."""
         turn, engine = self._turn, self._engine
         self.timeline.begin(now)
         opening = turn.must_play_note(own, engine.last, engine.step)
-        earliest = now + self._decision_time - min(0.0, self._output_offset())
+        earliest = now + self._decision_times.expected - min(0.0, self._output_offset())
         first = opening and not turn.strikes
         immediate = first and controls["mode"] != "duet"  # a reply, a solo or a takeover begins without delay
         if first and turn.start_at is not None and turn.start_at >= earliest:
@@ -368,14 +361,17 @@ class Performer:
         while elapsed > MAX_WAIT:  # the silence becomes part of the history
             engine.absorb([Event(MAX_WAIT, REST)])
             elapsed -= MAX_WAIT
+        if turn.closing is not None:  # the last chord and the pedal are held to the end
+            own, own_pedal = own - turn.last_chord(), False
         event = decide(
             engine, controls, self._situation(controls, own, own_pedal, elapsed, opening, immediate), self._seed(controls)
         )
         step = engine.step + event.wait
-        if turn.closing is None and turn.may_end(event, self.timeline.time(step), self._earliest_end(controls)):
-            turn.closing = engine.step  # the event is discarded
-        elif turn.closing is not None and step - turn.closing > MAX_CLOSING_STEPS:
-            self._release_all(earliest)
+        due = self._earliest_end(controls)
+        if turn.closing is None and turn.may_end(event, step, round(self.timeline.time(step) - due, 6) / turn.length):
+            turn.close(engine.step, self.timeline.step(due + OVERTIME * turn.length))  # the event is discarded
+        elif turn.closing is not None and step >= turn.closing:
+            self._release_all(max(earliest, self.timeline.time(turn.closing)))
         else:
             self._plan_event(event)
 
@@ -392,10 +388,12 @@ class Performer:
             immediate=immediate,
             closing=turn.closing is not None,
             human_active=end is not None and now <= end and not opening and turn.closing is None,
-            strikes=[(self.timeline.time(one.step), one.event.pitch) for one in turn.strikes],
+            strikes=[Strike(self.timeline.time(one.step), one.event.pitch, one.event.velocity) for one in turn.strikes],
             turn_start=turn.start,
             now=now,
-            rate=self._detector.rate if controls["mode"] == "duet" else turn.rate,
+            call=self._detector.call if controls["mode"] == "duet" else turn.call,
+            beats=self._beats,
+            subdivision=self._subdivision.parts(),
         )
 
     def _plan_event(self, event: Event) -> None:
@@ -406,11 +404,12 @@ class Performer:
         self._player.schedule([Planned(time + self._output_offset(), one.serial, action, velocity)])
         self._engine.absorb([event])
 
-    def _release_all(self, earliest: float) -> None:
-        """Plans the release of all notes and the pedal at the same time."""
-        step = max(self._engine.step, self.timeline.step(earliest) + 1)
+    def _release_all(self, time: float) -> None:
+        """Plans the release of all keys at ``time``, and that of the pedal a little later."""
+        step = max(self._engine.step, self.timeline.step(time))
         notes, pedal = self._held_after_plan()
         for action in [*(NOTE_OFF + pitch for pitch in sorted(notes)), *([SUSTAIN_UP] if pedal else [])]:
+            step += PEDAL_STEPS if action == SUSTAIN_UP else 0
             for event in spell(step - self._engine.step, action):
                 self._plan_event(event)
 

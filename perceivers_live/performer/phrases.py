@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.controls.settings import PhraseSettings
+from perceivers_live.performer.steering import NO_CALL, Call
 
 CHORD_SPAN = 0.05  # seconds; onsets closer than this belong to one chord
 MIN_RATE_TIME = 1.0  # seconds of a phrase before it has a note rate
@@ -32,17 +33,21 @@ class PhraseDetector:
     def __init__(self, settings: PhraseSettings, patience: Callable[[], float] = lambda: 1.0) -> None:
         self._settings, self._patience = settings, patience
         self._held: set[int] = set()
+        self._mode: str | None = ""  # as last given to ``attend``
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts a new phrase, and drops the pace. The held keys are kept."""
         self._gap_weight, self._gap_squares = 1.0, INITIAL_GAP**2  # weighted number of gaps, and sum of squares
         self._chord_time = self._onset_time = -math.inf  # of the latest chord and the latest onset
         self._release_time = self._last_time = -math.inf  # when all keys came up, and of the latest action
-        self._mode: str | None = ""  # as last given to ``attend``
         self.reset()
 
     def reset(self) -> None:
         """Starts a new phrase. The pace and the held keys are kept."""
         self._start: float | None = None
         self._dismissed = False
-        self._notes = 0
+        self._notes = self._velocities = 0  # number of notes, and sum of their velocities
         self._excluded = 0.0  # seconds that do not count in the note rate
 
     def attend(self, now: float, mode: str | None) -> None:
@@ -77,6 +82,12 @@ class PhraseDetector:
         return (self._notes - 1) / played if played >= MIN_RATE_TIME else None
 
     @property
+    def call(self) -> Call:
+        """What a reply to the phrase goes by."""
+        rate = self.rate
+        return Call(rate, self._velocities / self._notes) if rate is not None else NO_CALL
+
+    @property
     def end_silence(self) -> float:
         """Seconds without an onset that end a phrase at this pace, for a ``patience`` of 1."""
         return BASE_SILENCE + PACE_FACTOR * math.sqrt(self._gap_squares / self._gap_weight)
@@ -100,6 +111,7 @@ class PhraseDetector:
                 self._chord_time = timed.time
             self._onset_time = timed.time
             self._notes += 1
+            self._velocities += timed.velocity
             self._held.add(timed.action - NOTE_ON)
         elif timed.action < NOTE_OFF + PITCHES and self._held:
             self._held.discard(timed.action - NOTE_OFF)

@@ -35,6 +35,10 @@ class Timeline:
         """The nearest step to a time in monotonic seconds."""
         return to_step(time - (self.origin or 0.0))
 
+    def quantized(self, time: float) -> float:
+        """The time of the step nearest to ``time``."""
+        return time if self.origin is None else self.time(self.step(time))
+
     def begin(self, now: float) -> None:
         """Starts the time axis at ``now`` if there is none. Shortens a silence before ``now`` that is too long."""
         if self.origin is None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import takewhile
+from collections import Counter, deque
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from engine.events import REST, STEPS_PER_SECOND, Event
+from perceivers_live.performer.steering import NO_CALL, Call
 
-PAUSE_STEPS = 25  # after its due time a turn ends at a wait of at least this length
-OVERTIME = 0.5  # fraction of the turn's length; this long after its due time it ends at any wait between chords
+EARLY, LATE, LAST, OVERDUE = -0.08, 0.02, 0.06, 0.10  # fractions of the turn's length around its due time: see ``may_end``
+OVERTIME = 0.15  # fraction of the length after the due time; by then everything is released
+PAUSE_STEPS = 25  # so long without a note is a pause,
+PAUSE_GAPS = 1.5  # and so is one longer than this many typical gaps between notes
+HARMONY_STEPS = 200  # the notes this long before the last chord are its harmony
+HARMONY_TONES = 4  # pitch classes of a harmony
+HOLD_GAPS = 2.0  # typical gaps that the last chord is held
+MIN_HOLD, MAX_HOLD = 25, 100  # steps
+GAP_NOTES = 24  # latest notes that determine the typical gap
 CHORD_STEPS = 4  # events with at most this wait belong to one chord
 MAX_EVENTS = 512  # events of the machine that a turn keeps
 
@@ -29,7 +37,7 @@ class Turn:
     """The machine's events in a turn, and the conditions for its first note and its end.
 
     ``start``: monotonic seconds. ``length``: intended duration in seconds; the longer it is, the longer the turn waits for a good
-    place to end. ``rate``: target notes per second; None: no target. ``start_at``: exact time of the first note; None: as soon as
+    place to end. ``call``: what it replies to. ``start_at``: exact time of the first note; None: as soon as
     possible. ``max_silence``: seconds without a note-on after which the next event must be one; None: no limit.
     """
 
@@ -37,13 +45,13 @@ class Turn:
         self,
         start: float,
         length: float,
-        rate: float | None = None,
+        call: Call = NO_CALL,
         start_at: float | None = None,
         max_silence: float | None = None,
     ) -> None:
-        self.start, self.length, self.rate, self.start_at = start, length, rate, start_at
+        self.start, self.length, self.call, self.start_at = start, length, call, start_at
         self.max_silence = max_silence
-        self.closing: int | None = None  # the step at which the turn began to release its last notes; None: not yet
+        self.closing: int | None = None  # the step at which the last chord is released; None: the turn goes on
         self._own: deque[MachineEvent] = deque(maxlen=MAX_EVENTS)
 
     def add(self, one: MachineEvent) -> None:
@@ -55,9 +63,10 @@ class Turn:
         return next((one.position for one in reversed(self._own) if one.serial <= serial), 0)
 
     def rewind(self, position: int) -> None:
-        """Drops the events after ``position``, which have not sounded."""
+        """Drops the events after ``position``, which have not sounded. If there are any, the end is decided again."""
         while self._own and self._own[-1].position > position:
             self._own.pop()
+            self.closing = None
 
     def events_after(self, position: int) -> list[MachineEvent]:
         """The events after ``position``, oldest first."""
@@ -85,9 +94,49 @@ class Turn:
             return True
         return not own and (last.action == REST or not strikes)
 
-    def may_end(self, event: Event, at: float, due: float) -> bool:
-        """Whether the turn can end before ``event``, which would sound at time ``at``: after ``due``, and not within a chord."""
-        if not (event.is_note_on or event.action == REST) or at <= due:
+    def may_end(self, event: Event, step: int, late: float) -> bool:
+        """Whether the turn can end before ``event``, which would be at ``step``. ``late``: time after it is due, as a fraction of
+        the turn's length.
+
+        The later it is, the less is required: a pause after a chord of the current harmony, or the release of such a chord (from
+        ``EARLY`` on); a pause (from the due time on) or such a chord (from ``LATE`` on); any gap between chords (from ``LAST``
+        on), any gap at all (from ``OVERDUE`` on).
+        """
+        if late <= EARLY or not self.strikes:
             return False
-        late = (at - due) / self.length
-        return event.wait >= PAUSE_STEPS or (late > OVERTIME and event.wait > CHORD_STEPS) or (late > 1 and event.wait > 0)
+        since, typical = step - self.strikes[-1].step, self._typical_gap()
+        if event.is_note_off:
+            return event.pitch in self.last_chord() and since > max(typical, CHORD_STEPS) and self._on_harmony()
+        if not (event.is_note_on or event.action == REST) or event.wait == 0:
+            return False
+        if since <= CHORD_STEPS or late > LAST:
+            return late > (LAST if since > CHORD_STEPS else OVERDUE)
+        pause, at_rest = since >= PAUSE_STEPS or since > PAUSE_GAPS * typical, self._on_harmony()
+        return (pause and (at_rest or late > 0)) or (at_rest and late > LATE)
+
+    def last_chord(self) -> frozenset[int]:
+        """Pitches of the latest notes that were struck together."""
+        strikes = self.strikes
+        return frozenset(one.event.pitch for one in strikes if one.step >= strikes[-1].step - CHORD_STEPS)
+
+    def close(self, step: int, limit: int) -> None:
+        """Ends the turn after the event at ``step``, without further notes. The last chord is held, at most up to ``limit``."""
+        last = self.strikes[-1].step if self.strikes else step
+        hold = min(max(round(HOLD_GAPS * self._typical_gap()), MIN_HOLD), MAX_HOLD)
+        self.closing = max(min(last + hold, limit), last + MIN_HOLD // 2)
+
+    def _typical_gap(self) -> float:
+        """Steps between chords: the median of the latest ones."""
+        steps = [one.step for one in self.strikes[-GAP_NOTES:]]
+        gaps = sorted(late - early for early, late in pairwise(steps) if late - early > CHORD_STEPS)
+        return gaps[len(gaps) // 2] if gaps else PAUSE_STEPS
+
+    def _on_harmony(self) -> bool:
+        """Whether the outer notes of the last chord are among the pitch classes struck most often just before it."""
+        strikes = self.strikes
+        if not strikes:
+            return False
+        begin, last = strikes[-1].step - CHORD_STEPS, self.last_chord()
+        before = Counter(one.event.pitch % 12 for one in strikes if begin - HARMONY_STEPS <= one.step < begin)
+        tones = {tone for tone, _ in before.most_common(HARMONY_TONES)}
+        return not tones or {min(last) % 12, max(last) % 12} <= tones

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
+from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import MAX_REPLY, Performer, State
@@ -33,12 +34,14 @@ def render(
     phrase: PhraseSettings,
     *,
     seed: int | None = None,
+    seconds: float = MAX_REPLY,
+    beats: Beats | None = None,
 ) -> list[Timed]:
     """Plays ``call`` to the performer and returns the machine's actions. Times are in seconds, on the time axis of the call.
     ``seed`` is used if the controls have none.
 
     In mode duet the machine plays along. In the other modes the call is one phrase, regardless of pauses, and the machine begins
-    at its end. A solo is ended after ``MAX_REPLY``.
+    at its end. A solo is ended after ``seconds``. ``beats``: a source of beats on the same time axis.
     """
     mode = controls.get("mode")
     if mode != "duet":
@@ -46,14 +49,19 @@ def render(
     ledger = Ledger(lambda _: None, voicing=lambda: Voicing.from_controls(controls.snapshot()))
     sent = _SentActions()
     player = Player(ledger, sent)
-    performer = Performer(engine, player, controls, phrase, seed=seed)
+    performer = Performer(engine, player, controls, phrase, seed=seed, beats=beats)
     pending = list(reversed(call))
     now, end = (call[0].time, call[-1].time) if call else (0.0, 0.0)
+    if call and mode != "duet":  # nothing happens before the call is over: absorbing it in one piece is faster
+        for one in call:
+            ledger.keys.apply(one)
+        performer.absorb_input([performer.adapt_plan(call)])
+        now, pending = end, []
     begun = False
     while True:
-        if mode == "solo" and now > end + MAX_REPLY:
+        if mode == "solo" and now > end + seconds:
             performer.yield_turn(now)
-        more = performer.work(now) if mode == "duet" or not pending else None
+        more = performer.work(now)
         begun = begun or performer.state is State.PLAYING
         if not pending and performer.state is State.LISTENING:
             if mode != "duet" and not begun:

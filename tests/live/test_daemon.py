@@ -101,7 +101,7 @@ def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: in
     assert all(pitch >= 60 for pitch, _ in high)
     pure_data.send_osc("/perceivers/temperature", 5.0)
     pure_data.send_osc("/perceivers/temperature")
-    pure_data.wait_for(lambda: any(m.address == "/perceivers/temperature" and m.args == (2.0,) for m in pure_data.osc_received()))
+    pure_data.wait_for(lambda: any(m.address == "/perceivers/temperature" and m.args == (1.5,) for m in pure_data.osc_received()))
     silent(pure_data)
 
 

@@ -191,7 +191,7 @@ def test_a_controller_is_bound_from_the_page(show: Start, browser: Browser, jack
                 peer.send(0xB0, 21, value)
             visitor.until(lambda: learn.text_content() == "CC 21")
             peer.send(0xB0, 21, 127)
-            visitor.until(lambda: visitor.value["temperature"] == pytest.approx(2.0))
+            visitor.until(lambda: visitor.value["temperature"] == pytest.approx(1.5))
             learn.click()
             visitor.until(lambda: learn.text_content() == "learn")
     finally:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from statistics import median
 
 from tests.live.peer import Peer
@@ -120,6 +122,13 @@ class Conductor:
             self._thread.join()
             self._peer.send(STOP)
 
+    def off_quarters(self, when: float) -> float:
+        """Seconds from a moment, before the latest beat, to the nearest quarter of a beat."""
+        after = bisect(self.beats, when)
+        length = self.beats[after] - self.beats[after - 1]
+        place = (when - self.beats[after - 1]) / length * 4
+        return abs(place - round(place)) / 4 * length
+
     def off(self, when: float) -> float:
         """Seconds from a moment to the nearest beat so far."""
         return min(abs(when - beat) for beat in self.beats)
@@ -152,6 +161,26 @@ def test_a_reply_begins_on_the_beat_of_a_midi_clock_and_a_stop_silences_it(stage
     one.remote.send("takeover")
     one.wait_for_silence()
     assert median(off) < 0.04, off
+
+
+def test_a_pulse_draws_the_notes_to_the_quarters_of_the_beat_of_a_midi_clock(stage: Start) -> None:
+    one = stage("--mode", "listen", settings=CLOCK)
+    conductor, off = Conductor(one.peer, bpm=90), dict[float, float]()
+    with conductor.conducting():
+        one.daemon.wait_for_line("tempo: (89|90|91).* beats a minute")
+        for pulse in (0.0, 1.0):
+            told, before = len(one.remote.states), one.peer.struck
+            one.remote.send("pulse", pulse)
+            one.remote.send("mode", "solo")
+            one.plays(30)
+            one.remote.send("mode", "listen")
+            one.enters("listening", since=told)
+            times = [note.time for note in one.peer.notes[before + 1 :]]  # a solo begins at once
+            heads = [time for earlier, time in pairwise(times) if time - earlier > 0.06]
+            one.peer.until(lambda heads=heads: conductor.beats[-1] > heads[-1])
+            off[pulse] = median(map(conductor.off_quarters, heads))
+    one.falls_silent()
+    assert off[1.0] < 0.015 < off[0.0], off  # by chance it is 42 ms
 
 
 def test_a_stopped_clock_that_goes_on_lets_the_machine_play_again(stage: Start) -> None:

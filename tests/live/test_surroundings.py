@@ -45,13 +45,13 @@ def test_a_controller_is_learnt_kept_in_the_users_file_and_steers(stage: Start, 
     one.peer.until(lambda: f"learnt temperature: CC {KNOB} on channel 1 steers temperature" in one.remote.messages)
     assert read(home.midi_map) == [Binding("temperature", KNOB, 1)]
     one.peer.send(0xB0, KNOB, 127)
-    one.peer.until(lambda: [told.values for told in one.remote.received("temperature")[1:]][-1:] == [(2.0,)])
+    one.peer.until(lambda: [told.values for told in one.remote.received("temperature")[1:]][-1:] == [(1.5,)])
     one.close()
 
     again = stage("--mode", "listen")
     again.peer.send(0xB0, KNOB, 127)
     again.peer.until(lambda: again.remote.received("temperature"))
-    assert again.remote.received("temperature")[0].values == (2.0,)
+    assert again.remote.received("temperature")[0].values == (1.5,)
 
 
 def test_a_state_is_saved_and_recalled_by_name(stage: Start, home: Home) -> None:

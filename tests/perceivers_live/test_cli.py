@@ -167,7 +167,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("render", "{call}", "-o", "{tmp}/no/such/folder/out.mid"), ["cannot be written"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--checkpoint", "{tmp}"), ["not a checkpoint"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--runtime", "abacus"), ["abacus"]),
-        (("demo", "--fast", "--temperature", "9"), ["temperature", "9", "0.1..2"]),
+        (("demo", "--fast", "--temperature", "9"), ["temperature", "9", "0.5..1"]),
         (("--in", "Piano", "ports"), ["--debug", "ports"]),
         (("--temperature", "0.5", "demo", "--fast"), ["--debug", "demo"]),
         (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),

@@ -75,7 +75,7 @@ def test_a_fader_sweeps_the_whole_range_of_a_control(bound: Callable[..., MidiMa
         taken.append(float(controls.get("temperature")))
     assert (taken[0], taken[-1]) == (CONTROLS["temperature"].low, CONTROLS["temperature"].high)
     steps = [after - before for before, after in pairwise(taken)]
-    assert steps == pytest.approx([1.9 / 127] * 127)
+    assert steps == pytest.approx([1.0 / 127] * 127)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_fader_sweeps_the_whole_range_of_a_control(bound: Callable[..., MidiMa
         (Binding("density", 1, low=0.5, high=-0.5), 127, -0.5),
         (Binding("density", 1, low=0.0, high=0.0), 99, 0.0),
         (Binding("temperature", 1, low=1.0), 0, 1.0),  # one end given
-        (Binding("temperature", 1, low=1.0), 127, 2.0),
+        (Binding("temperature", 1, low=1.0), 127, 1.5),
         (Binding("max_polyphony", 1), 63, 16),  # 1 + 63/127 * 31 = 16.4
         (Binding("max_polyphony", 1, low=10, high=1), 127, 1),
         (Binding("seed", 1), 127, 2**31 - 1),

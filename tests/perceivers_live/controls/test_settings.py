@@ -56,10 +56,10 @@ def test_the_generated_file_explains_every_setting_above_it() -> None:
 
 
 def test_a_file_overrides_defaults_and_overrides_come_before_the_file(file: Path) -> None:
-    file.write_text('[midi]\nin = "Piano"\nchannel = 3\n[controls]\ntemperature = 2\nmode = "listen"\n')
+    file.write_text('[midi]\nin = "Piano"\nchannel = 3\n[controls]\ntemperature = 1.5\nmode = "listen"\n')
     loaded = load(file, {"midi.channel": 5, "controls.seed": 7, "engine.runtime": None})
     assert (loaded.midi.input_port, loaded.midi.channel, loaded.engine.runtime) == ("Piano", 5, "auto")
-    assert (loaded.controls["temperature"], loaded.controls["mode"], loaded.controls["seed"]) == (2.0, "listen", 7)
+    assert (loaded.controls["temperature"], loaded.controls["mode"], loaded.controls["seed"]) == (1.5, "listen", 7)
     assert Controls(loaded.controls).get("seed") == 7
     assert loaded.path == file
 
@@ -81,7 +81,7 @@ def test_a_file_overrides_defaults_and_overrides_come_before_the_file(file: Path
             "[osc]\nport = 1\n[controls]\n# density = 1\ndensity = nan",
             "given.toml:5: [controls] density: found nan, allowed -1.0..1.0 (float)",
         ),
-        ("[controls]\ntemperature = 2.01", "given.toml:2: [controls] temperature: found 2.01, allowed 0.1..2.0 (float)"),
+        ("[controls]\ntemperature = 1.51", "given.toml:2: [controls] temperature: found 1.51, allowed 0.5..1.5 (float)"),
         (
             "[controls]\nseed = 0x" + "f" * 9000,
             "given.toml:2: [controls] seed: found a huge number, allowed -1..2147483647 (int)",
@@ -174,7 +174,7 @@ def test_a_file_that_cannot_be_read_is_one_line(file: Path, name: str) -> None:
     ("name", "value", "message"),
     [
         ("midi.channel", 0, "[midi] channel: found 0, allowed 1..16 (int)"),
-        ("controls.tempo", 1, "[controls] tempo: unknown key, found 1; nearest is temperature (0.1..2.0)"),
+        ("controls.tempo", 1, "[controls] tempo: unknown key, found 1; nearest is temperature (0.5..1.5)"),
         ("midy.channel", 1, "[midy]: unknown table; nearest is [midi]"),
         ("midi", 1, "[midi] : unknown key"),
     ],

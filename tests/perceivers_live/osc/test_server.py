@@ -196,11 +196,11 @@ def test_list_describes_every_control(surface: Client, controls: Controls) -> No
 @pytest.mark.parametrize(
     ("address", "values", "code", "message"),
     [
-        ("/perceivers/temperature", [math.nan], "value", "temperature: found nan, allowed 0.1..2.0 (float)"),
-        ("/perceivers/temperature", [-math.inf], "value", "temperature: found -inf, allowed 0.1..2.0 (float)"),
-        ("/perceivers/temperature", ["hot"], "value", "temperature: found 'hot', allowed 0.1..2.0 (float)"),
-        ("/perceivers/temperature", [True], "value", "temperature: found True, allowed 0.1..2.0 (float)"),
-        ("/perceivers/temperature", [None, 1], "value", "temperature: found 2 values, allowed one: 0.1..2.0"),
+        ("/perceivers/temperature", [math.nan], "value", "temperature: found nan, allowed 0.5..1.5 (float)"),
+        ("/perceivers/temperature", [-math.inf], "value", "temperature: found -inf, allowed 0.5..1.5 (float)"),
+        ("/perceivers/temperature", ["hot"], "value", "temperature: found 'hot', allowed 0.5..1.5 (float)"),
+        ("/perceivers/temperature", [True], "value", "temperature: found True, allowed 0.5..1.5 (float)"),
+        ("/perceivers/temperature", [None, 1], "value", "temperature: found 2 values, allowed one: 0.5..1.5"),
         ("/perceivers/mode", [b"\0"], "value", "mode: found b'\\x00', allowed respond, duet, solo, listen (choice)"),
         ("/perceivers/hold", [[[1]]], "value", "hold: found [[1]], allowed true, false (switch)"),
         ("/perceivers/tempo", [1.0], "unknown", "unknown address '/perceivers/tempo', nearest is /perceivers/temperature"),
@@ -421,7 +421,7 @@ def test_a_mistake_is_told_to_every_subscriber_and_once_to_its_sender(
 ) -> None:
     surface.subscribe()
     surface.send_message("/perceivers/temperature", "hot")
-    error = ("/perceivers/error", ["value", "temperature: found 'hot', allowed 0.1..2.0 (float)"])
+    error = ("/perceivers/error", ["value", "temperature: found 'hot', allowed 0.5..1.5 (float)"])
     assert surface.all() == [error]
     assert subscriber.all() == [error]
 

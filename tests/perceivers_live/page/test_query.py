@@ -99,7 +99,7 @@ def test_a_control_is_described_with_its_type_range_unit_and_value(server: Serve
         "CLIPMODE": ["both"],
     }
     temperature = found(server, "/perceivers/temperature")
-    assert (temperature["TYPE"], temperature["RANGE"]) == ("f", [{"MIN": 0.1, "MAX": 2.0}])
+    assert (temperature["TYPE"], temperature["RANGE"]) == ("f", [{"MIN": 0.5, "MAX": 1.5}])
     assert "UNIT" not in temperature
     mode = found(server, "/perceivers/mode")
     assert (mode["TYPE"], mode["VALUE"]) == ("s", [controls.get("mode")])

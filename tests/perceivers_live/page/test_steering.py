@@ -39,7 +39,7 @@ def test_a_page_sets_a_control_and_the_others_are_told_who_did(stage: Served) ->
 def test_a_value_out_of_range_is_clamped_and_whoever_set_it_is_told(stage: Served) -> None:
     with page(stage) as ours:
         ours.send("set", name="temperature", value=99)
-        assert ours.next("control") == {"type": "control", "name": "temperature", "value": 2.0, "by": 0}
+        assert ours.next("control") == {"type": "control", "name": "temperature", "value": 1.5, "by": 0}
 
 
 def test_a_change_from_elsewhere_appears_on_every_page(stage: Served) -> None:
@@ -230,11 +230,11 @@ def test_an_oscquery_client_hears_the_changes_that_it_listens_to(stage: Served) 
         client.send("nonsense")
         assert until(lambda: any(stage.query._listeners.values()))
         stage.controls.set("density", 0.5)
-        stage.controls.set("temperature", 1.5)
+        stage.controls.set("temperature", 1.25)
         packet = client.recv(PATIENCE)
         assert isinstance(packet, bytes)
         message = OscMessage(packet)
-        assert (message.address, message.params) == ("/perceivers/temperature", [1.5])
+        assert (message.address, message.params) == ("/perceivers/temperature", [1.25])
         client.send('{"COMMAND": "IGNORE", "DATA": "/perceivers/temperature"}')
         assert until(lambda: not any(stage.query._listeners.values()))
         stage.controls.set("temperature", 1.0)

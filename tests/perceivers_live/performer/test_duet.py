@@ -59,10 +59,12 @@ def test_in_a_duet_neither_a_key_nor_a_pedal_silences(musician: Musician) -> Non
 @pytest.mark.parametrize("action", [NOTE_ON + 30, NOTE_OFF + 31, SUSTAIN_DOWN, SUSTAIN_UP])
 @pytest.mark.parametrize("mode", ["duet", "solo"])
 def test_the_plan_is_made_anew_after_whatever_the_human_does(mode: str, action: int, musician: Musician) -> None:
-    stage = playing(mode, musician, lookahead_ms=1500)
+    stage = playing(mode, musician, lookahead_ms=1500, pace=0)
     stage.hear(Timed(stage.now, NOTE_ON + 31, 80), *([Timed(stage.now, SUSTAIN_DOWN)] if action == SUSTAIN_UP else []))
     stage.run(stage.now + 0.05)
     assert stage.player.planned() > 1
+    count = len(stage.machine)
+    stage.run(stage.now + 2.0, stop=lambda: len(stage.machine) > count)
     stage.hear(Timed(stage.now + 0.001, action, 80))
     assert stage.player.planned() == 0
     assert stage.history() == stage.expected()
@@ -73,7 +75,9 @@ def test_the_plan_is_made_anew_after_whatever_the_human_does(mode: str, action: 
 
 def test_from_the_moment_of_a_key_press_nothing_sounds_that_was_planned_without_it() -> None:
     """The performer is busy; the callback is not."""
-    stage = playing("duet", steady(4), lookahead_ms=1500)
+    stage = playing("duet", steady(4), lookahead_ms=1500, pace=0)
+    count = len(stage.machine)
+    stage.run(stage.now + 2.0, stop=lambda: len(stage.machine) > count)  # the next event is further off than decisions take
     stage.strike(Timed(stage.now, NOTE_ON + 30, 80))
     count = len(stage.machine)
     stage.now += 0.3
@@ -195,7 +199,7 @@ def expectant(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
 
 def test_while_the_human_plays_the_keys_they_are_expected_to_let_go_of_are_no_reason_to_strike() -> None:
     """The model's musician has the hands of both. When it waits for one of the human's, nothing is to be done."""
-    stage = Stage(expectant, {"mode": "solo"})
+    stage = Stage(expectant, {"mode": "solo", "pace": 0})
     stage.run(0.02, stop=lambda: stage.replying)
     for i in range(20):
         stage.hear(*note(0.55 * i + 0.1, 0.5, 40))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from statistics import fmean
 
 import pytest
 
@@ -23,6 +25,7 @@ from tests.perceivers_live.scripted import (
     Musician,
     Stage,
     improviser,
+    note,
     phrase,
     steady,
 )
@@ -144,3 +147,30 @@ def test_moving_the_songs_position_changes_nothing() -> None:
     stage = playing("solo")
     stage.performer.transport(Transport.MOVED, stage.now)
     assert stage.replying
+
+
+def off_the_grid(bpm: float, pulse: float, parts: int) -> float:
+    """Mean distance, in seconds, of the machine's notes from parts of the beat, chords as one note."""
+    drummer = Drummer(bpm, mode="listen", pulse=pulse, pace=0)
+    drummer.run(3.0)
+    drummer.hear([one for i in range(12) for one in note(drummer.song + (8 + i / parts) * drummer.period, 0.05, 60 + i)])
+    drummer.stage.controls.set("mode", "solo")
+    drummer.run(drummer.stage.now + 12.0)
+    struck = [one.time for one in onsets(drummer.stage)][1:]  # a solo begins at once
+    heads = [time for before, time in pairwise(struck) if time - before > 0.055]
+    assert len(heads) > 15
+    width = drummer.period / parts
+    check_at_rest(drummer.stage)
+    return fmean(abs((time - drummer.song + width / 2) % width - width / 2) for time in heads)
+
+
+@pytest.mark.parametrize(("bpm", "parts"), [(60.0, 4), (90.0, 3), (120.0, 4), (180.0, 2)])
+def test_the_pulse_draws_notes_to_the_parts_of_the_beat_that_the_human_plays_on(bpm: float, parts: int) -> None:
+    free, halfway, firm = (off_the_grid(bpm, pulse, parts) for pulse in (0.0, 0.5, 1.0))
+    assert free > halfway > firm
+    assert firm < 0.008
+    assert free > 60 / bpm / parts / 4 * 0.7  # chance is a quarter of the width
+
+
+def test_without_a_clock_the_pulse_changes_nothing() -> None:
+    assert playing("solo", pulse=1.0).machine == playing("solo").machine

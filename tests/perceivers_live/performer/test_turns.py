@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_UP, Event
-from perceivers_live.performer.turns import CHORD_STEPS, MAX_EVENTS, OVERTIME, PAUSE_STEPS, MachineEvent, Turn
+from perceivers_live.performer.turns import (
+    CHORD_STEPS,
+    EARLY,
+    LAST,
+    LATE,
+    MAX_EVENTS,
+    MAX_HOLD,
+    MIN_HOLD,
+    OVERDUE,
+    PAUSE_STEPS,
+    MachineEvent,
+    Turn,
+)
 
-DUE, LENGTH = 100.0, 8.0
-SLIGHTLY, RATHER, VERY = DUE + 0.1, DUE + LENGTH * (OVERTIME + 0.1), DUE + LENGTH * 1.1
+LENGTH = 8.0
 
 
 def on(wait: int = 10, pitch: int = 60) -> Event:
@@ -22,35 +35,65 @@ def turn(*events: Event) -> Turn:
     return made
 
 
-def test_a_turn_does_not_end_before_it_is_due() -> None:
-    assert not turn().may_end(on(PAUSE_STEPS), DUE, DUE)
-    assert turn().may_end(on(PAUSE_STEPS), SLIGHTLY, DUE)
+def melody(last: int) -> Turn:
+    """A triad up and down, a note every 10 steps, and then ``last``."""
+    return turn(*[on(10, 60 + step) for step in (0, 4, 7, 4, 0, 4, 7, 4)], on(10, last))
+
+
+ON, OFF = 72, 61  # a tone of that harmony, and one that is not
+END = 90  # step of its last note
 
 
 @pytest.mark.parametrize(
-    ("wait", "slightly", "rather", "very"),
+    ("late", "last", "gap", "ends"),
     [
-        (0, False, False, False),
-        (1, False, False, True),
-        (CHORD_STEPS, False, False, True),
-        (CHORD_STEPS + 1, False, True, True),
-        (PAUSE_STEPS - 1, False, True, True),
-        (PAUSE_STEPS, True, True, True),
+        (EARLY - 0.01, ON, 100, False),
+        (EARLY + 0.01, ON, PAUSE_STEPS, True),
+        (EARLY + 0.01, ON, 12, False),
+        (EARLY + 0.01, ON, 16, True),  # half as long again as the others
+        (EARLY + 0.01, OFF, 100, False),
+        (0.01, OFF, PAUSE_STEPS, True),
+        (0.01, ON, 12, False),
+        (LATE + 0.01, ON, 12, True),
+        (LATE + 0.01, OFF, 12, False),
+        (LAST + 0.01, OFF, CHORD_STEPS + 1, True),
+        (LAST + 0.01, ON, CHORD_STEPS, False),
+        (OVERDUE + 0.01, ON, 1, True),
+        (OVERDUE + 0.01, ON, 0, False),
     ],
 )
-def test_the_later_it_is_the_shorter_a_pause_will_do(wait: int, slightly: bool, rather: bool, very: bool) -> None:
-    ends = tuple(turn().may_end(on(wait), at, DUE) for at in (SLIGHTLY, RATHER, VERY))
-    assert ends == (slightly, rather, very)
+def test_the_later_it_is_the_less_is_required_of_an_end(late: float, last: int, gap: int, ends: bool) -> None:
+    assert melody(last).may_end(on(gap), END + gap, late) == ends
+    assert melody(last).may_end(Event(gap, REST), END + gap, late) == ends
 
 
-def test_it_ends_before_a_note_or_a_rest_and_before_nothing_else() -> None:
-    assert turn().may_end(Event(100, REST), SLIGHTLY, DUE)
-    for action in (NOTE_OFF + 60, SUSTAIN_UP):
-        assert not turn().may_end(Event(100, action), VERY, DUE)
+def test_it_can_end_before_the_last_chord_is_released_so_that_it_is_held() -> None:
+    for late, last, since, ends in ((-0.01, ON, 15, True), (-0.01, OFF, 15, False), (-0.01, ON, 5, False), (-0.5, ON, 15, False)):
+        assert melody(last).may_end(Event(since, NOTE_OFF + last), END + since, late) == ends
+    assert not melody(ON).may_end(Event(15, NOTE_OFF + 64), END + 15, 0.0)  # of another key
+    assert not melody(ON).may_end(Event(15, SUSTAIN_UP), END + 15, 0.2)
+
+
+def test_a_turn_does_not_end_before_its_first_note() -> None:
+    assert not turn().may_end(on(100), 100, 1.0)
 
 
 def test_a_turn_that_has_no_end_does_not_end() -> None:
-    assert not turn().may_end(on(100), 1e9, float("inf"))
+    assert not melody(ON).may_end(on(100), END + 100, -math.inf)
+
+
+def test_the_last_chord_is_held_for_two_gaps_within_limits() -> None:
+    for gap in (5, 20, 90):
+        made = Turn(90.0, LENGTH)
+        for i in range(6):
+            made.add(MachineEvent(i, i, gap * (i + 1), on(gap)))
+        made.close(6 * gap + 3, 10_000)
+        assert made.closing == 6 * gap + min(max(2 * gap, MIN_HOLD), MAX_HOLD)
+        made.close(6 * gap + 3, 6 * gap + 20)
+        assert made.closing == 6 * gap + 20
+        made.close(6 * gap + 3, 0)
+        assert made.closing is not None
+        assert made.closing > 6 * gap
 
 
 def test_what_came_after_a_rewind_was_never_played() -> None:

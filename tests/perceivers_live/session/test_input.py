@@ -89,7 +89,7 @@ def test_a_bound_controller_does_not_reach_the_music() -> None:
     ear.feed(0xB0, 20, 0)
     ear.feed(0xB0, 20, 127)
     assert ear.feed(0xB0, 20, 127) == NOTHING
-    assert ear.controls.get("temperature") == 2.0
+    assert ear.controls.get("temperature") == 1.5
 
 
 def test_what_comes_back_in_a_loop_is_not_music() -> None:

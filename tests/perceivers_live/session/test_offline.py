@@ -127,7 +127,8 @@ def test_a_reply_is_written_as_it_would_leave() -> None:
     assert [one.action + 12 for one in plain if one.action < SUSTAIN_DOWN] == [
         one.action for one in moved if one.action < SUSTAIN_DOWN
     ]
-    assert all(one.velocity < other.velocity for one, other in zip(plain, moved, strict=True) if one.action < NOTE_OFF)
+    pairs = [(one.velocity, other.velocity) for one, other in zip(plain, moved, strict=True) if one.action < NOTE_OFF]
+    assert all(softer < louder or louder == 126 for softer, louder in pairs)
 
 
 @given(

@@ -1,0 +1,248 @@
+"""What the controls ask for and what is heard: python -m benchmarks.controls DATA [--calls 20] [--seeds 3] [--only density]
+
+DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. Held-out calls are answered on a virtual
+clock, as in a live session, with one control moved over its range at a time, and from an empty memory. Rates, velocities and
+lengths are relative to the call's. ``collapsed``: replies that are a trill, a spray of notes or silence where the call is not.
+
+--out FILE.png draws asked against heard; --json FILE keeps every figure.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+
+from benchmarks.calls import cut_calls
+from benchmarks.heard import Heard, collapsed, ending, heard
+from benchmarks.listening import _corpus
+from engine.checkpoint import bundled
+from engine.engine import Engine
+from engine.events import Timed
+from engine.folders import cache_folder
+from engine.runtimes.choose import open_runtime
+from perceivers_live.controls.registry import Controls
+from perceivers_live.controls.settings import PhraseSettings
+from perceivers_live.performer.steering import Call, Target
+from perceivers_live.session.offline import render
+from trainer.data import SPLITS, DataError
+
+MOVED: Mapping[str, Sequence[float]] = {  # control -> the values that it is given
+    "density": (-1.0, -0.5, 0.0, 0.5, 1.0),
+    "pace": (0.0, 2.0),
+    "dynamics": (-1.0, -0.5, 0.0, 0.5, 1.0),
+    "response_length": (0.5, 1.0, 2.0),
+    "max_polyphony": (1, 2, 4),
+    "variety": (0.0, 1.0, 3.0),
+}
+ENDS: Mapping[str, Sequence[float]] = {"temperature": (0.5, 0.6, 1.4, 1.5)}
+REGISTERS = ((21, 108), (48, 72), (36, 47), (84, 108), (60, 62))
+EMPTY_SECONDS = 12.0  # of a solo from an empty memory
+LEAST, MOST = 2.0, 12.0  # notes a second from an empty memory
+LEAST_SECONDS = 2.0  # a reply is never asked to be shorter
+RATE_LIMIT, LENGTH_LIMIT = 0.25, 0.20  # relative errors
+VELOCITY_LIMIT = 5.0
+
+
+class Asked(NamedTuple):
+    """One row of the table: what is moved, to what, and all controls that differ from their defaults."""
+
+    control: str
+    value: str
+    settings: Mapping[str, object]
+    empty: bool = False
+
+
+def rows(only: Sequence[str]) -> list[Asked]:
+    """All rows, or those of some controls. A row of an empty memory has no call."""
+    made = [Asked(name, f"{value:g}", {name: value}) for name, values in {**MOVED, **ENDS}.items() for value in values]
+    for low, high in REGISTERS:
+        limits = {"register_low": low, "register_high": high}
+        made.append(Asked("register", f"{low}-{high}", limits))
+        made.append(Asked("empty, takeover", f"{low}-{high}", limits, empty=True))
+        made.append(Asked("empty, solo", f"{low}-{high}", {**limits, "mode": "solo"}, empty=True))
+    return [one for one in made if not only or one.control in only]
+
+
+class Job(NamedTuple):
+    row: int
+    asked: Asked
+    call: Sequence[Timed]
+    seed: int
+
+
+_engine: Engine | None = None  # of a worker process
+
+
+def _open(checkpoint: Path, runtime: str) -> None:
+    global _engine
+    _engine = Engine(open_runtime(runtime, checkpoint, threads=1))
+
+
+def _answer(job: Job) -> tuple[list[Timed], float]:
+    """A reply, and the seconds that it took."""
+    assert _engine is not None
+    _engine.forget()
+    began = time.perf_counter()
+    controls = Controls(job.asked.settings)
+    return (
+        render(_engine, job.call, controls, PhraseSettings(), seed=job.seed, seconds=EMPTY_SECONDS),
+        time.perf_counter() - began,
+    )
+
+
+def measured(job: Job, reply: Sequence[Timed]) -> Heard:
+    """What is heard of a reply, and of its call under ``call ...``."""
+    call = {f"call {name}": value for name, value in heard(job.call).items()}
+    end = {f"end {name}": value for name, value in ending(reply).items()}
+    return {**heard(reply), **call, **end, "collapsed": float(collapsed(reply, job.call))}
+
+
+def summary(asked: Asked, found: Sequence[Heard]) -> dict[str, Any]:
+    """A row's medians over its replies, and the shares that are within the limits."""
+    have = [one for one in found if "rate" in one]
+    of = {name: np.array([one.get(name, np.nan) for one in have]) for name in set().union(*have)}
+    if not have:
+        return {"replies": len(found), "collapsed": 1.0}
+    row: dict[str, Any] = {"replies": len(found), "collapsed": float(np.mean([one["collapsed"] for one in found]))}
+    row["rate"] = _median(of["rate"])
+    row["2 to 12"] = _share((of["rate"] >= LEAST) & (of["rate"] <= MOST), of["rate"])
+    row["low"], row["high"], row["held"] = of["low"].min(), of["high"].max(), of["held"].max()
+    if not asked.empty:
+        setting = {name: float(str(value)) for name, value in asked.settings.items()}
+        factor = of["rate"] / of["call rate"]
+        targets = [Target.of(Call(one, None), setting.get("density", 0.0), 0.0) for one in of["call rate"]]
+        wanted = np.array([one.factor for one in targets])
+        row["rate, x call"] = _median(factor)
+        row["rate error"] = _median(np.abs(factor / wanted - 1))
+        proportional = of["call note length"] / factor
+        row["length, x proportional"] = _median(of["note length"] / proportional)
+        moved = of["velocity"] - of["call velocity"]
+        row["velocity moved"] = _median(moved)
+        row["velocity error"] = _median(np.abs(moved - 24 * setting.get("dynamics", 0.0)))
+        row["spread"] = _median(of["spread"] / of["call spread"])
+        due = np.maximum(of["call seconds"] * setting.get("response_length", 1.0), LEAST_SECONDS)
+        row["seconds, x asked"] = _median(of["seconds"] / due)
+        row["within 20 %"] = _share(np.abs(of["seconds"] / due - 1) <= LENGTH_LIMIT, of["seconds"])
+    return row
+
+
+def _median(values: np.ndarray) -> float:
+    kept = values[np.isfinite(values)]
+    return float(np.median(kept)) if len(kept) else float("nan")
+
+
+def _share(within: np.ndarray, of: np.ndarray) -> float:
+    return float(np.mean(within[np.isfinite(of)])) if np.isfinite(of).any() else float("nan")
+
+
+COLUMNS = {  # heading -> key of ``summary`` and format
+    "rate/s": ("rate", "7.1f"),
+    "x call": ("rate, x call", "8.2f"),
+    "error": ("rate error", "7.0%"),
+    "length": ("length, x proportional", "8.2f"),
+    "moved": ("velocity moved", "+7.1f"),
+    "error ": ("velocity error", "7.1f"),
+    "spread": ("spread", "7.2f"),
+    "seconds": ("seconds, x asked", "8.2f"),
+    "in 20 %": ("within 20 %", "8.0%"),
+    "2..12": ("2 to 12", "7.0%"),
+    "low": ("low", "5.0f"),
+    "high": ("high", "5.0f"),
+    "held": ("held", "5.0f"),
+    "collapsed": ("collapsed", "10.0%"),
+}
+
+
+def table(found: Sequence[tuple[Asked, Mapping[str, Any]]]) -> str:
+    """Medians over the replies of each row; ``length`` is the notes' length beside the call's, in proportion to the rate."""
+    lines = [f"{'':16}{'asked':>8}" + "".join(f"{name:>{_width(form)}}" for name, (_, form) in COLUMNS.items())]
+    for asked, row in found:
+        cells = "".join(
+            f"{row[key]:{form}}" if np.isfinite(row.get(key, np.nan)) else "-".rjust(_width(form))
+            for key, form in COLUMNS.values()
+        )
+        lines.append(f"{asked.control:16}{asked.value:>8}{cells}")
+    return "\n".join(lines)
+
+
+def _cell(value: float, form: str) -> str:
+    return f"{value:{form}}" if np.isfinite(value) else "-".rjust(_width(form))
+
+
+def _width(form: str) -> int:
+    return int(form.lstrip("+").partition(".")[0])
+
+
+def endings(groups: Mapping[str, Sequence[Heard]]) -> str:
+    """How replies end, beside real phrase ends and the same music cut at other places."""
+    lines = [f"{'ends':16}{'n':>6}{'held, x gap':>13}{'on harmony':>12}{'pedal up after, s':>19}"]
+    for name, ends in groups.items():
+        of = {key: np.array([one.get(key, np.nan) for one in ends if one]) for key in ("hold", "on harmony", "pedal after")}
+        held, after = _median(of["hold"]), _median(of["pedal after"])
+        lines.append(f"{name:16}{len(ends):6}{held:13.2f}{float(np.nanmean(of['on harmony'])):12.0%}{after:19.2f}")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
+@click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data", show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), default="validation", show_default=True)
+@click.option("--calls", "count", default=20, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--seconds", default=6.0, show_default=True, help="Length of a call.")
+@click.option("--only", multiple=True, help="One control, or `empty, solo`; may be repeated.")
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@click.option("--runtime", default="onnx", show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path))
+def main(
+    data: Path, checkpoint: Path, cache: Path, split: str, count: int, seeds: int, seconds: float, only: Sequence[str],
+    workers: int, runtime: str, json_file: Path | None, out: Path | None,
+) -> None:  # fmt: skip
+    try:
+        calls = cut_calls(_corpus(data, cache), split, count, seconds, 0)
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
+    asked = rows(only)
+    jobs = [
+        Job(i, row, () if row.empty else call.call, seed)
+        for i, row in enumerate(asked)
+        for call in calls[: 1 if row.empty else None]
+        for seed in range(seeds)
+    ]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(checkpoint, runtime)) as pool:
+        replies = list(pool.map(_answer, jobs))
+    found: dict[int, list[Heard]] = defaultdict(list)
+    for job, (reply, _) in zip(jobs, replies, strict=True):
+        found[job.row].append(measured(job, reply))
+    summaries = [(row, summary(row, found[i])) for i, row in enumerate(asked)]
+    print(f"{count} calls of {seconds:g} s, {seeds} seeds, {split} split; {len(jobs)} replies")
+    print(table(summaries))
+    ends = {
+        "replies": [ending(reply) for job, (reply, _) in zip(jobs, replies, strict=True) if not job.asked.empty],
+        "real phrases": [ending(one.call) for one in calls],
+        "cut anywhere": [ending(one.call, one.call[0].time + 0.7 * (one.call[-1].time - one.call[0].time)) for one in calls],
+    }
+    print(endings(ends))
+    if json_file:
+        flat = [{"control": row.control, "value": row.value, **figures} for row, figures in summaries]
+        json_file.write_text(json.dumps({"rows": flat, "replies": [found[i] for i in range(len(asked))]}, indent=1))
+    if out:
+        from benchmarks.controls_picture import draw
+
+        draw([(row.control, row.value, found[i]) for i, row in enumerate(asked)]).save(out)
+
+
+if __name__ == "__main__":
+    main()

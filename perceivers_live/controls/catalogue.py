@@ -1,0 +1,221 @@
+"""The table of the live controls. Configuration file, OSC, MIDI CC, command line, page and layouts are generated from it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from perceivers_live.controls.control import Control
+
+# Pairs of lower and upper limits. The lower one never exceeds the upper one: setting one beyond the other sets both.
+LIMIT_PAIRS = (("register_low", "register_high"), ("listen_low", "listen_high"))
+
+
+def partner_limit(name: str) -> str | None:
+    """The other limit of the pair that `name` belongs to; None if it is not a limit."""
+    return next((other for pair in LIMIT_PAIRS for other in pair if name in pair and other != name), None)
+
+
+def _with_partner_help(control: Control) -> Control:
+    other = partner_limit(control.name)
+    return replace(control, help=f"{control.help} Setting it beyond {other} sets both.") if other else control
+
+
+CONTROLS: Mapping[str, Control] = MappingProxyType(
+    {
+        control.name: _with_partner_help(control)
+        for control in (
+            Control(
+                "temperature",
+                "float",
+                1.0,
+                0.5,
+                1.5,
+                help="Sampling temperature; 1: as trained, lower: less random.",
+                group="invention",
+            ),
+            Control(
+                "min_p",
+                "float",
+                0.02,
+                0.0,
+                0.5,
+                help="Min-p sampling: excludes events less likely than this fraction of the likeliest.",
+                group="invention",
+            ),
+            Control("variety", "float", 1.0, 0.0, 3.0, help="Penalty on repeated keys; 0 is as trained.", group="invention"),
+            Control(
+                "density",
+                "float",
+                0.0,
+                -1.0,
+                1.0,
+                help="How many notes: 2 to this power times the note rate of your phrase (at most 20 per second), lengths in "
+                "proportion. Pace says how firmly that is kept.",
+                group="texture",
+            ),
+            Control(
+                "pace",
+                "float",
+                0.5,
+                0.0,
+                2.0,
+                help="How firmly the note rate is kept that density asks for; 0: a reply may drift, 2: strictly. For more or "
+                "fewer notes use density.",
+                group="texture",
+            ),
+            Control(
+                "dynamics",
+                "float",
+                0.0,
+                -1.0,
+                1.0,
+                help="How hard the machine plays: your mean velocity plus 24 times this; the music follows. To balance "
+                "instruments use loudness.",
+                group="texture",
+            ),
+            Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note the machine plays.", group="texture"),
+            Control(
+                "register_high", "int", 108, 0, 127, unit="MIDI note", help="Highest note the machine plays.", group="texture"
+            ),
+            Control("max_polyphony", "int", 12, 1, 32, unit="notes", help="Most notes held at the same time.", group="texture"),
+            Control(
+                "mode",
+                "choice",
+                "respond",
+                0,
+                3,
+                ("respond", "duet", "solo", "listen"),
+                help="respond: replies to each phrase; duet: plays along; solo: plays continuously; listen: does not play.",
+                group="turns",
+            ),
+            Control(
+                "patience",
+                "float",
+                1.0,
+                0.25,
+                4.0,
+                help="Scales the silence that ends your phrase, which depends on your pace; 0.5: half, 2: twice.",
+                group="turns",
+                affects="input",
+            ),
+            Control(
+                "response_length",
+                "float",
+                1.0,
+                0.1,
+                4.0,
+                unit="times the call",
+                help="Length of a reply, from 2 s to 60 s. It ends at a plausible point within 20 % of it.",
+                group="turns",
+                affects="nothing",
+            ),
+            Control(
+                "start_on",
+                "choice",
+                "now",
+                0,
+                2,
+                ("now", "beat", "bar"),
+                help="With a clock: where a turn of the machine begins.",
+                group="turns",
+                affects="nothing",
+            ),
+            Control(
+                "beats_per_bar",
+                "int",
+                4,
+                1,
+                16,
+                unit="beats",
+                help="Beats per bar of the clock.",
+                group="turns",
+                affects="nothing",
+            ),
+            Control(
+                "pulse",
+                "float",
+                0.0,
+                help="How firmly notes are drawn to the clock's beat and the parts of it that you play; 0 free, 1 on the grid.",
+                group="timing",
+            ),
+            Control(
+                "lookahead_ms",
+                "int",
+                400,
+                50,
+                2000,
+                unit="ms",
+                help="How far ahead the machine decides; your playing still changes what it decided.",
+                group="timing",
+                affects="nothing",
+            ),
+            Control(
+                "input_offset_ms",
+                "float",
+                0.0,
+                -200.0,
+                200.0,
+                unit="ms",
+                help="Added to the times of the input.",
+                group="timing",
+                affects="input",
+            ),
+            Control(
+                "output_offset_ms",
+                "float",
+                0.0,
+                -200.0,
+                200.0,
+                unit="ms",
+                help="Added to the times of the output.",
+                group="timing",
+            ),
+            Control("transpose", "int", 0, -24, 24, unit="semitones", help="Transposes the output.", group="sound"),
+            Control(
+                "loudness",
+                "float",
+                0.0,
+                -1.0,
+                1.0,
+                help="Velocity curve of the output, to balance instruments; positive is louder. For another touch use dynamics.",
+                group="sound",
+                affects="output",
+            ),
+            Control(
+                "listen_low",
+                "int",
+                0,
+                0,
+                127,
+                unit="MIDI note",
+                help="Lowest key the machine listens to.",
+                group="hearing",
+                affects="input",
+            ),
+            Control(
+                "listen_high",
+                "int",
+                127,
+                0,
+                127,
+                unit="MIDI note",
+                help="Highest key the machine listens to.",
+                group="hearing",
+                affects="input",
+            ),
+            Control(
+                "seed",
+                "int",
+                -1,
+                -1,
+                2**31 - 1,
+                help="Random seed; -1: a random one for each session. After a start or forget, with the same controls and mode "
+                "respond, the same phrase gets the same reply if each note comes in the same 10 ms, counted from the first, "
+                "and no decision is late.",
+                group="invention",
+            ),
+            Control("hold", "switch", False, help="The machine listens and does not play.", group="turns"),
+            Control("thru", "switch", False, help="Copies the input to the output.", group="sound", affects="output"),
+        )
+    }
+)

@@ -1,0 +1,76 @@
+"""The pulse of a clock: waits that end on a subdivision of its beat become likelier.
+
+The odds of a wait are multiplied by a von Mises density over the phase within the subdivision, with a mean of 1. So notes move
+onto the grid, and the music becomes neither faster nor fuller. What is played there remains the model's choice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import numpy as np
+
+from engine.events import MAX_WAIT, NOTE_OFF, STEPS_PER_SECOND, Timed
+from perceivers_live.clock.midi_clock import Beats
+
+PARTS = (2, 3, 4, 6, 8)  # of a beat: halves, triplets, quarters; of a slow one also their halves
+DEVIATION = 0.004  # seconds; standard deviation around the grid at full strength
+SHARPNESS_POWER = 3  # of the strength
+PHASES, MIN_PHASES = 24, 6  # notes of the human that are remembered, and needed
+CLEAR_FIT = 0.5  # length of the mean vector of the notes' phases from which on they fit a subdivision,
+CHANCE_FIT = 6.0  # if its square times the number of notes, which is exponentially distributed by chance, exceeds this
+BETTER_FIT = 0.1  # by which a finer subdivision must fit better
+MIN_PART = 0.1  # seconds; the least length of a part, but for halves, triplets and quarters that the human plays
+
+
+class Subdivision:
+    """The parts of a beat that the human plays on."""
+
+    def __init__(self, beats: Beats | None) -> None:
+        self._beats = beats
+        self._positions: deque[float] = deque(maxlen=PHASES)  # of notes, in beats
+
+    def feed(self, timed: Timed) -> None:
+        """Adds an action of the human."""
+        if timed.action < NOTE_OFF and self._beats is not None and self._beats.running:
+            self._positions.append(self._beats.position(timed.time))
+
+    def forget(self) -> None:
+        """Drops what the human played."""
+        self._positions.clear()
+
+    def parts(self) -> int:
+        """The coarsest subdivision that fits the human's notes; without a clear one halves, quarters or eighths by the tempo."""
+        bpm = (self._beats.bpm if self._beats is not None else None) or 120.0
+        usual = next((parts for parts in (8, 4) if 60 / bpm / parts >= MIN_PART), 2)
+        if len(self._positions) < MIN_PHASES:
+            return usual
+        possible = [parts for parts in PARTS if parts <= 4 or 60 / bpm / parts >= MIN_PART]
+        fits = np.abs(np.exp(2j * np.pi * np.outer(possible, np.array(self._positions))).mean(1))
+        best = float(fits.max())
+        if best < max(CLEAR_FIT, (CHANCE_FIT / len(self._positions)) ** 0.5):
+            return usual
+        return next(parts for parts, fit in zip(possible, fits, strict=True) if fit >= best - BETTER_FIT)
+
+
+def attraction(steps: np.ndarray, beats: Beats | None, now: float, strength: float, parts: int, kept: int) -> np.ndarray | None:
+    """Log-odds that ``strength``, 0..1, adds to waits of so many ``steps`` from ``now``; None without a strength or a beat.
+
+    Waits of up to ``kept`` steps, which belong to a chord, keep their odds.
+    """
+    bpm = beats.bpm if beats is not None and strength > 0 and beats.running else None
+    if beats is None or not bpm:
+        return None
+    sharpness = (60 / bpm / parts / (2 * math.pi * DEVIATION)) ** 2 * strength**SHARPNESS_POWER
+    phase = 2 * math.pi * parts * (beats.position(now) + steps / STEPS_PER_SECOND * bpm / 60)
+    odds: np.ndarray = sharpness * (np.cos(phase) - 1) - _log_mean(sharpness)
+    odds[((steps <= kept) & (kept > 0)) | (np.arange(len(steps)) == MAX_WAIT)] = 0.0
+    return odds.astype(np.float32)
+
+
+def _log_mean(sharpness: float) -> float:
+    """Logarithm of the mean of exp(sharpness (cos x - 1)) over a circle."""
+    if sharpness > 50:
+        return -0.5 * math.log(2 * math.pi * sharpness)
+    return float(np.log(np.i0(sharpness))) - sharpness

@@ -1,0 +1,125 @@
+"""Closed-loop steering: moves the machine's next event so that its playing comes to what the controls ask for.
+
+The model alone drifts: a few fast notes make further fast notes likely. So the machine's latest notes are compared with the
+target, and the difference scales the wait and shifts the velocity that the model draws. The shapes of both distributions remain
+the model's. Scaling all waits keeps the lengths of notes in proportion to the gaps between them; making short waits likelier
+would add notes to chords, and trills.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.events import STEPS_PER_SECOND, WAITS, bin_velocity
+
+TIME_CONSTANT = 2.0  # seconds; older notes count less, exponentially
+COUNTED = 200  # latest notes that are counted at all
+DEFAULT_RATE, DEFAULT_VELOCITY = 6.0, 64.0  # notes per second and mean velocity where there is no call
+MAX_RATE = 20.0  # notes per second; a higher rate is a target only if the human played at it
+VELOCITY_SPAN = 24.0  # velocity for each unit of ``dynamics``
+PRIOR_NOTES = 8.0  # notes at the target's velocity that count as played before the turn
+MAX_LOG_SCALE = math.log(4.0)  # of the waits
+MAX_SHIFT = 48.0  # of the velocity
+CHORD_STEPS = 3  # from a chord's first note to its last; waits within it are not scaled
+TOLERANCES = (math.log(1.5), 12.0)  # of rate and velocity, around the defaults, within which the model is left alone
+
+
+class Call(NamedTuple):
+    """What the human played: notes per second and mean velocity; None: too little to tell."""
+
+    rate: float | None
+    velocity: float | None
+
+
+NO_CALL = Call(None, None)
+
+
+class Strike(NamedTuple):
+    """A note-on of the machine: monotonic seconds, pitch, velocity bin."""
+
+    time: float
+    pitch: int
+    velocity: int
+
+
+class Target(NamedTuple):
+    """The note rate and mean velocity to reach, how far they are from the call's (the rate's factor, the velocity's shift), and
+    how far the machine may be from them: of a logarithm of the rate, and of the velocity.
+    """
+
+    rate: float
+    velocity: float
+    factor: float
+    shift: float
+    tolerances: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def of(cls, call: Call, density: float, dynamics: float) -> Target:
+        """The target for a call and the two controls, -1..1."""
+        rate, velocity = call.rate or DEFAULT_RATE, DEFAULT_VELOCITY if call.velocity is None else call.velocity
+        target = min(rate * 2.0**density, max(rate, MAX_RATE))
+        moved = min(max(velocity + VELOCITY_SPAN * dynamics, 2.0), 126.0)
+        return cls(target, moved, target / rate, moved - velocity, TOLERANCES if call.rate is None else (0.0, 0.0))
+
+
+def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Target, gain: float) -> float:
+    """The factor on the model's waits that brings the machine to the target's rate; 1 if it is there.
+
+    ``strikes``: since ``start``, up to ``now``. Before ``start`` the machine counts as playing at the target's rate, so the first
+    notes have little effect. The model begins at the call's rate and adapts to its own: the difference between the two is applied
+    in advance and fades. ``gain``: of the correction.
+    """
+    before = math.exp(-(now - start) / TIME_CONSTANT)
+    notes = float(_weights(strikes, now).sum()) + target.rate * TIME_CONSTANT * before
+    missing = _beyond(math.log(target.rate * TIME_CONSTANT / max(notes, 1e-3)), target.tolerances[0])
+    faster = before * math.log(target.factor) + gain * missing
+    return math.exp(-min(max(faster, -MAX_LOG_SCALE), MAX_LOG_SCALE))
+
+
+def velocity_shift(strikes: Sequence[Strike], start: float, now: float, target: Target) -> float:
+    """What to add to the model's velocity so that the mean of the latest notes comes to the target's."""
+    before, weights = math.exp(-(now - start) / TIME_CONSTANT), _weights(strikes, now)
+    played = np.array([bin_velocity(one.velocity) for one in strikes[-COUNTED:]], float)
+    missing = float(weights @ (target.velocity - played)) / max(float(weights.sum()) + PRIOR_NOTES * before, 1e-9)
+    return min(max(before * target.shift + _beyond(missing, target.tolerances[1]), -MAX_SHIFT), MAX_SHIFT)
+
+
+def machine_share(strikes: Sequence[Strike], start: float, now: float, rate: float) -> float:
+    """The machine's fraction, 0..1, of the recent notes if the human plays at ``rate``. Arguments as above."""
+    theirs = rate * TIME_CONSTANT
+    notes = float(_weights(strikes, now).sum()) + theirs * math.exp(-(now - start) / TIME_CONSTANT)
+    return notes / (notes + theirs)
+
+
+def chord_steps_left(strikes: Sequence[Strike], now: float) -> int:
+    """For how many steps after ``now`` a note still belongs to the machine's latest chord. A fast run is not one chord."""
+    begin = -math.inf
+    for one in strikes[-16:]:
+        if one.time - begin > (CHORD_STEPS + 0.5) / STEPS_PER_SECOND:
+            begin = one.time
+    return max(CHORD_STEPS - round((now - begin) * STEPS_PER_SECOND), 0) if strikes else 0
+
+
+def scaled_waits(scale: float, dither: float, kept: int) -> np.ndarray:
+    """The steps that each wait of the model takes, [WAITS] int64, ascending. ``dither``, 0..1, decides what is rounded up. Waits
+    up to ``kept`` are not scaled.
+    """
+    waits = np.arange(WAITS, dtype=float)
+    waits = np.where(waits > kept, kept + (waits - kept) * scale, waits)
+    return np.floor(waits + (dither if scale != 1 else 0.0)).astype(np.int64)
+
+
+def _beyond(difference: float, tolerance: float) -> float:
+    """The part of a difference that is not tolerated."""
+    return math.copysign(max(abs(difference) - tolerance, 0.0), difference)
+
+
+def _weights(strikes: Sequence[Strike], now: float) -> np.ndarray:
+    """The weight of each of the latest notes, oldest first."""
+    times = np.array([one.time for one in strikes[-COUNTED:]], float)
+    weights: np.ndarray = np.exp((times - now) / TIME_CONSTANT)
+    return weights

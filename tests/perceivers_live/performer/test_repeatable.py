@@ -1,0 +1,60 @@
+"""With a seed, the same phrase gets the same reply, however fast the machine is and whatever the 10 ms steps absorb."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.events import Event, Timed
+from tests.perceivers_live.playing import check_at_rest
+from tests.perceivers_live.scripted import Stage, phrase
+
+PHRASE = phrase(0.5, 12, 0.21)
+
+
+def reply_to(call: list[Timed], decision_time: float, **controls: object) -> list[Event]:
+    """The machine's events in the history, the first with the time since the call."""
+    stage = Stage(controls=controls, seed=int(decision_time * 1e6))  # the session's own seed differs
+    stage.performer.add_decision_time(decision_time)
+    stage.hear(*call)
+    heard = stage.engine.position
+    stage.run(60.0, stop=lambda: stage.replying)
+    stage.run(60.0, stop=lambda: not stage.replying)
+    reply = stage.engine.since(heard)
+    assert len(reply) > 12
+    check_at_rest(stage)
+    return reply
+
+
+def moved(call: list[Timed], seed: int, most: float) -> list[Timed]:
+    """The call with every action but the first at another time in the same step, and all of it at another time of day."""
+    rng = np.random.default_rng(seed)
+    begin, shift = call[0].time, float(rng.uniform(0, 3))
+    steps = [begin + round((one.time - begin) * 100) / 100 for one in call]
+    offsets = [0.0, *rng.uniform(-most, most, len(call) - 1)]
+    return [one._replace(time=step + offset + shift) for one, step, offset in zip(call, steps, offsets, strict=True)]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_same_phrase_gets_the_same_reply(seed: int) -> None:
+    reply = reply_to(PHRASE, 0.01, seed=7)
+    assert reply_to(moved(PHRASE, seed, 0.0045), (0.005, 0.02, 0.04)[seed - 1], seed=7) == reply
+
+
+def test_another_seed_or_another_rhythm_gets_another_reply() -> None:
+    reply = reply_to(PHRASE, 0.01, seed=7)
+    assert reply_to(PHRASE, 0.01, seed=8) != reply
+    assert reply_to(moved(PHRASE, 4, 0.03), 0.01, seed=7) != reply
+
+
+def test_after_forgetting_the_same_phrase_gets_the_same_reply_again() -> None:
+    stage = Stage(controls={"seed": 7})
+    replies = []
+    for begin in (0.5, 80.503):
+        stage.command(stage.performer.forget)
+        stage.hear(*phrase(begin, 12, 0.21))
+        heard = stage.engine.position
+        stage.run(begin + 60, stop=lambda: stage.replying)
+        stage.run(begin + 60, stop=lambda: not stage.replying)
+        replies.append(stage.engine.since(heard))
+    assert replies[0] == replies[1]

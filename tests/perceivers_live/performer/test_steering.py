@@ -1,0 +1,142 @@
+"""The machine comes to the rate and the velocity that are asked for, and is left alone where it has them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from engine.events import MAX_WAIT, NOTE_ON, VELOCITY_BINS, WAITS, Timed, velocity_bin
+from perceivers_live.controls.settings import PhraseSettings
+from perceivers_live.performer.phrases import PhraseDetector
+from perceivers_live.performer.steering import (
+    CHORD_STEPS,
+    DEFAULT_RATE,
+    MAX_RATE,
+    NO_CALL,
+    Call,
+    Strike,
+    Target,
+    chord_steps_left,
+    machine_share,
+    scaled_waits,
+    velocity_shift,
+    wait_scale,
+)
+
+
+def even(rate: float, seconds: float, begin: float = 0.0, velocity: int = 64) -> list[Strike]:
+    """Note-ons at an even rate."""
+    return [Strike(begin + (i + 1) / rate, 60, velocity_bin(velocity)) for i in range(round(rate * seconds))]
+
+
+def scale_after(strikes: list[Strike], rate: float) -> float:
+    """The scale at the last note-on, for a reply that began at 0 to a call at ``rate``."""
+    return wait_scale(strikes, 0.0, strikes[-1].time, Target.of(Call(rate, 64.0), 0.0, 0.0), 1.0)
+
+
+def test_nothing_is_corrected_before_the_first_note() -> None:
+    target = Target.of(Call(8.0, 70.0), 0.0, 0.0)
+    assert wait_scale([], 0.0, 0.0, target, 1.0) == pytest.approx(1)
+    assert velocity_shift([], 0.0, 0.0, target) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("rate", [1.0, 5.0, 20.0])
+def test_a_reply_at_the_rate_of_the_call_is_left_alone(rate: float) -> None:
+    assert abs(math.log(scale_after(even(rate, 10), rate))) < 0.3
+
+
+def test_what_is_too_fast_is_stretched_and_what_is_too_slow_is_shortened() -> None:
+    assert scale_after(even(20, 10), 5.0) > 2
+    assert scale_after(even(2, 10), 5.0) < 0.5
+
+
+def test_what_is_long_ago_is_forgotten() -> None:
+    assert abs(math.log(scale_after([*even(20, 10), *even(5, 30, 10.0)], 5.0))) < 0.15
+
+
+@pytest.mark.parametrize("density", [-1.0, -0.5, 0.5, 1.0])
+def test_density_asks_for_a_power_of_two_of_the_calls_rate_at_once(density: float) -> None:
+    target = Target.of(Call(6.0, 64.0), density, 0.0)
+    assert target.rate == pytest.approx(6 * 2**density)
+    assert wait_scale([], 0.0, 0.0, target, 1.0) == pytest.approx(2**-density)  # the model is still at the call's rate
+    played = even(target.rate, 20)
+    assert wait_scale(played, 0.0, 20.0, target, 1.0) == pytest.approx(1, abs=0.25)  # it has adapted
+
+
+def test_no_more_notes_are_asked_for_than_two_hands_play_unless_the_human_did() -> None:
+    assert Target.of(Call(15.0, 64.0), 1.0, 0.0).rate == MAX_RATE
+    assert Target.of(Call(25.0, 64.0), 1.0, 0.0).rate == 25.0
+
+
+def test_without_a_call_the_rate_is_only_kept_near_the_usual_one() -> None:
+    target = Target.of(NO_CALL, 0.0, 0.0)
+    for rate, expected in ((DEFAULT_RATE * 1.3, 1.0), (DEFAULT_RATE / 1.3, 1.0)):
+        assert wait_scale(even(rate, 10), 0.0, 10.0, target, 1.0) == pytest.approx(expected)
+    assert wait_scale(even(20, 10), 0.0, 10.0, target, 1.0) > 1.5
+    assert wait_scale(even(1, 10), 0.0, 10.0, target, 1.0) < 0.5
+
+
+@pytest.mark.parametrize("dynamics", [-1.0, -0.5, 0.0, 0.5, 1.0])
+def test_a_model_that_does_not_adapt_still_comes_near_the_velocity_that_is_asked_for(dynamics: float) -> None:
+    target, strikes = Target.of(Call(8.0, 60.0), 0.0, dynamics), list[Strike]()
+    for i in range(160):  # the model would always play 60
+        shift = velocity_shift(strikes, 0.0, i / 8, target)
+        strikes.append(Strike(i / 8, 60, velocity_bin(round(60 + shift))))
+    mean = np.mean([4 * one.velocity + 2 for one in strikes])
+    assert abs(mean - 60 - 24 * dynamics) < 14  # half of it in the long run; a model that hears itself adapts further
+    assert np.sign(round((mean - 60) / 6)) == np.sign(dynamics)
+    assert all(0 <= one.velocity < VELOCITY_BINS for one in strikes)
+
+
+def test_scaled_waits_ascend_and_begin_at_nothing_and_leave_chords_alone() -> None:
+    for scale in (0.25, 0.7, 1.0, 1.9, 4.0):
+        for dither in (0.0, 0.5, 0.99):
+            steps = scaled_waits(scale, dither, CHORD_STEPS)
+            assert len(steps) == WAITS
+            assert (np.diff(steps) >= 0).all()
+            assert steps[: CHORD_STEPS + 1].tolist() == list(range(CHORD_STEPS + 1))
+            assert steps[MAX_WAIT] == pytest.approx(CHORD_STEPS + (MAX_WAIT - CHORD_STEPS) * scale, abs=1)
+    assert scaled_waits(1.0, 0.99, 0).tolist() == list(range(WAITS))
+
+
+def test_rounding_does_not_change_the_mean() -> None:
+    steps = np.mean([scaled_waits(0.5, dither, 0) for dither in np.linspace(0, 0.999, 100)], axis=0)
+    assert np.allclose(steps, np.arange(WAITS) / 2, atol=0.02)
+
+
+def test_a_fast_run_is_not_one_chord() -> None:
+    chord = [Strike(1.0, 60, 16), Strike(1.02, 64, 16)]
+    assert chord_steps_left(chord, 1.02) == CHORD_STEPS - 2
+    assert chord_steps_left(chord, 1.2) == 0
+    run = [Strike(1 + 0.02 * i, 60 + i, 16) for i in range(9)]
+    left = [chord_steps_left(run[: i + 1], run[i].time) for i in range(9)]
+    assert left.count(CHORD_STEPS) > 3  # every second note begins another
+
+
+def test_the_machines_share_of_the_last_notes_is_half_at_the_humans_rate() -> None:
+    assert machine_share([], 0.0, 0.0, 5.0) == pytest.approx(0.5)
+    for rate in (1.0, 5.0, 20.0):
+        strikes = even(rate, 10)
+        assert machine_share(strikes, 0.0, strikes[-1].time, rate) == pytest.approx(0.5, abs=0.07)
+
+
+def test_it_follows_what_the_machine_does_and_silence_takes_it_to_nothing() -> None:
+    strikes = even(20, 10)
+    assert 0.75 < machine_share(strikes, 0.0, strikes[-1].time, 5.0) < 0.85
+    assert machine_share(strikes, 0.0, strikes[-1].time + 60, 5.0) < 0.01
+
+
+def test_the_rate_of_a_phrase_is_its_notes_a_second_and_its_velocity_their_mean() -> None:
+    detector = PhraseDetector(PhraseSettings())
+    assert detector.rate is None
+    for i in range(9):
+        detector.feed(Timed(10 + i * 0.25, NOTE_ON + 60 + i, 60 + i))
+        if i < 4:
+            assert detector.rate is None  # too short to tell
+            assert detector.call == NO_CALL
+    assert detector.rate == pytest.approx(4.0)
+    assert detector.call == Call(pytest.approx(4.0), pytest.approx(64.0))
+    detector.reset()
+    assert detector.rate is None
