@@ -128,7 +128,7 @@ def summary(asked: Asked, found: Sequence[Heard]) -> dict[str, Any]:
         moved = of["velocity"] - of["call velocity"]
         row["velocity moved"] = _median(moved)
         row["velocity error"] = _median(np.abs(moved - 24 * setting.get("dynamics", 0.0)))
-        row["spread"] = _median(of["spread"] / of["call spread"])
+        row["spread"] = _median(of["spread"] / np.maximum(of["call spread"], 0.1))
         due = np.maximum(of["call seconds"] * setting.get("response_length", 1.0), LEAST_SECONDS)
         row["seconds, x asked"] = _median(of["seconds"] / due)
         row["within 20 %"] = _share(np.abs(of["seconds"] / due - 1) <= LENGTH_LIMIT, of["seconds"])

@@ -17,7 +17,7 @@ import numpy as np
 from engine.events import STEPS_PER_SECOND, WAITS, bin_velocity
 
 TIME_CONSTANT = 2.0  # seconds; older notes count less, exponentially
-COUNTED = 200  # latest notes that are counted at all
+MAX_AGE = 4.0  # in time constants; still older notes do not count
 DEFAULT_RATE, DEFAULT_VELOCITY = 6.0, 64.0  # notes per second and mean velocity where there is no call
 MAX_RATE = 20.0  # notes per second; a higher rate is a target only if the human played at it
 VELOCITY_SPAN = 24.0  # velocity for each unit of ``dynamics``
@@ -74,7 +74,7 @@ def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Targ
     in advance and fades. ``gain``: of the correction.
     """
     before = math.exp(-(now - start) / TIME_CONSTANT)
-    notes = float(_weights(strikes, now).sum()) + target.rate * TIME_CONSTANT * before
+    notes = _recent(strikes, now)[0] + target.rate * TIME_CONSTANT * before
     missing = _beyond(math.log(target.rate * TIME_CONSTANT / max(notes, 1e-3)), target.tolerances[0])
     faster = before * math.log(target.factor) + gain * missing
     return math.exp(-min(max(faster, -MAX_LOG_SCALE), MAX_LOG_SCALE))
@@ -82,16 +82,15 @@ def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Targ
 
 def velocity_shift(strikes: Sequence[Strike], start: float, now: float, target: Target) -> float:
     """What to add to the model's velocity so that the mean of the latest notes comes to the target's."""
-    before, weights = math.exp(-(now - start) / TIME_CONSTANT), _weights(strikes, now)
-    played = np.array([bin_velocity(one.velocity) for one in strikes[-COUNTED:]], float)
-    missing = float(weights @ (target.velocity - played)) / max(float(weights.sum()) + PRIOR_NOTES * before, 1e-9)
+    before, (notes, velocities) = math.exp(-(now - start) / TIME_CONSTANT), _recent(strikes, now)
+    missing = (notes * target.velocity - velocities) / max(notes + PRIOR_NOTES * before, 1e-9)
     return min(max(before * target.shift + _beyond(missing, target.tolerances[1]), -MAX_SHIFT), MAX_SHIFT)
 
 
 def machine_share(strikes: Sequence[Strike], start: float, now: float, rate: float) -> float:
     """The machine's fraction, 0..1, of the recent notes if the human plays at ``rate``. Arguments as above."""
     theirs = rate * TIME_CONSTANT
-    notes = float(_weights(strikes, now).sum()) + theirs * math.exp(-(now - start) / TIME_CONSTANT)
+    notes = _recent(strikes, now)[0] + theirs * math.exp(-(now - start) / TIME_CONSTANT)
     return notes / (notes + theirs)
 
 
@@ -118,8 +117,14 @@ def _beyond(difference: float, tolerance: float) -> float:
     return math.copysign(max(abs(difference) - tolerance, 0.0), difference)
 
 
-def _weights(strikes: Sequence[Strike], now: float) -> np.ndarray:
-    """The weight of each of the latest notes, oldest first."""
-    times = np.array([one.time for one in strikes[-COUNTED:]], float)
-    weights: np.ndarray = np.exp((times - now) / TIME_CONSTANT)
-    return weights
+def _recent(strikes: Sequence[Strike], now: float) -> tuple[float, float]:
+    """The number of recent notes, exponentially weighted, and the sum of their velocities with the same weights."""
+    notes = velocities = 0.0
+    for one in reversed(strikes):
+        age = (now - one.time) / TIME_CONSTANT
+        if age > MAX_AGE:
+            break
+        weight = math.exp(-age)
+        notes += weight
+        velocities += weight * one.velocity
+    return notes, notes * bin_velocity(0) + velocities * (bin_velocity(1) - bin_velocity(0))
