@@ -234,7 +234,8 @@ def main(
         "real phrases": [ending(one.call) for one in calls],
         "cut anywhere": [ending(one.call, one.call[0].time + 0.7 * (one.call[-1].time - one.call[0].time)) for one in calls],
     }
-    print(endings(ends))
+    if ends["replies"]:
+        print(endings(ends))
     if json_file:
         flat = [{"control": row.control, "value": row.value, **figures} for row, figures in summaries]
         json_file.write_text(json.dumps({"rows": flat, "replies": [found[i] for i in range(len(asked))]}, indent=1))

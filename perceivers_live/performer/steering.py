@@ -25,7 +25,7 @@ PRIOR_NOTES = 8.0  # notes at the target's velocity that count as played before 
 MAX_LOG_SCALE = math.log(4.0)  # of the waits
 MAX_SHIFT = 48.0  # of the velocity
 CHORD_STEPS = 3  # from a chord's first note to its last; waits within it are not scaled
-TOLERANCES = (math.log(1.5), 12.0)  # of rate and velocity, around the defaults, within which the model is left alone
+TOLERANCES = (math.log(1.25), 12.0)  # of rate and velocity, around the defaults, within which the model is left alone
 
 
 class Call(NamedTuple):
