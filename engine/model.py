@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from engine.attention import PastAttention, ring_attention
 from engine.config import ModelConfig
-from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, VELOCITIES, VELOCITY_BINS, WAITS
+from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, PITCHES, REST, VELOCITIES, VELOCITY_BINS, WAITS
 from engine.rings import MASKED, rotary_frequencies
 from engine.sounding import AGES, MAX_AGE
 
@@ -307,16 +307,16 @@ def decide(
     return torch.cat((wait, action, velocity))
 
 
-def losses(logits: Logits, targets: Tensor, legal: Tensor) -> Tensor:
+def losses(logits: Logits, targets: Tensor, ages: Tensor) -> Tensor:
     """Negative log-likelihood of each event in nats, [..., 3] for wait, action and velocity (0 where there is no velocity).
 
-    targets [..., 3] int64; legal [..., ACTIONS] bool from the state before the event: illegal actions have probability 0.
+    targets [..., 3] int64; ages [..., AGES] before the event: illegal actions have probability 0.
     """
     wait, action, velocity = targets.unbind(-1)
-    legal = legal.clone()
-    legal[..., REST] = wait == MAX_WAIT
-    legal[..., START] = False
-    action_logits = logits.action.float().masked_fill(~legal, MASKED)
+    keys, pedal = (ages >= 0).split([PITCHES, 1], dim=-1)
+    rest = (wait == MAX_WAIT)[..., None]
+    illegal = torch.cat((keys, ~keys, pedal, ~pedal, ~rest, torch.ones_like(rest), torch.zeros_like(rest)), dim=-1)
+    action_logits = logits.action.float().masked_fill(illegal, MASKED)
     played = action < NOTE_OFF
     return torch.stack(
         (

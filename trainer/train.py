@@ -55,11 +55,10 @@ class Objective(nn.Module):
         times: Tensor,
         multiplicity: Tensor,
         targets: Tensor,
-        legal: Tensor,
     ) -> Tensor:
-        targets = targets.long()
-        hidden = self.model.hidden(events.long(), ages, positions, times, targets.shape[1], multiplicity)
-        return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, legal)
+        targets, latents = targets.long(), targets.shape[1]
+        hidden = self.model.hidden(events.long(), ages, positions, times, latents, multiplicity)
+        return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, ages[:, -latents:])
 
 
 @contextlib.contextmanager
