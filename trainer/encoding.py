@@ -34,7 +34,7 @@ class EncodedPiece:
         return int(self._index[-1]) + 1
 
     def at(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The events at ``rows`` [R, 3] int16, the ages after them [R, AGES] (see ``ages_of``), their times in 10 ms steps [R]."""
+        """The events at ``rows`` [R, 3] int16, the ages after them [R, AGES] (see ``ages_of``), their times in 10 ms steps."""
         newest = np.searchsorted(self._index, rows, side="right") - 1  # event that is not a rest
         action, velocity = self._actions[newest], self._velocities[newest]
         bins = np.where(action < NOTE_OFF, velocity >> 2, NO_VELOCITY)
