@@ -35,6 +35,13 @@ class Sounding:
         self.step = 0
         self.since = np.full(AGES, -1, np.int64)
 
+    @staticmethod
+    def of(step: int, ages: np.ndarray) -> Sounding:
+        """What is down at a step, from its ages: [AGES]. Ages that were clipped remain clipped."""
+        sounding = Sounding()
+        sounding.step, sounding.since = step, np.where(ages < 0, -1, step - ages.astype(np.int64))
+        return sounding
+
     def apply(self, event: Event) -> None:
         self.step += event.wait
         if event.action < NOTE_OFF:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.ahead import Following
 from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, Event
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import LOOKBACK, Steering, sampling_bias
 from perceivers_live.controls.registry import ControlValues
 from perceivers_live.performer.pace import density_correction, machine_share
 
@@ -43,6 +44,8 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     skip_probability = _skip_probability(at) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
     steered, elapsed = _steering_with_pace(steering(controls), float(controls["pace"]), at), at.elapsed
+    if (following := _following(steered, at, seed)) is not None:
+        return engine.decide_following(following)
     for attempt in range(MAX_ATTEMPTS):
         event = engine.decide(
             sampling_bias(
@@ -67,6 +70,16 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
         if elapsed > MAX_WAIT:
             return Event(MAX_WAIT, REST)
     return event
+
+
+def _following(steered: Steering, at: Situation, seed: int) -> Following | None:
+    """The decision, if it is one in the middle of the machine's own playing. Where the steering follows a target rate it changes
+    with every event.
+    """
+    if at.elapsed or at.opening or at.closing or at.human_active or at.rate is not None:
+        return None
+    strikes = tuple(pitch for _, pitch in at.strikes[-LOOKBACK:])
+    return Following(seed, steered, at.own, at.own_pedal, at.forbidden - at.own, strikes)
 
 
 def _skip_probability(at: Situation) -> float:
