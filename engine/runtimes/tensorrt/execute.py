@@ -168,7 +168,7 @@ def create_context(trt: ModuleType, engine: Any, kernels: KernelCache, device: t
     at run time cannot be captured. Context None: TensorRT refuses.
     """
     ours = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    if hasattr(engine, "create_runtime_config"):  # TensorRT-RTX
+    if hasattr(trt, "IRuntimeCache"):  # TensorRT-RTX
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(ours)
         kernels.attach(config)

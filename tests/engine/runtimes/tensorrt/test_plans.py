@@ -270,7 +270,7 @@ class Engine:
 
 
 def test_contexts_use_memory_of_ours_and_share_their_kernels() -> None:
-    trt = SimpleNamespace(ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"))
+    trt = SimpleNamespace(IRuntimeCache=Kernels, ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"))
     kernels, one, two = KernelCache(), Engine(), Engine()
     for engine in (one, two):
         context, memory = create_context(trt, engine, kernels, torch.device("cpu"))  # type: ignore[arg-type]
