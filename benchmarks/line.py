@@ -4,7 +4,7 @@ The model runs behind a real ``sshd`` on loopback. A relay between it and ``ssh`
 random jitter of a tenth. A solo plays the bundled model with the runtime and standby of ``--engine``. For each delay (one way,
 ms):
 
-    event       consecutive decisions, each with a round trip, ms: p50 / p99
+    event       consecutive decisions of a solo, ms: p50 / p99; several are made in a round trip
     lateness    of events, ms: p50 / p99, and the share of them that left at most 10 ms late
     notes/s     of the solo
     key         from a key press to the note-offs that silence the machine, ms: p50 / max
@@ -33,10 +33,12 @@ from queue import SimpleQueue
 import click
 import numpy as np
 
+from engine.ahead import Following
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.remote.address import parse
 from engine.remote.standby import StandbyRuntime, open_runtime_at
+from engine.sampling import Steering
 from perceivers_live.commands.bench import machine
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
@@ -128,12 +130,12 @@ class Line:
 class Playing:
     """A session that plays on a runtime behind a relay."""
 
-    def __init__(self, server: SshServer, relay_port: int) -> None:
+    def __init__(self, server: SshServer, relay_port: int, density: float) -> None:
         address = parse(server.address.replace(str(server.port), str(relay_port)), "onnx", 1)
         runtime = open_runtime_at(address, bundled())
         assert isinstance(runtime, StandbyRuntime)
         self.runtime, self.port = runtime, Port()
-        self.controls = Controls({"mode": "solo", "seed": 5})
+        self.controls = Controls({"mode": "solo", "seed": 5, "density": density})
         settings = Settings(osc=OscSettings(enabled=False))
         self.session = Session(Engine(runtime), settings, self.controls, self.port.send)
         self._thread = threading.Thread(target=self.session.run)
@@ -202,15 +204,14 @@ class Playing:
 
 
 def events(playing: StandbyRuntime, count: int) -> list[float]:
-    """Milliseconds of consecutive decisions, each with a round trip."""
-    from engine.sampling import Steering, sampling_bias
-
+    """Milliseconds of consecutive decisions of a solo. Those that were made ahead take no round trip."""
     engine, taken = Engine(playing), []
-    for seed in range(count):
-        own = set(engine.sounding.held().tolist())
-        bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+    following = Following(5, Steering(), frozenset(), False, frozenset(), ())
+    for _ in range(count):
         began = time.perf_counter()
-        engine.absorb([engine.decide(bias)])
+        event = engine.decide_following(following)
+        engine.absorb([event])
+        following = following.after(event)
         taken.append(1000 * (time.perf_counter() - began))
     return taken[count // 10 :]
 
@@ -226,12 +227,12 @@ def relaying(server: SshServer, port: int, delay: float) -> Iterator[BaseProcess
         process.join()
 
 
-def measure(server: SshServer, port: int, delay: float, seconds: float, losses: int) -> Line:
+def measure(server: SshServer, port: int, delay: float, seconds: float, losses: int, density: float) -> Line:
     with relaying(server, port, delay / 1000) as line:
         assert line.pid is not None
         pid = line.pid
         time.sleep(2)  # until it listens
-        playing = Playing(server, port)
+        playing = Playing(server, port, density)
         try:
             late, rate, silence = playing.steadily(seconds)
             dead, killed = [0.0], [0.0]
@@ -265,8 +266,9 @@ def measure(server: SshServer, port: int, delay: float, seconds: float, losses: 
 @click.option("--delay", "delays", type=float, multiple=True, default=(0, 2, 10, 40), show_default=True, help="One way, ms.")
 @click.option("--seconds", default=20.0, show_default=True, help="Of a solo without losses.")
 @click.option("--losses", default=3, show_default=True, help="Of each kind.")
+@click.option("--density", default=0.0, show_default=True, help="Control of the solo: how busy it is.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(delays: tuple[float, ...], seconds: float, losses: int, json_file: Path | None) -> None:
+def main(delays: tuple[float, ...], seconds: float, losses: int, density: float, json_file: Path | None) -> None:
     print(f"{machine()}; the bundled model behind ssh and a relay with delay")
     print(f"{'one way':>8}{'event ms':>16}{'lateness ms':>16}{'in time':>9}{'notes/s':>9}{'key ms':>15}", end="")
     print(f"{'silence s':>11}{'line dead':>11}{'ssh killed':>12}{'hung':>6}{'faults':>8}")
@@ -281,7 +283,7 @@ def main(delays: tuple[float, ...], seconds: float, losses: int, json_file: Path
             from tests.engine.remote.ssh_server import free_port
 
             for delay in delays:
-                one = measure(server, free_port(), delay, seconds, losses)
+                one = measure(server, free_port(), delay, seconds, losses, density)
                 lines.append(one)
                 event, late = f"{one.event_p50:.1f} / {one.event_p99:.1f}", f"{one.late_p50:.2f} / {one.late_p99:.1f}"
                 key = f"{one.key_p50:.2f} / {one.key_max:.2f}"

@@ -12,13 +12,14 @@ Not thread-safe: one thread owns an engine, the performer's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.ahead import AheadRuntime, Following, as_event
 from engine.config import CheckpointError
-from engine.events import NO_VELOCITY, NOTE_OFF, START_EVENT, Event
+from engine.events import START_EVENT, Event
 from engine.runtimes import CHUNKS, Runtime, SamplingBias
 from engine.sounding import Sounding
 
@@ -62,6 +63,7 @@ class Engine:
         self._limit = config.reach + self._latent + config.slack  # events; enough to rebuild from even after a rewind
         self._before = Sounding()  # keys and pedal before the history
         self._stale = False  # whether the runtime's state must be rebuilt before use
+        self._decides_ahead = isinstance(runtime, AheadRuntime)
         self.position = self.high_water = 0
         self.forget()
 
@@ -137,17 +139,30 @@ class Engine:
 
     def decide(self, bias: SamplingBias) -> Event:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
+        return self._decided(lambda: self.runtime.decide(self.position, bias))
+
+    def decide_following(self, following: Following) -> Event:
+        """``decide`` with the bias of ``following``. A runtime behind a network decides several events at once."""
+        runtime = self.runtime
+        if not self._decides_ahead:
+            return self.decide(following.bias(self.sounding, self.position))
+        assert isinstance(runtime, AheadRuntime)
+        event = self._decided(lambda: runtime.decide_ahead(self.position, following, self.sounding))
+        self.high_water = max(self.high_water, self.position + runtime.ahead)
+        return event
+
+    def _decided(self, decide: Callable[[], tuple[int, int, int] | None]) -> Event:
+        """The event that ``decide`` draws from the newest state."""
         if self._stale:
             self.rebuild(RECENT)
         try:
-            drawn = self.runtime.decide(self.position, bias)
+            drawn = decide()
         except Exception:
             self._stale = True  # the failure may belong to an earlier, asynchronous step
             raise
         if drawn is None:
             raise EngineError("the model's state is not finite")
-        wait, action, velocity = drawn
-        return Event(wait, action, velocity if action < NOTE_OFF else NO_VELOCITY)
+        return as_event(drawn)
 
     def rewind(self, position: int) -> None:
         """Drops every event after ``position``. Within the slack this moves pointers; further back it recomputes from the

@@ -55,7 +55,7 @@ class Decide(nn.Module):
 
 def step_inputs(model: PerceiverS, count: int) -> dict[str, Tensor]:
     """Example inputs of ``Step`` by name, for ``count`` new events. Rings have the model's precision."""
-    config, dtype = model.config, model.embedding.sounding.weight.dtype
+    config, dtype = model.config, model.dtype
     angles = config.kv_heads if config.rotary == "half-time" else 1
     inputs = {
         "events": torch.zeros(count, 3, dtype=torch.int64),
@@ -75,8 +75,7 @@ def decide_inputs(model: PerceiverS) -> dict[str, Tensor]:
     """Example inputs of ``Decide`` by name."""
     sizes = {"wait_bias": WAITS, "action_bias": ACTIONS, "velocity_bias": VELOCITY_BINS, "temperature": 1, "min_p": 1}
     sizes["noise"] = WAITS + ACTIONS + VELOCITY_BINS
-    hidden = torch.ones(model.config.width, dtype=model.embedding.sounding.weight.dtype)
-    return {"hidden": hidden, **{name: torch.ones(size) for name, size in sizes.items()}}
+    return {"hidden": torch.ones(model.config.width), **{name: torch.ones(size) for name, size in sizes.items()}}
 
 
 def ring_names(config: ModelConfig) -> list[str]:

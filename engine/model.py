@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from engine.attention import PastAttention, ring_attention
 from engine.config import ModelConfig
-from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, VELOCITIES, VELOCITY_BINS, WAITS
+from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, PITCHES, REST, VELOCITIES, VELOCITY_BINS, WAITS
 from engine.rings import MASKED, rotary_frequencies
 from engine.sounding import AGES, MAX_AGE
 
@@ -76,24 +76,24 @@ class Block(nn.Module):
         self.up = nn.Linear(width, config.mlp * width, bias=False)
         self.down = nn.Linear(config.mlp * width, width, bias=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the products, keys and values. Residuals and norms are float32 in any case: see ``PerceiverS.to_precision``."""
+        return self.key_value.weight.dtype
+
     def keys_values(self, source: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """source [B, T, D] -> keys (rotated) and values, [B, G, T, C] each."""
-        k, v = self.key_value(self.source_norm(source)).chunk(2, dim=-1)
+        k, v = self.key_value(self.source_norm(source).to(self.dtype)).chunk(2, dim=-1)
         k = k.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
         v = v.unflatten(-1, (self.kv_heads, self.head_dim)).transpose(1, 2)
-        return rotate(_normed(k, self.key_scale), rotary).to(v.dtype), v
+        return rotate(self.key_scale(k.to(self.key_scale.weight.dtype)), rotary).to(v.dtype), v
 
     def forward(self, z: Tensor, rotary: Rotary, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """z [B, N, D]; ``attend`` maps rotated queries [B, H, N, C] to the attended values of the same shape."""
-        q = self.query(self.query_norm(z)).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
-        attended = attend(rotate(_normed(q, self.query_scale), rotary).to(q.dtype))
+        q = self.query(self.query_norm(z).to(self.dtype)).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        attended = attend(rotate(self.query_scale(q.to(self.query_scale.weight.dtype)), rotary).to(q.dtype))
         z = z + self.out(attended.transpose(1, 2).flatten(-2))
-        return z + self.down(F.gelu(self.up(self.mlp_norm(z))))
-
-
-def _normed(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """RMSNorm in float32 at any precision, because the result is rotated."""
-    return F.rms_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.eps)
+        return z + self.down(F.gelu(self.up(self.mlp_norm(z).to(self.dtype))))
 
 
 class EventEmbedding(nn.Module):
@@ -186,6 +186,20 @@ class PerceiverS(nn.Module):
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.3)
+
+    def to_precision(self, dtype: torch.dtype) -> PerceiverS:
+        """Converts the products of all blocks, with their keys and values, to ``dtype``. Residuals, norms, embeddings and heads
+        remain float32: they are few bytes, and rounding errors in residuals add up from block to block.
+        """
+        for block in self.blocks:
+            for linear in (block.query, block.key_value, block.out, block.up, block.down):
+                linear.to(dtype)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of keys and values."""
+        return self.blocks[0].dtype
 
     @property
     def blocks(self) -> list[Block]:
@@ -307,16 +321,16 @@ def decide(
     return torch.cat((wait, action, velocity))
 
 
-def losses(logits: Logits, targets: Tensor, legal: Tensor) -> Tensor:
+def losses(logits: Logits, targets: Tensor, ages: Tensor) -> Tensor:
     """Negative log-likelihood of each event in nats, [..., 3] for wait, action and velocity (0 where there is no velocity).
 
-    targets [..., 3] int64; legal [..., ACTIONS] bool from the state before the event: illegal actions have probability 0.
+    targets [..., 3] int64; ages [..., AGES] before the event: illegal actions have probability 0.
     """
     wait, action, velocity = targets.unbind(-1)
-    legal = legal.clone()
-    legal[..., REST] = wait == MAX_WAIT
-    legal[..., START] = False
-    action_logits = logits.action.float().masked_fill(~legal, MASKED)
+    keys, pedal = (ages >= 0).split([PITCHES, 1], dim=-1)
+    rest = (wait == MAX_WAIT)[..., None]
+    illegal = torch.cat((keys, ~keys, pedal, ~pedal, ~rest, torch.ones_like(rest), torch.zeros_like(rest)), dim=-1)
+    action_logits = logits.action.float().masked_fill(illegal, MASKED)
     played = action < NOTE_OFF
     return torch.stack(
         (

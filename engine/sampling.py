@@ -33,7 +33,7 @@ NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
 @dataclasses.dataclass(frozen=True)
 class Steering:
-    """The musician's controls of sampling. ``density`` and ``dynamics`` are -1..1; 0 leaves the model's distribution as it is."""
+    """The musician's controls of sampling; the defaults leave the model's distribution as it is, within the keys of a piano."""
 
     temperature: float = 1.0
     min_p: float = 0.02

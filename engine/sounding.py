@@ -35,6 +35,13 @@ class Sounding:
         self.step = 0
         self.since = np.full(AGES, -1, np.int64)
 
+    @staticmethod
+    def of(step: int, ages: np.ndarray) -> Sounding:
+        """What is down at a step, from its ages: [AGES]. Ages that were clipped remain clipped."""
+        sounding = Sounding()
+        sounding.step, sounding.since = step, np.where(ages < 0, -1, step - ages.astype(np.int64))
+        return sounding
+
     def apply(self, event: Event) -> None:
         self.step += event.wait
         if event.action < NOTE_OFF:
@@ -68,22 +75,49 @@ class Sounding:
 def ages_of(events: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """``Sounding.ages`` in bulk, after each of the events whose indices are ``rows`` (ascending; None: after every event).
 
-    events [n, 3] -> [len(rows), AGES] int16. Time and memory grow with the rows, not with all events.
+    events [n, 3] -> [len(rows), AGES] int16.
     """
     rows = np.arange(len(events)) if rows is None else rows
-    if not len(rows):
-        return np.empty((0, AGES), np.int16)
     steps = np.cumsum(events[:, 0], dtype=np.int64)
-    action = events[:, 1].astype(np.int64)
-    subject = np.where(action < SUSTAIN_DOWN, action % PITCHES, PEDAL)  # the key (or pedal) an event is about
-    down = (action < NOTE_OFF) | (action == SUSTAIN_DOWN)
-    about = np.flatnonzero(action[: rows[-1] + 1] < REST)
-    last = np.zeros((len(rows), AGES), np.int64)  # 1 + index of the last event about each key; 0 = none
-    last[np.searchsorted(rows, about), subject[about]] = about + 1  # of several events before one row, the last assignment wins
-    np.maximum.accumulate(last, axis=0, out=last)
-    held = (last > 0) & down[last - 1]
-    age = np.minimum(steps[rows][:, None] - steps[last - 1], MAX_AGE)
-    return np.where(held, age, -1).astype(np.int16)
+    return ages_after(events[:, 1], steps, rows + 1, steps[rows])
+
+
+def ages_after(actions: np.ndarray, steps: np.ndarray, counts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """``Sounding.ages`` after the first ``counts`` actions, at step ``times``: [R, AGES] int16.
+
+    actions and their steps [n]; counts [R] (ascending) and times [R]. Only what is down is computed, from each note-on (or
+    pedal-down) to the next action about the same key.
+    """
+    ages = np.full((len(counts), AGES), -1, np.int16)
+    n = int(counts[-1]) if len(counts) else 0
+    key = subjects(actions[:n])
+    by_key = np.argsort(key, kind="stable")  # a radix sort, because these are bytes
+    key = key[by_key]
+    ends = np.flatnonzero(key[1:] != key[:-1])  # of a key's actions
+    until = np.append(by_key[1:], n)  # index of the next action about the same key
+    until[ends] = n
+    down = presses(actions[:n])[by_key]
+    action, until, key = by_key[down], until[down], key[down]
+    row_at = np.bincount(counts, minlength=n + 1)
+    np.cumsum(row_at, out=row_at)  # of an action's index: the first row after that action
+    first, last = row_at[action], row_at[until]
+    seen = np.flatnonzero(first < last)
+    first, length = first[seen], last[seen] - first[seen]
+    row = np.arange(length.sum()) + np.repeat(first - np.cumsum(length) + length, length)
+    since = np.repeat(steps[action[seen]], length)
+    ages[row, np.repeat(key[seen], length)] = np.minimum(times[row] - since, MAX_AGE)
+    return ages
+
+
+def subjects(actions: np.ndarray) -> np.ndarray:
+    """The key (or ``PEDAL``, or ``PEDAL + 1``: none) that each action is about, as bytes."""
+    return np.where(actions < SUSTAIN_DOWN, actions & (PITCHES - 1), PEDAL + (actions > SUSTAIN_UP)).astype(np.uint8)
+
+
+def presses(actions: np.ndarray) -> np.ndarray:
+    """Which actions put a key or the pedal down."""
+    down: np.ndarray = (actions < NOTE_OFF) | (actions == SUSTAIN_DOWN)
+    return down
 
 
 def legal_actions(ages: np.ndarray) -> np.ndarray:

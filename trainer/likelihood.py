@@ -16,7 +16,7 @@ from engine.codec import encode_arrays, tokens_388
 from engine.engine import Engine
 from engine.events import NOTE_OFF, STEPS_PER_SECOND, Event
 from engine.model import PerceiverS, losses
-from engine.sounding import ages_of, legal_actions
+from engine.sounding import ages_of
 from trainer.data import Corpus
 
 CHUNK = 16384  # latents of one forward, without those that are recomputed as context
@@ -82,8 +82,8 @@ def _losses(model: PerceiverS, hidden: torch.Tensor, targets: np.ndarray, before
     """hidden [n, D], target events [n, 3], ages before them [n, AGES] -> nats [n, 3]."""
     device = next(model.parameters()).device
     wanted = torch.from_numpy(targets).long().to(device)
-    legal = torch.from_numpy(legal_actions(before)).to(device)
-    nats: np.ndarray = losses(model.head(hidden.to(device), wanted[:, 0], wanted[:, 1]), wanted, legal).cpu().numpy()
+    ages = torch.from_numpy(before).to(device)
+    nats: np.ndarray = losses(model.head(hidden.to(device), wanted[:, 0], wanted[:, 1]), wanted, ages).cpu().numpy()
     return nats
 
 

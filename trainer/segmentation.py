@@ -9,17 +9,17 @@ Source: PerceiverS, arXiv 2411.08307. ``draw = "traditional"`` selects the tradi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from engine.codec import encode_arrays, without_long_silences
 from engine.config import ModelConfig
-from engine.events import ACTIONS, MAX_WAIT, NOTE_OFF, REST, START_EVENT, SUSTAIN_DOWN
-from engine.sounding import ages_of, legal_actions
+from engine.events import MAX_WAIT, PITCHES, REST, START_EVENT, SUSTAIN_DOWN
+from engine.sounding import PEDAL, ages_of, presses, subjects
 from trainer.data import Actions, Corpus
+from trainer.encoding import EncodedPiece
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Segmentation:
 class Example(NamedTuple):
     """Inputs: events [T, 3], ages [T, AGES], positions [T] (-1 = padding in front), times [T] in 10 ms steps, multiplicity [T]
     (how many events a position stands for: more than one where older events were sampled). Targets of the last N positions:
-    [N, 3], legal [N, ACTIONS], weight [N] (0 = padding).
+    [N, 3], weight [N] (0 = padding).
     """
 
     events: np.ndarray
@@ -63,95 +63,93 @@ class Example(NamedTuple):
     times: np.ndarray
     multiplicity: np.ndarray
     targets: np.ndarray
-    legal: np.ndarray
     weight: np.ndarray
 
 
 def augment(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Actions:
-    """Transposes within the keyboard, stretches time, changes loudness."""
-    times, actions, velocities = piece
+    """Transposes within the keyboard, stretches time, changes loudness. Actions and velocities become int16."""
+    actions, velocities = piece.actions.astype(np.int16), piece.velocities.astype(np.int16)
     notes = actions < SUSTAIN_DOWN
-    pitches = actions[notes] % 128
+    pitches = actions[notes] & (PITCHES - 1)
     low, high = max(-how.transpose, 21 - int(pitches.min())), min(how.transpose, 108 - int(pitches.max()))
     shift = int(rng.integers(low, high + 1)) if low <= high else 0
-    return Actions(
-        without_long_silences(times * np.exp(rng.uniform(-how.stretch, how.stretch))),
-        np.where(notes, actions + shift, actions),
-        np.clip(velocities + int(rng.integers(-how.loudness, how.loudness + 1)), 1, 127),
-    )
+    actions[notes] += shift
+    stretch = np.exp(rng.uniform(-how.stretch, how.stretch))
+    return Actions(piece.times * stretch, actions, np.clip(velocities + rng.integers(-how.loudness, how.loudness + 1), 1, 127))
 
 
 def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example:
     """Draws one training example of a piece. Every example has ``near + sampled + latents`` positions."""
-    events = encode_arrays(*augment(piece, how, rng), end=True)
-    n = how.latents
-    room = len(events) - 1 - n  # inputs are all events but the last
+    encoded = EncodedPiece(augment(piece, how, rng))
+    n, last = how.latents, len(encoded) - 1  # inputs are all events but the last
+    room = max(0, last - n)
     if how.draw == "effective":
-        begin = int(np.clip(rng.integers(-n + 1, len(events) - 1), 0, max(0, room)))
+        begin = int(np.clip(rng.integers(-n + 1, last), 0, room))
     else:
-        begin = int(rng.integers(min(how.context, max(0, room)), max(0, room) + 1))
-    stop = min(begin + n, len(events) - 1)
+        begin = int(rng.integers(min(how.context, room), room + 1))
+    stop = min(begin + n, last)
+    if begin > 0 and rng.random() < how.cold:
+        return _cold_start(encoded.at(np.arange(begin - 1, stop))[0], how)
     low = max(0, begin - how.context)
     older = max(low, begin - how.near)
     kept = np.arange(low, older)
     if len(kept) > how.sampled:
-        kept = np.sort(rng.choice(kept, how.sampled, replace=False))
-    if begin > 0 and rng.random() < how.cold:
-        # a cold start: a start event replaces the event before the first latent
-        events = events[begin - 1 :].copy()
-        events[0] = START_EVENT
-        events, stop = _without_unheard_releases(events, stop - begin)
-        low, begin, older, kept = 0, 0, 0, kept[:0]
-    index = np.concatenate((kept, np.arange(older, stop)))
-    times = np.cumsum(events[: stop + 1, 0], dtype=np.int64)
+        kept = low + np.sort(rng.choice(len(kept), how.sampled, replace=False, shuffle=False))
+    index = np.concatenate((kept, np.arange(older, stop + 1)))
     multiplicity = np.ones(len(index), np.float32)
     multiplicity[: len(kept)] = (older - low) / max(1, len(kept))
-    return _pad((events[index], ages_of(events, index), index, times[index], multiplicity), events[begin + 1 : stop + 1], how)
+    events, ages, times = encoded.at(index)
+    inputs = (part[:-1] for part in (events, ages, index, times, multiplicity))
+    return _pad(inputs, events[len(events) - (stop - begin) :], how)
 
 
-def _without_unheard_releases(events: np.ndarray, stop: int) -> tuple[np.ndarray, int]:
+def _cold_start(events: np.ndarray, how: Segmentation) -> Example:
+    """An example that begins with a start event, as if the performance had begun there. It replaces the first of ``events``."""
+    events[0] = START_EVENT
+    events = _without_unheard_releases(events)
+    inputs, targets = events[:-1], events[1:]
+    times = np.cumsum(inputs[:, 0], dtype=np.int64)
+    return _pad((inputs, ages_of(inputs), np.arange(len(inputs)), times, np.ones(len(inputs), np.float32)), targets, how)
+
+
+def _without_unheard_releases(events: np.ndarray) -> np.ndarray:
     """Drops note-offs and pedal-ups that belong to actions before the cut. Their waits are added to the next event, up to
     ``MAX_WAIT``. The first remaining event is an action with wait 0.
     """
-    head = events[: stop + 1]
-    legal = np.zeros(len(head), bool)
-    held: set[int] = set()
-    for i, action in enumerate(head[:, 1].tolist()):
-        subject = action % 128 if action < SUSTAIN_DOWN else 128
-        if action < NOTE_OFF or action == SUSTAIN_DOWN:
-            legal[i] = subject not in held
-            held.add(subject)
-        elif action < SUSTAIN_DOWN + 2:
-            legal[i] = subject in held
-            held.discard(subject)
-        else:
-            legal[i] = True
-    owed = np.cumsum(head[:, 0])[legal]
-    kept = head[legal].copy()
+    key = subjects(events[:, 1])
+    by_key = np.argsort(key, kind="stable")
+    key, down = key[by_key], presses(events[:, 1])[by_key]
+    held = np.zeros(len(events), bool)  # whether the key was down before
+    held[1:] = down[:-1] & (key[1:] == key[:-1])
+    legal = np.empty(len(events), bool)
+    legal[by_key] = (down != held) | (key > PEDAL)
+    owed = np.cumsum(events[:, 0])[legal]
+    kept = events[legal]
     kept[1:, 0] = np.minimum(np.diff(owed), MAX_WAIT)
     music = np.flatnonzero(kept[1:, 1] != REST)
     kept = np.concatenate((kept[:1], kept[1 + music[0] :])) if len(music) else kept[:1]
     kept[1:2, 0] = 0  # as in streaming, the first action defines time zero
-    return kept, len(kept) - 1
+    return kept
 
 
-def _pad(inputs: tuple[np.ndarray, ...], targets: np.ndarray, how: Segmentation) -> Example:
-    """Pads an example. ``inputs``: events, ages, positions, times and multiplicity."""
-    events, ages, index, times, multiplicity = inputs
-    before = ages[-len(targets) :]
-    short = how.latents - len(targets)
-    front = how.near + how.sampled + how.latents - len(index)
-    start = np.array(START_EVENT, np.int16)
-    return Example(
-        np.concatenate((np.tile(start, (front, 1)), events)),
-        np.concatenate((np.full((front, ages.shape[1]), -1, np.int16), ages)),
-        np.concatenate((np.full(front, -1), index)),
-        np.concatenate((np.zeros(front, np.int64), times)),
-        np.concatenate((np.ones(front, np.float32), multiplicity)),
-        np.concatenate((np.tile(start, (short, 1)), targets)),
-        np.concatenate((np.ones((short, ACTIONS), bool), legal_actions(before))),
-        np.concatenate((np.zeros(short, np.float32), np.ones(len(targets), np.float32))),
+def _pad(inputs: Iterable[np.ndarray], targets: np.ndarray, how: Segmentation) -> Example:
+    """Pads an example in front. ``inputs``: events, ages, positions, times and multiplicity."""
+    total = how.near + how.sampled + how.latents
+    events, ages, positions, times, multiplicity = (
+        _padded(rows, total, padding) for rows, padding in zip(inputs, (START_EVENT, -1, -1, 0, 1), strict=True)
     )
+    weight = _padded(np.ones(len(targets), np.float32), how.latents, 0)
+    return Example(events, ages, positions, times, multiplicity, _padded(targets, how.latents, START_EVENT), weight)
+
+
+def _padded(rows: np.ndarray, length: int, padding: object) -> np.ndarray:
+    """``rows`` at the end of ``length`` rows; those in front are ``padding``."""
+    if len(rows) == length:
+        return rows
+    padded = np.empty((length, *rows.shape[1:]), rows.dtype)
+    padded[: length - len(rows)] = padding
+    padded[length - len(rows) :] = rows
+    return padded
 
 
 class Examples(Dataset[Example]):

@@ -55,11 +55,10 @@ class Objective(nn.Module):
         times: Tensor,
         multiplicity: Tensor,
         targets: Tensor,
-        legal: Tensor,
     ) -> Tensor:
-        targets = targets.long()
-        hidden = self.model.hidden(events.long(), ages, positions, times, targets.shape[1], multiplicity)
-        return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, legal)
+        targets, latents = targets.long(), targets.shape[1]
+        hidden = self.model.hidden(events.long(), ages, positions, times, latents, multiplicity)
+        return losses(self.model.head(hidden, targets[..., 0], targets[..., 1]), targets, ages[:, -latents:])
 
 
 @contextlib.contextmanager
@@ -149,7 +148,9 @@ class Step:
     def __init__(self, run: Run, forward: nn.Module, training: Training) -> None:
         self._run, self._training = run, training
         self._module = forward
-        self.forward: Callable[..., Tensor] = torch.compile(forward, dynamic=False) if training.compile else forward
+        self.forward: Callable[..., Tensor] = forward
+        if training.compile:  # a graph break would be without FlexAttention, and silently; ddp and fsdp have breaks of their own
+            self.forward = torch.compile(forward, dynamic=False, fullgraph=run.here.size == 1)
         self.rate = self.norm = 0.0
 
     def __call__(self, parts: list[Example], stop: bool) -> tuple[float, bool]:

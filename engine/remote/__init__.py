@@ -6,6 +6,7 @@ serve       the server: reads calls from standard input, writes answers to stand
 link        the client's pipes to a server, with a timeout on every operation
 address     the value of ``--engine`` -> the command that starts the server
 runtime     a ``Runtime`` that calls a server
+lookahead   several decisions in one call, where the line has a delay
 history     the events that a runtime has absorbed, to replay them on another one
 standby     a ``Runtime`` that fails over to a second one when the first is lost
 pipes       reading and writing pipes with a timeout

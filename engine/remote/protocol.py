@@ -5,6 +5,7 @@
             FAULT      name of an exception, its text
     client  PING       no values; measures the round trip
             FINGERPRINT, RESET, STEP, ... KEEP_WARM     the checkpoint's fingerprint; the methods of ``Runtime``
+            DECIDE_AHEAD                                several decisions: see ``lookahead``
 
 The client ends the connection by closing its side. The server writes only its log to standard error.
 """
@@ -25,7 +26,7 @@ from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.remote.wire import Value, WireError
 from engine.rings import hidden_shape, ring_shapes
 
-PROTOCOL = 1  # raise it with every change of the format in this module or in ``wire``
+PROTOCOL = 2  # raise it with every change of the format in this module or in ``wire``
 SMALL = 1 << 16  # largest body in bytes without rings: 64 events, or the widest model's hidden state
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # of the server's log
 
@@ -44,6 +45,7 @@ class Kind(IntEnum):
     RINGS = 23
     RESTORE = 24
     KEEP_WARM = 25
+    DECIDE_AHEAD = 26
 
 
 CALLS = frozenset(kind for kind in Kind if kind >= Kind.PING)

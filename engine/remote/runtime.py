@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,19 +18,23 @@ from typing import TypeVar
 
 import numpy as np
 
+from engine.ahead import Following
 from engine.config import CheckpointError, one_line
 from engine.remote.address import Address, start_failure, this_machine
 from engine.remote.link import Link, RuntimeLost
+from engine.remote.lookahead import WORTH, Lookahead, call_values, parse_answer
 from engine.remote.protocol import Kind, answer_limit, parse_arrays, parse_event, parse_ready, ready_limit, version
 from engine.remote.wire import Value, WireError, encode
 from engine.rings import hidden_shape, ring_shapes
 from engine.runtimes import RuntimeUnavailable, SamplingBias
+from engine.sounding import Sounding
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 MAX_PENDING = 16  # calls without an answer
 HANG = 1.0  # seconds until an answer counts as missing; the slowest good answers take tens of milliseconds
 PING_INTERVAL = 5.0  # seconds without a call after which a remote server is pinged
+DRIFT = 1.02  # by which a delay is believed to grow; single calls are slow for other reasons
 START_TIMEOUT = 60.0  # seconds to start the process and open the checkpoint
 _FAULTS: dict[str, type[Exception]] = {"CheckpointError": CheckpointError, "RuntimeUnavailable": RuntimeUnavailable}
 
@@ -44,10 +49,13 @@ class RemoteRuntime:
 
     def __init__(self, address: Address, *, hang: float = HANG, fingerprint: str | None = None, revive: bool = True) -> None:
         self._address, self._hang, self._fingerprint, self.revive = address, hang, fingerprint, revive
+        self._lookahead, self.ahead = Lookahead(), 0
+        self._delay = 0.0  # seconds of a round trip, without the server's work
         self._start()
 
     def reset(self, first: int = 0) -> None:
         """Starts a new process if this one has died or fails: an error of the GPU may persist in its process."""
+        self._lookahead.clear()
         if not self.revive:
             self._call(Kind.RESET, first)
             return
@@ -66,14 +74,34 @@ class RemoteRuntime:
         self._call(Kind.RESET, first)
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._send(Kind.STEP, events, ages, times, first)
+        if not self._lookahead.has_absorbed(events, first):
+            self._send(Kind.STEP, events, ages, times, first)
 
     def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
+        self._lookahead.clear()
         self._send(Kind.PREFILL_CROSS, events, ages, times, first)
 
     def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
         biases, scalars = (bias.wait, bias.action, bias.velocity), (float(bias.temperature), float(bias.min_p))
         return self._validated(parse_event, self._call(Kind.DECIDE, position, *biases, *scalars, bias.noise))
+
+    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> tuple[int, int, int] | None:
+        """``decide``. Where the line has a delay, the server goes on for as long as the line takes, and later calls find their
+        decisions made.
+        """
+        made = self._lookahead.decision(position, following)
+        if made is not None:
+            return made
+        self._lookahead.clear()
+        if self._delay < WORTH:
+            return self.decide(position, following.bias(sounding, position))
+        began = time.monotonic()
+        values = self._call(Kind.DECIDE_AHEAD, position, *call_values(following, sounding, self._delay))
+        events, seconds = self._validated(parse_answer, values)
+        self._delay = min(DRIFT * self._delay, time.monotonic() - began - seconds)
+        self.ahead = max(len(events) - 1, 0)
+        self._lookahead.fill(position, following, events)
+        return events[0] if events else None
 
     def hidden(self, position: int) -> np.ndarray:
         shapes = [(self.config.width,)]
@@ -84,6 +112,7 @@ class RemoteRuntime:
         return self._validated(partial(parse_arrays, shapes=shapes), self._call(Kind.RINGS))
 
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
+        self._lookahead.clear()
         self._wait_for_all()
         self._call(Kind.RESTORE, first, *rings)
 
@@ -91,8 +120,12 @@ class RemoteRuntime:
         self._send(Kind.KEEP_WARM)
 
     def ping(self) -> None:
-        """A round trip without work."""
+        """A round trip without work. Measures the delay of a line."""
+        self._wait_for_all()
+        began = time.monotonic()
         self._call(Kind.PING)
+        if not self._address.local:
+            self._delay = time.monotonic() - began
 
     @property
     def label(self) -> str:
@@ -141,6 +174,7 @@ class RemoteRuntime:
         self.warm_for = min(info.warm_for or PING_INTERVAL, PING_INTERVAL)
         if info.version != version():
             log.warning("%s runs version %s, this machine runs version %s", self._address.name, info.version, version())
+        self.ping()
         if self._fingerprint is not None:
             self._send(Kind.FINGERPRINT)
             theirs = self._receive(START_TIMEOUT)

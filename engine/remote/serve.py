@@ -12,13 +12,16 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from engine.ahead import decide_ahead
 from engine.realtime import MODEL, Budget, clear_realtime
+from engine.remote import lookahead
 from engine.remote.protocol import LOG_FORMAT, Kind, ServerInfo, call_limit, ready_values, version
 from engine.remote.wire import Frame, FrameReader, Value, encode
 from engine.runtimes import Runtime, SamplingBias
@@ -96,6 +99,10 @@ def execute(runtime: Runtime, checkpoint: Path, frame: Frame) -> Sequence[Value]
             runtime.prefill_cross(events, ages, times, first)
         case (Kind.DECIDE, (int(position), np.ndarray() as wait, np.ndarray() as action, np.ndarray() as velocity, *rest)):
             return _decision(runtime, position, (wait, action, velocity), rest)
+        case (Kind.DECIDE_AHEAD, (int(position), *rest)):
+            began = time.monotonic()
+            decided = decide_ahead(runtime, position, *lookahead.parse_call(rest))
+            return lookahead.answer_values(decided, time.monotonic() - began)
         case (Kind.HIDDEN, (int(position),)):
             return (runtime.hidden(position),)
         case (Kind.RINGS, ()):

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from engine.ahead import Following
 from engine.config import CheckpointError, one_line
 from engine.engine import RECENT
 from engine.remote.address import Address, this_machine
@@ -23,6 +24,7 @@ from engine.remote.history import History, absorb, replay
 from engine.remote.link import RuntimeLost
 from engine.remote.runtime import HANG, PING_INTERVAL, RemoteRuntime
 from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, SamplingBias
+from engine.sounding import Sounding
 from engine.states import StateError, fingerprint
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ Answer = TypeVar("Answer")
 PAUSE = 0.1  # seconds without a call after which the first runtime may be used again
 MIN_DELAY, MAX_DELAY = 1.0, 60.0  # seconds until a lost runtime is reconnected; doubles with each attempt
 REMOTE_HANG = 0.5  # seconds until an answer from another machine counts as missing
-ON_GPU = ("tensorrt", "cuda", "mps")
+ON_GPU = ("tensorrt", "cuda", "cuda-compiled", "mps")
 STABLE = 60.0  # seconds since the failback after which a new loss starts at ``MIN_DELAY`` again
 
 
@@ -74,10 +76,16 @@ class StandbyRuntime:
         self._send(lambda runtime: runtime.prefill_cross(events, ages, times, first))
 
     def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
-        with self._changed:  # later events have been rewound
-            self._history.cut(position + 1)
-            self._sent = min(self._sent, self._history.end)
+        self._cut(position)
         return self._call(lambda runtime: runtime.decide(position, bias))
+
+    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> tuple[int, int, int] | None:
+        self._cut(position)
+        return self._call(lambda runtime: runtime.decide_ahead(position, following, sounding))
+
+    @property
+    def ahead(self) -> int:
+        return 0 if self.standby else self._first.ahead
 
     def hidden(self, position: int) -> np.ndarray:
         return self._call(lambda runtime: runtime.hidden(position))
@@ -118,6 +126,12 @@ class StandbyRuntime:
             self._history.add(events, ages, times, first)
             self._sent = min(self._sent, first)
             self._changed.notify()
+
+    def _cut(self, position: int) -> None:
+        """A decision after ``position``: later events have been rewound."""
+        with self._changed:
+            self._history.cut(position + 1)
+            self._sent = min(self._sent, self._history.end)
 
     def _call(self, call: Callable[[RemoteRuntime], Answer]) -> Answer:
         """Calls the runtime in use; if the first one fails, the standby."""

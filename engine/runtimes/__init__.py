@@ -14,7 +14,7 @@ from engine.errors import UserError
 if TYPE_CHECKING:  # the command line imports only the names; numpy would slow down its start
     import numpy as np
 
-NAMES = ("auto", "tensorrt", "cuda", "mps", "onnx", "onnx-int8", "eager")
+NAMES = ("auto", "tensorrt", "cuda", "cuda-compiled", "mps", "onnx", "onnx-int8", "eager")
 CHUNKS = (1, 8, 64)  # events absorbed at once; compiled runtimes need fixed sizes
 
 

@@ -17,6 +17,7 @@ from engine.runtimes import NAMES, Runtime, RuntimeUnavailable
 log = logging.getLogger(__name__)
 SLOW = 4.0  # ms a step; above it, int8 weights are tried
 STEPS = 11  # timed steps
+DRIVERS = ("C:/Windows/System32/nvcuda.dll",) if sys.platform == "win32" else ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL 2
 
 
 def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool = False) -> Runtime:
@@ -24,7 +25,7 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
     it do not. ``steady`` excludes runtimes whose numerical results change after a background compilation, and a choice by
     measured speed. Raises ``RuntimeUnavailable`` with the reasons, ``CheckpointError`` for an unusable checkpoint.
     """
-    if name in ("eager", "cuda", "mps"):
+    if name in ("eager", "cuda", "cuda-compiled", "mps"):
         from engine.runtimes.pytorch import TorchRuntime
 
         return TorchRuntime(checkpoint, name, threads=threads)
@@ -89,8 +90,7 @@ def step_ms(runtime: Runtime) -> float:
 
 def _no_cuda() -> str | None:
     """Why CUDA is unavailable, found without importing PyTorch, which takes a second."""
-    driver = Path("C:/Windows/System32/nvcuda.dll") if sys.platform == "win32" else Path("/dev/nvidiactl")
-    if not driver.exists():
+    if not any(Path(driver).exists() for driver in DRIVERS):
         return "no NVIDIA driver"
     return None if importlib.util.find_spec("torch") else f"PyTorch is not installed ({install('train')})"
 

@@ -76,7 +76,7 @@ def timed(action: Callable[[], object]) -> float:
 
 def copy_bandwidth(runtime: Runtime) -> float:
     """Memory bandwidth of the runtime's device in bytes a millisecond: bytes read and written by a large copy."""
-    if runtime.name in ("cuda", "tensorrt"):
+    if runtime.name in ("cuda", "cuda-compiled", "tensorrt"):
         return _gpu_copy_bandwidth()
     source = np.ones(COPY_BYTES // 8)
     target = np.empty_like(source)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.ahead import Following
 from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, VELOCITY_BINS, Event
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import LOOKBACK, Steering, sampling_bias
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.registry import ControlValues
 from perceivers_live.performer.pulse import attraction
@@ -56,8 +57,10 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     """
     skip_probability = _skip_probability(at) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
-    adjustment = Adjustment(controls, at, noise)
+    adjustment = Adjustment(controls, at, np.random.default_rng((seed, engine.position, 1)))
     steered, elapsed = steering(controls), at.elapsed
+    if adjustment.is_neutral and (following := _following(steered, at, seed)) is not None:
+        return engine.decide_following(following)
     for attempt in range(MAX_ATTEMPTS):
         bias = sampling_bias(
             engine.sounding,
@@ -95,10 +98,15 @@ class Adjustment:
         gain = PACE_GAIN * float(controls["pace"]) + abs(density)
         scale = 1.0 if at.opening else wait_scale(at.strikes, at.turn_start, at.now, target, gain)
         kept = chord_steps_left(at.strikes, at.now)
-        self._steps = scaled_waits(scale, noise.random(), kept)
+        self._scale, self._steps = scale, scaled_waits(scale, noise.random(), kept)
         self._shift = math.floor(velocity_shift(at.strikes, at.turn_start, at.now, target) / 4 + noise.random())  # bins
         pulse = 0.0 if at.immediate else float(controls["pulse"])
         self.waits = attraction(self._steps, at.beats, at.now, pulse, at.subdivision, kept)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether every event of the model is played as it was drawn."""
+        return self._scale == 1 and self._shift == 0 and self.waits is None
 
     def model_wait(self, steps: int) -> int:
         """The shortest wait of the model that takes at least ``steps`` when scaled."""
@@ -112,6 +120,14 @@ class Adjustment:
         if not drawn.is_note_on:
             return drawn._replace(wait=wait)
         return drawn._replace(wait=wait, velocity=min(max(drawn.velocity + self._shift, 0), VELOCITY_BINS - 1))
+
+
+def _following(steered: Steering, at: Situation, seed: int) -> Following | None:
+    """The decision, if it is one in the middle of the machine's own playing."""
+    if at.elapsed or at.opening or at.closing or at.human_active:
+        return None
+    strikes = tuple(one.pitch for one in at.strikes[-LOOKBACK:])
+    return Following(seed, steered, at.own, at.own_pedal, at.forbidden - at.own, strikes)
 
 
 def _skip_probability(at: Situation) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,9 +23,10 @@ from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
 from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime  # noqa: E402
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs  # noqa: E402
-from engine.runtimes.tensorrt.compile_process import compile_missing  # noqa: E402
-from engine.runtimes.tensorrt.execute import environment, load_tensorrt  # noqa: E402
-from engine.runtimes.tensorrt.runtime import TensorRTRuntime  # noqa: E402
+from engine.runtimes.tensorrt.compile_process import Compilation, compile_missing  # noqa: E402
+from engine.runtimes.tensorrt.execute import KernelCache, environment, load_tensorrt  # noqa: E402
+from engine.runtimes.tensorrt.runtime import TensorRTRuntime, _rows  # noqa: E402
+from engine.sampling import Steering, sampling_bias  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
@@ -54,13 +57,18 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=SHAPES)
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def random_model(shape: str) -> PerceiverS:
     torch.manual_seed(1)
-    model = PerceiverS(SHAPES[request.param]).eval()
+    model = PerceiverS(SHAPES[shape]).eval()
     for block in model.blocks:  # as initialised they add nothing
         torch.nn.init.normal_(block.out.weight, std=0.3)
         torch.nn.init.normal_(block.down.weight, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = random_model(request.param)
     folder = tmp_path_factory.mktemp("checkpoint")
     save_model(model, folder)
     write_onnx(model, folder)
@@ -216,47 +224,73 @@ def test_events_absorbed_while_the_runtime_failed_are_kept(
     assert close(engine.hidden(), full_forward[110])
 
 
-def test_half_precision_is_close(checkpoint: Path, music: list[Event], full_forward: np.ndarray) -> None:
-    engine = Engine(TorchRuntime(checkpoint, precision=torch.bfloat16))
-    engine.absorb(music[1:])
-    difference = np.linalg.norm(engine.hidden() - full_forward[-1]) / np.linalg.norm(full_forward[-1])
-    assert 0 < difference < 0.05
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
+def test_the_compiled_step_is_exact(music: list[Event]) -> None:
+    """The step and the decision of ``cuda-compiled``, here as Inductor compiles them for a CPU."""
+    model = random_model("tiny")
+    engine, compiled = Engine(TorchRuntime(model)), Engine(TorchRuntime(model, compiled=True))
+    for i, event in enumerate(music[1:200]):
+        for one in (engine, compiled):
+            one.absorb([event])
+        assert close(compiled.hidden(), engine.hidden()), f"differs at position {i}"
+        bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(i), own=set(), own_pedal=False)
+        assert compiled.decide(bias) == engine.decide(bias)
 
 
-def test_loading_plans_while_playing_changes_no_results(checkpoint: Path, music: list[Event], full_forward: np.ndarray) -> None:
-    """PyTorch functions replace the plans, which need a GPU. Loading them writes into rings."""
+class Opened(TensorRTRuntime):
+    """PyTorch functions replace the plans, which need a GPU. Capturing them writes into rings; here each is run once instead."""
 
-    class Taking(TensorRTRuntime):
-        def __init__(self) -> None:
-            TorchRuntime.__init__(self, checkpoint)
-            self.serving, self._compilation = "cuda", None
-            self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", CHUNKS), "")
-            self._switch = self._load_plans()
+    def __init__(self, checkpoint: Path, cache: PlanCache) -> None:
+        TorchRuntime.__init__(self, checkpoint)
+        self.serving, self._compilation, self._cache, self._kernels_key = "cuda", None, cache, "00" * 32
+        self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", CHUNKS), "")
 
-        def _checked_plan(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
-            if spec.part == "decide":
-                return Decision(Decide(self._model), self._rings[-1])
-            step = Step(self._model)
+    def _checked_plan(self, spec: PlanSpec, key: str, kernels: KernelCache) -> ChunkStep | Decision:
+        if spec.part == "decide":
+            return Decision(self._rings, Decide(self._model), None)
+        step = Step(self._model)
 
-            def rows(*inputs: torch.Tensor) -> list[torch.Tensor]:
-                hidden, *new = step(*inputs, *self._rings[:-1])
-                return [*new, hidden]
+        def plan(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return step(*inputs, *self._rings.keys_values)
 
-            function = ChunkStep(self.config, spec.count, rows, self._rings)
+        function = ChunkStep(self._rings, spec.count, _rows(plan, self._rings), None)
+        with torch.inference_mode():
             function.rerun()
-            return function
+        return function
 
-    runtime, served = Taking(), []
-    engine, graphs = Engine(runtime), runtime._steps
+
+def test_plans_change_no_results(checkpoint: Path, music: list[Event], full_forward: np.ndarray, tmp_path: Path) -> None:
+    runtime = Opened(checkpoint, PlanCache(tmp_path))
+    graphs = runtime._steps
+    runtime._load_plans()
+    assert runtime.serving == "tensorrt"
+    assert runtime._steps is not graphs
+    engine = Engine(runtime)
     for i, event in enumerate(music[1:], 1):
         engine.absorb([event])
         assert close(engine.hidden(), full_forward[i]), f"differs at position {i}"
-        if i % 50 == 0:
-            runtime.keep_warm()
-            served.append(runtime.serving)
-            assert close(engine.hidden(), full_forward[i])
-    assert served[:4] == ["cuda", "cuda", "cuda", "tensorrt"]  # one plan at a time
-    assert runtime._steps is not graphs
+
+
+class Compiled(Compilation):
+    """Has compiled all plans, which needs a GPU."""
+
+    def __init__(self) -> None:
+        pass
+
+    def outcome(self) -> str | None:
+        return ""
+
+    def stop(self) -> None:
+        pass
+
+
+def test_plans_are_not_loaded_while_playing(checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "engine")
+    runtime = Opened(checkpoint, PlanCache(tmp_path))
+    graphs, runtime._compilation = runtime._steps, Compiled()
+    runtime.keep_warm()
+    assert (runtime.serving, runtime._steps, runtime._compilation) == ("cuda", graphs, None)
+    assert "the next start uses them" in caplog.text
 
 
 def test_rewinding_again_and_again_ends_in_a_clear_error(checkpoint: Path, music: list[Event]) -> None:

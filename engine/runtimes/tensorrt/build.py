@@ -3,8 +3,8 @@
 A plan is one serialised TensorRT engine for a fixed number of new events. Rings are inputs and new rows are outputs; the caller
 writes the rows into the rings. Inputs keep their names; outputs are named ``output0``, ``output1`` ...
 
-Plan and rings have the precision of the module. Masks and softmax are in float32 at any precision, because float16 cannot hold
-the -1e9 of a mask.
+The plan has the precisions of the module: see ``PerceiverS.to_precision``. Masks and softmax are in float32 at any precision,
+because float16 cannot hold the -1e9 of a mask.
 
 Building takes tens of seconds, and torch-tensorrt changes global state such as logging: see ``compile_process``.
 """
@@ -15,7 +15,7 @@ import contextlib
 import importlib
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import install
@@ -78,7 +78,7 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
     program = export(module, inputs)
     types = {parameter.dtype for parameter in module.parameters()}
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, capturable_engines():
             plan = compiler.dynamo.convert_exported_program_to_serialized_trt_engine(
                 program,
                 arg_inputs=(),
@@ -96,12 +96,37 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
     return bytes(plan)
 
 
+@contextlib.contextmanager
+def capturable_engines() -> Iterator[None]:
+    """Makes TensorRT-RTX build engines that a CUDA graph can capture: the caller allocates all of their memory. torch-tensorrt
+    has no setting for this flag. The standard TensorRT has no such flag, and needs none.
+    """
+    interpreter = importlib.import_module("torch_tensorrt.dynamo.conversion._TRTInterpreter")
+    flag = getattr(interpreter.trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if flag is None:
+        yield
+        return
+    kind = interpreter.TRTInterpreter
+    usual = kind._populate_trt_builder_config
+
+    def with_flag(self: Any, *arguments: Any, **options: Any) -> Any:
+        config = usual(self, *arguments, **options)
+        config.set_flag(flag)
+        return config
+
+    kind._populate_trt_builder_config = with_flag
+    try:
+        yield
+    finally:
+        kind._populate_trt_builder_config = usual
+
+
 def build(spec: PlanSpec, model: PerceiverS) -> bytes:
     """The plan of ``spec`` from its model on the CPU. Converts the model to the plan's precision.
 
     Raises ``RuntimeUnavailable``, ``PlanError`` if the graph is at fault.
     """
-    return build_plan(*graph_of(spec, model.to(DTYPES[spec.precision])))
+    return build_plan(*graph_of(spec, model.to_precision(DTYPES[spec.precision])))
 
 
 def graph_of(spec: PlanSpec, model: PerceiverS) -> tuple[nn.Module, dict[str, Tensor]]:

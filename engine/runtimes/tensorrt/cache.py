@@ -32,7 +32,7 @@ MAGIC = b"PLPLAN1\n"
 HEADER = struct.Struct("<8s32s32sQ")
 MAX_PLAN_BYTES = 1 << 33
 WEIGHTS_FILE = "model.safetensors"
-MAX_PLANS = 24  # a checkpoint has four or five
+MAX_PLANS = 24  # a checkpoint has four or five, and one file of kernels
 ABANDONED = 86400.0  # seconds after which an unfinished file is deleted
 GRAPH_SOURCES = (
     "attention.py",
@@ -74,6 +74,11 @@ class PlanSpec:
         sources = {name: sha256_of(folder / name) for name in GRAPH_SOURCES}
         everything = {"plan": dataclasses.asdict(self), "in": dataclasses.asdict(environment), "sources": sources}
         return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def kernels_key(environment: Environment) -> str:
+    """The key under which the kernels of TensorRT-RTX (``execute.KernelCache``) are stored beside the plans."""
+    return hashlib.sha256(json.dumps({"kernels of": dataclasses.asdict(environment)}, sort_keys=True).encode()).hexdigest()
 
 
 def plan_specs(checkpoint: Path, precision: str, counts: Sequence[int]) -> list[PlanSpec]:

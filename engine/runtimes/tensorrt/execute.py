@@ -140,13 +140,56 @@ def _dtype(binding: Binding) -> torch.dtype:
     return TYPES[binding.type]
 
 
+class KernelCache:
+    """The kernels that TensorRT-RTX compiles when a plan first runs, shared by all plans. ``stored``: what ``serialize`` returned
+    in an earlier session. The standard TensorRT compiles nothing then.
+    """
+
+    def __init__(self, stored: bytes | None = None) -> None:
+        self._stored = stored
+        self._live: Any = None
+
+    def attach(self, config: Any) -> None:
+        """Makes contexts that are created with this runtime config use the cache."""
+        if self._live is None:
+            self._live = config.create_runtime_cache()
+            if self._stored is not None and not self._live.deserialize(self._stored):
+                log.info("TensorRT-RTX cannot use its stored kernels; it compiles them again")
+        config.set_runtime_cache(self._live)
+
+    def serialize(self) -> bytes | None:
+        """All kernels so far, None if there is nothing to store."""
+        kernels = bytes(memoryview(self._live.serialize())) if self._live is not None else b""
+        return kernels or None
+
+
+def create_context(trt: ModuleType, engine: Any, kernels: KernelCache, device: torch.device) -> tuple[Any, Tensor]:
+    """An execution context and its working memory, which must live as long. The memory is ours, because an engine that allocates
+    at run time cannot be captured. Context None: TensorRT refuses.
+    """
+    ours = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if hasattr(trt, "IRuntimeCache"):  # TensorRT-RTX
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(ours)
+        kernels.attach(config)
+        context = engine.create_execution_context(config)
+    else:
+        context = engine.create_execution_context(ours)
+    memory = torch.zeros(max(int(engine.device_memory_size_v2), ALIGNMENT), dtype=torch.uint8, device=device)
+    if context is not None:
+        context.set_device_memory(memory.data_ptr(), len(memory))
+    return context, memory
+
+
 class Plan:
     """An engine as a function that ``engine.runtimes.pytorch`` can capture: its inputs and outputs have fixed addresses.
 
     Bound inputs (the rings) are read in place. The other inputs are copied into tensors of the engine's types.
     """
 
-    def __init__(self, trt: ModuleType, plan: bytes, names: Sequence[str], bound: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, trt: ModuleType, plan: bytes, names: Sequence[str], bound: Mapping[str, Tensor], kernels: KernelCache
+    ) -> None:
         """``names`` are the inputs in the module's order. Raises ``PlanError`` if TensorRT refuses the plan, or if the tensors in
         ``bound`` do not fit it.
         """
@@ -155,8 +198,9 @@ class Plan:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise PlanRejected(f"TensorRT refuses the plan{self._log.why()}")
-        self._bound = bind_tensors(bindings_of(self._engine), names, bound, torch.device("cuda"))  # TensorRT holds only addresses
-        self._context = self._engine.create_execution_context()
+        device = torch.device("cuda")
+        self._bound = bind_tensors(bindings_of(self._engine), names, bound, device)  # TensorRT holds only addresses
+        self._context, self._memory = create_context(trt, self._engine, kernels, device)
         if self._context is None:
             raise PlanError(f"TensorRT refuses the plan's working memory{self._log.why()}")
         for name, tensor in self._bound.tensors.items():

@@ -1,11 +1,14 @@
-"""The ``tensorrt`` runtime: CUDA graphs of TensorRT plans. It uses the CUDA graphs of the ``cuda`` runtime until a separate
-process has compiled the plans. Rings, staging and ring writes are those of the ``cuda`` runtime.
+"""The ``tensorrt`` runtime: CUDA graphs of TensorRT plans. Until there are plans it uses the CUDA graphs of the ``cuda`` runtime,
+while a separate process compiles them for the next start. Rings, staging and ring writes are those of the ``cuda`` runtime.
+
+Plans are loaded only when the runtime is opened: deserialising, compiling kernels and capturing take longer than a call may take
+while music plays.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.errors import install
@@ -19,18 +22,18 @@ except ImportError as error:
 from torch import Tensor
 
 from engine.graphs import decide_inputs, ring_names, step_inputs
-from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime
+from engine.runtimes.pytorch import ChunkStep, Decision, Rings, TorchRuntime
 from engine.runtimes.tensorrt.build import DTYPES, PlanError
-from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs, plans_folder
+from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, kernels_key, plan_specs, plans_folder
 from engine.runtimes.tensorrt.compile_process import Compilation
-from engine.runtimes.tensorrt.execute import Plan, PlanRejected, environment, load_tensorrt
+from engine.runtimes.tensorrt.execute import KernelCache, Plan, PlanRejected, environment, load_tensorrt
 
 log = logging.getLogger(__name__)
 PRECISION = "fp16"  # that of the bundled weights; closer to float32 than bf16
 
 
 class TensorRTRuntime(TorchRuntime):
-    """``serving``: what is in use now, cuda or tensorrt. Raises ``RuntimeUnavailable`` without TensorRT or a CUDA device."""
+    """``serving``: what is in use, cuda or tensorrt. Raises ``RuntimeUnavailable`` without TensorRT or a CUDA device."""
 
     def __init__(self, checkpoint: Path, *, threads: int = 0, precision: str = PRECISION, cache: PlanCache | None = None) -> None:
         self._trt = load_tensorrt()
@@ -38,18 +41,17 @@ class TensorRTRuntime(TorchRuntime):
         super().__init__(checkpoint, "cuda", threads=threads, precision=DTYPES[precision])
         self.name, self.serving = "tensorrt", "cuda"
         self._cache = cache or PlanCache(plans_folder())
+        self._kernels_key = kernels_key(here)
         self._keys = {spec: spec.key(here) for spec in plan_specs(checkpoint, precision, CHUNKS)}
         self._compilation: Compilation | None = None
-        self._switch: Iterator[None] = iter(())
         if all(self._cache.get(key) is not None for key in self._keys.values()):
-            for _ in self._load_plans():
-                pass
+            self._load_plans()
         else:
-            log.info("compiling TensorRT plans; CUDA graphs are used until then")
+            log.info("compiling TensorRT plans for the next start; CUDA graphs are used until then")
             self._compilation = Compilation(checkpoint, precision, CHUNKS, self._cache)
 
     def keep_warm(self) -> None:
-        """Also loads compiled plans, one a call, so that each call is short."""
+        """Also logs when compiling has ended."""
         super().keep_warm()
         if self._compilation is not None and (outcome := self._compilation.outcome()) is not None:
             self._compilation.stop()
@@ -57,23 +59,20 @@ class TensorRTRuntime(TorchRuntime):
             if outcome:
                 log.warning("no TensorRT plans: %s; CUDA graphs remain in use", outcome)
             else:
-                self._switch = self._load_plans()
-        next(self._switch, None)
+                log.info("TensorRT plans are compiled; the next start uses them")
 
     def close(self) -> None:
         if self._compilation is not None:
             self._compilation.stop()
 
-    def _load_plans(self) -> Iterator[None]:
-        """Loads one plan at each step, and uses them all after the last. If one of them does not
-        run, CUDA graphs remain in use.
-        """
+    def _load_plans(self) -> None:
+        """Loads all plans and uses them. If one of them does not run, CUDA graphs remain in use."""
+        stored = self._cache.get(self._kernels_key)
+        kernels = KernelCache(stored)
         functions: dict[PlanSpec, ChunkStep | Decision] = {}
         for spec, key in self._keys.items():
-            if functions:
-                yield
             try:
-                functions[spec] = self._captured_plan(spec, key)
+                functions[spec] = self._checked_plan(spec, key, kernels)
             except (PlanError, RuntimeError) as error:
                 log.warning("TensorRT plans do not run here (%s); CUDA graphs remain in use", error)
                 if isinstance(error, PlanRejected):  # other errors may be temporary
@@ -82,43 +81,39 @@ class TensorRTRuntime(TorchRuntime):
         self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, ChunkStep)}
         self._decision = next(one for one in functions.values() if isinstance(one, Decision))
         self.serving = "tensorrt"
+        self.reset()  # capturing wrote into the rings
+        compiled = kernels.serialize()
+        if compiled is not None and compiled != stored:
+            self._cache.put(self._kernels_key, compiled)
         log.info("TensorRT plans are in use")
 
     @torch.inference_mode()
-    def _captured_plan(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
-        """The captured function of a plan. Leaves the rings unchanged. Raises ``PlanError``, ``RuntimeError``."""
-        saved = [ring.clone() for ring in self._rings]  # capturing runs the function, which writes rings
-        try:
-            return self._checked_plan(spec, key)
-        finally:
-            for ring, old in zip(self._rings, saved, strict=True):
-                ring.copy_(old)
-
-    def _checked_plan(self, spec: PlanSpec, key: str) -> ChunkStep | Decision:
-        """The function of a plan, after a check that it fills its outputs. Raises ``PlanError``, ``RuntimeError``."""
+    def _checked_plan(self, spec: PlanSpec, key: str, kernels: KernelCache) -> ChunkStep | Decision:
+        """The captured function of a plan, after a check that it fills its outputs. Raises ``PlanError``, ``RuntimeError``."""
         compiled = self._cache.get(key)
         if compiled is None:
             raise PlanError("a plan is no longer in the cache")
         function: ChunkStep | Decision
         if spec.part == "decide":
-            plan = Plan(self._trt, compiled, list(decide_inputs(self._model)), {})
-            function = Decision(lambda *inputs: plan(*inputs)[0], self._rings[-1], _capturable(plan))
+            plan = Plan(self._trt, compiled, list(decide_inputs(self._model)), {}, kernels)
+            function = Decision(self._rings, lambda *inputs: plan(*inputs)[0], _capturable(plan))
         else:
-            rings = dict(zip(ring_names(self.config), self._rings, strict=False))
-            plan = Plan(self._trt, compiled, list(step_inputs(self._model, spec.count)), rings)
-            function = ChunkStep(self.config, spec.count, _rows(plan), self._rings, _capturable(plan))
+            rings = dict(zip(ring_names(self.config), self._rings.keys_values, strict=True))
+            plan = Plan(self._trt, compiled, list(step_inputs(self._model, spec.count)), rings, kernels)
+            function = ChunkStep(self._rings, spec.count, _rows(plan, self._rings), _capturable(plan))
         plan.poison()
         function.rerun()
         plan.check_ran()
         return function
 
 
-def _rows(plan: Plan) -> Callable[..., Sequence[Tensor]]:
-    """A step's plan as the body of a ``ChunkStep``: the rows of hidden states come last."""
+def _rows(plan: Callable[..., Sequence[Tensor]], rings: Rings) -> Callable[..., Sequence[Tensor]]:
+    """A step's plan as the body of a ``ChunkStep``."""
 
     def rows(*inputs: Tensor) -> Sequence[Tensor]:
-        hidden, *new = plan(*inputs)
-        return [*new, hidden]
+        *events, begin = inputs
+        hidden, *new = plan(*events, *rings.held(events[2], begin))
+        return [*rings.stacked(new), hidden]
 
     return rows
 

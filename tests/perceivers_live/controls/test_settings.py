@@ -75,7 +75,8 @@ def test_a_file_overrides_defaults_and_overrides_come_before_the_file(file: Path
         ('[osc]\nhost = ""', "given.toml:2: [osc] host: found '', allowed text of 1..255 characters"),
         (
             '[engine]\nruntime="tpu"',
-            "given.toml:2: [engine] runtime: found 'tpu', allowed auto, tensorrt, cuda, mps, onnx, onnx-int8, eager (choice)",
+            "given.toml:2: [engine] runtime: found 'tpu', allowed "
+            "auto, tensorrt, cuda, cuda-compiled, mps, onnx, onnx-int8, eager (choice)",
         ),
         (
             "[osc]\nport = 1\n[controls]\n# density = 1\ndensity = nan",

@@ -80,13 +80,14 @@ class Seen:
                     if word in str(node.target):
                         types.add(str(node.args[0].meta["val"].dtype))
 
-    def network(self, network: Any) -> None:
+    def network(self, network: Any, capturable: bool) -> None:
         inputs = [network.get_input(i) for i in range(network.num_inputs)]
         outputs = [network.get_output(i) for i in range(network.num_outputs)]
         self.networks.append(
             {
                 "inputs": [(one.name, list(one.shape), one.dtype.name) for one in inputs],
                 "outputs": [(one.name, list(one.shape), one.dtype.name) for one in outputs],
+                "capturable": capturable,
             }
         )
 
@@ -100,7 +101,7 @@ def watched(seen: Seen) -> Iterator[None]:
 
     class Builder(trt.Builder):  # type: ignore[name-defined, misc]
         def build_serialized_network(self, network: Any, config: Any) -> Any:
-            seen.network(network)
+            seen.network(network, config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION))
             return super().build_serialized_network(network, config)
 
     class Unopened:
@@ -173,7 +174,7 @@ def difference(results: list[list[Tensor]], module: nn.Module, states: list[dict
 
 def built(spec: PlanSpec, file: Path) -> dict[str, Any]:
     """Builds a plan into a file and tells about it."""
-    model = load_model(bundled()).to(DTYPES[spec.precision])
+    model = load_model(bundled()).to_precision(DTYPES[spec.precision])
     if spec.part == "step":
         states = [step_state(model, spec.count, start, seed=start) for start in STARTS]
     else:

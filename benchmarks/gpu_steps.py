@@ -1,0 +1,201 @@
+"""The measurements of ``benchmarks.gpu``, one a process: python -m benchmarks.gpu_steps STEP OPTIONS
+
+OPTIONS are JSON: preset, history, count. The last line of the output is the result as JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.checkpoint import bundled, load_model, save_model
+from engine.config import PRESETS
+from engine.engine import Engine
+from engine.model import PerceiverS
+from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable
+from engine.runtimes.pytorch import TorchRuntime
+from engine.sampling import Steering, sampling_bias
+from engine.sounding import ages_of
+from perceivers_live.commands.bench import copy_bandwidth, improvised, machine, row, timed
+
+WARM_UP = 20  # events, before any is timed
+EXACT = 1e-4  # largest difference of hidden states in float32, relative to the largest value
+EVENTS = 400  # of the exactness check; the rings of its model have at most 72 rows
+TRAINING_STEPS = 5
+PROFILED = 20  # events
+SHOWN = 12  # operators
+GPU = torch.cuda.is_available()
+
+
+def opened(way: str, model: PerceiverS, folder: Path, precision: str) -> Runtime:
+    """A runtime; ``precision``: fp32 or fp16. Eager runs on the CPU without a GPU, the others raise ``RuntimeUnavailable``."""
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+    if way == "tensorrt":
+        from engine.runtimes.tensorrt.cache import PlanCache
+        from engine.runtimes.tensorrt.compile_process import compile_missing
+        from engine.runtimes.tensorrt.runtime import TensorRTRuntime
+
+        save_model(model, folder)
+        cache = PlanCache(folder / "plans")
+        compile_missing(folder, precision, CHUNKS, cache)
+        runtime = TensorRTRuntime(folder, precision=precision, cache=cache)
+        if runtime.serving != "tensorrt":
+            raise RuntimeUnavailable("the plans do not run here; see the log")
+        return runtime
+    if way == "eager":
+        return TorchRuntime(model, "cuda" if GPU else "eager", precision=dtype if GPU else torch.float32, capture=False)
+    return TorchRuntime(model, way, precision=dtype)
+
+
+def random_model(preset: str) -> PerceiverS:
+    """Random weights, with which every block contributes."""
+    torch.manual_seed(1)
+    model = PerceiverS(PRESETS[preset]).eval()
+    for block in model.blocks:
+        torch.nn.init.normal_(block.out.weight, std=0.3 * block.out.in_features**-0.5)
+        torch.nn.init.normal_(block.down.weight, std=0.3 * block.down.in_features**-0.5)
+    return model
+
+
+def exactness(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Streams the smallest model, one event at a time and in chunks, and compares with the full forward on the CPU."""
+    model, events = random_model("tiny"), [*improvised(EVENTS, np.random.default_rng(0))]
+    engine = Engine(opened(way, random_model("tiny"), folder, "fp32"))
+    array = np.concatenate(([engine.last], events))
+    inputs = (array, ages_of(array), np.arange(len(array)), np.cumsum(array[:, 0]))
+    with torch.inference_mode():
+        expected = model.hidden(*(torch.from_numpy(part)[None] for part in inputs), len(array))[0].numpy()
+    worst, chance = 0.0, np.random.default_rng(0)
+    while engine.position < EVENTS:
+        size = int(chance.choice([1, 1, 1, 5, 8, 20, 64]))
+        engine.absorb(events[engine.position : engine.position + size])
+        worst = max(worst, float(np.abs(engine.hidden() - expected[engine.position]).max()))
+    difference = worst / max(1.0, float(np.abs(expected).max()))
+    return {"difference": difference, "exact": difference < EXACT}
+
+
+def parity(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The bundled model in half precision, on the GPU if there is one, against float32 on the CPU."""
+    music, states = improvised(options["count"], np.random.default_rng(0)), []
+    half = TorchRuntime(bundled(), "cuda" if GPU else "eager", precision=torch.float16)
+    newest = min(len(music), 200)
+    for runtime in (TorchRuntime(bundled()), half):
+        engine = Engine(runtime)
+        engine.absorb(music)
+        states.append(torch.from_numpy(engine.recent_hidden(newest)))
+    exact, rounded = states
+    following = torch.tensor(np.array(music[-newest:])).long()
+    with torch.inference_mode():
+        p, q = (load_model(bundled()).head(one, following[:, 0], following[:, 1]) for one in states)
+        pairs = ((p.wait, q.wait), (p.action, q.action))
+        nats = sum(float((a.softmax(-1) * (a.log_softmax(-1) - b.log_softmax(-1))).sum(-1).mean()) for a, b in pairs)
+    return {"nats": nats, "error_of_hidden": float((exact - rounded).norm() / exact.norm())}
+
+
+def event(engine: Engine, seed: int) -> None:
+    """Generates one event as when playing: bias, decision, absorbing; waits for the device."""
+    own = set(engine.sounding.held().tolist())
+    bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+    engine.absorb([engine.decide(bias)])
+    engine.hidden()
+
+
+def playing(way: str, options: dict[str, Any], folder: Path) -> Engine:
+    """An engine with its history, warmed up."""
+    engine = Engine(opened(way, random_model(options["preset"]), folder, "fp16"))
+    engine.absorb(improvised(options["history"], np.random.default_rng(0)))
+    for seed in range(WARM_UP):
+        event(engine, seed)
+    return engine
+
+
+def latency(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    engine = playing(way, options, folder)
+    floor = engine.runtime.step_bytes / copy_bandwidth(engine.runtime)
+    taken = [timed(lambda seed=seed: event(engine, seed)) for seed in range(WARM_UP, WARM_UP + options["count"])]  # type: ignore[misc]
+    return dataclasses.asdict(row(way, taken, floor=floor))
+
+
+def profile(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The operators of an event, an operator at a time, by their own time on the device."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    engine = playing("eager", options, folder)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]
+    with profiler(activities=activities) as seen:
+        for seed in range(PROFILED):
+            event(engine, seed)
+    own: Callable[[Any], float] = (lambda one: one.self_device_time_total) if GPU else (lambda one: one.self_cpu_time_total)
+    rows = sorted(seen.key_averages(), key=own, reverse=True)[:SHOWN]
+    return {"rows": [{"operator": one.key[:80], "ms": own(one) / 1000 / PROFILED, "calls": one.count / PROFILED} for one in rows]}
+
+
+def training(batch: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Whole steps of training, compiled on a GPU: target events a second, and the peak of the GPU's memory."""
+    from benchmarks.training import improvised as performance
+    from trainer import optimizer as optim
+    from trainer.segmentation import Segmentation, draw
+    from trainer.train import Objective, fast_arithmetic
+
+    config, device = PRESETS[options["preset"]], torch.device("cuda" if GPU else "cpu")
+    how, rng = Segmentation.for_model(config), np.random.default_rng(0)
+    piece = performance(config.reach + 2 * how.latents)
+    examples = [draw(piece, how, rng) for _ in range(int(batch))]
+    *inputs, weight = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*examples, strict=True))
+    objective = Objective(PerceiverS(config)).to(device)
+    forward = torch.compile(objective, dynamic=False, fullgraph=True) if GPU else objective
+    optimizers = optim.build(objective.model, weight_decay=0.02)
+    optim.set_rate(optimizers, 1e-3)
+    taken = []
+    with fast_arithmetic():
+        for _ in range(2 + TRAINING_STEPS):
+            began = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=GPU):
+                nats = forward(*inputs)
+            (nats.sum(-1) * weight).mean().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if GPU:
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - began)
+    rate = float(weight.sum()) / float(np.median(taken[2:]))
+    return {"events_a_second": rate, "peak_mb": torch.cuda.max_memory_allocated() / 1e6 if GPU else 0.0}
+
+
+def about(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {"machine": machine(), "device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__}
+
+
+STEPS: dict[str, Callable[[str, dict[str, Any], Path], dict[str, Any]]] = {
+    "machine": about,
+    "exactness": exactness,
+    "parity": parity,
+    "latency": latency,
+    "profile": profile,
+    "training": training,
+}
+
+
+def main(step: str, options: dict[str, Any]) -> None:
+    name, _, what = step.partition(" ")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            result = STEPS[name](what, options, Path(folder))
+        except RuntimeUnavailable as reason:
+            sys.exit(str(reason))
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,75 @@
+"""The first day on a GPU, rehearsed on a CPU: all measurements in one file, which a run that was cut off goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("tqdm")  # the trainer's own
+
+from benchmarks.gpu import WAYS, steps_of
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = ("--preset", "tiny", "--history", "120", "--count", "30")
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """As a user runs it: by its path, from anywhere."""
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", *OPTIONS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run that had been cut off after the first steps, with one of them failed."""
+    file = tmp_path_factory.mktemp("gpu") / "out.json"
+    done = run(file.parent, "--json", file.name, "--limit", "0.01")  # nothing succeeds
+    assert done.returncode == 0, done.stderr
+    assert all("took more than" in one["error"] for one in read(file).values())
+    content = json.loads(file.read_text())
+    content["results"]["parity"] = {"nats": 0.125, "error_of_hidden": 0.5}  # as if it had been measured before
+    file.write_text(json.dumps(content))
+    return file
+
+
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    results: dict[str, dict[str, Any]] = json.loads(file.read_text())["results"]
+    return results
+
+
+def test_all_is_measured_and_a_second_run_goes_on(file: Path) -> None:
+    done = run(file.parent, "--all", "--json", file.name)
+    assert done.returncode == 0, done.stderr
+    results = read(file)
+    assert set(results) == {"machine", *steps_of("tiny")}
+    assert results["parity"]["nats"] == 0.125, "what is there is not measured again"
+    assert results["exactness eager"]["exact"]
+    latency = results["latency eager"]
+    assert 0 < latency["floor"] < latency["p50"] <= latency["p99"] <= latency["max"]
+    assert latency["n"] == 30
+    assert results["profile"]["rows"][0]["ms"] > 0
+    assert all(results[step]["events_a_second"] > 0 for step in ("training 1", "training 2", "training 4"))
+    for line in ("exactness eager", "latency eager", "0.125000 nats", "training 4", "floor"):
+        assert line in done.stdout
+    import torch
+
+    if not torch.cuda.is_available():
+        assert all(
+            "CUDA" in results[f"latency {way}"]["error"] or "tensorrt" in results[f"latency {way}"]["error"] for way in WAYS[1:]
+        )
+        assert "not here: this PyTorch is built without CUDA" in done.stdout or "not here: PyTorch finds no" in done.stdout
+
+
+def test_a_file_of_other_options_is_refused(file: Path) -> None:
+    done = run(file.parent, "--json", file.name, "--count", "31")
+    assert done.returncode == 1
+    assert "written with other options" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
