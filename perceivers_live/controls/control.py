@@ -65,7 +65,7 @@ class Control:
 
     @property
     def allowed(self) -> str:
-        """The allowed values as text, such as `0.1..2.0` or `respond, listen`."""
+        """The allowed values as text, such as `0.5..1.5` or `respond, listen`."""
         if self.kind == "choice":
             return ", ".join(self.choices)
         if self.kind == "switch":

@@ -84,7 +84,7 @@ def test_an_impossible_value_is_refused_in_one_line_and_changes_nothing(name: st
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_one_and_its_range() -> None:
-    with pytest.raises(ControlError, match=r"^unknown control 'tempo', nearest is temperature \(0\.1\.\.2\.0\)$"):
+    with pytest.raises(ControlError, match=r"^unknown control 'tempo', nearest is temperature \(0\.5\.\.1\.5\)$"):
         Controls().set("tempo", 1)
     with pytest.raises(ControlError, match="nearest is max_polyphony"):
         Controls().get("MaxPolyphony")
