@@ -24,7 +24,7 @@ from perceivers_live.session import commands as session_commands
 from perceivers_live.session import loop, output
 from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
-from tests.perceivers_live.scripted import Synthesizer
+from tests.perceivers_live.receiver import Synthesizer
 
 SENDER = ("127.0.0.1", 9)
 MODEL = "0123456789abcdef" * 4

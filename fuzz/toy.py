@@ -9,7 +9,7 @@ import numpy as np
 from engine.config import ModelConfig
 from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import AGES
-from tests.perceivers_live.scripted import Hidden, ToyRuntime, steady
+from tests.perceivers_live.toys import Hidden, ToyRuntime, steady
 
 SHORT = ModelConfig(width=4, heads=1, kv_heads=1, layers=1, scales=(4,), window=3, slack=64)
 

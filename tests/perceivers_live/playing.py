@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
-from tests.perceivers_live.scripted import (
-    Musician,
-    Stage,
-    fresh,
-    improviser,
-    phrase,
-    steady,
-    unbalanced,
-)
+from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.toys import Musician, improviser, steady
+from tests.perceivers_live.virtual_stage import Stage, fresh, phrase
 
 MODES = ["respond", "duet", "solo", "listen"]
 PLAYING = ["respond", "duet", "solo"]

@@ -16,13 +16,8 @@ from perceivers_live.performer.performer import State
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
 from perceivers_live.session.session import Session
-from tests.perceivers_live.scripted import (
-    Message,
-    Musician,
-    Synthesizer,
-    ToyRuntime,
-    improviser,
-)
+from tests.perceivers_live.receiver import Message, Synthesizer
+from tests.perceivers_live.toys import Musician, ToyRuntime, improviser
 
 PATIENCE = 20.0  # seconds
 QUICK = PhraseSettings(min_silence_ms=60, max_silence_ms=120)

@@ -23,7 +23,7 @@ from engine.smf import decode
 from perceivers_live.performer.timeline import Timeline
 from tests.midi_files import midi_bytes, track_bytes
 from tests.music import Piano
-from tests.perceivers_live.scripted import ToyRuntime
+from tests.perceivers_live.toys import ToyRuntime
 from trainer.reading import Actions, actions_of, learnable, parse, plain, played
 
 bounded = settings(max_examples=300, deadline=None, derandomize=True)

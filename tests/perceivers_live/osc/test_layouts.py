@@ -14,7 +14,8 @@ from perceivers_live.controls.registry import COMMANDS, CONTROLS, Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.osc.layouts import layouts, main, open_stage_control
 from perceivers_live.session.session import Session
-from tests.perceivers_live.scripted import Synthesizer, ToyRuntime, improviser
+from tests.perceivers_live.receiver import Synthesizer
+from tests.perceivers_live.toys import ToyRuntime, improviser
 
 FOLDER = Path(__file__).parents[3] / "layouts"
 

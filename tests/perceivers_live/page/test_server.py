@@ -24,7 +24,7 @@ from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
 from perceivers_live.page.steering import MAX_MISTAKES
-from tests.perceivers_live.osc.test_server import beyond_loopback
+from tests.perceivers_live.osc.client import beyond_loopback
 from tests.perceivers_live.page.serving import PATIENCE, Page, Served, page, raw, served, until
 
 

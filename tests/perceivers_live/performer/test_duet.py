@@ -8,26 +8,9 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import SamplingBias
 from perceivers_live.performer.performer import DUET_NOTES, DUET_TAIL, MIN_REPLY, State
-from tests.perceivers_live.playing import (
-    CLOSING,
-    check,
-    check_at_rest,
-    go_on,
-    musicians,
-    notes,
-    onsets,
-    playing,
-)
-from tests.perceivers_live.scripted import (
-    Hidden,
-    Musician,
-    Stage,
-    note,
-    phrase,
-    possible,
-    restless,
-    steady,
-)
+from tests.perceivers_live.playing import CLOSING, check, check_at_rest, go_on, musicians, notes, onsets, playing
+from tests.perceivers_live.toys import Hidden, Musician, possible, restless, steady
+from tests.perceivers_live.virtual_stage import Stage, note, phrase
 
 
 def test_a_duet_begins_after_a_few_notes() -> None:

@@ -17,7 +17,9 @@ from perceivers_live.clock.midi_clock import Transport
 from perceivers_live.controls.registry import CONTROLS, Control
 from perceivers_live.performer.performer import SavedState
 from perceivers_live.player.player import Phase
-from tests.perceivers_live.scripted import Musician, Stage, absolute, fresh, improviser, restless, steady, unbalanced
+from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.toys import Musician, improviser, restless, steady
+from tests.perceivers_live.virtual_stage import Stage, absolute, fresh
 
 MUSICIANS = [improviser, restless, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(9, pedal=True)]
 MODES = st.sampled_from(["respond", "duet", "solo", "listen"])

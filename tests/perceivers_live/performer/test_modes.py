@@ -13,23 +13,9 @@ from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed, su
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import State
 from perceivers_live.performer.phrases import BASE_SILENCE, PACE_FACTOR
-from tests.perceivers_live.playing import (
-    MODES,
-    MUSICIANS,
-    PLAYING,
-    check,
-    check_at_rest,
-    go_on,
-    musicians,
-    onsets,
-    playing,
-)
-from tests.perceivers_live.scripted import (
-    Musician,
-    Stage,
-    phrase,
-    steady,
-)
+from tests.perceivers_live.playing import MODES, MUSICIANS, PLAYING, check, check_at_rest, go_on, musicians, onsets, playing
+from tests.perceivers_live.toys import Musician, steady
+from tests.perceivers_live.virtual_stage import Stage, phrase
 
 # --- every mode, and every way to another --------------------------------------------------------------------------
 

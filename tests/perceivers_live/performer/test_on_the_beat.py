@@ -12,23 +12,9 @@ from engine.events import Timed
 from perceivers_live.clock.midi_clock import CONTINUE, START, STOP, TICK, MidiClock, Transport
 from perceivers_live.clock.ticks import PPQ
 from perceivers_live.performer.performer import MIN_REPLY
-from tests.perceivers_live.playing import (
-    PLAYING,
-    check,
-    check_at_rest,
-    go_on,
-    musicians,
-    onsets,
-    playing,
-)
-from tests.perceivers_live.scripted import (
-    Musician,
-    Stage,
-    improviser,
-    note,
-    phrase,
-    steady,
-)
+from tests.perceivers_live.playing import PLAYING, check, check_at_rest, go_on, musicians, onsets, playing
+from tests.perceivers_live.toys import Musician, improviser, steady
+from tests.perceivers_live.virtual_stage import Stage, note, phrase
 
 
 class Drummer:

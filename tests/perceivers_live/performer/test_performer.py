@@ -10,45 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from perceivers_live.controls.registry import CONTROLS
-from perceivers_live.performer.performer import KEEP_ON_CONTROL_CHANGE, State
-from tests.perceivers_live.scripted import (
-    Musician,
-    Stage,
-    fresh,
-    improviser,
-    note,
-    phrase,
-    silent,
-    steady,
-    unbalanced,
+from perceivers_live.performer.performer import State
+from tests.perceivers_live.performer.replies import (
+    CALL,
+    END_OF_CALL,
+    LONG_CALL,
+    MUSICIANS,
+    check_memory,
+    check_memory_after_interruption,
+    replying,
 )
+from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.toys import Musician, silent, steady
+from tests.perceivers_live.virtual_stage import Stage, note, phrase
 
-CALL = phrase(0.0, 8, 0.2)  # from 0 to 1.56 s; the reply begins at about 2.5 s
-END_OF_CALL = 1.4  # the last onset
-LONG_CALL = phrase(0.0, 40, 0.2)
 MODES = st.sampled_from(["respond", "duet", "solo", "listen"])
-MUSICIANS = [improviser, steady(), steady(7, (64, 65, 67, 69), chord=3), steady(15, pedal=True)]
-
-
-def replying(musician: Musician = improviser, seconds: float = 1.0, call: list[Timed] = LONG_CALL, **controls: object) -> Stage:
-    """A stage whose machine has been replying for so long."""
-    stage = Stage(musician, controls)
-    stage.hear(*call)
-    stage.run(60.0, stop=lambda: stage.replying)
-    stage.run(stage.now + seconds)
-    assert stage.replying
-    return stage
-
-
-def check_memory(stage: Stage) -> None:
-    """The engine is exactly where a fresh one is after absorbing the same events, and those are what sounded."""
-    assert stage.history() == stage.expected()
-    again = fresh(stage.engine._history)
-    assert again.position == stage.engine.position
-    assert again.step == stage.engine.step
-    assert np.array_equal(again.sounding.since, stage.engine.sounding.since)
-    assert np.array_equal(again.hidden(), stage.engine.hidden())
 
 
 # --- listening -----------------------------------------------------------------------------------------------------
@@ -226,192 +202,6 @@ def test_a_late_performer_plans_nothing_for_the_past() -> None:
         stage.run(stage.now + 0.3)
         assert stage.player.late == late
     check_memory_after_interruption(stage)
-
-
-def check_memory_after_interruption(stage: Stage) -> None:
-    stage.hear(Timed(stage.now, NOTE_ON + 100, 80))
-    check_memory(stage)
-
-
-# --- the human interrupts ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("musician", MUSICIANS)
-@pytest.mark.parametrize("seconds", [0.0, 0.011, 0.35, 1.0, 2.73])
-def test_a_key_press_silences_at_once_and_only_what_sounded_is_remembered(musician: Musician, seconds: float) -> None:
-    stage = replying(musician, seconds)
-    planned = stage.player.planned()
-    stage.hear(Timed(stage.now, NOTE_ON + 30, 80))
-    assert stage.port.silent
-    assert not stage.replying
-    assert stage.player.planned() == 0
-    check_memory(stage)
-    count = len(stage.machine)
-    stage.run(stage.now + 0.3)
-    assert len(stage.machine) == count
-    assert planned or seconds < 0.1
-
-
-def test_a_key_that_the_machine_holds_is_released_before_it_is_the_humans() -> None:
-    stage = replying(steady(40, (72,)))
-    stage.run(stage.now + 5, stop=lambda: 72 in stage.player.ledger.notes)
-    stage.hear(Timed(stage.now, NOTE_ON + 72, 80))
-    assert [action for _, action, _ in stage.history()[-2:]] == [NOTE_OFF + 72, NOTE_ON + 72]
-    check_memory(stage)
-
-
-def test_an_interruption_that_the_callback_has_made_already_comes_to_the_same() -> None:
-    here, before = replying(seconds=0.8), replying(seconds=0.8)
-    key = Timed(here.now, NOTE_ON + 30, 80)
-    here.hear(key)
-    before.player.ledger.keys.apply(key)
-    reaction = before.performer.adapt_plan([key])
-    before.performer.work(before.now)  # the performer was busy, and does not know yet
-    before.performer.absorb_input([reaction])
-    before.sounded.append(key)
-    assert here.history() == before.history()
-    check_memory(before)
-
-
-def test_the_human_is_answered_again_after_an_interruption() -> None:
-    stage = replying(seconds=0.5)
-    stage.hear(*phrase(stage.now, 6, 0.2))
-    stage.run(stage.now + 30)
-    assert stage.states == [State.PLAYING, State.LISTENING, State.PLAYING, State.LISTENING]
-    assert stage.port.silent
-    check_memory(stage)
-
-
-@pytest.mark.parametrize("action", [NOTE_OFF + 50, SUSTAIN_DOWN, SUSTAIN_UP])
-def test_a_release_or_a_pedal_change_does_not_silence(action: int) -> None:
-    stage = Stage(steady(30))
-    held = [Timed(0.0, SUSTAIN_DOWN)] if action == SUSTAIN_UP else []
-    stage.hear(*held, Timed(0.1, NOTE_ON + 50, 80), *phrase(0.2, 20, 0.2))
-    stage.run(30.0, stop=lambda: len(stage.machine) == 5)
-    sounding = stage.port.sounding
-    assert sounding
-    stage.hear(Timed(stage.now + 0.05, action))
-    assert stage.replying
-    assert stage.port.sounding == sounding
-    stage.run(stage.now + 2.0)
-    assert len(stage.machine) > 7
-    check_memory_after_interruption(stage)
-
-
-def test_the_humans_keys_are_never_released_or_struck_again() -> None:
-    """The odds' masks are checked at every decision by the toy runtime; this is what comes out at the other end."""
-    held = (60, 64, 67, 72, 76)
-    stage = Stage(steady(6, (*held, 62, 74), chord=4))
-    stage.hear(*(Timed(0.01 * i, NOTE_ON + pitch, 80) for i, pitch in enumerate(held)), *phrase(0.2, 12, 0.2, pitch=80))
-    stage.run(30.0)
-    assert len(stage.machine) > 20
-    assert not {one.action % 128 for one in stage.machine if one.action < SUSTAIN_DOWN} & set(held)
-
-
-def test_keys_held_through_a_reply_can_be_played_by_the_machine_once_released() -> None:
-    stage = Stage(steady(6, (72,)), {"register_low": 72, "register_high": 72})
-    stage.hear(Timed(0.0, NOTE_ON + 72, 80), *phrase(0.2, 12, 0.2, pitch=40))
-    stage.run(30.0, stop=lambda: stage.replying)
-    stage.run(stage.now + 0.5)
-    assert stage.port.note_ons == []
-    stage.hear(Timed(stage.now, NOTE_OFF + 72))
-    stage.run(stage.now + 1.0)
-    assert set(stage.port.note_ons) == {72}
-
-
-def test_the_humans_pedal_is_not_the_machines_to_lift() -> None:
-    stage = Stage(steady(6, pedal=True))
-    stage.hear(Timed(0.0, SUSTAIN_DOWN), *phrase(0.2, 12, 0.2))
-    stage.run(30.0)
-    assert len(stage.machine) > 10
-    assert not [one for one in stage.machine if one.action in (SUSTAIN_DOWN, SUSTAIN_UP)]
-
-
-# --- steering ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "value"), [("temperature", 0.6), ("density", 1.0), ("register_high", 60), ("seed", 5)])
-def test_a_turned_control_drops_the_plan_beyond_a_few_tens_of_milliseconds(name: str, value: float) -> None:
-    stage = replying(steady(2, range(48, 90)), lookahead_ms=1000)
-    plan = list(stage.player._plan)
-    assert plan[-1].time > stage.now + 0.9
-    stage.controls.set(name, value)
-    stage.performer.work(stage.now)
-    kept = [one for one in plan if one.time <= stage.now + KEEP_ON_CONTROL_CHANGE]
-    assert list(stage.player._plan)[: len(kept)] == kept
-    assert stage.player.planned() <= len(kept) + 1
-    stage.run(stage.now + 0.5)
-    check_memory_after_interruption(stage)
-
-
-@pytest.mark.parametrize("name", [control.name for control in CONTROLS.values() if control.affects != "decision"])
-def test_a_fader_that_changes_no_decision_costs_no_planned_event(name: str) -> None:
-    """Moved a hundred times a second in a solo. The plan stays as long as ever."""
-    stage, control = Stage(steady(4), {"mode": "solo", "lookahead_ms": 400}), CONTROLS[name]
-    stage.run(1.0)
-    values = [control.low + (control.high - control.low) * (i % 50) / 49 for i in range(200)]
-    for value in values:
-        stage.controls.set(name, round(value) if control.kind in ("choice", "switch") else value)
-        stage.run(stage.now + 0.01)
-    assert len(stage.watcher.plan) > 50
-    assert stage.watcher.taken == 0
-    stage.controls.set("temperature", 0.5)
-    stage.run(stage.now + 0.01)
-    assert stage.watcher.taken > 0
-
-
-def test_a_register_limit_is_heard_at_once() -> None:
-    stage = replying(steady(4, range(48, 90)), lookahead_ms=2000)
-    stage.controls.set("register_high", 59)
-    when = stage.now
-    stage.run(stage.now + 2.0)
-    later = [one.action for one in stage.machine if one.time > when + KEEP_ON_CONTROL_CHANGE and one.action < NOTE_OFF]
-    assert later
-    assert max(later) <= 59
-
-
-def test_turning_a_control_for_a_long_time_does_not_stop_the_music() -> None:
-    stage = replying(steady(4))
-    count = len(stage.machine)
-    for i in range(200):
-        stage.controls.set("temperature", 0.5 + i / 1000)
-        stage.run(stage.now + 0.005)
-    assert len(stage.machine) > count + 5
-    check_memory_after_interruption(stage)
-
-
-def test_polyphony_is_limited() -> None:
-    stage = replying(steady(3, range(40, 80), chord=10), max_polyphony=3)
-    highest = max(len(held) for held in itertools.accumulate(stage.machine, _held, initial=frozenset[int]()))
-    assert highest == 3
-
-
-def _held(held: frozenset[int], one: Timed) -> frozenset[int]:
-    return held | {one.action} if one.action < NOTE_OFF else held - {one.action - NOTE_OFF}
-
-
-@pytest.mark.parametrize("controls", [{"mode": "listen"}, {"hold": True}])
-def test_it_never_plays_while_it_is_to_hold_or_only_to_listen(controls: dict[str, object]) -> None:
-    stage = Stage(controls=controls)
-    stage.hear(*CALL)
-    stage.run(10.0)
-    stage.command(stage.performer.takeover)
-    stage.run(20.0)
-    assert not stage.port.messages
-    check_memory(stage)
-
-
-@pytest.mark.parametrize(("name", "value"), [("mode", "listen"), ("hold", True)])
-def test_it_falls_silent_when_told_to_hold_or_only_to_listen(name: str, value: object) -> None:
-    stage = replying()
-    stage.controls.set(name, value)
-    stage.performer.work(stage.now)
-    assert stage.port.silent
-    assert not stage.replying
-    check_memory(stage)
-    count = len(stage.machine)
-    stage.run(stage.now + 10)
-    assert len(stage.machine) == count
 
 
 # --- commands ------------------------------------------------------------------------------------------------------

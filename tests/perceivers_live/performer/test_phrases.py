@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import MAX_RATE_GAP, PhraseDetector
-from tests.perceivers_live.scripted import note, phrase
+from tests.perceivers_live.virtual_stage import note, phrase
 
 SETTINGS = PhraseSettings()
 SHORTEST, LONGEST = SETTINGS.min_silence_ms / 1000, SETTINGS.max_silence_ms / 1000

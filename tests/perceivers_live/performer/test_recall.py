@@ -5,24 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from tests.perceivers_live.playing import (
-    MODES,
-    PLAYING,
-    check,
-    check_at_rest,
-    go_on,
-    legal,
-    musicians,
-    notes,
-    playing,
-)
-from tests.perceivers_live.scripted import (
-    Musician,
-    Stage,
-    note,
-    phrase,
-    unbalanced,
-)
+from tests.perceivers_live.playing import MODES, PLAYING, check, check_at_rest, go_on, legal, musicians, notes, playing
+from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.toys import Musician
+from tests.perceivers_live.virtual_stage import Stage, note, phrase
 
 
 def since(stage: Stage, count: int, now: float) -> list[tuple[float, int, int]]:

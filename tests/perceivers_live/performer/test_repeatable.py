@@ -7,7 +7,7 @@ import pytest
 
 from engine.events import Event, Timed
 from tests.perceivers_live.playing import check_at_rest
-from tests.perceivers_live.scripted import Stage, phrase
+from tests.perceivers_live.virtual_stage import Stage, phrase
 
 PHRASE = phrase(0.5, 12, 0.21)
 

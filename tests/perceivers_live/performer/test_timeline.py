@@ -10,7 +10,8 @@ from engine.codec import LONGEST_SILENCE
 from engine.engine import Engine
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
 from perceivers_live.performer.timeline import Timeline
-from tests.perceivers_live.scripted import ToyRuntime, absolute, note
+from tests.perceivers_live.toys import ToyRuntime
+from tests.perceivers_live.virtual_stage import absolute, note
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.player.ledger import Ledger, Sent, Voicing
-from tests.perceivers_live.scripted import PortError, Synthesizer, unbalanced
+from tests.perceivers_live.receiver import PortError, Synthesizer, unbalanced
 
 ACTIONS = st.sampled_from(
     [*(NOTE_ON + p for p in range(60, 64)), *(NOTE_OFF + p for p in range(60, 64)), SUSTAIN_DOWN, SUSTAIN_UP]

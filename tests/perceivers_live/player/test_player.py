@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import LATE, Phase, Planned, Player, PlayerThread
-from tests.perceivers_live.scripted import Synthesizer, Watcher
+from tests.perceivers_live.receiver import Synthesizer, Watcher
 
 PATIENCE = 10.0  # seconds; only ends a wait for what never comes
 

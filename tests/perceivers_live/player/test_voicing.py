@@ -9,23 +9,10 @@ import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.player.ledger import Ledger, Voicing
-from tests.perceivers_live.playing import (
-    check,
-    check_at_rest,
-    go_on,
-    legal,
-    musicians,
-    notes,
-    onsets,
-    playing,
-)
-from tests.perceivers_live.scripted import (
-    Musician,
-    Stage,
-    restless,
-    steady,
-    unbalanced,
-)
+from tests.perceivers_live.playing import check, check_at_rest, go_on, legal, musicians, notes, onsets, playing
+from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.toys import Musician, restless, steady
+from tests.perceivers_live.virtual_stage import Stage
 
 
 @musicians

@@ -27,6 +27,7 @@ from perceivers_live.recording.journal import HEADER, RECORD_BYTES, Entry
 from perceivers_live.recording.recorder import HUMAN, LAST, LONGEST_SILENCE, Recorder, recover
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
+from tests.perceivers_live.receiver import Synthesizer
 from tests.perceivers_live.recording.recordings import (
     PATIENCE,
     START,
@@ -40,7 +41,8 @@ from tests.perceivers_live.recording.recordings import (
     until,
     warnings,
 )
-from tests.perceivers_live.scripted import Synthesizer, ToyRuntime, note, steady
+from tests.perceivers_live.toys import ToyRuntime, steady
+from tests.perceivers_live.virtual_stage import note
 
 # --- what is recorded ------------------------------------------------------------------------------------------------
 
@@ -306,7 +308,7 @@ FULL_DISK = """
     from pathlib import Path
     from engine.events import Timed
     from perceivers_live.recording.recorder import WRITE_EVERY, Recorder
-    from tests.perceivers_live.scripted import note
+    from tests.perceivers_live.virtual_stage import note
 
     logging.basicConfig(format="%(levelname)s %(message)s")
     recorder = Recorder(Path(sys.argv[1]))

@@ -31,7 +31,7 @@ from tests.perceivers_live.recording.recordings import (
     until,
     warnings,
 )
-from tests.perceivers_live.scripted import note
+from tests.perceivers_live.virtual_stage import note
 
 PLAYING = """
     import itertools, sys, time

@@ -26,7 +26,7 @@ from perceivers_live.performer.performer import State
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 from tests.engine.remote.ssh_server import free_port
-from tests.perceivers_live.scripted import Synthesizer, unbalanced
+from tests.perceivers_live.receiver import Synthesizer, unbalanced
 from tests.perceivers_live.sessions import PATIENCE, SETTINGS, notes_only
 
 HERE = this_machine("onnx", bundled(), 1)

@@ -24,7 +24,8 @@ from perceivers_live.session.commands import MAX_PENDING_SAVES
 from perceivers_live.session.inbox import MAX_ACTIONS, MAX_COMMANDS
 from perceivers_live.session.saved_states import MAX_STATES, StateStore
 from perceivers_live.session.session import Session
-from tests.perceivers_live.scripted import SMALL, Synthesizer, ToyRuntime
+from tests.perceivers_live.receiver import Synthesizer
+from tests.perceivers_live.toys import SMALL, ToyRuntime
 
 
 def session(states: StateStore | None) -> Session:

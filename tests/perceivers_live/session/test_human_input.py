@@ -20,7 +20,8 @@ from perceivers_live.performer.performer import State
 from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
-from tests.perceivers_live.scripted import Message, Musician, Synthesizer, ToyRuntime, steady
+from tests.perceivers_live.receiver import Message, Synthesizer
+from tests.perceivers_live.toys import Musician, ToyRuntime, steady
 
 NEVER_HELD = 100  # a key of the machine's that nobody else plays
 SETTINGS = Settings(osc=OscSettings(enabled=False), clock=ClockSettings("midi"))

@@ -6,7 +6,7 @@ from engine.events import NOTE_ON, Timed
 from perceivers_live.player.ledger import Ledger, Voicing
 from perceivers_live.player.player import Planned, Player
 from perceivers_live.session.observers import Observer, Observers
-from tests.perceivers_live.scripted import Synthesizer
+from tests.perceivers_live.receiver import Synthesizer
 
 
 def fail(_: object) -> None:

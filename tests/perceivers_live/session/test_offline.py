@@ -14,7 +14,9 @@ from engine.midi import message_of
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import recent, render
-from tests.perceivers_live.scripted import Musician, ToyRuntime, improviser, note, phrase, silent, steady, unbalanced
+from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.toys import Musician, ToyRuntime, improviser, silent, steady
+from tests.perceivers_live.virtual_stage import note, phrase
 
 CALL = phrase(0.0, 8, 0.2)
 

@@ -11,7 +11,8 @@ from engine.rings import hidden_shape, ring_shapes
 from engine.states import StateError, save_state, state_path
 from perceivers_live.performer.performer import SavedState
 from perceivers_live.session.saved_states import MAX_SILENCE, StateStore
-from tests.perceivers_live.scripted import SMALL, Stage, phrase, steady
+from tests.perceivers_live.toys import SMALL, steady
+from tests.perceivers_live.virtual_stage import Stage, phrase
 
 MODEL, ANOTHER = "0123456789abcdef" * 4, "f" * 64
 

@@ -20,15 +20,10 @@ from perceivers_live.osc.wire import OscError
 from perceivers_live.performer.performer import SavedState, State
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
-from tests.perceivers_live.scripted import (
-    Musician,
-    Synthesizer,
-    absolute,
-    fresh,
-    steady,
-    unbalanced,
-)
+from tests.perceivers_live.receiver import Synthesizer, unbalanced
 from tests.perceivers_live.sessions import SETTINGS, Stage, notes_only, running
+from tests.perceivers_live.toys import Musician, steady
+from tests.perceivers_live.virtual_stage import absolute, fresh
 
 # --- call and response ---------------------------------------------------------------------------------------------
 

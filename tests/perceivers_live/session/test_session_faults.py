@@ -14,11 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from perceivers_live.controls.registry import COMMANDS
-from tests.perceivers_live.scripted import (
-    improviser,
-    steady,
-)
 from tests.perceivers_live.sessions import running
+from tests.perceivers_live.toys import improviser, steady
 
 
 @pytest.mark.usefixtures("quiet_log")
