@@ -22,8 +22,8 @@ MAX_AHEAD = 8  # events in a call
 
 @dataclasses.dataclass(frozen=True)
 class Following:
-    """A decision in the middle of the machine's own playing, and what the next ones will be if nothing else happens: no event is
-    owed, no time has passed, the turn does not close. See ``sampling_bias``; ``forbidden``: keys beside ``own``.
+    """A decision in the middle of the machine's own playing, and what the next ones will be if nothing else happens: the event
+    need not be a note-on, no time has passed, the turn does not close. See ``sampling_bias``; ``forbidden``: keys beside ``own``.
     """
 
     seed: int
@@ -85,7 +85,7 @@ def decide_ahead(runtime: Runtime, position: int, following: Following, sounding
         if drawn is None:
             return events
         events.append(event := as_event(drawn))
-        if len(events) == min(MAX_AHEAD, runtime.config.slack) or time.monotonic() >= end:
+        if len(events) >= min(MAX_AHEAD, runtime.config.slack) or time.monotonic() >= end:
             return events
         following, position = following.after(event), position + 1
         sounding.apply(event)

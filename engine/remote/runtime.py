@@ -89,6 +89,7 @@ class RemoteRuntime:
         """``decide``. Where the line has a delay, the server goes on for as long as the line takes, and later calls find their
         decisions made.
         """
+        self.ahead = 0
         made = self._lookahead.decision(position, following)
         if made is not None:
             return made

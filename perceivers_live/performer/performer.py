@@ -43,7 +43,7 @@ KEEP_ON_CONTROL_CHANGE = 0.03  # seconds of the plan that stay when a control ch
 KEEP_ON_INPUT = 3.0  # of the plan that stay when the human plays, in decision times
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
 DUET_TAIL = 4.0  # seconds after the human's phrase within which a duet ends
-INPUT_WAIT = 0.001  # seconds to wait for input that the player knows and the performer does not
+INPUT_WAIT = 0.001  # seconds to wait for input that the player has handled and the performer has not received
 DUET_NOTES = 3  # notes of the human before a duet begins
 MAX_SIMULTANEOUS = 40  # events at the same time; the next one is at least a step later
 PEDAL_STEPS = 8  # from the release of the last keys to that of the pedal
@@ -182,7 +182,7 @@ class Performer:
     def _feed_detector(self, one: Timed) -> None:
         """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
         end = self._detector.end()
-        if self._detector.start is None or (end is not None and one.time > end):
+        if (one.action < NOTE_OFF and self._detector.start is None) or (end is not None and one.time > end):
             self._detector.reset()
             self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
         self._detector.feed(one._replace(time=self.timeline.quantized(one.time)))
@@ -325,7 +325,7 @@ class Performer:
         else:
             call = self._detector.length(now) or 0.0
             length = min(max(call * float(controls["response_length"]), MIN_REPLY), MAX_REPLY)
-        start_at = start_time(controls, self._beats, self._detector.end(), now, now + self._decision_times.expected)
+        start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)
         self.timeline.begin(now)
@@ -349,7 +349,7 @@ class Performer:
         turn, engine = self._turn, self._engine
         self.timeline.begin(now)
         opening = turn.must_play_note(own, engine.last, engine.step)
-        earliest = now + self._decision_times.expected - min(0.0, self._output_offset())
+        earliest = self._earliest(now)
         first = opening and not turn.strikes
         immediate = first and controls["mode"] != "duet"  # a reply, a solo or a takeover begins without delay
         if first and turn.start_at is not None and turn.start_at >= earliest:
@@ -435,6 +435,14 @@ class Performer:
     def _rewind(self, position: int) -> None:
         self.timeline.rewind(position)
         self._turn.rewind(self._engine.position)
+
+    def _earliest(self, now: float) -> float:
+        """The time for which an event can be decided from ``now`` on."""
+        return now + self._decision_times.expected + self._lead()
+
+    def _lead(self) -> float:
+        """How much earlier than its time an event is sent, in seconds."""
+        return max(0.0, -self._output_offset())
 
     def _output_offset(self) -> float:
         return float(self._controls.snapshot()["output_offset_ms"]) / 1000

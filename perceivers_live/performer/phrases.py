@@ -83,7 +83,7 @@ class PhraseDetector:
 
     @property
     def call(self) -> Call:
-        """What a reply to the phrase goes by."""
+        """Rate and velocity of the phrase, for the reply."""
         rate = self.rate
         return Call(rate, self._velocities / self._notes) if rate is not None else NO_CALL
 

@@ -8,14 +8,17 @@ from perceivers_live.controls.registry import ControlValues
 SEEDED_DELAY = 0.1  # seconds from a phrase's end to the reply if a seed is set: longer than decisions take
 
 
-def start_time(controls: ControlValues, beats: Beats | None, phrase_end: float | None, now: float, ready: float) -> float | None:
+def start_time(
+    controls: ControlValues, beats: Beats | None, phrase_end: float | None, now: float, ready: float, lead: float = 0.0
+) -> float | None:
     """The next beat or bar after ``ready``, if ``start_on`` asks for one. Otherwise, if a seed is set, a time that depends on the
-    phrase alone, so that the reply does not depend on how fast the machine was. None: as soon as possible.
+    phrase alone, so that the reply does not depend on how fast the machine was. None: as soon as possible. ``lead``: seconds by
+    which events are sent before their time.
     """
     if beats is not None and controls["start_on"] == "beat":
         return beats.next_beat(ready)
     if beats is not None and controls["start_on"] == "bar":
         return beats.next_bar(ready, int(controls["beats_per_bar"]))
     if controls["mode"] == "respond" and int(controls["seed"]) >= 0 and phrase_end is not None and phrase_end <= now:
-        return phrase_end + SEEDED_DELAY
+        return phrase_end + SEEDED_DELAY + lead
     return None

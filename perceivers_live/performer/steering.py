@@ -1,4 +1,4 @@
-"""Closed-loop steering: moves the machine's next event so that its playing comes to what the controls ask for.
+"""Closed-loop steering: moves the machine's next event so that its playing reaches what the controls ask for.
 
 The model alone drifts: a few fast notes make further fast notes likely. So the machine's latest notes are compared with the
 target, and the difference scales the wait and shifts the velocity that the model draws. The shapes of both distributions remain
@@ -73,7 +73,7 @@ def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Targ
     notes have little effect. The model begins at the call's rate and adapts to its own: the difference between the two is applied
     in advance and fades. ``gain``: of the correction.
     """
-    before = math.exp(-(now - start) / TIME_CONSTANT)
+    before = _before(start, now)
     notes = _recent(strikes, now)[0] + target.rate * TIME_CONSTANT * before
     missing = _beyond(math.log(target.rate * TIME_CONSTANT / max(notes, 1e-3)), target.tolerances[0])
     faster = before * math.log(target.factor) + gain * missing
@@ -82,7 +82,7 @@ def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Targ
 
 def velocity_shift(strikes: Sequence[Strike], start: float, now: float, target: Target) -> float:
     """What to add to the model's velocity so that the mean of the latest notes comes to the target's."""
-    before, (notes, velocities) = math.exp(-(now - start) / TIME_CONSTANT), _recent(strikes, now)
+    before, (notes, velocities) = _before(start, now), _recent(strikes, now)
     missing = (notes * target.velocity - velocities) / max(notes + PRIOR_NOTES * before, 1e-9)
     return min(max(before * target.shift + _beyond(missing, target.tolerances[1]), -MAX_SHIFT), MAX_SHIFT)
 
@@ -90,7 +90,7 @@ def velocity_shift(strikes: Sequence[Strike], start: float, now: float, target: 
 def machine_share(strikes: Sequence[Strike], start: float, now: float, rate: float) -> float:
     """The machine's fraction, 0..1, of the recent notes if the human plays at ``rate``. Arguments as above."""
     theirs = rate * TIME_CONSTANT
-    notes = _recent(strikes, now)[0] + theirs * math.exp(-(now - start) / TIME_CONSTANT)
+    notes = _recent(strikes, now)[0] + theirs * _before(start, now)
     return notes / (notes + theirs)
 
 
@@ -110,6 +110,11 @@ def scaled_waits(scale: float, dither: float, kept: int) -> np.ndarray:
     waits = np.arange(WAITS, dtype=float)
     waits = np.where(waits > kept, kept + (waits - kept) * scale, waits)
     return np.floor(waits + (dither if scale != 1 else 0.0)).astype(np.int64)
+
+
+def _before(start: float, now: float) -> float:
+    """The weight, 0..1, of what was played before ``start``. The newest event may be older than the turn."""
+    return math.exp(-max(now - start, 0.0) / TIME_CONSTANT)
 
 
 def _beyond(difference: float, tolerance: float) -> float:

@@ -129,11 +129,11 @@ class Player:
         ``interrupt``.
         """
         with self._lock:
-            released = self._report(self.ledger.close(now))
+            released = self._without_human_pedal(self._report(self.ledger.close(now)))
             if released and self.playing:
                 self._shorten(released, float("inf"))
                 self.phase = Phase.INPUT_PENDING
-            return self._without_human_pedal(released)
+            return released
 
     def _without_human_pedal(self, released: Sequence[Timed]) -> list[Timed]:
         return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]

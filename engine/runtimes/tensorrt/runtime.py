@@ -46,6 +46,7 @@ class TensorRTRuntime(TorchRuntime):
         self._compilation: Compilation | None = None
         if all(self._cache.get(key) is not None for key in self._keys.values()):
             self._load_plans()
+            self.reset()  # capturing wrote into the rings
         else:
             log.info("compiling TensorRT plans for the next start; CUDA graphs are used until then")
             self._compilation = Compilation(checkpoint, precision, CHUNKS, self._cache)
@@ -81,7 +82,6 @@ class TensorRTRuntime(TorchRuntime):
         self._steps = {spec.count: one for spec, one in functions.items() if isinstance(one, ChunkStep)}
         self._decision = next(one for one in functions.values() if isinstance(one, Decision))
         self.serving = "tensorrt"
-        self.reset()  # capturing wrote into the rings
         compiled = kernels.serialize()
         if compiled is not None and compiled != stored:
             self._cache.put(self._kernels_key, compiled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from statistics import fmean
 
 import pytest
 
@@ -11,7 +12,7 @@ from perceivers_live.controls.registry import CONTROLS
 from perceivers_live.performer.performer import KEEP_ON_CONTROL_CHANGE
 from tests.perceivers_live.performer.replies import CALL, check_memory, check_memory_after_interruption, replying
 from tests.perceivers_live.toys import steady
-from tests.perceivers_live.virtual_stage import Stage
+from tests.perceivers_live.virtual_stage import Stage, phrase
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", 0.6), ("density", 1.0), ("register_high", 60), ("seed", 5)])
@@ -42,6 +43,29 @@ def test_a_fader_that_changes_no_decision_costs_no_planned_event(name: str) -> N
     stage.controls.set("temperature", 0.5)
     stage.run(stage.now + 0.01)
     assert stage.watcher.taken > 0
+
+
+@pytest.mark.parametrize(("density", "factor"), [(-1.0, 0.5), (0.0, 1.0), (1.0, 2.0)])
+def test_density_multiplies_the_rate_of_the_call(density: float, factor: float) -> None:
+    """The call has 5 notes a second. So has the toy, which does not adapt to what it plays."""
+    stage = Stage(steady(10, range(48, 90)), {"density": density, "response_length": 2.0})
+    stage.hear(*phrase(0.0, 40, 0.2))
+    stage.run(60.0, stop=lambda: stage.replying)
+    stage.run(60.0, stop=lambda: not stage.replying)
+    onsets = [one.time for one in stage.machine if one.action < NOTE_OFF]
+    rate = (len(onsets) - 1) / (onsets[-1] - onsets[0])
+    assert rate == pytest.approx(5 * factor, rel=0.25)
+
+
+def test_dynamics_moves_the_velocity() -> None:
+    means = []
+    for dynamics in (-1.0, 0.0, 1.0):
+        stage = Stage(steady(20, range(48, 90)), {"dynamics": dynamics})
+        stage.hear(*phrase(0.0, 40, 0.2))
+        stage.run(60.0, stop=lambda stage=stage: stage.replying)
+        stage.run(60.0, stop=lambda stage=stage: not stage.replying)
+        means.append(fmean(one.velocity for one in stage.machine if one.action < NOTE_OFF))
+    assert means[0] + 8 < means[1] < means[2] - 8
 
 
 def test_a_register_limit_is_heard_at_once() -> None:

@@ -283,4 +283,4 @@ def actions(history: list[tuple[int, int, int]]) -> list[int]:
 
 
 TestPerformance = Performance.TestCase
-TestPerformance.settings = settings()  # of the profile
+TestPerformance.settings = settings(max_examples=max(200, settings.default.max_examples))

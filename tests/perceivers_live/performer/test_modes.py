@@ -225,6 +225,19 @@ def test_a_reply_is_as_long_as_the_phrase_and_not_as_the_time_since() -> None:
     assert stage.machine[-1].time - stage.machine[0].time < 10
 
 
+def test_the_release_of_a_key_does_not_change_the_length_of_such_a_phrase() -> None:
+    stage = Stage(controls={"hold": True}, seed=1)
+    stage.hear(*phrase(0.03, 40, 0.2)[:-1])  # the last key is still down
+    stage.controls.set("hold", False)
+    stage.run(8.1)
+    stage.hear(phrase(0.03, 40, 0.2)[-1]._replace(time=stage.now))
+    stage.run(stage.now + 1.0)
+    assert not stage.machine
+    stage.command(stage.performer.takeover)
+    stage.run(60.0, stop=lambda: not stage.replying)
+    assert stage.machine[-1].time - stage.machine[0].time > 4
+
+
 @pytest.mark.parametrize(
     ("barred", "free"),
     [({"hold": True}, {"hold": False}), ({"mode": "listen"}, {"mode": "respond"}), ({"mode": "listen"}, {"mode": "duet"})],

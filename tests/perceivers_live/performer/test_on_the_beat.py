@@ -69,6 +69,15 @@ def test_a_turn_begins_on_the_beat(mode: str, start_on: str, beats: int, bpm: fl
     check_at_rest(drummer.stage)
 
 
+@pytest.mark.parametrize("offset", [-0.15, 0.15])
+@pytest.mark.parametrize("bpm", [97.0, 131.0, 171.0, 223.0])
+def test_with_an_output_offset_a_turn_begins_that_long_before_or_after_the_beat(bpm: float, offset: float) -> None:
+    drummer = Drummer(bpm, start_on="beat", output_offset_ms=1000 * offset)
+    drummer.hear(phrase(4.3, 10, 0.25))
+    drummer.run(20.0, stop=lambda: bool(onsets(drummer.stage)))
+    assert drummer.off(onsets(drummer.stage)[0].time - offset) < 0.010
+
+
 def test_a_duet_waits_for_the_beat_while_the_human_plays() -> None:
     drummer = Drummer(40.0, mode="duet", start_on="bar")
     drummer.hear(phrase(1.0, 45, 0.15))

@@ -236,6 +236,15 @@ def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
     assert heard[-1] == Timed(1.2, SUSTAIN_UP)
 
 
+def test_a_pedal_that_the_human_holds_too_does_not_end_the_plan(player: Player) -> None:
+    player.schedule([Planned(0.0, 1, SUSTAIN_DOWN), Planned(9.0, 2, NOTE_ON + 60, 64)])
+    player.play_due(0.1)
+    player.ledger.keys.apply(Timed(0.1, SUSTAIN_DOWN))
+    assert player.release_all(0.2) == []
+    assert player.phase is Phase.OPEN
+    assert player.planned() == 1
+
+
 def test_releases_are_told_in_order_even_if_the_human_is_heard_as_of_earlier(player: Player, heard: list[Timed]) -> None:
     """An offset moves what is heard to before what has sounded."""
     player.schedule([on(1.0, 1, 60), on(1.1, 2, 62)])
