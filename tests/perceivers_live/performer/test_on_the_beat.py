@@ -70,7 +70,7 @@ def test_a_turn_begins_on_the_beat(mode: str, start_on: str, beats: int, bpm: fl
 
 
 @pytest.mark.parametrize("offset", [-0.15, 0.15])
-@pytest.mark.parametrize("bpm", [97.0, 131.0, 171.0, 223.0])
+@pytest.mark.parametrize("bpm", [110.0, 150.0, 190.0, 220.0])
 def test_with_an_output_offset_a_turn_begins_that_long_before_or_after_the_beat(bpm: float, offset: float) -> None:
     drummer = Drummer(bpm, start_on="beat", output_offset_ms=1000 * offset)
     drummer.hear(phrase(4.3, 10, 0.25))
