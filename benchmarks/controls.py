@@ -48,8 +48,7 @@ REGISTERS = ((21, 108), (48, 72), (36, 47), (84, 108), (60, 62))
 EMPTY_SECONDS = 12.0  # of a solo from an empty memory
 LEAST, MOST = 2.0, 12.0  # notes a second from an empty memory
 LEAST_SECONDS = 2.0  # a reply is never asked to be shorter
-RATE_LIMIT, LENGTH_LIMIT = 0.25, 0.20  # relative errors
-VELOCITY_LIMIT = 5.0
+LENGTH_LIMIT = 0.20  # relative error
 
 
 class Asked(NamedTuple):
@@ -172,10 +171,6 @@ def table(found: Sequence[tuple[Asked, Mapping[str, Any]]]) -> str:
         )
         lines.append(f"{asked.control:16}{asked.value:>8}{cells}")
     return "\n".join(lines)
-
-
-def _cell(value: float, form: str) -> str:
-    return f"{value:{form}}" if np.isfinite(value) else "-".rjust(_width(form))
 
 
 def _width(form: str) -> int:

@@ -20,24 +20,19 @@ WINDOW = 0.25  # seconds over which CPU time is measured
 MAX_SHARE = 0.75  # of one core's time in a window
 
 
-def set_realtime(priority: int) -> None:
-    """Gives this priority to the calling thread and to threads that it starts later. A thread of an
+def set_realtime(priority: int, thread: int = 0) -> None:
+    """Gives this priority to a thread (system's number; 0: the calling one) and to threads that it starts later. A thread of an
     audio server keeps its own.
     """
     with contextlib.suppress(OSError, AttributeError):
-        if os.sched_getscheduler(0) != os.SCHED_FIFO:
-            _schedule(0, priority)
+        if os.sched_getscheduler(thread) != os.SCHED_FIFO:
+            _schedule(thread, priority)
 
 
 def set_all_realtime(priority: int) -> None:
-    """The same for every thread of this process, and threads that they start later. Where a system does not list the threads:
-    for the calling one.
-    """
-    set_realtime(priority)
-    for thread in _threads():
-        with contextlib.suppress(OSError):
-            if os.sched_getscheduler(thread) != os.SCHED_FIFO:
-                _schedule(thread, priority)
+    """The same for every thread of this process. Where the system does not list the threads: for the calling one."""
+    for thread in _threads() or [0]:
+        set_realtime(priority, thread)
 
 
 def clear_realtime() -> None:

@@ -1,7 +1,7 @@
 """The keys and the pedal that are down after each event, each with its age.
 
-The ages are inputs of the model beside the event, so that attention need not find the note-ons of held keys. They also determine
-which actions are legal next.
+The ages are inputs of the model beside the event, so that attention does not have to infer which keys are held. They also
+determine which actions are legal next.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import numpy as np
 from engine.events import (
     ACTIONS,
     END,
-    MAX_WAIT,
     NOTE_OFF,
     PITCHES,
     REST,
-    START,
     SUSTAIN_DOWN,
     SUSTAIN_UP,
     Event,
@@ -130,6 +128,3 @@ def legal_actions(ages: np.ndarray) -> np.ndarray:
     legal[..., SUSTAIN_UP] = held[..., PEDAL]
     legal[..., [REST, END]] = True
     return legal
-
-
-__all__ = ["AGES", "MAX_AGE", "MAX_WAIT", "PEDAL", "START", "Sounding", "ages_of", "legal_actions"]

@@ -224,7 +224,7 @@ def _snapshot(header: _Header, before: np.ndarray, history: np.ndarray, rings: l
     """The snapshot. Raises ``StateError`` for a state that no engine can have been in."""
     earlier = header.position + 1 - header.history  # events before the history
     sounding = Sounding()
-    sounding.step, sounding.since = int(before[0]), before[1:].astype(np.int64)
+    sounding.step, sounding.since = int(before[0]), before[1:].copy()
     latest = sounding.step if earlier else -1
     if not 0 <= sounding.step <= earlier * MAX_WAIT or not ((sounding.since >= -1) & (sounding.since <= latest)).all():
         raise StateError("damaged: impossible keys or pedal")
@@ -244,5 +244,4 @@ def _snapshot(header: _Header, before: np.ndarray, history: np.ndarray, rings: l
         now = now.copy()
         now.apply(event)
         moments.append(Moment(event, now))
-    floats = tuple(np.asarray(ring, np.float32) for ring in rings)
-    return Snapshot(header.position, header.high_water, tuple(moments), floats, tuple(events), sounding)
+    return Snapshot(header.position, header.high_water, tuple(moments), tuple(rings), tuple(events), sounding)

@@ -1,18 +1,17 @@
-"""The daemon: between a MIDI input, a model and a MIDI output, in real time.
+"""The daemon: connects a MIDI input, a model and a MIDI output in real time.
 
-What is played goes this way, and only this way:
+Data flows in one direction:
 
     midi              ports, connections, echoes
-    session.input     each message sorted: music, clock, steering, an echo of our own
-    session.reaction  what cannot wait for the model: a key press silences the machine
-    session.inbox     what waits for the performer, in the order in which it sounded
-    performer         what to do next: phrases (has the human ended?), turns, decision (one event), pace, timeline
-    player            the plan, sounded on time; the ledger owns the output: every note-on gets its note-off
+    session.input     classifies each message: music, clock, bound controller, echo of our own output
+    session.reaction  reacts before the model does: a key press silences the machine
+    session.inbox     queues what was played for the performer, in order
+    performer         decides what to play: phrases, turns, start, decision (one event), steering, pulse, timeline
+    player            sends the plan on time; its ledger owns the output: each note-on gets one note-off
 
-``session`` puts these on their threads, ``commands.perform`` on real ports; ``session.offline`` and ``commands.demo`` do without.
-Recorder, page, OSC and log are observers of a session: told what sounds and what is planned.
-``controls`` is the one registry of what can be steered, reached by the settings, ``cli``, ``osc`` and bound MIDI controllers.
-``page`` shows all of it in a browser, and is a keyboard and a piano for whoever has none: it is told, and nobody waits for it.
-``clock`` is musical time, ``recording`` and ``session.saved_states`` keep what was played. Which folder may import which is in
-``tests/test_layers.py``.
+``session`` runs these on threads, ``commands.perform`` connects them to real ports. ``session.offline`` and ``commands.demo`` run
+without ports. Recorder, page, OSC and log are observers of a session. ``controls`` is the registry of all controls, which the
+settings, ``cli``, ``osc`` and bound MIDI controllers set. ``page`` shows the session in a browser, and is a keyboard and a piano
+there. ``clock`` is musical time. ``recording`` and ``session.saved_states`` write what was played to disk.
+``tests/test_layers.py`` states which folder may import which.
 """

@@ -11,7 +11,7 @@ COMPRESSIONS: dict[bytes, Literal["r:gz", "r:bz2", "r:xz"]] = {b"\x1f\x8b": "r:g
 
 
 class _Header(TarInfo):
-    """The header of a member. Tells the archive whether one was found."""
+    """The header of a member. Reports to the archive whether one was found."""
 
     @classmethod
     def fromtarfile(cls, tarfile: TarFile) -> Any:
@@ -29,7 +29,7 @@ class _Header(TarInfo):
 
 
 class TolerantTar(TarFile):
-    """Iterates over the members that can be read; what the reader raises then is no fault of these.
+    """Iterates over the members that can be read; an exception of the reader does not affect members read before.
 
     ``damaged``: number of damaged places, each the header of one member or more. ``empty``: no member was found. ``ended``: the
     zeros that end an archive were the last that was read.
@@ -52,7 +52,7 @@ class TolerantTar(TarFile):
 
 
 def open_tar(path: Path) -> TolerantTar:
-    """Opens a tar archive: plain, gz, bz2 or xz, as its first bytes tell. Raises what its reader does."""
+    """Opens a tar archive: plain, gz, bz2 or xz, detected by its first bytes. Raises what tarfile raises."""
     with path.open("rb") as file:
         begin = file.read(8)
     for magic, mode in COMPRESSIONS.items():

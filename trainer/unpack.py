@@ -57,7 +57,7 @@ def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
                     raise
     except DataError:
         raise
-    except Exception as error:  # a broken archive raises whatever its reader was at
+    except Exception as error:  # the reader of a damaged archive can raise anything
         raise DataError(f"{archive}: cannot be unpacked ({_line(error)}); give a whole zip or tar, or a folder") from error
     return folder
 
@@ -73,7 +73,7 @@ def checksum(path: Path) -> str:
 
 def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
     """Writes the members and returns the reason for each that was left out. Bytes are counted as they come: that a member is
-    small, an archive is not believed.
+    small, the sizes that an archive states are not trusted.
     """
     with archive.open("rb") as file:
         members = _zip_members if file.read(2) == b"PK" else _tar_members
@@ -147,7 +147,7 @@ def _zip_members(archive: Path, left_out: list[str], breaks: list[Exception]) ->
 
 
 def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Chunks:
-    """The members of a zip do not depend on one another: what one raises is its own fault alone."""
+    """The members of a zip do not depend on one another: an error in one does not affect the others."""
     if info.flag_bits & 1:
         raise _MemberError("encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile gives others memory without bound
@@ -158,7 +158,7 @@ def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Chunks:
         with file.open(info) as stream:
             while chunk := stream.read(CHUNK):
                 yield chunk
-    except Exception as error:  # a damaged member raises whatever its reader was at
+    except Exception as error:  # the reader of a damaged member can raise anything
         raise _MemberError("damaged") from error
 
 
@@ -172,7 +172,7 @@ def _tar_members(archive: Path, left_out: list[str], breaks: list[Exception]) ->
                         yield member.name, _untar(stream)
             if not file.ended:
                 raise ReadError("the end is missing")
-        except Exception as error:  # a damaged archive raises whatever its reader was at
+        except Exception as error:  # the reader of a damaged archive can raise anything
             breaks.append(error)
         if file.empty and (breaks or file.damaged):
             raise breaks[0] if breaks else ReadError("no zip or tar")

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MAX_PENDING = 16  # calls without an answer
 HANG = 1.0  # seconds until an answer counts as missing; the slowest good answers take tens of milliseconds
 PING_INTERVAL = 5.0  # seconds without a call after which a remote server is pinged
-DRIFT = 1.02  # by which a delay is believed to grow; single calls are slow for other reasons
+DRIFT = 1.02  # factor by which the estimated delay may grow per call; single calls are slow for other reasons
 START_TIMEOUT = 60.0  # seconds to start the process and open the checkpoint
 _FAULTS: dict[str, type[Exception]] = {"CheckpointError": CheckpointError, "RuntimeUnavailable": RuntimeUnavailable}
 

@@ -1,4 +1,4 @@
-"""The keys and the pedal that the human holds. All other parts ask here."""
+"""The keys and the pedal that the human holds. The only record of them."""
 
 from __future__ import annotations
 

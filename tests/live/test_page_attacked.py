@@ -66,5 +66,6 @@ def test_ten_thousand_connections_cost_no_music_and_leave_nothing_behind(stage: 
         return now.files <= before.files and now.threads <= before.threads and now.memory <= before.memory + MOST_MEMORY
 
     until(is_as_before, lambda: (before, resources(pid)))
+    assert not [line for line in playing.daemon.lines if "the engine failed" in line or "the player failed" in line]
     playing.remote.send("mode", "listen")
     playing.wait_for_silence()
