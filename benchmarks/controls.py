@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.calls import cut_calls
 from benchmarks.heard import Heard, collapsed, ending, heard
 from benchmarks.listening import _corpus
+from engine.adjustment import Call, Target
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import Timed
@@ -31,7 +32,6 @@ from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.steering import Call, Target
 from perceivers_live.session.offline import render
 from trainer.data import SPLITS, DataError
 

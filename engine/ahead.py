@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from engine.adjustment import KEPT_STRIKES, Goal, Strike, adjustment_after
 from engine.events import NO_VELOCITY, NOTE_OFF, SUSTAIN_DOWN, SUSTAIN_UP, Event
 from engine.runtimes import Runtime, SamplingBias
-from engine.sampling import LOOKBACK, Steering, sampling_bias
+from engine.sampling import Steering, sampling_bias
 from engine.sounding import Sounding
 
 MAX_AHEAD = 8  # events in a call
@@ -23,7 +26,8 @@ MAX_AHEAD = 8  # events in a call
 @dataclasses.dataclass(frozen=True)
 class Following:
     """A decision in the middle of the machine's own playing, and what the next ones will be if nothing else happens: the event
-    need not be a note-on, no time has passed, the turn does not close. See ``sampling_bias``; ``forbidden``: keys beside ``own``.
+    need not be a note-on, no time has passed, the turn does not close. See ``sampling_bias`` and ``Adjustment``; ``forbidden``:
+    keys beside ``own``; ``step``: that of the newest event.
     """
 
     seed: int
@@ -31,30 +35,37 @@ class Following:
     own: frozenset[int]
     own_pedal: bool
     forbidden: frozenset[int]
-    strikes: tuple[int, ...]  # the newest ``LOOKBACK``
+    strikes: tuple[Strike, ...]  # the newest ``KEPT_STRIKES``
+    goal: Goal
+    step: int
 
-    def bias(self, sounding: Sounding, position: int) -> SamplingBias:
-        """The bias of deciding the event after ``position``."""
-        return sampling_bias(
+    def event(self, decide: Callable[[SamplingBias], Event | None], sounding: Sounding, position: int) -> Event | None:
+        """The event after ``position``, drawn by ``decide``; None if it returns None."""
+        adjustment = adjustment_after(position, self.seed, self.goal, self.strikes, self.step)
+        bias = sampling_bias(
             sounding,
             self.steering,
             np.random.default_rng((self.seed, position)),
             own=self.own,
             own_pedal=self.own_pedal,
-            strikes=self.strikes,
+            strikes=[one.pitch for one in self.strikes],
             forbidden=self.own | self.forbidden,
+            waits=adjustment.waits,
         )
+        drawn = decide(bias)
+        return None if drawn is None else adjustment.apply(drawn)
 
     def after(self, event: Event) -> Following:
         """The decision after the machine has played ``event``."""
+        step = self.step + event.wait
         if event.is_note_on:
-            strikes = (*self.strikes, event.pitch)[-LOOKBACK:]
-            return dataclasses.replace(self, own=self.own | {event.pitch}, strikes=strikes)
+            strikes = (*self.strikes, Strike(step, event.pitch, event.velocity))[-KEPT_STRIKES:]
+            return dataclasses.replace(self, step=step, own=self.own | {event.pitch}, strikes=strikes)
         if event.is_note_off:
-            return dataclasses.replace(self, own=self.own - {event.pitch})
+            return dataclasses.replace(self, step=step, own=self.own - {event.pitch})
         if event.action in (SUSTAIN_DOWN, SUSTAIN_UP):
-            return dataclasses.replace(self, own_pedal=event.action == SUSTAIN_DOWN)
-        return self
+            return dataclasses.replace(self, step=step, own_pedal=event.action == SUSTAIN_DOWN)
+        return dataclasses.replace(self, step=step)
 
 
 @runtime_checkable
@@ -63,12 +74,17 @@ class AheadRuntime(Protocol):
 
     ahead: int
 
-    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> tuple[int, int, int] | None:
-        """``decide`` with the bias of ``following``; ``sounding``: the keys and pedal that are down at ``position``."""
+    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> Event | None:
+        """The event of ``following``, None if the model's state is not finite. ``sounding``: the keys and pedal that are down at
+        ``position``.
+        """
 
 
-def as_event(drawn: tuple[int, int, int]) -> Event:
-    """What a runtime has drawn, as an event: only note-ons have a velocity."""
+def decided(runtime: Runtime, position: int, bias: SamplingBias) -> Event | None:
+    """``Runtime.decide`` as an event: only note-ons have a velocity."""
+    drawn = runtime.decide(position, bias)
+    if drawn is None:
+        return None
     wait, action, velocity = drawn
     return Event(wait, action, velocity if action < NOTE_OFF else NO_VELOCITY)
 
@@ -81,10 +97,10 @@ def decide_ahead(runtime: Runtime, position: int, following: Following, sounding
     events: list[Event] = []
     sounding = sounding.copy()
     while True:
-        drawn = runtime.decide(position, following.bias(sounding, position))
-        if drawn is None:
+        event = following.event(partial(decided, runtime, position), sounding, position)
+        if event is None:
             return events
-        events.append(event := as_event(drawn))
+        events.append(event)
         if len(events) >= min(MAX_AHEAD, runtime.config.slack) or time.monotonic() >= end:
             return events
         following, position = following.after(event), position + 1

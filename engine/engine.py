@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from engine.ahead import AheadRuntime, Following, as_event
+from engine.ahead import AheadRuntime, Following, decided
 from engine.config import CheckpointError
 from engine.events import START_EVENT, Event
 from engine.runtimes import CHUNKS, Runtime, SamplingBias
@@ -63,7 +64,6 @@ class Engine:
         self._limit = config.reach + self._latent + config.slack  # events; enough to rebuild from even after a rewind
         self._before = Sounding()  # keys and pedal before the history
         self._stale = False  # whether the runtime's state must be rebuilt before use
-        self._decides_ahead = isinstance(runtime, AheadRuntime)
         self.position = self.high_water = 0
         self.forget()
 
@@ -139,19 +139,18 @@ class Engine:
 
     def decide(self, bias: SamplingBias) -> Event:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
-        return self._decided(lambda: self.runtime.decide(self.position, bias))
+        return self._decided(lambda: decided(self.runtime, self.position, bias))
 
     def decide_following(self, following: Following) -> Event:
-        """``decide`` with the bias of ``following``. A runtime behind a network decides several events at once."""
+        """The event of ``following``. A runtime behind a network decides several events at once."""
         runtime = self.runtime
-        if not self._decides_ahead:
-            return self.decide(following.bias(self.sounding, self.position))
-        assert isinstance(runtime, AheadRuntime)
+        if not isinstance(runtime, AheadRuntime):
+            return self._decided(lambda: following.event(partial(decided, runtime, self.position), self.sounding, self.position))
         event = self._decided(lambda: runtime.decide_ahead(self.position, following, self.sounding))
         self.high_water = max(self.high_water, self.position + runtime.ahead)
         return event
 
-    def _decided(self, decide: Callable[[], tuple[int, int, int] | None]) -> Event:
+    def _decided(self, decide: Callable[[], Event | None]) -> Event:
         """The event that ``decide`` draws from the newest state."""
         if self._stale:
             self.rebuild(RECENT)
@@ -162,7 +161,7 @@ class Engine:
             raise
         if drawn is None:
             raise EngineError("the model's state is not finite")
-        return as_event(drawn)
+        return drawn
 
     def rewind(self, position: int) -> None:
         """Drops every event after ``position``. Within the slack this moves pointers; further back it recomputes from the

@@ -5,56 +5,68 @@ done.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from engine.adjustment import KEPT_STRIKES, Goal, Strike, Target
 from engine.ahead import MAX_AHEAD, Following
-from engine.events import ACTIONS, VELOCITIES, WAITS, Event
+from engine.events import ACTIONS, PITCHES, VELOCITIES, VELOCITY_BINS, WAITS, Event
+from engine.grid import Grid
 from engine.remote.wire import Value, WireError
-from engine.sampling import LOOKBACK, Steering
+from engine.sampling import Steering
 from engine.sounding import AGES, Sounding
 
 WORTH = 0.004  # seconds of delay from which on several decisions a round trip are worth the surplus
 MAX_SECONDS = 0.05  # that the server goes on deciding
+NO_GRID = Grid(0.0, 0.0, 0.0)
 
 
 def call_values(following: Following, sounding: Sounding, seconds: float) -> tuple[Value, ...]:
     """The values of the call, after the position: ``engine.ahead.decide_ahead``."""
-    numbers = [float(value) for value in dataclasses.astuple(following.steering)]
-    sets = (np.array(sorted(one), np.int64) for one in (following.own, following.forbidden))
-    strikes = np.array(following.strikes, np.int64)
-    return following.seed, int(following.own_pedal), *sets, strikes, sounding.ages(), sounding.step, seconds, *numbers
+    goal, grid = following.goal, following.goal.grid or NO_GRID
+    numbers = [*dataclasses.astuple(following.steering), goal.start, goal.gain, *goal.target, *grid]
+    own, forbidden = (np.array(sorted(one), np.int64) for one in (following.own, following.forbidden))
+    strikes = np.array(following.strikes, np.int64).reshape(-1, 3)
+    state = (following.seed, int(following.own_pedal), following.step, own, forbidden, strikes, sounding.ages(), seconds)
+    return (*state, *map(float, numbers))
 
 
 def parse_call(values: Sequence[Value]) -> tuple[Following, Sounding, float]:
     """Reads ``call_values``. Raises ``ValueError`` for values that are not those of a call."""
     match values:
-        case (int(seed), int(own_pedal), np.ndarray() as own, np.ndarray() as forbidden, np.ndarray() as strikes, *rest):
+        case (int(seed), int(own_pedal), int(step), np.ndarray() as own, np.ndarray() as forbidden, *rest) if step >= 0:
             match rest:
-                case (np.ndarray() as ages, int(step), float(seconds), *numbers) if ages.shape == (AGES,):
-                    keys, others, pitches = (_pitches(one) for one in (own, forbidden, strikes))
-                    following = Following(
-                        seed, _steering(numbers), frozenset(keys), bool(own_pedal), frozenset(others), tuple(pitches[-LOOKBACK:])
-                    )
+                case (np.ndarray() as strikes, np.ndarray() as ages, float(seconds), *numbers) if ages.shape == (AGES,):
+                    steering, goal = _numbers(numbers)
+                    keys, others = (frozenset(_whole(one[:, None], (PITCHES,))[:, 0].tolist()) for one in (own, forbidden))
+                    rows = _whole(strikes, (step + 1, PITCHES, VELOCITY_BINS)).tolist()
+                    played = tuple(Strike(*row) for row in rows[-KEPT_STRIKES:])
+                    following = Following(seed, steering, keys, bool(own_pedal), others, played, goal, step)
                     return following, Sounding.of(step, ages), min(seconds, MAX_SECONDS)
     raise ValueError("wrong arguments for decisions ahead")
 
 
-def _pitches(array: np.ndarray) -> list[int]:
-    if array.dtype != np.int64 or array.ndim != 1 or not ((array >= 0) & (array < AGES - 1)).all():
-        raise ValueError("wrong pitches for decisions ahead")
-    pitches: list[int] = array.tolist()
-    return pitches
+def _whole(rows: np.ndarray, ends: tuple[int, ...]) -> np.ndarray:
+    """The rows, [n, len(ends)] int64, if each number is in the range from 0 to below its column's end."""
+    if rows.dtype != np.int64 or rows.ndim != 2 or rows.shape[1] != len(ends) or not ((rows >= 0) & (rows < ends)).all():
+        raise ValueError("wrong numbers for decisions ahead")
+    return rows
 
 
-def _steering(numbers: Sequence[Value]) -> Steering:
+def _numbers(values: Sequence[Value]) -> tuple[Steering, Goal]:
     fields = dataclasses.fields(Steering)
-    floats = [one for one in numbers if isinstance(one, float)]
-    if len(floats) != len(numbers) or len(floats) != len(fields):
+    numbers = [one for one in values if isinstance(one, float) and math.isfinite(one)]
+    if len(numbers) != len(values) or len(numbers) != len(fields) + 2 + len(Target._fields) + len(Grid._fields):
         raise ValueError("wrong steering for decisions ahead")
     whole = (isinstance(field.default, int) for field in fields)
-    return Steering(*(int(one) if is_int else one for one, is_int in zip(floats, whole, strict=True)))  # type: ignore[arg-type]
+    steering = Steering(*(int(one) if is_int else one for one, is_int in zip(numbers, whole, strict=False)))  # type: ignore[arg-type]
+    start, gain, *others = numbers[len(fields) :]
+    target, grid = Target(*others[: len(Target._fields)]), Grid(*others[len(Target._fields) :])
+    if min(target.rate, target.factor) <= 0 or grid.sharpness < 0:
+        raise ValueError("wrong goal for decisions ahead")
+    return steering, Goal(start, target, gain, grid if grid.sharpness else None)
 
 
 def answer_values(events: Sequence[Event], seconds: float) -> tuple[Value, ...]:

@@ -18,8 +18,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.ahead import Following
+from engine.ahead import Following, decided
 from engine.config import CheckpointError, one_line
+from engine.events import Event
 from engine.remote.address import Address, start_failure, this_machine
 from engine.remote.link import Link, RuntimeLost
 from engine.remote.lookahead import WORTH, Lookahead, call_values, parse_answer
@@ -85,7 +86,7 @@ class RemoteRuntime:
         biases, scalars = (bias.wait, bias.action, bias.velocity), (float(bias.temperature), float(bias.min_p))
         return self._validated(parse_event, self._call(Kind.DECIDE, position, *biases, *scalars, bias.noise))
 
-    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> tuple[int, int, int] | None:
+    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> Event | None:
         """``decide``. Where the line has a delay, the server goes on for as long as the line takes, and later calls find their
         decisions made.
         """
@@ -95,7 +96,7 @@ class RemoteRuntime:
             return made
         self._lookahead.clear()
         if self._delay < WORTH:
-            return self.decide(position, following.bias(sounding, position))
+            return following.event(partial(decided, self, position), sounding, position)
         began = time.monotonic()
         values = self._call(Kind.DECIDE_AHEAD, position, *call_values(following, sounding, self._delay))
         events, seconds = self._validated(parse_answer, values)

@@ -19,6 +19,7 @@ import numpy as np
 from engine.ahead import Following
 from engine.config import CheckpointError, one_line
 from engine.engine import RECENT
+from engine.events import Event
 from engine.remote.address import Address, this_machine
 from engine.remote.history import History, absorb, replay
 from engine.remote.link import RuntimeLost
@@ -79,7 +80,7 @@ class StandbyRuntime:
         self._cut(position)
         return self._call(lambda runtime: runtime.decide(position, bias))
 
-    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> tuple[int, int, int] | None:
+    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> Event | None:
         self._cut(position)
         return self._call(lambda runtime: runtime.decide_ahead(position, following, sounding))
 

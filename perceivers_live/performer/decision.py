@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.adjustment import KEPT_STRIKES, Call, Goal, Strike, Target, adjustment_after, machine_share
 from engine.ahead import Following
 from engine.engine import Engine
-from engine.events import MAX_WAIT, PITCHES, REST, SUSTAIN_UP, VELOCITY_BINS, Event
-from engine.sampling import LOOKBACK, Steering, sampling_bias
-from perceivers_live.clock.midi_clock import Beats
+from engine.events import MAX_WAIT, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event
+from engine.grid import Grid
+from engine.sampling import Steering, sampling_bias
 from perceivers_live.controls.registry import ControlValues
-from perceivers_live.performer.pulse import attraction
-from perceivers_live.performer.steering import (
-    Call,
-    Strike,
-    Target,
-    chord_steps_left,
-    machine_share,
-    scaled_waits,
-    velocity_shift,
-    wait_scale,
-)
 
 PACE_GAIN = 4.0  # of the rate's correction, for each unit of ``pace``
 MAX_ATTEMPTS = 6  # decisions for one event; the last is accepted even if it is an event of the human
 
 
 class Situation(NamedTuple):
-    """The machine's situation after the engine's newest event. Times are monotonic seconds."""
+    """The machine's situation after the engine's newest event."""
 
     own: frozenset[int]  # pitches that the machine holds
     own_pedal: bool  # whether the machine may lift the pedal
@@ -41,11 +30,9 @@ class Situation(NamedTuple):
     closing: bool  # the turn is ending: no more notes
     human_active: bool  # the human's phrase is not over
     strikes: list[Strike]  # the machine's note-ons in this turn
-    turn_start: float
-    now: float  # time of the newest event
+    turn_start: float  # seconds on the engine's time axis
     call: Call  # what the human played
-    beats: Beats | None  # the clock
-    subdivision: int  # parts of a beat that the human plays on
+    grid: Grid | None  # the subdivisions of the clock's beat that the machine should play on
 
 
 def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) -> Event:
@@ -55,12 +42,12 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     human's key, in a duet also some of the notes) is discarded, and the next decision is for a later time. After ``MAX_ATTEMPTS``
     the machine plays in any case.
     """
-    skip_probability = _skip_probability(at) if at.human_active and controls["mode"] == "duet" else 0.0
-    noise = np.random.default_rng((seed, engine.position))
-    adjustment = Adjustment(controls, at, np.random.default_rng((seed, engine.position, 1)))
-    steered, elapsed = steering(controls), at.elapsed
-    if adjustment.is_neutral and (following := _following(steered, at, seed)) is not None:
+    if (following := _following(controls, at, seed, engine.step)) is not None:
         return engine.decide_following(following)
+    skip_probability = _skip_probability(at, engine.step) if at.human_active and controls["mode"] == "duet" else 0.0
+    noise = np.random.default_rng((seed, engine.position))
+    adjustment = adjustment_after(engine.position, seed, goal(controls, at), at.strikes, engine.step, opening=at.opening)
+    steered, elapsed = steering(controls), at.elapsed
     for attempt in range(MAX_ATTEMPTS):
         bias = sampling_bias(
             engine.sounding,
@@ -87,55 +74,29 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     return event
 
 
-class Adjustment:
-    """How the next event is moved towards what the controls ask for: its wait is scaled, its velocity shifted, and waits that
-    end on the clock's subdivisions are made likelier (``waits``, None: no clock).
-    """
-
-    def __init__(self, controls: ControlValues, at: Situation, noise: np.random.Generator) -> None:
-        density = float(controls["density"])
-        target = Target.of(at.call, density, float(controls["dynamics"]))
-        gain = PACE_GAIN * float(controls["pace"]) + abs(density)
-        scale = 1.0 if at.opening else wait_scale(at.strikes, at.turn_start, at.now, target, gain)
-        kept = chord_steps_left(at.strikes, at.now)
-        self._scale, self._steps = scale, scaled_waits(scale, noise.random(), kept)
-        self._shift = math.floor(velocity_shift(at.strikes, at.turn_start, at.now, target) / 4 + noise.random())  # bins
-        pulse = 0.0 if at.immediate else float(controls["pulse"])
-        self.waits = attraction(self._steps, at.beats, at.now, pulse, at.subdivision, kept)
-
-    @property
-    def is_neutral(self) -> bool:
-        """Whether every event of the model is played as it was drawn."""
-        return self._scale == 1 and self._shift == 0 and self.waits is None
-
-    def model_wait(self, steps: int) -> int:
-        """The shortest wait of the model that takes at least ``steps`` when scaled."""
-        return min(int(np.searchsorted(self._steps, steps)), MAX_WAIT)
-
-    def apply(self, drawn: Event, elapsed: int) -> Event:
-        """The event to play for the one that the model drew: a rest if its scaled wait is longer than one event can wait."""
-        wait = max(int(self._steps[drawn.wait]), elapsed)
-        if drawn.action == REST or wait > MAX_WAIT:
-            return Event(MAX_WAIT, REST)
-        if not drawn.is_note_on:
-            return drawn._replace(wait=wait)
-        return drawn._replace(wait=wait, velocity=min(max(drawn.velocity + self._shift, 0), VELOCITY_BINS - 1))
-
-
-def _following(steered: Steering, at: Situation, seed: int) -> Following | None:
+def _following(controls: ControlValues, at: Situation, seed: int, step: int) -> Following | None:
     """The decision, if it is one in the middle of the machine's own playing."""
     if at.elapsed or at.opening or at.closing or at.human_active:
         return None
-    strikes = tuple(one.pitch for one in at.strikes[-LOOKBACK:])
-    return Following(seed, steered, at.own, at.own_pedal, at.forbidden - at.own, strikes)
+    strikes = tuple(at.strikes[-KEPT_STRIKES:])
+    return Following(seed, steering(controls), at.own, at.own_pedal, at.forbidden - at.own, strikes, goal(controls, at), step)
 
 
-def _skip_probability(at: Situation) -> float:
+def goal(controls: ControlValues, at: Situation) -> Goal:
+    """What the controls ask for in this situation."""
+    density = float(controls["density"])
+    target = Target.of(at.call, density, float(controls["dynamics"]))
+    return Goal(at.turn_start, target, PACE_GAIN * float(controls["pace"]) + abs(density), at.grid)
+
+
+def _skip_probability(at: Situation, step: int) -> float:
     """The probability that a note of the model is left to the human: the machine's share of the latest notes.
 
     Without it, each note would make further notes of the machine more likely.
     """
-    return 0.5 if at.call.rate is None else machine_share(at.strikes, at.turn_start, at.now, at.call.rate)
+    if at.call.rate is None:
+        return 0.5
+    return machine_share(at.strikes, at.turn_start, step / STEPS_PER_SECOND, at.call.rate)
 
 
 def steering(controls: ControlValues) -> Steering:

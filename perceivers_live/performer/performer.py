@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.adjustment import Strike
 from engine.codec import LONGEST_SILENCE, spell
 from engine.engine import Engine, Snapshot
 from engine.events import MAX_WAIT, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
@@ -30,9 +31,8 @@ from perceivers_live.performer.decision import Situation, decide
 from perceivers_live.performer.decision_times import DecisionTimes
 from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
-from perceivers_live.performer.pulse import Subdivision
+from perceivers_live.performer.pulse import Subdivision, grid
 from perceivers_live.performer.start import start_time
-from perceivers_live.performer.steering import Strike
 from perceivers_live.performer.timeline import Timeline
 from perceivers_live.performer.turns import EARLY, OVERTIME, MachineEvent, Turn
 from perceivers_live.player.player import Phase, Planned, Player
@@ -378,7 +378,9 @@ class Performer:
     def _situation(
         self, controls: ControlValues, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, immediate: bool
     ) -> Situation:
-        turn, end, now = self._turn, self._detector.end(), self.timeline.time(self._engine.step)
+        turn, end, step = self._turn, self._detector.end(), self._engine.step
+        now = self.timeline.time(step)
+        pulse = 0.0 if immediate else float(controls["pulse"])
         return Situation(
             own=own,
             own_pedal=own_pedal,
@@ -388,12 +390,10 @@ class Performer:
             immediate=immediate,
             closing=turn.closing is not None,
             human_active=end is not None and now <= end and not opening and turn.closing is None,
-            strikes=[Strike(self.timeline.time(one.step), one.event.pitch, one.event.velocity) for one in turn.strikes],
-            turn_start=turn.start,
-            now=now,
+            strikes=[Strike(one.step, one.event.pitch, one.event.velocity) for one in turn.strikes],
+            turn_start=turn.start - self.timeline.time(0),
             call=self._detector.call if controls["mode"] == "duet" else turn.call,
-            beats=self._beats,
-            subdivision=self._subdivision.parts(),
+            grid=grid(self._beats, now, step, pulse, self._subdivision.parts()),
         )
 
     def _plan_event(self, event: Event) -> None:

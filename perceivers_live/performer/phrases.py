@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from engine.adjustment import NO_CALL, Call
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.steering import NO_CALL, Call
 
 CHORD_SPAN = 0.05  # seconds; onsets closer than this belong to one chord
 MIN_RATE_TIME = 1.0  # seconds of a phrase before it has a note rate

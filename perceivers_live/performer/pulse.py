@@ -1,8 +1,4 @@
-"""The pulse of a clock: waits that end on a subdivision of its beat become likelier.
-
-The odds of a wait are multiplied by a von Mises density over the phase within the subdivision, with a mean of 1. So notes move
-onto the grid, and the music becomes neither faster nor fuller. What is played there remains the model's choice.
-"""
+"""The pulse of a clock: the subdivisions of its beat, which the human's notes determine, as the grid to play on."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ from collections import deque
 
 import numpy as np
 
-from engine.events import MAX_WAIT, NOTE_OFF, STEPS_PER_SECOND, Timed
+from engine.events import NOTE_OFF, STEPS_PER_SECOND, Timed
+from engine.grid import Grid
 from perceivers_live.clock.midi_clock import Beats
 
 PARTS = (2, 3, 4, 6, 8)  # of a beat: halves, triplets, quarters; of a slow one also their halves
@@ -21,6 +18,7 @@ PHASES, MIN_PHASES = 24, 6  # notes of the human that are remembered, and needed
 CLEAR_FIT = 0.5  # length of the mean vector of the notes' phases from which on they fit a subdivision,
 CHANCE_FIT = 6.0  # if its square times the number of notes, which is exponentially distributed by chance, exceeds this
 BETTER_FIT = 0.1  # by which a finer subdivision must fit better
+PHASE_DIGITS = 3  # of a grid's phase, in radians: a thousandth of a subdivision at most; so that it is the same at each event
 MIN_PART = 0.1  # seconds; the least length of a part, but for halves, triplets and quarters that the human plays
 
 
@@ -54,23 +52,14 @@ class Subdivision:
         return next(parts for parts, fit in zip(possible, fits, strict=True) if fit >= best - BETTER_FIT)
 
 
-def attraction(steps: np.ndarray, beats: Beats | None, now: float, strength: float, parts: int, kept: int) -> np.ndarray | None:
-    """Log-odds that ``strength``, 0..1, adds to waits of so many ``steps`` from ``now``; None without a strength or a beat.
-
-    Waits of up to ``kept`` steps, which belong to a chord, keep their odds.
+def grid(beats: Beats | None, now: float, step: int, strength: float, parts: int) -> Grid | None:
+    """The subdivisions of the clock's beat, ``parts`` in each, if the engine's ``step`` is at ``now``. ``strength``: 0..1. None
+    without a strength or a beat.
     """
     bpm = beats.bpm if beats is not None and strength > 0 and beats.running else None
     if beats is None or not bpm:
         return None
     sharpness = (60 / bpm / parts / (2 * math.pi * DEVIATION)) ** 2 * strength**SHARPNESS_POWER
-    phase = 2 * math.pi * parts * (beats.position(now) + steps / STEPS_PER_SECOND * bpm / 60)
-    odds: np.ndarray = sharpness * (np.cos(phase) - 1) - _log_mean(sharpness)
-    odds[((steps <= kept) & (kept > 0)) | (np.arange(len(steps)) == MAX_WAIT)] = 0.0
-    return odds.astype(np.float32)
-
-
-def _log_mean(sharpness: float) -> float:
-    """Logarithm of the mean of exp(sharpness (cos x - 1)) over a circle."""
-    if sharpness > 50:
-        return -0.5 * math.log(2 * math.pi * sharpness)
-    return float(np.log(np.i0(sharpness))) - sharpness
+    per_step = 2 * math.pi * parts * bpm / 60 / STEPS_PER_SECOND
+    phase = 2 * math.pi * parts * beats.position(now) - per_step * step
+    return Grid(round(phase % (2 * math.pi), PHASE_DIGITS), per_step, sharpness)

@@ -6,8 +6,8 @@ from collections import Counter, deque
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
+from engine.adjustment import NO_CALL, Call
 from engine.events import REST, STEPS_PER_SECOND, Event
-from perceivers_live.performer.steering import NO_CALL, Call
 
 EARLY, LATE, LAST, OVERDUE = -0.08, 0.02, 0.06, 0.10  # fractions of the turn's length around its due time: see ``may_end``
 OVERTIME = 0.15  # fraction of the length after the due time; by then everything is released

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -10,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.adjustment import NO_CALL, Call, Goal, Strike, Target
 from engine.ahead import MAX_AHEAD, Following, decide_ahead
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import SUSTAIN_DOWN, SUSTAIN_UP, Event
+from engine.grid import Grid
 from engine.remote.address import Address, this_machine
 from engine.remote.lookahead import Lookahead, answer_values, call_values, parse_answer, parse_call
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.wire import WireError, decode, encode
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import Steering
 from engine.sounding import Sounding
 from tests.music import improvise
 
@@ -42,27 +46,41 @@ def far() -> Iterator[RemoteRuntime]:
     runtime.close()
 
 
+def following_of(**changed: object) -> Following:
+    """A decision at the beginning of a turn, with some values changed."""
+    goal = Goal(0.0, Target.of(NO_CALL, 0.5, 0.5), 2.0)
+    plain = Following(1, Steering(), frozenset(), False, frozenset(), (), goal, 0)
+    return dataclasses.replace(plain, **changed)  # type: ignore[arg-type]
+
+
 def solo(engine: Engine, count: int, *, seed: int = 1, changes: bool = False) -> list[Event]:
     """``count`` events of the machine's. With ``changes``, things happen that were not foreseen: controls are turned, keys are
     pressed, part of the plan is dropped.
     """
     chance, events = np.random.default_rng(seed), []
     own: frozenset[int] = frozenset()
-    steering, forbidden = Steering(temperature=1.1), frozenset[int]()
+    steering, forbidden, strikes = Steering(temperature=1.1), frozenset[int](), list[Strike]()
+    goal = Goal(engine.step / 100, Target.of(Call(12.0, 90.0), 0.5, -0.5), 2.0)
     while len(events) < count:
         if changes and chance.random() < 0.15:
-            match int(chance.integers(3)):
+            match int(chance.integers(4)):
                 case 0:
+                    grid = Grid(float(chance.uniform(0, 6)), 0.4, 5.0) if chance.random() < 0.7 else None
+                    goal = dataclasses.replace(goal, grid=grid)
+                case 3:
                     steering = Steering(temperature=float(chance.uniform(0.8, 1.2)))
                 case 1:
                     forbidden = frozenset({int(chance.integers(40, 80))})
                 case _:
                     engine.rewind(max(engine.position - int(chance.integers(1, 6)), len(MUSIC) - 1))
+                    strikes = [one for one in strikes if one.step <= engine.step]
         own = frozenset(engine.sounding.held().tolist())
-        following = Following(seed, steering, own, engine.sounding.pedal, forbidden - own, ())
+        following = Following(seed, steering, own, engine.sounding.pedal, forbidden - own, tuple(strikes), goal, engine.step)
         event = engine.decide_following(following)
         events.append(event)
         engine.absorb([event])
+        if event.is_note_on:
+            strikes.append(Strike(engine.step, event.pitch, event.velocity))
     return events
 
 
@@ -106,7 +124,7 @@ def test_without_a_delay_each_decision_is_a_call() -> None:
     engine = Engine(near)
     near.ping()
     solo(engine, 5)
-    assert near._lookahead.decision(engine.position, Following(1, Steering(), frozenset(), False, frozenset(), ())) is None
+    assert near._lookahead.decision(engine.position, following_of()) is None
     assert near.ahead == 0
     near.close()
 
@@ -115,7 +133,7 @@ def test_all_decided_events_but_the_last_are_absorbed() -> None:
     runtime = open_runtime("onnx", bundled(), threads=1)
     here = Engine(runtime)
     here.absorb(MUSIC[1:])
-    following = Following(5, Steering(), frozenset(here.sounding.held().tolist()), False, frozenset(), ())
+    following = following_of(seed=5, own=frozenset(here.sounding.held().tolist()), step=here.step)
     events = decide_ahead(runtime, here.position, following, here.sounding, 60.0)
     assert len(events) == MAX_AHEAD
     other = Engine(open_runtime("onnx", bundled(), threads=1))
@@ -124,34 +142,48 @@ def test_all_decided_events_but_the_last_are_absorbed() -> None:
     assert len(decide_ahead(runtime, here.position, following, here.sounding, 0.0)) == 1
 
 
-def test_the_bias_that_follows_is_that_of_the_next_situation() -> None:
+def test_what_follows_an_event_is_the_next_situation() -> None:
     sounding = Sounding()
-    following = Following(9, Steering(max_polyphony=2), frozenset(), False, frozenset({50}), (60,))
-    for event in (Event(0, 64, 10), Event(5, 67, 10), Event(0, SUSTAIN_DOWN), Event(10, 128 + 64), Event(1, SUSTAIN_UP)):
+    first = following_of(steering=Steering(max_polyphony=2), forbidden=frozenset({50}), strikes=(Strike(0, 60, 9),))
+    following = first
+    for event in (Event(0, 64, 10), Event(5, 67, 11), Event(0, SUSTAIN_DOWN), Event(10, 128 + 64), Event(1, SUSTAIN_UP)):
         sounding.apply(event)
         following = following.after(event)
-    assert following == Following(9, Steering(max_polyphony=2), frozenset({67}), False, frozenset({50}), (60, 64, 67))
-    rng, options = (
-        np.random.default_rng((9, 4)),
-        {"own": {67}, "own_pedal": False, "strikes": (60, 64, 67), "forbidden": {50, 67}},
-    )
-    expected = sampling_bias(sounding, Steering(max_polyphony=2), rng, **options)  # type: ignore[arg-type]
-    for one, other in zip(following.bias(sounding, 4), expected, strict=True):
-        assert np.array_equal(one, other)
+    strikes = (Strike(0, 60, 9), Strike(0, 64, 10), Strike(5, 67, 11))
+    assert following == dataclasses.replace(first, own=frozenset({67}), strikes=strikes, step=16)
+    assert following.step == sounding.step
 
 
-def test_calls_and_answers_survive_the_wire() -> None:
+@pytest.mark.parametrize("grid", [None, Grid(1.0, 0.2, 3.0)])
+def test_calls_and_answers_survive_the_wire(grid: Grid | None) -> None:
     sounding = Sounding()
     for event in MUSIC[:40]:
         sounding.apply(event)
-    following = Following(2**40, Steering(temperature=0.9, register_low=20), frozenset({60}), True, frozenset({1, 2}), (60, 61))
+    following = following_of(
+        seed=2**40,
+        steering=Steering(temperature=0.9, register_low=20),
+        own=frozenset({60}),
+        own_pedal=True,
+        forbidden=frozenset({1, 2}),
+        strikes=(Strike(3, 60, 4), Strike(5, 61, 6)),
+        goal=Goal(-2.5, Target.of(Call(5.0, 70.0), -0.5, 1.0), 3.0, grid),
+        step=sounding.step,
+    )
     (_, *values) = decode(encode(26, 7, *call_values(following, sounding, 0.01))[8:])
     same, heard, seconds = parse_call(values)
     assert (same, seconds) == (following, 0.01)
     assert np.array_equal(heard.ages(), sounding.ages())
     assert heard.step == sounding.step
     assert parse_answer(decode(encode(2, *answer_values(MUSIC[1:5], 0.5))[8:])) == (MUSIC[1:5], 0.5)
-    for wrong in ([], values[:-1], [*values[:2], np.array([400]), *values[3:]], [*values, 1.0]):
+    no_rate = [*values[:-8], 0.0, *values[-7:]] if values[-9] == 3.0 else []
+    for wrong in (
+        [],
+        values[:-1],
+        [*values[:3], np.array([400]), *values[4:]],
+        [*values, 1.0],
+        [*values[:-1], math.nan],
+        no_rate,
+    ):
         with pytest.raises(ValueError, match="decisions ahead"):
             parse_call(wrong)
     for wrong in ([], [np.zeros((9, 3), np.int64), 0.1], [np.full((1, 3), 999), 0.1]):
@@ -160,7 +192,7 @@ def test_calls_and_answers_survive_the_wire() -> None:
 
 
 def test_what_was_done_ahead_no_longer_counts_after_another_event() -> None:
-    done, following = Lookahead(), Following(1, Steering(), frozenset(), False, frozenset(), ())
+    done, following = Lookahead(), following_of()
     events = [Event(1, 60, 3), Event(2, 62, 3), Event(3, 64, 3)]
     done.fill(10, following, events)
     second = following.after(events[0])

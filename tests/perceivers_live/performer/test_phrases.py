@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.adjustment import NO_CALL, Call
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import MAX_RATE_GAP, PhraseDetector
@@ -259,3 +260,17 @@ def test_a_phrases_rate_is_that_of_the_playing_and_not_of_its_pauses() -> None:
     assert detector_after(slow).rate == pytest.approx(
         31 / (7 * MAX_RATE_GAP), rel=0.05
     )  # and not as if there were no pauses at all
+
+
+def test_the_rate_of_a_phrase_is_its_notes_a_second_and_its_velocity_their_mean() -> None:
+    detector = PhraseDetector(PhraseSettings())
+    assert detector.rate is None
+    for i in range(9):
+        detector.feed(Timed(10 + i * 0.25, NOTE_ON + 60 + i, 60 + i))
+        if i < 4:
+            assert detector.rate is None  # too short to tell
+            assert detector.call == NO_CALL
+    assert detector.rate == pytest.approx(4.0)
+    assert detector.call == Call(pytest.approx(4.0), pytest.approx(64.0))
+    detector.reset()
+    assert detector.rate is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.events import MAX_WAIT, NOTE_ON, WAITS, Timed
-from perceivers_live.performer.pulse import Subdivision, attraction
+from perceivers_live.performer.pulse import Subdivision, grid
 
 
 class Metronome:
@@ -30,11 +30,17 @@ class Metronome:
 STEPS = np.arange(WAITS)
 
 
+def odds_of(metronome: Metronome, now: float, strength: float, kept: int = 0) -> np.ndarray:
+    """The log-odds of the waits from ``now``, where the engine's step is 700; a beat has four parts."""
+    lines = grid(metronome, now, 700, strength, 4)
+    assert lines is not None
+    return lines.log_odds(700, STEPS, kept)
+
+
 @pytest.mark.parametrize("bpm", [60.0, 90.0, 120.0, 180.0])
 @pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
 def test_it_neither_adds_to_the_waits_nor_takes_from_them(bpm: float, strength: float) -> None:
-    odds = attraction(STEPS, Metronome(bpm, 0.123), 3.0, strength, 4, 0)
-    assert odds is not None
+    odds = odds_of(Metronome(bpm, 0.123), 3.0, strength)
     width = 6000 / bpm / 4
     cells = int(MAX_WAIT // width)
     assert np.exp(odds[: round(cells * width)]).mean() == pytest.approx(1, abs=0.15)
@@ -43,8 +49,7 @@ def test_it_neither_adds_to_the_waits_nor_takes_from_them(bpm: float, strength: 
 def test_the_likeliest_waits_end_on_the_grid_and_the_more_so_the_stronger_it_is() -> None:
     spreads = []
     for strength in (0.25, 0.5, 1.0):
-        odds = attraction(STEPS, Metronome(120.0), 3.04, strength, 4, 0)
-        assert odds is not None
+        odds = odds_of(Metronome(120.0), 3.04, strength)
         share = np.exp(odds[:100]) / np.exp(odds[:100]).sum()
         apart = np.abs((304 + STEPS[:100] + 6.25) % 12.5 - 6.25)
         spreads.append(float(share @ apart))
@@ -54,17 +59,21 @@ def test_the_likeliest_waits_end_on_the_grid_and_the_more_so_the_stronger_it_is(
 
 
 def test_waits_within_a_chord_and_the_longest_keep_their_odds() -> None:
-    odds = attraction(STEPS, Metronome(120.0), 3.03, 1.0, 4, 3)
-    assert odds is not None
+    odds = odds_of(Metronome(120.0), 3.03, 1.0, kept=3)
     assert odds[:4].tolist() == [0, 0, 0, 0]
     assert odds[MAX_WAIT] == 0
     assert odds[4] < -1
 
 
 def test_without_strength_or_a_beat_there_is_nothing() -> None:
-    assert attraction(STEPS, None, 3.0, 1.0, 4, 0) is None
-    assert attraction(STEPS, Metronome(120.0), 3.0, 0.0, 4, 0) is None
-    assert attraction(STEPS, Metronome(120.0, running=False), 3.0, 1.0, 4, 0) is None
+    assert grid(None, 3.0, 0, 1.0, 4) is None
+    assert grid(Metronome(120.0), 3.0, 0, 0.0, 4) is None
+    assert grid(Metronome(120.0, running=False), 3.0, 0, 1.0, 4) is None
+
+
+def test_the_grid_of_a_steady_beat_is_the_same_at_every_event() -> None:
+    metronome = Metronome(97.0, 0.37)
+    assert len({grid(metronome, 12.34 + step / 100, 500 + step, 0.7, 3) for step in range(0, 60_000, 77)}) == 1
 
 
 @pytest.mark.parametrize(("parts", "seed"), [(2, 1), (3, 2), (4, 3)])

@@ -1,21 +1,27 @@
-"""Closed-loop steering: moves the machine's next event so that its playing reaches what the controls ask for.
+"""Adjusts the machine's next event so that its playing reaches the note rate and the velocity that the controls ask for.
 
 The model alone drifts: a few fast notes make further fast notes likely. So the machine's latest notes are compared with the
 target, and the difference scales the wait and shifts the velocity that the model draws. The shapes of both distributions remain
 the model's. Scaling all waits keeps the lengths of notes in proportion to the gaps between them; making short waits likelier
 would add notes to chords, and trills.
+
+Everything depends on the machine's latest notes and the goal alone, so a model's process on another machine can compute it. Times
+are seconds on the engine's time axis: steps / ``STEPS_PER_SECOND``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from engine.events import STEPS_PER_SECOND, WAITS, bin_velocity
+from engine.events import MAX_WAIT, REST, STEPS_PER_SECOND, VELOCITY_BINS, WAITS, Event, bin_velocity
+from engine.grid import Grid
 
+KEPT_STRIKES = 256  # newest note-ons that are counted: those of ``MAX_AGE`` at 32 notes a second
 TIME_CONSTANT = 2.0  # seconds; older notes count less, exponentially
 MAX_AGE = 4.0  # in time constants; still older notes do not count
 DEFAULT_RATE, DEFAULT_VELOCITY = 6.0, 64.0  # notes per second and mean velocity where there is no call
@@ -39,11 +45,15 @@ NO_CALL = Call(None, None)
 
 
 class Strike(NamedTuple):
-    """A note-on of the machine: monotonic seconds, pitch, velocity bin."""
+    """A note-on of the machine: step, pitch, velocity bin."""
 
-    time: float
+    step: int
     pitch: int
     velocity: int
+
+    @property
+    def time(self) -> float:
+        return self.step / STEPS_PER_SECOND
 
 
 class Target(NamedTuple):
@@ -55,7 +65,8 @@ class Target(NamedTuple):
     velocity: float
     factor: float
     shift: float
-    tolerances: tuple[float, float] = (0.0, 0.0)
+    rate_tolerance: float = 0.0
+    velocity_tolerance: float = 0.0
 
     @classmethod
     def of(cls, call: Call, density: float, dynamics: float) -> Target:
@@ -63,7 +74,58 @@ class Target(NamedTuple):
         rate, velocity = call.rate or DEFAULT_RATE, DEFAULT_VELOCITY if call.velocity is None else call.velocity
         target = min(rate * 2.0**density, max(rate, MAX_RATE))
         moved = min(max(velocity + VELOCITY_SPAN * dynamics, 2.0), 126.0)
-        return cls(target, moved, target / rate, moved - velocity, TOLERANCES if call.rate is None else (0.0, 0.0))
+        return cls(target, moved, target / rate, moved - velocity, *(TOLERANCES if call.rate is None else (0.0, 0.0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What the machine's playing should come to. ``start``: time of the turn's beginning. ``gain``: of the rate's correction.
+    ``grid``: the subdivisions to play on, None: none.
+    """
+
+    start: float
+    target: Target
+    gain: float
+    grid: Grid | None = None
+
+
+class Adjustment:
+    """How the event after ``step`` is adjusted: its wait is scaled, its velocity shifted, and waits that end on the grid are made
+    likelier (``waits``: log-odds to add, None: no grid). ``opening``: the waits are not scaled.
+    """
+
+    def __init__(
+        self, goal: Goal, strikes: Sequence[Strike], step: int, noise: np.random.Generator, *, opening: bool = False
+    ) -> None:
+        now = step / STEPS_PER_SECOND
+        scale = 1.0 if opening else wait_scale(strikes, goal.start, now, goal.target, goal.gain)
+        kept = chord_steps_left(strikes, step)
+        self._steps = scaled_waits(scale, noise.random(), kept)
+        shift = velocity_shift(strikes, goal.start, now, goal.target)
+        self._shift = math.floor(shift / (bin_velocity(1) - bin_velocity(0)) + noise.random())  # bins
+        self.waits = None if goal.grid is None else goal.grid.log_odds(step, self._steps, kept)
+
+    def model_wait(self, steps: int) -> int:
+        """The shortest wait of the model that takes at least ``steps`` when scaled."""
+        return min(int(np.searchsorted(self._steps, steps)), MAX_WAIT)
+
+    def apply(self, drawn: Event, elapsed: int = 0) -> Event:
+        """The event to play for the one that the model drew: a rest if its scaled wait is longer than one event can wait.
+        ``elapsed``: steps that have passed; no wait is shorter.
+        """
+        wait = max(int(self._steps[drawn.wait]), elapsed)
+        if drawn.action == REST or wait > MAX_WAIT:
+            return Event(MAX_WAIT, REST)
+        if not drawn.is_note_on:
+            return drawn._replace(wait=wait)
+        return drawn._replace(wait=wait, velocity=min(max(drawn.velocity + self._shift, 0), VELOCITY_BINS - 1))
+
+
+def adjustment_after(
+    position: int, seed: int, goal: Goal, strikes: Sequence[Strike], step: int, *, opening: bool = False
+) -> Adjustment:
+    """The adjustment of the event after ``position``; its rounding is random, and the same for the same ``seed``."""
+    return Adjustment(goal, strikes[-KEPT_STRIKES:], step, np.random.default_rng((seed, position, 1)), opening=opening)
 
 
 def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Target, gain: float) -> float:
@@ -75,7 +137,7 @@ def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Targ
     """
     before = _before(start, now)
     notes = _recent(strikes, now)[0] + target.rate * TIME_CONSTANT * before
-    missing = _beyond(math.log(target.rate * TIME_CONSTANT / max(notes, 1e-3)), target.tolerances[0])
+    missing = _beyond(math.log(target.rate * TIME_CONSTANT / max(notes, 1e-3)), target.rate_tolerance)
     faster = before * math.log(target.factor) + gain * missing
     return math.exp(-min(max(faster, -MAX_LOG_SCALE), MAX_LOG_SCALE))
 
@@ -84,7 +146,7 @@ def velocity_shift(strikes: Sequence[Strike], start: float, now: float, target: 
     """What to add to the model's velocity so that the mean of the latest notes comes to the target's."""
     before, (notes, velocities) = _before(start, now), _recent(strikes, now)
     missing = (notes * target.velocity - velocities) / max(notes + PRIOR_NOTES * before, 1e-9)
-    return min(max(before * target.shift + _beyond(missing, target.tolerances[1]), -MAX_SHIFT), MAX_SHIFT)
+    return min(max(before * target.shift + _beyond(missing, target.velocity_tolerance), -MAX_SHIFT), MAX_SHIFT)
 
 
 def machine_share(strikes: Sequence[Strike], start: float, now: float, rate: float) -> float:
@@ -94,13 +156,13 @@ def machine_share(strikes: Sequence[Strike], start: float, now: float, rate: flo
     return notes / (notes + theirs)
 
 
-def chord_steps_left(strikes: Sequence[Strike], now: float) -> int:
-    """For how many steps after ``now`` a note still belongs to the machine's latest chord. A fast run is not one chord."""
-    begin = -math.inf
+def chord_steps_left(strikes: Sequence[Strike], step: int) -> int:
+    """For how many steps after ``step`` a note still belongs to the machine's latest chord. A fast run is not one chord."""
+    begin: int | None = None
     for one in strikes[-16:]:
-        if one.time - begin > (CHORD_STEPS + 0.5) / STEPS_PER_SECOND:
-            begin = one.time
-    return max(CHORD_STEPS - round((now - begin) * STEPS_PER_SECOND), 0) if strikes else 0
+        if begin is None or one.step - begin > CHORD_STEPS:
+            begin = one.step
+    return 0 if begin is None else max(CHORD_STEPS - (step - begin), 0)
 
 
 def scaled_waits(scale: float, dither: float, kept: int) -> np.ndarray:

@@ -7,10 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.events import MAX_WAIT, NOTE_ON, VELOCITY_BINS, WAITS, Timed, velocity_bin
-from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.phrases import PhraseDetector
-from perceivers_live.performer.steering import (
+from engine.adjustment import (
     CHORD_STEPS,
     DEFAULT_RATE,
     MAX_RATE,
@@ -24,11 +21,12 @@ from perceivers_live.performer.steering import (
     velocity_shift,
     wait_scale,
 )
+from engine.events import MAX_WAIT, VELOCITY_BINS, WAITS, velocity_bin
 
 
 def even(rate: float, seconds: float, begin: float = 0.0, velocity: int = 64) -> list[Strike]:
     """Note-ons at an even rate."""
-    return [Strike(begin + (i + 1) / rate, 60, velocity_bin(velocity)) for i in range(round(rate * seconds))]
+    return [Strike(round(100 * (begin + (i + 1) / rate)), 60, velocity_bin(velocity)) for i in range(round(rate * seconds))]
 
 
 def scale_after(strikes: list[Strike], rate: float) -> float:
@@ -98,7 +96,7 @@ def test_a_model_that_does_not_adapt_still_comes_near_the_velocity_that_is_asked
     target, strikes = Target.of(Call(8.0, 60.0), 0.0, dynamics), list[Strike]()
     for i in range(160):  # the model would always play 60
         shift = velocity_shift(strikes, 0.0, i / 8, target)
-        strikes.append(Strike(i / 8, 60, velocity_bin(round(60 + shift))))
+        strikes.append(Strike(round(100 * i / 8), 60, velocity_bin(round(60 + shift))))
     mean = np.mean([4 * one.velocity + 2 for one in strikes])
     assert abs(mean - 60 - 12 * dynamics) < 4  # half of it in the long run; a model that hears itself adapts further
     assert all(0 <= one.velocity < VELOCITY_BINS for one in strikes)
@@ -121,11 +119,12 @@ def test_rounding_does_not_change_the_mean() -> None:
 
 
 def test_a_fast_run_is_not_one_chord() -> None:
-    chord = [Strike(1.0, 60, 16), Strike(1.02, 64, 16)]
-    assert chord_steps_left(chord, 1.02) == CHORD_STEPS - 2
-    assert chord_steps_left(chord, 1.2) == 0
-    run = [Strike(1 + 0.02 * i, 60 + i, 16) for i in range(9)]
-    left = [chord_steps_left(run[: i + 1], run[i].time) for i in range(9)]
+    chord = [Strike(100, 60, 16), Strike(102, 64, 16)]
+    assert chord_steps_left([], 102) == 0
+    assert chord_steps_left(chord, 102) == CHORD_STEPS - 2
+    assert chord_steps_left(chord, 120) == 0
+    run = [Strike(100 + 2 * i, 60 + i, 16) for i in range(9)]
+    left = [chord_steps_left(run[: i + 1], run[i].step) for i in range(9)]
     assert left.count(CHORD_STEPS) > 3  # every second note begins another
 
 
@@ -140,17 +139,3 @@ def test_it_follows_what_the_machine_does_and_silence_takes_it_to_nothing() -> N
     strikes = even(20, 10)
     assert 0.75 < machine_share(strikes, 0.0, strikes[-1].time, 5.0) < 0.85
     assert machine_share(strikes, 0.0, strikes[-1].time + 60, 5.0) < 0.01
-
-
-def test_the_rate_of_a_phrase_is_its_notes_a_second_and_its_velocity_their_mean() -> None:
-    detector = PhraseDetector(PhraseSettings())
-    assert detector.rate is None
-    for i in range(9):
-        detector.feed(Timed(10 + i * 0.25, NOTE_ON + 60 + i, 60 + i))
-        if i < 4:
-            assert detector.rate is None  # too short to tell
-            assert detector.call == NO_CALL
-    assert detector.rate == pytest.approx(4.0)
-    assert detector.call == Call(pytest.approx(4.0), pytest.approx(64.0))
-    detector.reset()
-    assert detector.rate is None
