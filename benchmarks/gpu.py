@@ -110,7 +110,8 @@ def main(everything: bool, preset: str, history: int, count: int, limit: float, 
     results = stored(json_file, options)
     for step in ["machine", *(steps_of(preset) if everything else LATENCY)]:
         if step not in results:
-            results[step] = measured(step, options, limit)
+            needs_gpu = step.partition(" ")[2] in WAYS[1:] and results["machine"].get("device") == "CPU"
+            results[step] = {"error": "PyTorch finds no NVIDIA GPU"} if needs_gpu else measured(step, options, limit)
             store(json_file, options, results)
             click.echo(f"{step}: {'not here: ' + results[step]['error'] if 'error' in results[step] else 'done'}", err=True)
     about = results.pop("machine")

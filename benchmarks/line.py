@@ -1,12 +1,13 @@
-"""The model behind a network with delay: python -m benchmarks.line [--delay 0 --delay 10 ...] [--seconds 20] [--losses 3]
+"""The model behind a network with delay: python -m benchmarks.line [--delay 0 --delay 10 ...] [--losses 3] [--rate 30]
 
 The model runs behind a real ``sshd`` on loopback. A relay between it and ``ssh`` delays every byte, in both directions, with a
-random jitter of a tenth. A solo plays the bundled model with the runtime and standby of ``--engine``. For each delay (one way,
-ms):
+random jitter of a tenth. A solo plays the bundled model with the runtime and standby of ``--engine``. With ``--rate``, a call of
+so many notes a second precedes the solo, which keeps its rate. For each delay (one way, ms):
 
     event       consecutive decisions of a solo, ms: p50 / p99; several are made in a round trip
+    possible    notes a second that these decisions allow: note-ons by the time that they took
     lateness    of events, ms: p50 / p99, and the share of them that left at most 10 ms late
-    notes/s     of the solo
+    notes/s     that the solo played
     key         from a key press to the note-offs that silence the machine, ms: p50 / max
     silence     seconds: the longest time without planned events: without losses; after the connection hangs (the relay is
                 stopped); after ``ssh`` is killed. There must be no hung notes and no faults that end a turn
@@ -33,6 +34,7 @@ from queue import SimpleQueue
 import click
 import numpy as np
 
+from engine.adjustment import Call, Goal, Target
 from engine.ahead import Following
 from engine.checkpoint import bundled
 from engine.engine import Engine
@@ -50,6 +52,7 @@ from tests.engine.remote.ssh_server import SshServer
 JITTER = 0.1  # of the delay
 PATIENCE = 60.0
 KEYS = 8  # presses
+CALL_SECONDS = 4.0
 
 
 def relay(port: int, target: int, delay: float) -> None:
@@ -114,6 +117,7 @@ class Line:
     delay: float
     event_p50: float
     event_p99: float
+    possible: float
     late_p50: float
     late_p99: float
     in_time: float
@@ -130,16 +134,27 @@ class Line:
 class Playing:
     """A session that plays on a runtime behind a relay."""
 
-    def __init__(self, server: SshServer, relay_port: int, density: float) -> None:
+    def __init__(self, server: SshServer, relay_port: int, rate: float) -> None:
         address = parse(server.address.replace(str(server.port), str(relay_port)), "onnx", 1)
         runtime = open_runtime_at(address, bundled())
         assert isinstance(runtime, StandbyRuntime)
         self.runtime, self.port = runtime, Port()
-        self.controls = Controls({"mode": "solo", "seed": 5, "density": density})
+        self.controls = Controls({"mode": "respond", "seed": 5, "patience": 4.0})
         settings = Settings(osc=OscSettings(enabled=False))
         self.session = Session(Engine(runtime), settings, self.controls, self.port.send)
         self._thread = threading.Thread(target=self.session.run)
         self._thread.start()
+        self.call(rate)
+        self.controls.set("mode", "solo")
+
+    def call(self, rate: float) -> None:
+        """Plays ``CALL_SECONDS`` of an even run up and down, at ``rate`` notes a second; nothing at 0."""
+        began, count = time.perf_counter(), round(CALL_SECONDS * rate)
+        for i in range(count):
+            pitch = 48 + abs(i % 48 - 24)
+            time.sleep(max(0.0, began + i / rate - time.perf_counter()))
+            self.session.receive(time.perf_counter(), (0x90, pitch, 60))
+            self.session.receive(time.perf_counter(), (0x80, pitch, 0))
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE
@@ -203,17 +218,21 @@ class Playing:
         return taken
 
 
-def events(playing: StandbyRuntime, count: int) -> list[float]:
-    """Milliseconds of consecutive decisions of a solo. Those that were made ahead take no round trip."""
-    engine, taken = Engine(playing), []
-    following = Following(5, Steering(), frozenset(), False, frozenset(), ())
+def events(playing: StandbyRuntime, count: int) -> tuple[list[float], float]:
+    """Milliseconds of consecutive decisions of a solo, and note-ons a second of that time. Decisions that were made ahead take no
+    round trip.
+    """
+    engine, taken, notes = Engine(playing), list[float](), 0
+    goal = Goal(0.0, Target.of(Call(8.0, 64.0), 0.0, 0.0), 4.0)
+    following = Following(5, Steering(), frozenset(), False, frozenset(), (), goal, engine.step)
     for _ in range(count):
         began = time.perf_counter()
         event = engine.decide_following(following)
         engine.absorb([event])
         following = following.after(event)
         taken.append(1000 * (time.perf_counter() - began))
-    return taken[count // 10 :]
+        notes += event.is_note_on
+    return taken, 1000 * notes / sum(taken)
 
 
 @contextlib.contextmanager
@@ -227,14 +246,14 @@ def relaying(server: SshServer, port: int, delay: float) -> Iterator[BaseProcess
         process.join()
 
 
-def measure(server: SshServer, port: int, delay: float, seconds: float, losses: int, density: float) -> Line:
+def measure(server: SshServer, port: int, delay: float, seconds: float, losses: int, rate: float) -> Line:
     with relaying(server, port, delay / 1000) as line:
         assert line.pid is not None
         pid = line.pid
         time.sleep(2)  # until it listens
-        playing = Playing(server, port, density)
+        playing = Playing(server, port, rate)
         try:
-            late, rate, silence = playing.steadily(seconds)
+            late, played, silence = playing.steadily(seconds)
             dead, killed = [0.0], [0.0]
             for _ in range(losses):
                 dead.append(playing.lost(lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)))
@@ -243,15 +262,16 @@ def measure(server: SshServer, port: int, delay: float, seconds: float, losses: 
             faults = playing.session.stats()["faults"]
             playing.session.stop()
             playing._thread.join()
-            taken = events(playing.runtime, 200)
+            taken, possible = events(playing.runtime, 400)
         finally:
             playing.close()
     return Line(
         delay,
         *np.percentile(taken, [50, 99]).tolist(),
+        possible,
         *np.percentile(late, [50, 99]).tolist(),
         float(np.mean([one <= 1000 * LATE for one in late])),
-        rate,
+        played,
         float(np.median(keys)),
         max(keys),
         silence,
@@ -266,11 +286,11 @@ def measure(server: SshServer, port: int, delay: float, seconds: float, losses: 
 @click.option("--delay", "delays", type=float, multiple=True, default=(0, 2, 10, 40), show_default=True, help="One way, ms.")
 @click.option("--seconds", default=20.0, show_default=True, help="Of a solo without losses.")
 @click.option("--losses", default=3, show_default=True, help="Of each kind.")
-@click.option("--density", default=0.0, show_default=True, help="Control of the solo: how busy it is.")
+@click.option("--rate", default=0.0, show_default=True, help="Notes a second of a call before the solo; 0: no call.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
-def main(delays: tuple[float, ...], seconds: float, losses: int, density: float, json_file: Path | None) -> None:
+def main(delays: tuple[float, ...], seconds: float, losses: int, rate: float, json_file: Path | None) -> None:
     print(f"{machine()}; the bundled model behind ssh and a relay with delay")
-    print(f"{'one way':>8}{'event ms':>16}{'lateness ms':>16}{'in time':>9}{'notes/s':>9}{'key ms':>15}", end="")
+    print(f"{'one way':>8}{'event ms':>16}{'possible':>10}{'lateness ms':>16}{'in time':>9}{'notes/s':>9}{'key ms':>15}", end="")
     print(f"{'silence s':>11}{'line dead':>11}{'ssh killed':>12}{'hung':>6}{'faults':>8}")
     lines = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -283,11 +303,14 @@ def main(delays: tuple[float, ...], seconds: float, losses: int, density: float,
             from tests.engine.remote.ssh_server import free_port
 
             for delay in delays:
-                one = measure(server, free_port(), delay, seconds, losses, density)
+                one = measure(server, free_port(), delay, seconds, losses, rate)
                 lines.append(one)
                 event, late = f"{one.event_p50:.1f} / {one.event_p99:.1f}", f"{one.late_p50:.2f} / {one.late_p99:.1f}"
                 key = f"{one.key_p50:.2f} / {one.key_max:.2f}"
-                print(f"{delay:8g}{event:>16}{late:>16}{100 * one.in_time:8.1f}%{one.notes_a_second:9.1f}{key:>15}", end="")
+                print(
+                    f"{delay:8g}{event:>16}{one.possible:10.1f}{late:>16}{100 * one.in_time:8.1f}%{one.notes_a_second:9.1f}{key:>15}",
+                    end="",
+                )
                 print(
                     f"{one.silence:11.2f}{one.silence_dead:11.2f}{one.silence_killed:12.2f}{one.hung:6}{one.faults:8.0f}",
                     flush=True,

@@ -45,7 +45,7 @@ class Stage:
         """Waits until the newest reported state is ``state``, ignoring the first ``since`` reports."""
         self.peer.until(lambda: self.remote.states[since:][-1:] == [state])
 
-    def wait_for_notes(self, count: int = 3) -> None:
+    def wait_for_notes(self, count: int = 1) -> None:
         """Waits for ``count`` further notes of the machine."""
         before = self.peer.struck
         self.peer.until(lambda: self.peer.struck >= before + count)
@@ -65,5 +65,5 @@ class Stage:
         self._closed = True
         with self._opened:
             self.daemon.signal(signal.SIGTERM)
-            assert self.daemon.wait() == 0, "\n".join(self.daemon.lines)
+            assert self.daemon.wait() == 0, "\n".join([*self.daemon.lines, f"status {self.daemon.process.returncode}"])
             self.peer.until(lambda: not self.peer.sounding)

@@ -57,7 +57,7 @@ def test_ten_thousand_connections_cost_no_music_and_leave_nothing_behind(stage: 
                 connection = held.enter_context(socket.socket())
                 connection.setblocking(False)
                 connection.connect_ex((parts.hostname, parts.port))  # most wait in the kernel, which accepts a few
-            playing.wait_for_notes(1)
+            playing.wait_for_notes()
     playing.wait_for_notes(5)
     until(lambda: is_served(url))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
 TINY = PRESETS["tiny"]
+Exported = tuple[PerceiverS, OnnxRuntime]
 SHAPES = {
     "tiny": TINY,
     "many queries on a key": dataclasses.replace(TINY, heads=8, kv_heads=2),
@@ -45,19 +47,25 @@ def trained(config: ModelConfig) -> PerceiverS:
     return model
 
 
-@pytest.mark.parametrize("long", [30, onnx_windows.LONG])
+@pytest.fixture(scope="module", params=[(shape, long) for shape in SHAPES for long in (30, onnx_windows.LONG)], ids=str)
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PerceiverS, OnnxRuntime]]:
+    """A model, and its graph. Windows of ``LONG`` events and more have transposed keys; with 30, some of the tiny model."""
+    shape, long = request.param
+    model, folder = trained(SHAPES[shape]), tmp_path_factory.mktemp("graph")
+    save_model(model, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_windows, "LONG", long)
+        write_onnx(model, folder)
+        yield model, OnnxRuntime(folder)
+
+
 @pytest.mark.parametrize(("first", "count"), [(1, 1), (5, 8), (200, 1), (200, 8), (200, 64)])
-@pytest.mark.parametrize("shape", SHAPES)
 @torch.inference_mode()
-def test_the_graph_computes_the_models_step(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shape: str, first: int, count: int, long: int
-) -> None:
-    monkeypatch.setattr(onnx_windows, "LONG", long)  # whose keys lie transposed
-    config = SHAPES[shape]
-    model = trained(config)
-    save_model(model, tmp_path)
-    write_onnx(model, tmp_path)
-    runtime = OnnxRuntime(tmp_path)
+def test_the_graph_computes_the_models_step(exported: Exported, first: int, count: int) -> None:
+    model, runtime = exported
+    config = model.config
     rng = np.random.default_rng(3)
     *past, hidden = (rng.standard_normal(ring.shape).astype(np.float32) for ring in runtime.rings())
     runtime.restore([*past, hidden])
