@@ -306,9 +306,9 @@ def main(delays: tuple[float, ...], seconds: float, losses: int, rate: float, js
                 one = measure(server, free_port(), delay, seconds, losses, rate)
                 lines.append(one)
                 event, late = f"{one.event_p50:.1f} / {one.event_p99:.1f}", f"{one.late_p50:.2f} / {one.late_p99:.1f}"
-                key = f"{one.key_p50:.2f} / {one.key_max:.2f}"
+                key, rates = f"{one.key_p50:.2f} / {one.key_max:.2f}", f"{100 * one.in_time:8.1f}%{one.notes_a_second:9.1f}"
                 print(
-                    f"{delay:8g}{event:>16}{one.possible:10.1f}{late:>16}{100 * one.in_time:8.1f}%{one.notes_a_second:9.1f}{key:>15}",
+                    f"{delay:8g}{event:>16}{one.possible:10.1f}{late:>16}{rates}{key:>15}",
                     end="",
                 )
                 print(
