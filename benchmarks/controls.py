@@ -27,7 +27,7 @@ from benchmarks.listening import _corpus
 from engine.adjustment import Call, Target
 from engine.checkpoint import bundled
 from engine.engine import Engine
-from engine.events import Timed
+from engine.events import PITCHES, Timed
 from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
 from perceivers_live.controls.registry import Controls
@@ -102,7 +102,8 @@ def measured(job: Job, reply: Sequence[Timed]) -> Heard:
     """What is heard of a reply, and of its call under ``call ...``."""
     call = {f"call {name}": value for name, value in heard(job.call).items()}
     end = {f"end {name}": value for name, value in ending(reply).items()}
-    return {**heard(reply), **call, **end, "collapsed": float(collapsed(reply, job.call))}
+    low, high = (int(str(job.asked.settings.get(f"register_{end}", limit))) for end, limit in (("low", 0), ("high", PITCHES - 1)))
+    return {**heard(reply), **call, **end, "collapsed": float(collapsed(reply, job.call, high - low + 1))}
 
 
 def summary(asked: Asked, found: Sequence[Heard]) -> dict[str, Any]:

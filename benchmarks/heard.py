@@ -10,12 +10,13 @@ import numpy as np
 
 from benchmarks.faults import faults
 from benchmarks.likeness import Passage, passage
-from engine.events import Timed
+from engine.events import PITCHES, Timed
 from perceivers_live.commands.pianoroll import Note
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import PhraseDetector
 
 COLLAPSES = ("few keys", "figure repeated", "silence", "held chord")  # faults of a control that is turned too far
+FEW = 6  # keys of a narrow register
 SPRAY = 25.0  # notes a second for a whole second: more than two hands play
 HARMONY = 2.0  # seconds before an end whose pitch classes are its harmony
 Heard = dict[str, float]
@@ -65,15 +66,16 @@ def heard(timed: Sequence[Timed]) -> Heard:
     }
 
 
-def collapsed(reply: Sequence[Timed], call: Sequence[Timed]) -> bool:
-    """Whether a reply is a trill, a spray, or silence, where the call was not."""
+def collapsed(reply: Sequence[Timed], call: Sequence[Timed], keys: int = PITCHES) -> bool:
+    """Whether a reply is a trill, a spray, or silence, where the call was not. With a register of a few ``keys``, that is no trill."""
     if not reply:
         return True
     ours = passage(reply)
     if len(ours.notes) == 0:
         return True
     spray = _busiest(ours.onsets) > max(SPRAY, 2 * _busiest(passage(call).onsets) if call else 0.0)
-    return spray or bool(call and set(COLLAPSES) & set(faults(ours, passage(call))))
+    unwanted = set(COLLAPSES) - ({"few keys"} if keys <= FEW else set())
+    return spray or bool(call and unwanted & set(faults(ours, passage(call))))
 
 
 def chord_spread(music: Passage) -> float:

@@ -1,8 +1,8 @@
-"""Latencies of the daemon: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--json FILE]
+"""Latencies of the daemon: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--slow 2] [--json FILE]
 
 The daemon runs on a JACK server of the benchmark (64 frames at 48 kHz) and is played through real MIDI ports: idle, and with a
 busy process on every core. With ``--page``: idle, with a page connected, and with a page and four badly behaved clients
-(`page_clients.py`). In milliseconds:
+(`page_clients.py`). ``--slow``: how many times as long the model takes as on this machine. In milliseconds:
 
     start to listening           from the command until the daemon's ports and OSC are ready
     round trip                   a message to another process and back, through two MIDI ports each way: the floor of the others
@@ -273,12 +273,12 @@ def visitors(daemon: Daemon, under: str) -> Iterator[None]:
             clients.kill()
 
 
-def performed(jack: JackServer, human: Human, under: str, trials: int, seconds: float) -> Performance:
+def performed(jack: JackServer, human: Human, under: str, trials: int, seconds: float, slow: float) -> Performance:
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
         path, home, port = Path(folder, "notes"), Home(Path(folder)), free_port()
         home.configure(SETTINGS)
-        program = (sys.executable, "-m", "benchmarks.live_daemon", str(path))
+        program = (sys.executable, "-m", "benchmarks.live_daemon", str(path), str(slow))
         daemon = Daemon((*PORTS, "--osc-port", str(port), "--seed", "1"), {**jack.env, "PYTHONPATH": str(ROOT)}, home, program)
         try:
             daemon.wait_for_line("listening;", TIMEOUT)
@@ -299,7 +299,7 @@ def performed(jack: JackServer, human: Human, under: str, trials: int, seconds: 
         return Performance(done, duet, [one for one in read(path) if one.when < end], through)
 
 
-def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: float) -> Iterator[Row]:
+def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: float, slow: float) -> Iterator[Row]:
     trips = ms(round_trips(jack, human, 300))
     floor = float(np.median(trips))
 
@@ -311,7 +311,7 @@ def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: fl
 
     yield made("start to listening", ms(starts(jack)), budget=START_BUDGET)
     yield made("round trip", trips)
-    done, duet, notes, through = performed(jack, human, under, trials, seconds)
+    done, duet, notes, through = performed(jack, human, under, trials, seconds, slow)
     asked = [one.asked for one in done if one.asked is not None]
     yield made("key -> silence", ms([one.silenced for one in done if one.silenced is not None]), floor)
     planned = [one.when for one in notes if one.what == PLANNED and one.action < NOTES]
@@ -360,8 +360,9 @@ def report(rows: Iterator[Row], json_file: Path | None) -> None:
 @click.option("--trials", default=60, show_default=True, help="Handovers and interruptions.")
 @click.option("--seconds", default=30.0, show_default=True, help="Length of the duet.")
 @click.option("--page", is_flag=True, help="With clients of the page, well and badly behaved, in place of busy cores.")
+@click.option("--slow", type=click.FloatRange(min=1), default=1.0, show_default=True, help="Times as long as here for the model.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
-def main(trials: int, seconds: float, page: bool, json_file: Path | None) -> None:
+def main(trials: int, seconds: float, page: bool, slow: float, json_file: Path | None) -> None:
     with ExitStack() as stack:
         jack = stack.enter_context(JackServer(period=64))
         os.environ.update({name: jack.env[name] for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER")})
@@ -371,7 +372,7 @@ def main(trials: int, seconds: float, page: bool, json_file: Path | None) -> Non
         def rows() -> Iterator[Row]:
             for situation in ("idle", *PAGE_CLIENTS) if page else ("idle", "busy"):
                 with load(situation) as under:
-                    yield from measure(jack, human, under, trials, seconds)
+                    yield from measure(jack, human, under, trials, seconds, slow)
 
         report(rows(), json_file)
 

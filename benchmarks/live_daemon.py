@@ -1,19 +1,22 @@
-"""The daemon with notes taken of what its player was told and did: python -m benchmarks.live_daemon NOTES [OPTIONS]
+"""The daemon with notes taken of what its player was told and did: python -m benchmarks.live_daemon NOTES SLOW [OPTIONS]
 
-`benchmarks/live.py` starts it. NOTES is written at the end, one JSON list a line: what, when (monotonic seconds, as every process
-of this machine counts them), the time that it was meant for, action.
+`benchmarks/live.py` starts it. The model takes SLOW times as long as here. NOTES is written at the end, one JSON list a line: what,
+when (monotonic seconds, as every process of this machine counts them), the time that it was meant for, action.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.live_notes import BEGAN, CANCELLED, CUT, ENDED, HUMAN, PLANNED, RESTED, SOUNDED, Note
 from engine.events import REST, Timed
+from engine.remote import address
 from perceivers_live.cli import main
 from perceivers_live.player.player import Planned, Player
 from perceivers_live.session import session
@@ -102,7 +105,15 @@ class NotingPlayer(Player):
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv.pop(1))
+    path, slow = Path(sys.argv.pop(1)), sys.argv.pop(1)
+    if float(slow) > 1:
+        local = address.this_machine
+
+        def slowed(*arguments: Any) -> address.Address:
+            made = local(*arguments)
+            return dataclasses.replace(made, command=(sys.executable, "-m", "benchmarks.slow_serve", slow, *made.command[3:]))
+
+        address.this_machine = slowed
     session.Player = NotingPlayer  # type: ignore[misc]
     try:
         main()

@@ -16,7 +16,7 @@ from engine.runtimes import NAMES, Runtime, RuntimeUnavailable
 
 log = logging.getLogger(__name__)
 SLOW = 4.0  # ms a step; above it, int8 weights are tried
-STEPS = 11  # timed steps
+STEPS = 7  # timed steps
 DRIVERS = ("C:/Windows/System32/nvcuda.dll",) if sys.platform == "win32" else ("/dev/nvidiactl", "/dev/dxg")  # dxg: WSL 2
 
 
@@ -44,9 +44,10 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
         reason = "only live" if steady and candidate == "tensorrt" else unavailable()
         if reason is None:
             try:
-                runtime = open_runtime(candidate, checkpoint, threads=threads)
                 if candidate == "onnx" and not steady:
-                    runtime = faster_onnx(runtime, checkpoint, threads)
+                    runtime = faster_onnx(checkpoint, threads)
+                else:
+                    runtime = open_runtime(candidate, checkpoint, threads=threads)
             except RuntimeError as error:  # also from a GPU that does not work
                 reason = one_line(error)
             else:
@@ -56,17 +57,20 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
     raise RuntimeUnavailable("; ".join(reasons))
 
 
-def faster_onnx(runtime: Runtime, checkpoint: Path, threads: int) -> Runtime:
-    """``runtime``, which is ``onnx``; or ``onnx-int8`` if a float32 step is slow and a step with int8 weights is faster."""
-    from engine.runtimes.onnx import STEP_INT8_FILE
+def faster_onnx(checkpoint: Path, threads: int) -> Runtime:
+    """``onnx``; or ``onnx-int8`` if a float32 step is slow and a step with int8 weights is faster."""
+    from engine.checkpoint import read_config
+    from engine.runtimes.onnx import STEP_INT8_FILE, OnnxRuntime
+    from engine.runtimes.onnx_weights import Checkpoint, step_weights
 
+    weights = step_weights(Checkpoint(checkpoint), read_config(checkpoint)[0])  # read once for both
+    runtime = OnnxRuntime(checkpoint, threads=threads, weights=weights)
     taken = step_ms(runtime)
     if taken <= SLOW or not (checkpoint / STEP_INT8_FILE).exists():
         return runtime
-    other = open_runtime("onnx-int8", checkpoint, threads=threads)
+    other = OnnxRuntime(checkpoint, threads=threads, int8=True, weights=weights)
     int8_taken = step_ms(other)
-    chosen, rejected = (other, runtime) if int8_taken < taken else (runtime, other)
-    rejected.close()
+    chosen = other if int8_taken < taken else runtime
     log.info("a step takes %.1f ms in float32, %.1f ms with int8 weights: %s", taken, int8_taken, chosen.name)
     return chosen
 

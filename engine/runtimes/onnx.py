@@ -31,16 +31,20 @@ AGE = np.append(np.log1p(np.arange(MAX_AGE + 1, dtype=np.float32)) / 8, np.float
 
 
 class OnnxRuntime:
-    """``int8``: quantise the matrices of the step to int8, which changes the results slightly."""
+    """``int8``: quantise the matrices of the step to int8, which changes the results slightly. ``weights``: those of the step in
+    float32, if they are already read.
+    """
 
     warm_for: float | None = None
 
-    def __init__(self, checkpoint: Path, *, threads: int = 0, int8: bool = False) -> None:
+    def __init__(
+        self, checkpoint: Path, *, threads: int = 0, int8: bool = False, weights: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self.name = "onnx-int8" if int8 else "onnx"
         self.config, _ = read_config(checkpoint)
         threads = threads or 1  # a second one gains little and would delay the player
         read = Checkpoint(checkpoint)
-        weights = step_weights(read, self.config)
+        weights = step_weights(read, self.config) if weights is None else weights
         weights = quantised(weights) if int8 else weights
         step = Graph(checkpoint / (STEP_INT8_FILE if int8 else STEP_FILE), threads, weights)
         prefill_cross = None

@@ -46,7 +46,9 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
         return engine.decide_following(following)
     skip_probability = _skip_probability(at, engine.step) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
-    adjustment = adjustment_after(engine.position, seed, goal(controls, at), at.strikes, engine.step, opening=at.opening)
+    adjustment = adjustment_after(
+        engine.position, seed, goal(controls, at), at.strikes, len(at.own), engine.step, opening=at.opening
+    )
     steered, elapsed = steering(controls), at.elapsed
     for attempt in range(MAX_ATTEMPTS):
         bias = sampling_bias(
@@ -63,6 +65,7 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
             immediate=at.immediate,
             closing=at.closing,
             waits=adjustment.waits,
+            releases=adjustment.releases,
         )
         event = adjustment.apply(engine.decide(bias), elapsed)
         by_human = (event.is_note_off and event.pitch not in at.own) or (event.action == SUSTAIN_UP and not at.own_pedal)
@@ -84,8 +87,9 @@ def _following(controls: ControlValues, at: Situation, seed: int, step: int) -> 
 
 def goal(controls: ControlValues, at: Situation) -> Goal:
     """What the controls ask for in this situation."""
-    density = float(controls["density"])
-    target = Target.of(at.call, density, float(controls["dynamics"]))
+    density, steered = float(controls["density"]), steering(controls)
+    keys = max(steered.register_high - steered.register_low + 1, 1)
+    target = Target.of(at.call, density, float(controls["dynamics"]), steered.max_polyphony, keys)
     return Goal(at.turn_start, target, PACE_GAIN * float(controls["pace"]) + abs(density), at.grid)
 
 

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 KEEP_ON_CONTROL_CHANGE = 0.03  # seconds of the plan that stay when a control changes
 KEEP_ON_INPUT = 3.0  # of the plan that stay when the human plays, in decision times
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
+NO_CALL_REPLY = 8.0  # seconds of a turn without a call, after a takeover
 DUET_TAIL = 4.0  # seconds after the human's phrase within which a duet ends
 INPUT_WAIT = 0.001  # seconds to wait for input that the player has handled and the performer has not received
 DUET_NOTES = 3  # notes of the human before a duet begins
@@ -323,8 +324,10 @@ class Performer:
         if controls["mode"] == "duet" and self._detector.start is not None:
             length = DUET_TAIL / (OVERTIME - EARLY)
         else:
-            call = self._detector.length(now) or 0.0
-            length = min(max(call * float(controls["response_length"]), MIN_REPLY), MAX_REPLY)
+            call = self._detector.length(now)
+            length = min(
+                max((NO_CALL_REPLY if call is None else call) * float(controls["response_length"]), MIN_REPLY), MAX_REPLY
+            )
         start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)

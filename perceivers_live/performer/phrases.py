@@ -48,6 +48,8 @@ class PhraseDetector:
         self._start: float | None = None
         self._dismissed = False
         self._notes = self._velocities = 0  # number of notes, and sum of their velocities
+        self._chords = 0  # number of notes and chords
+        self._key_seconds = self._pending_key_seconds = 0.0  # sum of the times of held keys, up to the latest onset and after it
         self._excluded = 0.0  # seconds that do not count in the note rate
 
     def attend(self, now: float, mode: str | None) -> None:
@@ -83,9 +85,12 @@ class PhraseDetector:
 
     @property
     def call(self) -> Call:
-        """Rate and velocity of the phrase, for the reply."""
+        """What the phrase was like, for the reply."""
         rate = self.rate
-        return Call(rate, self._velocities / self._notes) if rate is not None else NO_CALL
+        if rate is None:
+            return NO_CALL
+        held = self._key_seconds * rate / (self._notes - 1)  # the denominator of the rate, too
+        return Call(rate, self._velocities / self._notes, self._notes / self._chords, held)
 
     @property
     def end_silence(self) -> float:
@@ -98,7 +103,9 @@ class PhraseDetector:
 
     def feed(self, timed: Timed) -> None:
         """Adds an action to the phrase."""
-        self._last_time = max(self._last_time, timed.time)
+        since, self._last_time = timed.time - self._last_time, max(self._last_time, timed.time)
+        if self._start is not None:
+            self._pending_key_seconds += len(self._held) * min(max(since, 0.0), MAX_RATE_GAP)
         if timed.action < NOTE_OFF:
             if self._dismissed:
                 self.reset()
@@ -109,6 +116,8 @@ class PhraseDetector:
             if timed.time - self._chord_time > CHORD_SPAN:  # since the chord's first note, so that a fast run is not one chord
                 self._update_pace(timed.time - self._chord_time)
                 self._chord_time = timed.time
+                self._chords += 1
+            self._key_seconds, self._pending_key_seconds = self._key_seconds + self._pending_key_seconds, 0.0
             self._onset_time = timed.time
             self._notes += 1
             self._velocities += timed.velocity

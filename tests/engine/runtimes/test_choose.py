@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoint import bundled
-from engine.runtimes import Runtime, choose
+from engine.runtimes import choose
 from engine.runtimes.choose import faster_onnx, open_runtime, step_ms
 from engine.runtimes.onnx import STEP_INT8_FILE
 
@@ -25,24 +25,19 @@ def without_int8(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def float32() -> Runtime:
-    return open_runtime("onnx", bundled())
-
-
 @pytest.mark.parametrize(("taken", "instead", "name"), [(3.9, 1.0, "onnx"), (4.1, 3.0, "onnx-int8"), (9.0, 9.5, "onnx")])
 def test_int8_is_chosen_if_float32_is_slow_and_int8_is_faster(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, float32: Runtime, taken: float, instead: float, name: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, taken: float, instead: float, name: str
 ) -> None:
     taking(monkeypatch, taken, instead)
     with caplog.at_level(logging.INFO):
-        assert faster_onnx(float32, bundled(), 0).name == name
+        assert faster_onnx(bundled(), 0).name == name
     assert (f"{taken:.1f} ms in float32, {instead:.1f} ms with int8 weights: {name}" in caplog.text) == (taken > 4)
 
 
-def test_without_an_int8_graph_float32_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, float32: Runtime) -> None:
+def test_without_an_int8_graph_float32_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     taking(monkeypatch, 9.0, 1.0)
-    assert faster_onnx(float32, without_int8(tmp_path), 0) is float32
+    assert faster_onnx(without_int8(tmp_path), 0).name == "onnx"
 
 
 def test_a_steady_runtime_does_not_depend_on_the_machines_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +47,7 @@ def test_a_steady_runtime_does_not_depend_on_the_machines_speed(monkeypatch: pyt
     assert open_runtime("auto", bundled()).name == "onnx-int8"
 
 
-def test_measuring_resets_the_runtime(float32: Runtime) -> None:
+def test_measuring_resets_the_runtime() -> None:
+    float32 = open_runtime("onnx", bundled())
     assert step_ms(float32) > 0
     assert not any(ring.any() for ring in float32.rings())

@@ -1,0 +1,53 @@
+"""The model's process of a slower machine: python -m benchmarks.slow_serve FACTOR [options of engine.remote.serve]
+
+Each call of the runtime takes ``FACTOR`` times as long as here; the rest of the time the process is busy. For
+``benchmarks.live --slow``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.remote import serve
+from engine.runtimes import Runtime
+from engine.runtimes.choose import open_runtime
+
+SLOWED = ("step", "prefill_cross", "decide")
+
+
+class Slow:
+    """A runtime with slow calls."""
+
+    def __init__(self, runtime: Runtime, factor: float) -> None:
+        self._runtime, self._factor = runtime, factor
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._runtime, name)
+        if name not in SLOWED:
+            return method
+
+        def slow(*arguments: object) -> object:
+            began = time.perf_counter()
+            result = method(*arguments)
+            end = began + self._factor * (time.perf_counter() - began)
+            while time.perf_counter() < end:
+                pass
+            return result
+
+        return slow
+
+
+def main(factor: float, arguments: Sequence[str]) -> None:
+    def opened(name: str, checkpoint: Path, *, threads: int = 0) -> Any:
+        return Slow(open_runtime(name, checkpoint, threads=threads), factor)
+
+    serve.open_runtime = opened  # type: ignore[assignment]
+    serve.main(arguments)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), sys.argv[2:])
