@@ -67,7 +67,7 @@ def heard(timed: Sequence[Timed]) -> Heard:
 
 
 def collapsed(reply: Sequence[Timed], call: Sequence[Timed], keys: int = PITCHES) -> bool:
-    """Whether a reply is a trill, a spray, or silence, where the call was not. With a register of a few ``keys``, that is no trill."""
+    """Whether a reply is a trill, a spray, or silence, where the call was not. A register of a few ``keys`` makes no trill."""
     if not reply:
         return True
     ours = passage(reply)

@@ -1,7 +1,7 @@
 """The daemon with notes taken of what its player was told and did: python -m benchmarks.live_daemon NOTES SLOW [OPTIONS]
 
-`benchmarks/live.py` starts it. The model takes SLOW times as long as here. NOTES is written at the end, one JSON list a line: what,
-when (monotonic seconds, as every process of this machine counts them), the time that it was meant for, action.
+`benchmarks/live.py` starts it. The model takes SLOW times as long as here. NOTES is written at the end, one JSON list a line:
+what, when (monotonic seconds, as every process of this machine counts them), the time that it was meant for, action.
 """
 
 from __future__ import annotations

@@ -57,19 +57,8 @@ def timed(received: Sequence[Message], since: float, until: float) -> list[Timed
 def measured(jack: JackServer, pure_data: PureData, home: Home, bpm: float, pulse: float, seconds: float) -> dict[str, Any]:
     """A solo with this tempo and pulse, as Pure Data hears it."""
     heard, sent = len(pure_data.received()), len(pure_data.played())
-    arguments = (
-        "--mode",
-        "solo",
-        "--pulse",
-        str(pulse),
-        "--in",
-        pure_data.output_port,
-        "--out",
-        pure_data.input_port,
-        "--seed",
-        "3",
-    )
-    daemon = Daemon(arguments, jack.env, home)
+    ports = ("--in", pure_data.output_port, "--out", pure_data.input_port)
+    daemon = Daemon(("--mode", "solo", "--pulse", str(pulse), "--seed", "3", *ports), jack.env, home)
     try:
         pure_data.play(clock(bpm, SETTLE + seconds))
         pure_data.wait_for(lambda: not pure_data.playing, SETTLE + seconds + 60)

@@ -3,8 +3,10 @@
 The model alone drifts: a few fast notes make further fast notes likely. So the machine's latest notes are compared with the
 target, and the difference scales the wait and shifts the velocity that the model draws. The shapes of both distributions remain
 the model's. Scaling all waits keeps the lengths of notes in proportion to the gaps between them; making short waits likelier
-would add notes to chords, and trills. The mean number of keys held is the note rate times the mean length (Little's law), so notes
-keep the lengths of the call, in proportion to the gaps, if the machine holds as many keys; releases become likelier or less likely.
+would add notes to chords, and trills.
+
+The mean number of keys held is the note rate times the mean length (Little's law). So if the machine holds as many keys as the
+human, its notes are as long in proportion to the gaps: the odds of a release are adjusted.
 
 Everything depends on the machine's latest notes and the goal alone, so a model's process on another machine can compute it. Times
 are seconds on the engine's time axis: steps / ``STEPS_PER_SECOND``.

@@ -46,9 +46,8 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
         return engine.decide_following(following)
     skip_probability = _skip_probability(at, engine.step) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
-    adjustment = adjustment_after(
-        engine.position, seed, goal(controls, at), at.strikes, len(at.own), engine.step, opening=at.opening
-    )
+    aim, held = goal(controls, at), len(at.own)
+    adjustment = adjustment_after(engine.position, seed, aim, at.strikes, held, engine.step, opening=at.opening)
     steered, elapsed = steering(controls), at.elapsed
     for attempt in range(MAX_ATTEMPTS):
         bias = sampling_bias(

@@ -325,9 +325,8 @@ class Performer:
             length = DUET_TAIL / (OVERTIME - EARLY)
         else:
             call = self._detector.length(now)
-            length = min(
-                max((NO_CALL_REPLY if call is None else call) * float(controls["response_length"]), MIN_REPLY), MAX_REPLY
-            )
+            asked = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
+            length = min(max(asked, MIN_REPLY), MAX_REPLY)
         start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)
