@@ -1,12 +1,9 @@
-"""Adjusts the machine's next event so that its playing reaches what the controls ask for: note rate, velocity, keys held.
+"""Adjusts the machine's next event so that its playing reaches the note rate and the velocity that the controls ask for.
 
 The model alone drifts: a few fast notes make further fast notes likely. So the machine's latest notes are compared with the
 target, and the difference scales the wait and shifts the velocity that the model draws. The shapes of both distributions remain
 the model's. Scaling all waits keeps the lengths of notes in proportion to the gaps between them; making short waits likelier
 would add notes to chords, and trills.
-
-The mean number of keys held is the note rate times the mean length (Little's law). So if the machine holds as many keys as the
-human, its notes are as long in proportion to the gaps: the odds of a release are adjusted.
 
 Everything depends on the machine's latest notes and the goal alone, so a model's process on another machine can compute it. Times
 are seconds on the engine's time axis: steps / ``STEPS_PER_SECOND``.
@@ -32,8 +29,6 @@ MAX_RATE = 20.0  # notes per second; a higher rate is a target only if the human
 VELOCITY_SPAN = 24.0  # velocity for each unit of ``dynamics``
 PRIOR_NOTES = 8.0  # notes at the target's velocity that count as played before the turn
 KEY_RATE = 4.0  # notes per second on each key of a narrow register, at most
-RELEASE_GAIN = 0.25  # log-odds of a release for each unit of the goal's gain and of the logarithm of keys held by keys to hold
-MAX_RELEASE = 1.5  # log-odds
 MAX_LOG_SCALE = math.log(4.0)  # of the waits
 MAX_SHIFT = 48.0  # of the velocity
 CHORD_STEPS = 3  # from a chord's first note to its last; waits within it are not scaled
@@ -41,14 +36,11 @@ TOLERANCES = (math.log(1.25), 12.0)  # of rate and velocity, around the defaults
 
 
 class Call(NamedTuple):
-    """What the human played: notes per second, mean velocity, notes struck together, and keys held at a time (the last two are
-    means). None: too little to tell.
-    """
+    """What the human played: notes per second, mean velocity, mean number of notes struck together. None: too little to tell."""
 
     rate: float | None
     velocity: float | None
     chord: float = 1.0
-    held: float | None = None
 
 
 NO_CALL = Call(None, None)
@@ -67,9 +59,8 @@ class Strike(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The note rate and mean velocity to reach, how far they are from the call's (the rate's factor, the velocity's shift), how
-    far the machine may be from them (of a logarithm of the rate, and of the velocity), and the mean number of keys to hold (0: as
-    the model does).
+    """The note rate and mean velocity to reach, how far they are from the call's (the rate's factor, the velocity's shift), and
+    how far the machine may be from them: of a logarithm of the rate, and of the velocity.
     """
 
     rate: float
@@ -78,7 +69,6 @@ class Target(NamedTuple):
     shift: float
     rate_tolerance: float = 0.0
     velocity_tolerance: float = 0.0
-    held: float = 0.0
 
     @classmethod
     def of(cls, call: Call, density: float, dynamics: float, polyphony: int = PITCHES, keys: int = PITCHES) -> Target:
@@ -87,11 +77,9 @@ class Target(NamedTuple):
         """
         rate, velocity = call.rate or DEFAULT_RATE, DEFAULT_VELOCITY if call.velocity is None else call.velocity
         target = min(rate * 2.0**density, max(rate, MAX_RATE))
-        voices = min(polyphony, keys)
-        target = min(target * min(1.0, voices / call.chord), keys * KEY_RATE)
+        target = min(target * min(1.0, polyphony / call.chord, keys / call.chord), keys * KEY_RATE)
         moved = min(max(velocity + VELOCITY_SPAN * dynamics, 2.0), 126.0)
-        tolerances, held = (TOLERANCES if call.rate is None else (0.0, 0.0)), min(call.held or 0.0, voices)
-        return cls(target, moved, target / rate, moved - velocity, *tolerances, held)
+        return cls(target, moved, target / rate, moved - velocity, *(TOLERANCES if call.rate is None else (0.0, 0.0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +96,11 @@ class Goal:
 
 class Adjustment:
     """How the event after ``step`` is adjusted: its wait is scaled, its velocity shifted; ``waits``: log-odds to add to waits, so
-    that they end on the grid (None: no grid); ``releases``: log-odds to add to releases. ``held``: keys that the machine holds.
-    ``opening``: the waits are not scaled.
+    that they end on the grid (None: no grid). ``opening``: the waits are not scaled.
     """
 
     def __init__(
-        self, goal: Goal, strikes: Sequence[Strike], held: int, step: int, noise: np.random.Generator, *, opening: bool = False
+        self, goal: Goal, strikes: Sequence[Strike], step: int, noise: np.random.Generator, *, opening: bool = False
     ) -> None:
         now = step / STEPS_PER_SECOND
         scale = 1.0 if opening else wait_scale(strikes, goal.start, now, goal.target, goal.gain)
@@ -121,7 +108,6 @@ class Adjustment:
         self._steps = scaled_waits(scale, noise.random(), kept)
         shift = velocity_shift(strikes, goal.start, now, goal.target)
         self._shift = math.floor(shift / (bin_velocity(1) - bin_velocity(0)) + noise.random())  # bins
-        self.releases = release_odds(held, goal)
         self.waits = None if goal.grid is None else goal.grid.log_odds(step, self._steps, kept)
 
     def model_wait(self, steps: int) -> int:
@@ -141,10 +127,10 @@ class Adjustment:
 
 
 def adjustment_after(
-    position: int, seed: int, goal: Goal, strikes: Sequence[Strike], held: int, step: int, *, opening: bool = False
+    position: int, seed: int, goal: Goal, strikes: Sequence[Strike], step: int, *, opening: bool = False
 ) -> Adjustment:
     """The adjustment of the event after ``position``; its rounding is random, and the same for the same ``seed``."""
-    return Adjustment(goal, strikes[-KEPT_STRIKES:], held, step, np.random.default_rng((seed, position, 1)), opening=opening)
+    return Adjustment(goal, strikes[-KEPT_STRIKES:], step, np.random.default_rng((seed, position, 1)), opening=opening)
 
 
 def wait_scale(strikes: Sequence[Strike], start: float, now: float, target: Target, gain: float) -> float:
@@ -166,14 +152,6 @@ def velocity_shift(strikes: Sequence[Strike], start: float, now: float, target: 
     before, (notes, velocities) = _before(start, now), _recent(strikes, now)
     missing = (notes * target.velocity - velocities) / max(notes + PRIOR_NOTES * before, 1e-9)
     return min(max(before * target.shift + _beyond(missing, target.velocity_tolerance), -MAX_SHIFT), MAX_SHIFT)
-
-
-def release_odds(held: int, goal: Goal) -> float:
-    """Log-odds to add to releases, so that the machine holds as many keys as the goal's target on average."""
-    if not goal.target.held:
-        return 0.0
-    surplus = math.log((held + 0.5) / (goal.target.held + 0.5))
-    return min(max(RELEASE_GAIN * goal.gain * surplus, -MAX_RELEASE), MAX_RELEASE)
 
 
 def machine_share(strikes: Sequence[Strike], start: float, now: float, rate: float) -> float:

@@ -41,7 +41,7 @@ class Following:
 
     def event(self, decide: Callable[[SamplingBias], Event | None], sounding: Sounding, position: int) -> Event | None:
         """The event after ``position``, drawn by ``decide``; None if it returns None."""
-        adjustment = adjustment_after(position, self.seed, self.goal, self.strikes, len(self.own), self.step)
+        adjustment = adjustment_after(position, self.seed, self.goal, self.strikes, self.step)
         bias = sampling_bias(
             sounding,
             self.steering,
@@ -51,7 +51,6 @@ class Following:
             strikes=[one.pitch for one in self.strikes],
             forbidden=self.own | self.forbidden,
             waits=adjustment.waits,
-            releases=adjustment.releases,
         )
         drawn = decide(bias)
         return None if drawn is None else adjustment.apply(drawn)

@@ -89,7 +89,6 @@ def sampling_bias(
     immediate: bool = False,
     closing: bool = False,
     waits: np.ndarray | None = None,
-    releases: float = 0.0,
 ) -> SamplingBias:
     """The masks, biases and noise for drawing the event after ``sounding``.
 
@@ -100,7 +99,7 @@ def sampling_bias(
     waits are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
     ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``immediate``: the opening
     note comes right at ``elapsed``. ``closing``: no new notes and no pedal, the reply is ending. ``waits``: log-odds added to
-    the waits, [WAITS] float32. ``releases``: log-odds added to the releases of keys.
+    the waits, [WAITS] float32.
     """
     wait = np.zeros(WAITS, np.float32) if waits is None else waits.copy()
     wait[: min(elapsed, MAX_WAIT)] = MASKED
@@ -122,7 +121,6 @@ def sampling_bias(
         wait[min(elapsed, MAX_WAIT) + (1 if immediate else MAX_OPENING_WAIT) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), np.float32(MASKED))
-    action[NOTE_OFF : NOTE_OFF + PITCHES] += np.float32(releases)
     action[:PITCHES] -= steering.variety * repetition_penalty(strikes)
     velocity = np.zeros(VELOCITY_BINS, np.float32)
     noise = rng.gumbel(size=NOISES).astype(np.float32)

@@ -64,7 +64,7 @@ def _numbers(values: Sequence[Value]) -> tuple[Steering, Goal]:
     steering = Steering(*(int(one) if is_int else one for one, is_int in zip(numbers, whole, strict=False)))  # type: ignore[arg-type]
     start, gain, *others = numbers[len(fields) :]
     target, grid = Target(*others[: len(Target._fields)]), Grid(*others[len(Target._fields) :])
-    if min(target.rate, target.factor) <= 0 or min(target.held, grid.sharpness) < 0:
+    if min(target.rate, target.factor) <= 0 or grid.sharpness < 0:
         raise ValueError("wrong goal for decisions ahead")
     return steering, Goal(start, target, gain, grid if grid.sharpness else None)
 

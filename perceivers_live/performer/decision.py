@@ -46,8 +46,7 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
         return engine.decide_following(following)
     skip_probability = _skip_probability(at, engine.step) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
-    aim, held = goal(controls, at), len(at.own)
-    adjustment = adjustment_after(engine.position, seed, aim, at.strikes, held, engine.step, opening=at.opening)
+    adjustment = adjustment_after(engine.position, seed, goal(controls, at), at.strikes, engine.step, opening=at.opening)
     steered, elapsed = steering(controls), at.elapsed
     for attempt in range(MAX_ATTEMPTS):
         bias = sampling_bias(
@@ -64,7 +63,6 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
             immediate=at.immediate,
             closing=at.closing,
             waits=adjustment.waits,
-            releases=adjustment.releases,
         )
         event = adjustment.apply(engine.decide(bias), elapsed)
         by_human = (event.is_note_off and event.pitch not in at.own) or (event.action == SUSTAIN_UP and not at.own_pedal)

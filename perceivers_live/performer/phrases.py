@@ -48,8 +48,7 @@ class PhraseDetector:
         self._start: float | None = None
         self._dismissed = False
         self._notes = self._velocities = 0  # number of notes, and sum of their velocities
-        self._chords = 0  # number of notes and chords
-        self._key_seconds = self._pending_key_seconds = 0.0  # sum of the times of held keys, up to the latest onset and after it
+        self._chords = 0
         self._excluded = 0.0  # seconds that do not count in the note rate
 
     def attend(self, now: float, mode: str | None) -> None:
@@ -87,10 +86,7 @@ class PhraseDetector:
     def call(self) -> Call:
         """What the phrase was like, for the reply."""
         rate = self.rate
-        if rate is None:
-            return NO_CALL
-        held = self._key_seconds * rate / (self._notes - 1)  # the denominator of the rate, too
-        return Call(rate, self._velocities / self._notes, self._notes / self._chords, held)
+        return Call(rate, self._velocities / self._notes, self._notes / self._chords) if rate is not None else NO_CALL
 
     @property
     def end_silence(self) -> float:
@@ -103,9 +99,7 @@ class PhraseDetector:
 
     def feed(self, timed: Timed) -> None:
         """Adds an action to the phrase."""
-        since, self._last_time = timed.time - self._last_time, max(self._last_time, timed.time)
-        if self._start is not None:
-            self._pending_key_seconds += len(self._held) * min(max(since, 0.0), MAX_RATE_GAP)
+        self._last_time = max(self._last_time, timed.time)
         if timed.action < NOTE_OFF:
             if self._dismissed:
                 self.reset()
@@ -117,7 +111,6 @@ class PhraseDetector:
                 self._update_pace(timed.time - self._chord_time)
                 self._chord_time = timed.time
                 self._chords += 1
-            self._key_seconds, self._pending_key_seconds = self._key_seconds + self._pending_key_seconds, 0.0
             self._onset_time = timed.time
             self._notes += 1
             self._velocities += timed.velocity

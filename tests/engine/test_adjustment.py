@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -12,15 +11,12 @@ from engine.adjustment import (
     CHORD_STEPS,
     DEFAULT_RATE,
     MAX_RATE,
-    MAX_RELEASE,
     NO_CALL,
     Call,
-    Goal,
     Strike,
     Target,
     chord_steps_left,
     machine_share,
-    release_odds,
     scaled_waits,
     velocity_shift,
     wait_scale,
@@ -83,24 +79,12 @@ def test_density_asks_for_a_power_of_two_of_the_calls_rate_at_once(density: floa
 
 
 def test_fewer_notes_at_a_time_or_fewer_keys_are_fewer_notes() -> None:
-    call = Call(12.0, 64.0, chord=3.0, held=5.0)
+    call = Call(12.0, 64.0, chord=3.0)
     assert Target.of(call, 0.0, 0.0, polyphony=3).rate == 12.0
     assert Target.of(call, 0.0, 0.0, polyphony=1).rate == pytest.approx(4.0)
     assert Target.of(call, 1.0, 0.0, polyphony=1).rate == pytest.approx(20.0 / 3)
     assert Target.of(call, 0.0, 0.0, keys=2).rate == pytest.approx(8.0)
     assert Target.of(call, 0.0, 0.0, keys=1).rate == pytest.approx(4.0)
-    assert Target.of(call, 0.0, 0.0, polyphony=2).held == 2.0
-    assert Target.of(call, 0.0, 0.0).held == 5.0
-
-
-def test_releases_are_likelier_while_more_keys_are_held_than_by_the_human() -> None:
-    goal = Goal(0.0, Target.of(Call(12.0, 64.0, held=3.0), 0.0, 0.0), 4.0)
-    odds = [release_odds(held, goal) for held in range(9)]
-    assert odds == sorted(odds)
-    assert odds[3] == 0
-    assert odds[1] < -0.5 < 0.5 < odds[8] <= MAX_RELEASE
-    assert release_odds(5, Goal(0.0, Target.of(Call(12.0, 64.0), 0.0, 0.0), 4.0)) == 0, "the human's touch is not known"
-    assert release_odds(5, dataclasses.replace(goal, gain=0.0)) == 0
 
 
 def test_no_more_notes_are_asked_for_than_two_hands_play_unless_the_human_did() -> None:
