@@ -32,7 +32,8 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, Timed
 from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
-from perceivers_live.controls.registry import ControlError, Controls
+from perceivers_live.controls.control import ControlError
+from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
 from trainer.data import SPLITS, Corpus, DataError, prepare

@@ -24,8 +24,8 @@ from engine.midi_file import MidiFileError, read_file, write_file
 from engine.states import StateError, checksum, load_state, save_state
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.midi_map_file import Binding, MidiMapError, read, write
-from perceivers_live.controls.registry import CONTROLS
 from perceivers_live.controls.settings import ConfigError, default_toml, load
 from perceivers_live.recording.journal import HEADER, Entry
 from perceivers_live.recording.recorder import recover

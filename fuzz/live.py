@@ -16,7 +16,9 @@ from engine.remote.protocol import SMALL, Kind, ServerInfo, call_limit, parse_ar
 from engine.remote.wire import FrameReader, WireError, encode
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.toy import SHORT, Toy
-from perceivers_live.controls.registry import CONTROLS, ControlError, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import ControlError
+from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, PhraseSettings, Settings
 from perceivers_live.osc.recipients import MAX_SUBSCRIBERS
 from perceivers_live.osc.server import OscServer

@@ -14,7 +14,7 @@ from engine.errors import UserError
 from engine.midi import MessageReader
 from fuzz.contract import Maker, Target, promise, refused
 from fuzz.live import Stage
-from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.page.client import Client
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.keys import PageKeys

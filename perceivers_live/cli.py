@@ -18,7 +18,7 @@ from engine.errors import UserError
 from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.commands import logs, train
 from perceivers_live.commands.options import OUTPUT
-from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.settings import Settings, default_toml, load, settings_toml
 
 if TYPE_CHECKING:

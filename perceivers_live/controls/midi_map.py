@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.midi import is_channel_message
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Control, nearest, printable, shown
 from perceivers_live.controls.midi_map_file import NOT_BINDABLE, Binding, MidiMapError, read, set_aside, write
-from perceivers_live.controls.registry import CONTROLS, Control, Controls, nearest, printable, shown
+from perceivers_live.controls.registry import Controls
 
 LEARN_TIMEOUT = 20.0  # seconds to wait for a controller
 LEARN_MOVEMENT = 4  # change of value that binds a controller; a noisy fader changes by one or two

@@ -7,28 +7,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from perceivers_live.controls.catalogue import CONTROLS, LIMIT_PAIRS, partner_limit
-from perceivers_live.controls.control import Affects, Control, ControlError, Kind, Value, nearest, printable, shown
-
-__all__ = [
-    "COMMANDS",
-    "CONTROLS",
-    "LIMIT_PAIRS",
-    "Affects",
-    "Control",
-    "ControlError",
-    "ControlValues",
-    "Controls",
-    "Kind",
-    "Listener",
-    "Value",
-    "find",
-    "nearest",
-    "partner_limit",
-    "printable",
-    "shown",
-    "with_partner",
-]
+from perceivers_live.controls.catalogue import CONTROLS, LIMIT_PAIRS
+from perceivers_live.controls.control import Control, ControlError, Value, nearest, shown
 
 Listener = Callable[[str, Value, object], None]
 COMMANDS = ("takeover", "yield", "panic", "forget")  # commands without arguments

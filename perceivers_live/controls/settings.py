@@ -16,18 +16,9 @@ from typing import Any
 from engine.errors import UserError
 from engine.folders import config_folder
 from engine.runtimes import NAMES as RUNTIMES
-from perceivers_live.controls.registry import (
-    CONTROLS,
-    LIMIT_PAIRS,
-    Control,
-    ControlError,
-    Kind,
-    Value,
-    nearest,
-    printable,
-    shown,
-    with_partner,
-)
+from perceivers_live.controls.catalogue import CONTROLS, LIMIT_PAIRS
+from perceivers_live.controls.control import Control, ControlError, Kind, Value, nearest, printable, shown
+from perceivers_live.controls.registry import with_partner
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,7 +16,9 @@ from typing import Any
 
 import click
 
-from perceivers_live.controls.registry import COMMANDS, CONTROLS, Control
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Control
+from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.osc.server import PREFIX
 
 _VERSION = "1.29.2"  # of Open Stage Control; newer versions convert layouts of older ones

@@ -10,7 +10,8 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
 
-from perceivers_live.controls.registry import CONTROLS, Control, Value
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Control, Value
 from perceivers_live.osc.server import PREFIX
 
 READABLE, WRITABLE = 1, 2  # bits of ACCESS

@@ -10,7 +10,7 @@ from typing import Any
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 from engine.errors import UserError
-from perceivers_live.controls.registry import Value, printable
+from perceivers_live.controls.control import Value, printable
 
 _RECEIVE_BUFFER = 4 << 20
 

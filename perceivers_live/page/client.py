@@ -13,7 +13,7 @@ from collections.abc import Callable
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
-from perceivers_live.page.door import hang_up
+from perceivers_live.page.listening_socket import hang_up
 
 MAX_FRAMES = 128  # frames in the outbox
 MAX_BYTES = 1 << 20  # bytes of these frames together

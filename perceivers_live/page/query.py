@@ -26,7 +26,9 @@ from http import HTTPStatus
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
-from perceivers_live.controls.registry import CONTROLS, Controls, Value
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Value
+from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.query_tree import OPTIONAL, Node, answer, node_at, tree
 from perceivers_live.osc.server import PREFIX, Query
 from perceivers_live.osc.wire import packet_of

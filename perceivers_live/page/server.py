@@ -19,10 +19,10 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from perceivers_live.controls.registry import printable
+from perceivers_live.controls.control import printable
 from perceivers_live.osc.wire import OscError, sender_filter
 from perceivers_live.page.client import Misbehaved
-from perceivers_live.page.door import Door
+from perceivers_live.page.listening_socket import ListeningSocket
 from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import HEADERS, Answer, Routes, refusal
 
@@ -55,14 +55,14 @@ class PageServer:
     ) -> None:
         self._routes, self._page, self._query = routes, page, query
         self._name = host.lower()
-        self._door = _listen(host, port, allow)
-        self.host, self.port = self._door.getsockname()[:2]
+        self._listening = _listen(host, port, allow)
+        self.host, self.port = self._listening.getsockname()[:2]
         self._sockets, self._lock = 0, threading.Lock()
         quiet = logging.getLogger(f"{__name__}.websockets")
         quiet.setLevel(logging.CRITICAL)  # errors of clients are not logged
         self._server = serve(
             self._serve,
-            sock=self._door,
+            sock=self._listening,
             process_request=self._process_request,
             compression=None,
             open_timeout=OPEN_TIMEOUT,
@@ -85,8 +85,8 @@ class PageServer:
 
     def close(self) -> None:
         """Closes all connections and the port."""
-        self._door.close()
-        self._door.hang_up_all()
+        self._listening.close()
+        self._listening.hang_up_all()
         self._server.shutdown()
         self._thread.join(2.0)
 
@@ -136,7 +136,7 @@ class PageServer:
     def _serve(self, connection: ServerConnection) -> None:
         with self._lock:
             self._sockets += 1
-        self._door.established(connection.socket)
+        self._listening.established(connection.socket)
         try:
             is_page = connection.request is not None and urlsplit(connection.request.path).path == PAGE_SOCKET
             (self._page if is_page else self._query)(connection)
@@ -145,7 +145,7 @@ class PageServer:
                 raise Misbehaved(closed.reason)
         except Misbehaved as error:
             log.debug("disconnected a client (%s)", error)
-            self._door.penalise()
+            self._listening.penalise()
         except Exception as error:
             log.debug("a WebSocket failed (%s)", error, exc_info=True)
         finally:
@@ -170,14 +170,14 @@ def _response(answer: Answer, *, body: bool) -> Response:
     return Response(answer.status.value, answer.status.phrase, headers, answer.body if body else b"")
 
 
-def _listen(host: str, port: int, allow: str) -> Door:
+def _listen(host: str, port: int, allow: str) -> ListeningSocket:
     """Opens the listening socket. Raises ``OscError``."""
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo accepts these, but means all addresses, or another port
             raise OSError("no such address")
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost": IPv4 first
-        return Door(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow, "page"))
+        return ListeningSocket(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow, "page"))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OscError(f"the page cannot be served on {printable(host)}:{port} ({reason}): choose another port or host") from None

@@ -12,7 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from engine.errors import UserError
-from perceivers_live.controls.registry import CONTROLS, Control, Controls, Value, printable
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Control, Value, printable
+from perceivers_live.controls.registry import Controls
 from perceivers_live.page.client import Client, Misbehaved
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.keys import PageKeys

@@ -22,9 +22,10 @@ from engine.engine import Engine
 from engine.errors import in_words
 from engine.remote.standby import on_standby
 from perceivers_live.clock.midi_clock import Beats, MidiClock
+from perceivers_live.controls.control import Value
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.midi_map_file import Binding
-from perceivers_live.controls.registry import Controls, Value
+from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.echo import EchoGuard
 from perceivers_live.osc.server import OscServer, Query

@@ -23,7 +23,8 @@ import pytest
 from pythonosc.osc_message import OscMessage
 from pythonosc.udp_client import SimpleUDPClient
 
-from perceivers_live.controls.registry import COMMANDS, CONTROLS, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.registry import COMMANDS, Controls
 from perceivers_live.osc.server import OscServer
 
 TIMEOUT = 60.0

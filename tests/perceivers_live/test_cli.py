@@ -14,7 +14,7 @@ import pytest
 from engine.events import NOTE_OFF, Timed
 from engine.midi_file import read_file, write_file
 from perceivers_live.commands.demo import bundled_call
-from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.settings import default_toml
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.midi_map import LEARN_MOVEMENT, LEARN_TIMEOUT, NOT_LEARNABLE, MidiMap
 from perceivers_live.controls.midi_map_file import Binding, MidiMapError, read
-from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.registry import Controls
 from tests.perceivers_live.controls.midi_maps import WAIT, cc, steer
 
 

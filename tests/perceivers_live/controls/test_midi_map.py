@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Value
 from perceivers_live.controls.midi_map import NOT_LEARNABLE, MidiMap, control_value
 from perceivers_live.controls.midi_map_file import Binding
-from perceivers_live.controls.registry import CONTROLS, Controls, Value
+from perceivers_live.controls.registry import Controls
 from tests.perceivers_live.controls.midi_maps import WAIT, cc, steer
 
 # Steering.

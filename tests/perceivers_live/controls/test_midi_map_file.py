@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.folders import config_folder
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.midi_map_file import NOT_BINDABLE, Binding, MidiMapError, midi_map_path, read, write
-from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.registry import Controls
 from tests.perceivers_live.controls.midi_maps import WAIT, cc, steer
 
 

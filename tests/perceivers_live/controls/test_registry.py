@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers_live.controls.registry import CONTROLS, LIMIT_PAIRS, ControlError, Controls, Value
+from perceivers_live.controls.catalogue import CONTROLS, LIMIT_PAIRS
+from perceivers_live.controls.control import ControlError, Value
+from perceivers_live.controls.registry import Controls
 
 
 def test_every_default_is_within_its_own_range() -> None:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.folders import config_folder
-from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import SCHEMA, ConfigError, Settings, default_toml, find_file, load
 
 REPOSITORY = Path(__file__).parents[3]

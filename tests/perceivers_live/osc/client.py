@@ -9,7 +9,7 @@ import pytest
 from pythonosc.osc_message_builder import build_msg
 from pythonosc.udp_client import SimpleUDPClient
 
-from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.osc.server import OscServer
 
 PATIENCE = 10.0  # seconds

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from engine.engine import Engine
-from perceivers_live.controls.registry import COMMANDS, CONTROLS, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.registry import COMMANDS, Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.osc.layouts import layouts, main, open_stage_control
 from perceivers_live.session.session import Session

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pythonosc.osc_message_builder import build_msg
 
-from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.packets import MAX_DATAGRAM
 from perceivers_live.osc.recipients import MAX_SUBSCRIBERS
 from perceivers_live.osc.server import MAX_BACKLOG_BYTES, MAX_REPLIES, OscServer

@@ -4,7 +4,9 @@ import time
 from contextlib import closing
 
 from engine.states import StateError
-from perceivers_live.controls.registry import CONTROLS, Controls, Value
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Value
+from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.server import MAX_PUBLISHED_ERRORS, OscServer
 from tests.perceivers_live.osc.client import Client
 

@@ -10,7 +10,8 @@ import pytest
 from pythonosc.osc_message_builder import build_msg
 from pythonosc.udp_client import SimpleUDPClient
 
-from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.server import OscServer
 from perceivers_live.osc.wire import OscError
 from tests.perceivers_live.osc.client import PATIENCE, Client, until

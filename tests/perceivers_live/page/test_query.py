@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pythonosc.osc_message_builder import build_msg
 
-from perceivers_live.controls.registry import CONTROLS, Controls
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.server import OscServer
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.query import OscQuery

@@ -18,8 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from perceivers_live.osc.wire import OscError
-from perceivers_live.page import door
-from perceivers_live.page.door import BURST, MAX_PENDING, PENALTY
+from perceivers_live.page import listening_socket
+from perceivers_live.page.listening_socket import BURST, MAX_PENDING, PENALTY
 from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
@@ -296,7 +296,7 @@ def too_much(ours: Page) -> None:
 def test_who_misbehaves_again_and_again_is_let_in_less_often_than_others(
     misbehave: Callable[[Page], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "RATE", 0.0001)  # only the burst, which others would have as many connections of
+    monkeypatch.setattr(listening_socket, "RATE", 0.0001)  # only the burst, which others would have as many connections of
     count = 0
     with served() as stage, contextlib.suppress(TimeoutError):
         while count < BURST:

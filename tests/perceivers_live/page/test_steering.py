@@ -11,7 +11,7 @@ from pythonosc.osc_message import OscMessage
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.page.keys import EARLIEST
 from perceivers_live.page.steering import MAX_MISTAKES
 from tests.perceivers_live.page.serving import PATIENCE, Served, page, served, until

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 
 from engine.events import NOTE_OFF, Timed
-from perceivers_live.controls.registry import CONTROLS
+from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.performer.performer import KEEP_ON_CONTROL_CHANGE
 from tests.perceivers_live.performer.replies import CALL, check_memory, check_memory_after_interruption, replying
 from tests.perceivers_live.toys import steady

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.engine import RECENT
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.clock.midi_clock import Transport
-from perceivers_live.controls.registry import CONTROLS, Control
+from perceivers_live.controls.catalogue import CONTROLS
+from perceivers_live.controls.control import Control
 from perceivers_live.performer.performer import SavedState
 from perceivers_live.player.player import Phase
 from tests.perceivers_live.receiver import unbalanced

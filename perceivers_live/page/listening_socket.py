@@ -22,7 +22,7 @@ POLL = 0.2  # seconds after which ``accept`` checks whether the socket was close
 SEND_BUFFER = 1 << 16  # bytes that the kernel buffers for a client that does not read
 
 
-class Door(socket.socket):
+class ListeningSocket(socket.socket):
     """A TCP socket that listens on ``address`` and accepts only hosts for which ``is_allowed`` is true.
 
     Raises:
