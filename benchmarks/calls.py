@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from engine.events import NOTE_OFF, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader, message_of
-from trainer.data import Actions, Corpus, DataError
+from trainer.data import Actions, Corpus, DataError, prepare
 
 SEARCH = 5.0  # seconds; a call ends at the widest gap between two onsets within this time
 MIN_NOTES = 16  # in a call, and in its continuation
@@ -25,6 +26,11 @@ class Call:
     piece: int
     call: Sequence[Timed]
     continuation: Sequence[Timed]
+
+
+def open_corpus(data: Path, cache: Path) -> Corpus:
+    """The packed corpus in ``data``; or of the MIDI files there, packed into ``cache``."""
+    return Corpus(data if (data / "index.json").exists() else prepare(data, cache))
 
 
 def cut_calls(corpus: Corpus, split: str, count: int, seconds: float, seed: int) -> list[Call]:

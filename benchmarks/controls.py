@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from benchmarks.calls import cut_calls
+from benchmarks.calls import cut_calls, open_corpus
 from benchmarks.heard import Heard, collapsed, ending, heard
-from benchmarks.listening import _corpus
 from engine.adjustment import Call, Target
 from engine.checkpoint import bundled
 from engine.engine import Engine
@@ -150,7 +149,7 @@ COLUMNS = {  # heading -> key of ``summary`` and format
     "error": ("rate error", "7.0%"),
     "length": ("length, x proportional", "8.2f"),
     "moved": ("velocity moved", "+7.1f"),
-    "error ": ("velocity error", "7.1f"),
+    "missed": ("velocity error", "7.1f"),
     "spread": ("spread", "7.2f"),
     "seconds": ("seconds, x asked", "8.2f"),
     "in 20 %": ("within 20 %", "8.0%"),
@@ -206,7 +205,7 @@ def main(
     workers: int, runtime: str, json_file: Path | None, out: Path | None,
 ) -> None:  # fmt: skip
     try:
-        calls = cut_calls(_corpus(data, cache), split, count, seconds, 0)
+        calls = cut_calls(open_corpus(data, cache), split, count, seconds, 0)
     except DataError as error:
         raise click.ClickException(str(error)) from error
     asked = rows(only)

@@ -23,7 +23,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.calls import Call, cut_calls
+from benchmarks.calls import Call, cut_calls, open_corpus
 from benchmarks.faults import FAULTS, faults
 from benchmarks.likeness import passage
 from benchmarks.scores import Distances, measure, resampled, score
@@ -36,7 +36,7 @@ from perceivers_live.controls.control import ControlError
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
-from trainer.data import SPLITS, Corpus, DataError, prepare
+from trainer.data import SPLITS, DataError
 
 KINDS = ("reply", "other", "real")  # what a call is compared with
 
@@ -135,10 +135,6 @@ def _setting(text: str) -> tuple[str, object]:
         return name, value
 
 
-def _corpus(data: Path, cache: Path) -> Corpus:
-    return Corpus(data if (data / "index.json").exists() else prepare(data, cache))
-
-
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
@@ -160,7 +156,7 @@ def main(
     controls = dict(_setting(text) for text in settings)
     try:
         Controls(controls)
-        calls = cut_calls(_corpus(data, cache), split, count, seconds, seed)
+        calls = cut_calls(open_corpus(data, cache), split, count, seconds, seed)
     except (ControlError, DataError) as error:
         raise click.ClickException(str(error)) from error
     before = json.loads(beside.read_text()) if beside else None

@@ -17,10 +17,9 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.calls import Call, cut_calls
+from benchmarks.calls import Call, cut_calls, open_corpus
 from benchmarks.heard import chord_spread, rate_of
 from benchmarks.likeness import passage
-from benchmarks.listening import _corpus
 from engine.checkpoint import bundled, load_model
 from engine.codec import encode
 from engine.engine import Engine
@@ -105,7 +104,7 @@ def main(
     json_file: Path | None,
 ) -> None:  # fmt: skip
     try:
-        calls = cut_calls(_corpus(data, cache), split, count, seconds, 0)
+        calls = cut_calls(open_corpus(data, cache), split, count, seconds, 0)
     except DataError as error:
         raise click.ClickException(str(error)) from error
     engine, model, rows = Engine(open_runtime(runtime, checkpoint, threads=1)), load_model(checkpoint), list[dict[str, Any]]()
