@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -77,8 +78,9 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
     compiler = load_compiler()
     program = export(module, inputs)
     types = {parameter.dtype for parameter in module.parameters()}
+    logged: list[BaseException] = []
     try:
-        with tempfile.TemporaryDirectory() as folder, capturable_engines():
+        with tempfile.TemporaryDirectory() as folder, capturable_engines(), logged_exceptions("torch_tensorrt") as logged:
             plan = compiler.dynamo.convert_exported_program_to_serialized_trt_engine(
                 program,
                 arg_inputs=(),
@@ -92,8 +94,28 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
                 timing_cache_path=f"{folder}/timing",  # the default is one file for all users; a broken one stops every build
             )
     except Exception as error:
-        raise PlanError(f"TensorRT cannot compile the graph ({_first_line(error)})") from error
+        raise PlanError(f"TensorRT cannot compile the graph ({_first_line((logged or [error])[0])})") from error
     return bytes(plan)
+
+
+@contextlib.contextmanager
+def logged_exceptions(library: str) -> Iterator[list[BaseException]]:
+    """The exceptions that a library logs meanwhile. torch-tensorrt raises others instead, without the reason; version 2.11 goes on
+    and fails later.
+    """
+    found: list[BaseException] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None:
+                found.append(record.exc_info[1])
+
+    logger, keep = logging.getLogger(library), Keep(logging.ERROR)
+    logger.addHandler(keep)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(keep)
 
 
 @contextlib.contextmanager
@@ -176,5 +198,5 @@ def load_compiler() -> Any:
         raise RuntimeUnavailable(f"torch-tensorrt cannot be imported ({_first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -30,7 +31,14 @@ from engine.config import PRESETS  # noqa: E402
 from engine.graphs import ring_names  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import RuntimeUnavailable  # noqa: E402
-from engine.runtimes.tensorrt.build import DTYPES, PlanError, export, graph_of, load_compiler  # noqa: E402
+from engine.runtimes.tensorrt.build import (  # noqa: E402
+    DTYPES,
+    PlanError,
+    export,
+    graph_of,
+    load_compiler,
+    logged_exceptions,
+)
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec  # noqa: E402
 from engine.runtimes.tensorrt.compile_process import Compilation  # noqa: E402
 from engine.runtimes.tensorrt.execute import Binding, KernelCache, Plan, bind_tensors, create_context, environment  # noqa: E402
@@ -371,3 +379,15 @@ def test_the_compile_process_exits_by_itself_or_with_its_parent(closed: bool, co
         process.stdin.close()
     assert process.wait(60) == code
     process.stdin.close()
+
+
+def test_an_exception_that_a_library_only_logs_is_kept() -> None:
+    library = logging.getLogger("some_compiler.deep.inside")
+    with logged_exceptions("some_compiler") as found:
+        try:
+            raise ValueError("no converter for aten.triu")
+        except ValueError:
+            library.error("while interpreting the module", exc_info=True)
+        library.error("not an exception")
+    assert [str(one) for one in found] == ["no converter for aten.triu"]
+    assert not logging.getLogger("some_compiler").handlers
