@@ -100,9 +100,7 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
 
 @contextlib.contextmanager
 def logged_exceptions(library: str) -> Iterator[list[BaseException]]:
-    """The exceptions that a library logs meanwhile. torch-tensorrt raises others instead, without the reason; version 2.11 goes on
-    and fails later.
-    """
+    """The exceptions that a library logs meanwhile. torch-tensorrt raises others in their place, without the reason."""
     found: list[BaseException] = []
 
     class Keep(logging.Handler):
