@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
+from itertools import product
 from typing import Any, Protocol
 
 from engine.errors import UserError
@@ -21,6 +22,7 @@ from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_li
 
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
+ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to find a MIDI system, and seconds between them: a busy JACK server may refuse a client
 SETTLE = 0.05  # seconds without a message after which an input counts as quiet
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
@@ -76,9 +78,11 @@ def _system() -> tuple[Any, int]:
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # listing ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
-    for api in rtmidi.get_compiled_api():
+    for attempt, api in product(range(ATTEMPTS), rtmidi.get_compiled_api()):
         if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
             continue
+        if attempt:
+            time.sleep(ATTEMPT_PAUSE)
         try:
             probe = rtmidi.MidiIn(api, NAME)
             ports = probe.get_ports()
