@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Approximately the nearest semi-orthogonal matrix of each matrix of a batch [n, rows, columns], by quintic Newton-Schulz
-    iterations. Singular values of the result are between 0.7 and 1.2.
+    iterations. Its singular values come between 0.7 and 1.2, but for the smallest ones.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices
     tall = x.shape[-2] > x.shape[-1]
