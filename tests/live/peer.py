@@ -97,7 +97,7 @@ class Peer:
         """Plays a phrase and waits until the machine starts to answer."""
         before = self.struck
         self.play()
-        self.until(lambda: self.struck > before + 1)
+        self.until(lambda: self.struck > before)
 
     def close(self) -> None:
         """Ends the process cleanly: killed clients disturb a JACK server."""
