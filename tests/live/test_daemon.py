@@ -57,7 +57,7 @@ def silent(pure_data: PureData) -> None:
 
 def test_a_phrase_is_answered(duet: Any, pure_data: PureData) -> None:
     pure_data.play(phrase())
-    wait_for_notes(pure_data, 4)
+    pure_data.wait_for(lambda: "playing" in states(pure_data), TIMEOUT)
     pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], TIMEOUT)  # the reply has come to its end
     reply = pure_data.received()
     call_end = max(message.time for message in notes_on(pure_data.played()))
@@ -70,7 +70,7 @@ def test_a_phrase_is_answered(duet: Any, pure_data: PureData) -> None:
 
 def test_playing_silences_the_reply(duet: Any, pure_data: PureData) -> None:
     pure_data.play(phrase())
-    wait_for_notes(pure_data, 2)
+    wait_for_notes(pure_data, 1)
     pure_data.play([*note(0.0, 0.1, 60), *note(0.2, 4.0, 64)], start_delay=0.0)  # a held key: no new reply in this test
     pure_data.wait_for(lambda: states(pure_data)[-1:] == ["listening"], TIMEOUT)
     struck = next(message.time for message in notes_on(pure_data.played()) if message.data1 == 60)
@@ -108,7 +108,7 @@ def test_osc_steers_what_comes_next(duet: Any, pure_data: PureData, osc_port: in
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_in_mid_reply_leaves_nothing_sounding(duet: Any, pure_data: PureData, number: signal.Signals) -> None:
     pure_data.play(phrase())
-    wait_for_notes(pure_data, 3)
+    wait_for_notes(pure_data, 1)
     duet.signal(number)
     assert duet.wait(TIMEOUT) == 0
     pure_data.wait_for(lambda: pure_data.received()[-1][1:] == (0xB0, 121, 0))  # the very last, on its way through JACK
