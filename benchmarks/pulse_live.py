@@ -30,7 +30,7 @@ from tests.live.pure_data import PureData
 from tests.live.recording import Message
 
 PPQ, TICK, START, STOP = 24, 0xF8, 0xFA, 0xFC
-SETTLE = 4.0  # seconds before the first onset that counts: the daemon starts and finds the tempo
+SETTLE = 3.0  # seconds before the first onset that counts: the daemon finds the tempo
 
 
 def clock(bpm: float, seconds: float) -> list[Message]:
@@ -60,6 +60,7 @@ def measured(jack: JackServer, pure_data: PureData, home: Home, bpm: float, puls
     ports = ("--in", pure_data.output_port, "--out", pure_data.input_port)
     daemon = Daemon(("--mode", "solo", "--pulse", str(pulse), "--seed", "3", *ports), jack.env, home)
     try:
+        daemon.wait_for_line("listening;")
         pure_data.play(clock(bpm, SETTLE + seconds))
         pure_data.wait_for(lambda: not pure_data.playing, SETTLE + seconds + 60)
     finally:
