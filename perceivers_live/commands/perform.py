@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +36,8 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
     """Performs until a signal stops it. ``engine`` should compute in another process. ``show_page``: open the page in a browser.
     Raises ``PortError``, ``OscError``, ``LinkError``.
     """
-    faulthandler.enable()  # a crash of native code, such as a driver, prints where it was
+    if sys.stderr is not None:  # None: standard error was closed
+        faulthandler.enable()  # a crash of native code, such as a driver, prints where it was
     controls = Controls(settings.controls)
     page = StagePage(controls) if settings.page.enabled else None
     set_all_realtime(DAEMON)  # also for threads of the engine and the page, which would hold the interpreter lock when preempted

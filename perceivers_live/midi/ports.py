@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
+from contextlib import ExitStack
 from itertools import product
 from typing import Any, Protocol
 
@@ -83,15 +84,8 @@ def _system() -> tuple[Any, int]:
             continue
         if attempt:
             time.sleep(ATTEMPT_PAUSE)
-        try:
-            probe = rtmidi.MidiIn(api, NAME)
-            ports = probe.get_ports()
-            probe.delete()
-        except Exception:  # rtmidi raises various types; this API does not run here
-            continue
-        if api == rtmidi.API_UNIX_JACK and not ports and not _jack_runs(rtmidi):
-            continue
-        return rtmidi, api
+        if _answers(rtmidi, api):
+            return rtmidi, api
     tried = "neither ALSA nor JACK answers" if sys.platform == "linux" else "none answers"
     raise PortError(f"no MIDI system ({tried})", _advice())
 
@@ -102,18 +96,23 @@ def system_name() -> str:
     return str(rtmidi.get_api_display_name(api))
 
 
-def _jack_runs(rtmidi: Any) -> bool:
-    """Whether a JACK server answers: another client sees a virtual port that is created on it."""
-    mine = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{NAME}-probe")
-    other = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{NAME}-look")
-    try:
-        mine.open_virtual_port("probe")
-        return bool(other.get_ports())
-    except Exception:
-        return False
-    finally:
-        mine.delete()
-        other.delete()
+def _answers(rtmidi: Any, api: int) -> bool:
+    """Whether a MIDI API runs here. Without a server JACK lists no ports, like a server without any; then a virtual port is
+    created, which another client must see.
+    """
+    with ExitStack() as clients:
+        try:
+            probe = rtmidi.MidiIn(api, NAME)
+            clients.callback(probe.delete)
+            if probe.get_ports() or api != rtmidi.API_UNIX_JACK:
+                return True
+            mine = rtmidi.MidiOut(api, f"{NAME}-probe")
+            clients.callback(mine.delete)
+            mine.open_virtual_port("probe")
+            return bool(probe.get_ports())
+        except Exception as error:  # rtmidi raises various types
+            log.debug("%s does not answer: %s", rtmidi.get_api_display_name(api), error)
+            return False
 
 
 def _advice(*, libraries: bool = True) -> str:

@@ -1,0 +1,45 @@
+"""A performance as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.live.remote import free_port
+
+PATIENCE = 120.0  # seconds
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes a file descriptor, and signals")
+def test_it_plays_and_ends_cleanly_without_standard_error(tmp_path: Path) -> None:
+    port, settings = free_port(), tmp_path / "perceivers_live.toml"
+    settings.write_text("[osc]\nenabled = false\n")
+    env = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "DISPLAY": ""}
+    command = f"exec {sys.executable} -m perceivers_live page --config {settings} --page-port {port} 2>&-"
+    process = subprocess.Popen(["sh", "-c", command], env=env, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not served(port):
+            assert process.poll() is None, f"ended with status {process.returncode}"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def served(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/page/", timeout=10) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
