@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.events import MAX_WAIT, PITCHES, REST, STEPS_PER_SECOND, VELOCITY_BINS, WAITS, Event, bin_velocity
-from engine.grid import Grid
+from engine.grid import PulseGrid
 
 KEPT_STRIKES = 256  # newest note-ons that are counted: those of ``MAX_AGE`` at 32 notes a second
 TIME_CONSTANT = 2.0  # seconds; older notes count less, exponentially
@@ -91,7 +91,7 @@ class Goal:
     start: float
     target: Target
     gain: float
-    grid: Grid | None = None
+    grid: PulseGrid | None = None
 
 
 class Adjustment:

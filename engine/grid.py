@@ -14,7 +14,7 @@ import numpy as np
 from engine.events import MAX_WAIT
 
 
-class Grid(NamedTuple):
+class PulseGrid(NamedTuple):
     """Lines where ``phase + per_step * step`` (radians) is a multiple of 2 pi. ``sharpness``: concentration of the density."""
 
     phase: float

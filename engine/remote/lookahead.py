@@ -13,14 +13,14 @@ import numpy as np
 from engine.adjustment import KEPT_STRIKES, Goal, Strike, Target
 from engine.ahead import MAX_AHEAD, Following
 from engine.events import ACTIONS, PITCHES, VELOCITIES, VELOCITY_BINS, WAITS, Event
-from engine.grid import Grid
+from engine.grid import PulseGrid
 from engine.remote.wire import Value, WireError
 from engine.sampling import Steering
 from engine.sounding import AGES, Sounding
 
 WORTH = 0.004  # seconds of delay from which on several decisions a round trip are worth the surplus
 MAX_SECONDS = 0.05  # that the server goes on deciding
-NO_GRID = Grid(0.0, 0.0, 0.0)
+NO_GRID = PulseGrid(0.0, 0.0, 0.0)
 
 
 def call_values(following: Following, sounding: Sounding, seconds: float) -> tuple[Value, ...]:
@@ -58,12 +58,12 @@ def _whole(rows: np.ndarray, ends: tuple[int, ...]) -> np.ndarray:
 def _numbers(values: Sequence[Value]) -> tuple[Steering, Goal]:
     fields = dataclasses.fields(Steering)
     numbers = [one for one in values if isinstance(one, float) and math.isfinite(one)]
-    if len(numbers) != len(values) or len(numbers) != len(fields) + 2 + len(Target._fields) + len(Grid._fields):
+    if len(numbers) != len(values) or len(numbers) != len(fields) + 2 + len(Target._fields) + len(PulseGrid._fields):
         raise ValueError("wrong steering for decisions ahead")
     whole = (isinstance(field.default, int) for field in fields)
     steering = Steering(*(int(one) if is_int else one for one, is_int in zip(numbers, whole, strict=False)))  # type: ignore[arg-type]
     start, gain, *others = numbers[len(fields) :]
-    target, grid = Target(*others[: len(Target._fields)]), Grid(*others[len(Target._fields) :])
+    target, grid = Target(*others[: len(Target._fields)]), PulseGrid(*others[len(Target._fields) :])
     if min(target.rate, target.factor) <= 0 or grid.sharpness < 0:
         raise ValueError("wrong goal for decisions ahead")
     return steering, Goal(start, target, gain, grid if grid.sharpness else None)

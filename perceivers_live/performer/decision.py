@@ -10,7 +10,7 @@ from engine.adjustment import KEPT_STRIKES, Call, Goal, Strike, Target, adjustme
 from engine.ahead import Following
 from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event
-from engine.grid import Grid
+from engine.grid import PulseGrid
 from engine.sampling import Steering, sampling_bias
 from perceivers_live.controls.registry import ControlValues
 
@@ -32,7 +32,7 @@ class Situation(NamedTuple):
     strikes: list[Strike]  # the machine's note-ons in this turn
     turn_start: float  # seconds on the engine's time axis
     call: Call  # what the human played
-    grid: Grid | None  # the subdivisions of the clock's beat that the machine should play on
+    grid: PulseGrid | None  # the subdivisions of the clock's beat that the machine should play on
 
 
 def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) -> Event:

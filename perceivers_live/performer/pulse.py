@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from engine.events import NOTE_OFF, STEPS_PER_SECOND, Timed
-from engine.grid import Grid
+from engine.grid import PulseGrid
 from perceivers_live.clock.midi_clock import Beats
 
 PARTS = (2, 3, 4, 6, 8)  # of a beat: halves, triplets, quarters; of a slow one also their halves
@@ -52,7 +52,7 @@ class Subdivision:
         return next(parts for parts, fit in zip(possible, fits, strict=True) if fit >= best - BETTER_FIT)
 
 
-def grid(beats: Beats | None, now: float, step: int, strength: float, parts: int) -> Grid | None:
+def grid(beats: Beats | None, now: float, step: int, strength: float, parts: int) -> PulseGrid | None:
     """The subdivisions of the clock's beat, ``parts`` in each, if the engine's ``step`` is at ``now``. ``strength``: 0..1. None
     without a strength or a beat.
     """
@@ -62,4 +62,4 @@ def grid(beats: Beats | None, now: float, step: int, strength: float, parts: int
     sharpness = (60 / bpm / parts / (2 * math.pi * DEVIATION)) ** 2 * strength**SHARPNESS_POWER
     per_step = 2 * math.pi * parts * bpm / 60 / STEPS_PER_SECOND
     phase = 2 * math.pi * parts * beats.position(now) - per_step * step
-    return Grid(round(phase % (2 * math.pi), PHASE_DIGITS), per_step, sharpness)
+    return PulseGrid(round(phase % (2 * math.pi), PHASE_DIGITS), per_step, sharpness)

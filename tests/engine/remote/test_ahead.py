@@ -17,7 +17,7 @@ from engine.ahead import MAX_AHEAD, Following, decide_ahead
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import SUSTAIN_DOWN, SUSTAIN_UP, Event
-from engine.grid import Grid
+from engine.grid import PulseGrid
 from engine.remote.address import Address, this_machine
 from engine.remote.lookahead import Lookahead, answer_values, call_values, parse_answer, parse_call
 from engine.remote.runtime import RemoteRuntime
@@ -65,7 +65,7 @@ def solo(engine: Engine, count: int, *, seed: int = 1, changes: bool = False) ->
         if changes and chance.random() < 0.15:
             match int(chance.integers(4)):
                 case 0:
-                    grid = Grid(float(chance.uniform(0, 6)), 0.4, 5.0) if chance.random() < 0.7 else None
+                    grid = PulseGrid(float(chance.uniform(0, 6)), 0.4, 5.0) if chance.random() < 0.7 else None
                     goal = dataclasses.replace(goal, grid=grid)
                 case 3:
                     steering = Steering(temperature=float(chance.uniform(0.8, 1.2)))
@@ -154,8 +154,8 @@ def test_what_follows_an_event_is_the_next_situation() -> None:
     assert following.step == sounding.step
 
 
-@pytest.mark.parametrize("grid", [None, Grid(1.0, 0.2, 3.0)])
-def test_calls_and_answers_survive_the_wire(grid: Grid | None) -> None:
+@pytest.mark.parametrize("grid", [None, PulseGrid(1.0, 0.2, 3.0)])
+def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
     sounding = Sounding()
     for event in MUSIC[:40]:
         sounding.apply(event)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -12,8 +11,8 @@ from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.connections import Connections
 from perceivers_live.midi.ports import PortError
 from perceivers_live.page.keys import PAGE, PageKeys, PagePorts
+from tests.waiting import until
 
-PATIENCE = 10.0  # seconds
 OWN = MidiSettings(input_port=PAGE, output_port=PAGE)
 
 
@@ -31,13 +30,6 @@ def _without_midi(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PortError("no MIDI system (this is a test)")
 
     monkeypatch.setattr("perceivers_live.midi.ports._system", nothing)
-
-
-def until(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return bool(condition())
 
 
 def test_ports_of_our_own_need_no_midi_system() -> None:

@@ -2,8 +2,6 @@
 
 import socket
 import struct
-import time
-from collections.abc import Callable
 
 import pytest
 from pythonosc.osc_message_builder import build_msg
@@ -11,8 +9,8 @@ from pythonosc.udp_client import SimpleUDPClient
 
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.osc.server import OscServer
+from tests.waiting import PATIENCE
 
-PATIENCE = 10.0  # seconds
 Received = tuple[str, list[object]]
 
 
@@ -47,13 +45,6 @@ class Client(SimpleUDPClient):
         while (latest := self.next())[0] != "/perceivers/seed":
             received.append(latest)
         return received
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return condition()
 
 
 def bundle(*elements: bytes, tag: bytes = bytes(7) + b"\1") -> bytes:

@@ -9,7 +9,8 @@ from pythonosc.osc_message_builder import build_msg
 
 from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.server import MAX_AHEAD, MAX_SCHEDULED, OscServer
-from tests.perceivers_live.osc.client import SET, Client, bundle, nested, until
+from tests.perceivers_live.osc.client import SET, Client, bundle, nested
+from tests.waiting import until
 
 
 def time_tag(ahead: float) -> bytes:

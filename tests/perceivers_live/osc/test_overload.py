@@ -16,7 +16,8 @@ from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.packets import MAX_DATAGRAM
 from perceivers_live.osc.recipients import MAX_SUBSCRIBERS
 from perceivers_live.osc.server import MAX_BACKLOG_BYTES, MAX_REPLIES, OscServer
-from tests.perceivers_live.osc.client import PATIENCE, SET, Client, bundle, nested, until
+from tests.perceivers_live.osc.client import SET, Client, bundle, nested
+from tests.waiting import PATIENCE, until
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.server import OscServer
 from perceivers_live.osc.wire import OscError
-from tests.perceivers_live.osc.client import PATIENCE, Client, until
+from tests.perceivers_live.osc.client import Client
+from tests.waiting import PATIENCE, until
 
 
 def test_a_value_sets_a_control_and_no_value_asks_for_it(surface: Client, controls: Controls) -> None:

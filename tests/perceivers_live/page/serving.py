@@ -19,8 +19,7 @@ from perceivers_live.page.query import OscQuery
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
 from perceivers_live.page.steering import Steering
-
-PATIENCE = 10.0  # seconds
+from tests.waiting import PATIENCE
 
 
 class Served:
@@ -113,10 +112,3 @@ def raw(port: int, content: bytes) -> bytes:
         while part := connection.recv(65536):
             received += part
         return received
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return condition()

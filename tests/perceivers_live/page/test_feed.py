@@ -5,7 +5,8 @@ from __future__ import annotations
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, Timed
 from perceivers_live.page.feed import Feed
 from perceivers_live.player.player import Planned
-from tests.perceivers_live.page.serving import Served, page, until
+from tests.perceivers_live.page.serving import Served, page
+from tests.waiting import until
 
 
 def test_what_was_played_is_told_with_its_part(stage: Served) -> None:

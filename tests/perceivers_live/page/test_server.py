@@ -25,7 +25,8 @@ from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
 from perceivers_live.page.steering import MAX_MISTAKES
 from tests.perceivers_live.osc.client import beyond_loopback
-from tests.perceivers_live.page.serving import PATIENCE, Page, Served, page, raw, served, until
+from tests.perceivers_live.page.serving import Page, Served, page, raw, served
+from tests.waiting import PATIENCE, until
 
 
 def ask(stage: Served, target: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:

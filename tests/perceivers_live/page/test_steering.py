@@ -14,7 +14,8 @@ from websockets.sync.client import connect
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.page.keys import EARLIEST
 from perceivers_live.page.steering import MAX_MISTAKES
-from tests.perceivers_live.page.serving import PATIENCE, Served, page, served, until
+from tests.perceivers_live.page.serving import Served, page, served
+from tests.waiting import PATIENCE, until
 
 
 def test_a_new_page_is_told_every_control_with_its_value_and_every_command(stage: Served) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,8 +14,7 @@ from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Tim
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import LATE, Phase, Planned, Player, PlayerThread
 from tests.perceivers_live.receiver import Synthesizer, Watcher
-
-PATIENCE = 10.0  # seconds; only ends a wait for what never comes
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -42,13 +41,6 @@ def thread(player: Player, monkeypatch: pytest.MonkeyPatch) -> Iterator[PlayerTh
     thread.start()
     yield thread
     thread.stop()
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    return condition()
 
 
 def on(time_: float, serial: int, pitch: int, velocity: int = 82) -> Planned:
