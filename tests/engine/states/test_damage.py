@@ -1,4 +1,4 @@
-"""Saved states: saving and loading is exact; invalid files are refused in one line."""
+"""Files that are damaged, forged or of another model are refused in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -19,70 +18,22 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from engine.checkpoint import bundled
-from engine.config import PRESETS, CheckpointError, ModelConfig
-from engine.engine import Engine, Moment, Snapshot
+from engine.config import ModelConfig
+from engine.engine import Snapshot
 from engine.events import MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, Event
 from engine.rings import hidden_shape, ring_shapes
-from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, sampling_bias
 from engine.sounding import Sounding
 from engine.states import (
     FORMAT_1,
-    MAX_HEADER_BYTES,
     MAX_POSITION,
     StateError,
     checksum,
-    fingerprint,
     load_state,
     save_state,
-    state_path,
 )
-from tests.music import improvise
+from tests.engine.states.snapshots import MODEL, TINY, made_up
 
-TINY = PRESETS["tiny"]
-MODEL = "0123456789abcdef" * 4
 anywhere = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def made_up(count: int, *, config: ModelConfig = TINY, kept: int | None = None, seed: int = 0) -> Snapshot:
-    """A state after ``count`` events, the last ``kept`` of which are its history."""
-    rng = np.random.default_rng(seed)
-    events = improvise(count, seed=seed)
-    soundings, before = [Sounding()], count - (kept or count)
-    for event in events:
-        soundings.append(soundings[-1].copy())
-        soundings[-1].apply(event)
-    moments = [Moment(*pair) for pair in zip(events, soundings[1:], strict=True)][max(before, count - config.slack - 1) :]
-    rings = [rng.normal(size=shape).astype(np.float32) for shape in (*ring_shapes(config), hidden_shape(config))]
-    return Snapshot(count - 1, count + 2, tuple(moments), tuple(rings), tuple(events[before:]), soundings[before])
-
-
-def same(one: Snapshot, other: Snapshot) -> bool:
-    """Whether two states are the same to the bit."""
-
-    def plain(sounding: Sounding) -> tuple[int, list[int]]:
-        return sounding.step, sounding.since.tolist()
-
-    return (
-        (one.position, one.high_water, one.history) == (other.position, other.high_water, other.history)
-        and plain(one.before) == plain(other.before)
-        and [(m.event, plain(m.sounding)) for m in one.moments] == [(m.event, plain(m.sounding)) for m in other.moments]
-        and len(one.rings) == len(other.rings)
-        and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(one.rings, other.rings, strict=True))
-    )
-
-
-@pytest.fixture(scope="module")
-def state() -> Snapshot:
-    return made_up(60, kept=50)
-
-
-@pytest.fixture(scope="module")
-def whole(state: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("whole") / "state"
-    save_state(state, path, model=MODEL, controls={"temperature": 1.1})
-    return path.read_bytes()
 
 
 def header_of(content: bytes, folder: Path) -> dict[str, Any]:
@@ -119,139 +70,6 @@ def refusal(folder: Path, content: bytes, config: ModelConfig = TINY, model: str
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     return str(caught.value)
-
-
-# --- there and back --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (9, 9), (60, 60), (60, 50), (105, 105), (400, 105), (400, 1)])
-def test_a_state_comes_back_exactly(tmp_path: Path, count: int, kept: int) -> None:
-    state = made_up(count, kept=kept)
-    save_state(state, tmp_path / "new" / "folder" / "state", model=MODEL, controls={"seed": 7}, name="é")
-    loaded, extra = load_state(tmp_path / "new" / "folder" / "state", TINY, model=MODEL)
-    assert same(loaded, state)
-    assert extra == {"controls": {"seed": 7}, "name": "é"}
-    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["state"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch = pytest.importorskip("torch")
-    from engine.checkpoint import save_model
-    from engine.model import PerceiverS
-
-    torch.manual_seed(1)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    save_model(PerceiverS(TINY), folder)
-    return folder
-
-
-@pytest.mark.parametrize("count", [1, 5, 60, 150, 700])
-def test_an_engine_continues_exactly_from_a_loaded_state(tmp_path: Path, checkpoint: Path, count: int) -> None:
-    """From the start event alone to long past every ring's and the history's end, with something rewound."""
-    model, music = fingerprint(checkpoint), improvise(count + 40, seed=2)
-    engine, other = (Engine(open_runtime("eager", checkpoint)) for _ in range(2))
-    engine.absorb(music[1:count])
-    engine.absorb(improvise(8, seed=3)[1:])
-    engine.rewind(count - 1)
-    save_state(engine.snapshot(), tmp_path / "state", model=model)
-    other.absorb(improvise(90, seed=4)[1:])  # in the middle of something else
-    loaded, _ = load_state(tmp_path / "state", other.config, model=model)
-    assert same(loaded, engine.snapshot())
-    other.restore(loaded)
-    back = min(3, count - 1)
-    for one in (engine, other):
-        one.rewind(one.position - back)
-        one.absorb(music[count : count + 40])
-    assert same(engine.snapshot(), other.snapshot())
-    choices = sampling_bias(engine.sounding, Steering(), np.random.default_rng(1), own=(), own_pedal=False)
-    assert engine.decide(choices) == other.decide(choices)
-
-
-def test_the_bundled_models_state_is_saved_and_loaded(tmp_path: Path) -> None:
-    engine = Engine(open_runtime("onnx", bundled()))
-    engine.absorb(improvise(80, seed=5)[1:])
-    state, model = engine.snapshot(), fingerprint(bundled())
-    save_state(state, tmp_path / "state", model=model)
-    assert same(load_state(tmp_path / "state", engine.config, model=model)[0], state)
-
-
-def test_saving_again_replaces_the_file_at_once(tmp_path: Path, state: Snapshot) -> None:
-    path, held = tmp_path / "state", tmp_path / "held"
-    save_state(made_up(9), path, model=MODEL)
-    held.hardlink_to(path)  # as whoever is just reading it
-    save_state(state, path, model=MODEL)
-    assert same(load_state(path, TINY, model=MODEL)[0], state)
-    assert same(load_state(held, TINY, model=MODEL)[0], made_up(9))
-
-
-def test_a_failed_save_leaves_the_old_file_unchanged(tmp_path: Path, state: Snapshot) -> None:
-    path = tmp_path / "state"
-    save_state(state, path, model=MODEL)
-    for extra in [object(), math.nan, "x" * (MAX_HEADER_BYTES + 1)]:
-        with pytest.raises(StateError):
-            save_state(made_up(9), path, model=MODEL, extra=extra)
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # a disk that is full
-    try:
-        with pytest.raises(StateError, match="cannot be written"):
-            save_state(made_up(9), path, model=MODEL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert same(load_state(path, TINY, model=MODEL)[0], state)
-    assert [path.name for path in tmp_path.iterdir()] == ["state"]
-
-
-def test_an_unwritable_path_is_refused_in_one_line(tmp_path: Path, state: Snapshot) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "state", tmp_path / "folder", tmp_path / "a\0b"):
-        with pytest.raises(StateError) as caught:
-            save_state(state, path, model=MODEL)
-        assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
-
-
-# --- whose state -----------------------------------------------------------------------------------------------------
-
-
-def test_a_state_of_another_model_is_refused(tmp_path: Path, whole: bytes) -> None:
-    assert "another model" in refusal(tmp_path, whole, model="f" * 64)
-    larger = dataclasses.replace(TINY, scales=(24, 128))
-    assert "another model" in refusal(tmp_path, whole, config=larger, model="f" * 64)
-    refusal(tmp_path, whole, config=larger)
-
-
-def test_a_fingerprint_depends_on_the_model_only(tmp_path: Path, checkpoint: Path) -> None:
-    one = fingerprint(checkpoint)
-    shutil.copytree(checkpoint, tmp_path / "copy")
-    (tmp_path / "copy" / "README").touch()
-    assert fingerprint(tmp_path / "copy") == one
-    config = json.loads((checkpoint / "config.json").read_text())
-    (tmp_path / "copy" / "config.json").write_text(json.dumps(config | {"steps": 9}))
-    assert fingerprint(tmp_path / "copy") == one
-    (tmp_path / "copy" / "config.json").write_text(json.dumps({"model": config["model"] | {"combine": "sum"}}))
-    assert fingerprint(tmp_path / "copy") != one
-    shutil.copy(checkpoint / "config.json", tmp_path / "copy")
-    weights = bytearray((checkpoint / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (tmp_path / "copy" / "model.safetensors").write_bytes(weights)
-    assert fingerprint(tmp_path / "copy") != one
-
-
-def test_a_folder_without_weights_has_no_fingerprint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError):
-        fingerprint(tmp_path)
-    shutil.copy(bundled() / "config.json", tmp_path)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
-        fingerprint(tmp_path)
-    shutil.copy(bundled() / "step.onnx", tmp_path)  # which holds none
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
-        fingerprint(tmp_path)
-
-
-# --- damage ----------------------------------------------------------------------------------------------------------
 
 
 @anywhere
@@ -445,42 +263,8 @@ def test_no_more_history_is_read_than_a_state_can_depend_on(tmp_path: Path) -> N
     refusal(tmp_path, altered(made_up(longest + 50, kept=longest + 1), tmp_path))
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name", ["a", "Blue in C", "take-2_b", "1.0", "x" * 64, "-", "_", "con1", "nulls", "com", "a.con", "concert.1"]
-)
-def test_plain_names_are_files_in_the_folder(tmp_path: Path, state: Snapshot, name: str) -> None:
-    path = state_path(tmp_path, name)
-    assert path.parent == tmp_path
-    save_state(state, path, model=MODEL)
-    assert len(list(tmp_path.iterdir())) == 1
-    assert same(load_state(path, TINY, model=MODEL)[0], state)
-
-
-PATHS = [".", "..", "../up", "..\\up", "/etc/passwd", "C:\\x", "C:x", "a/b", "a\\b", "~", "~root", ".hidden", "a."]
-SIGNS = ["a:b", "a*", "a?", "$HOME", "%TEMP%", "a|b", "é", "\uff0e\uff0e", "a\u2044b", "\u202egnp", "\udcff"]
-DEVICES = ["con", "CON", "Nul", "nul.txt", "aux.a.b", "prn", "com1", "LPT9", "com0.x", "con .x", "conin$", "com\u00b9"]
-BLANKS = ["", " ", "\n", " a", "a ", "a\n", "a\0b", "x" * 65]
-NO_TEXT: list[object] = [None, 3, 1.5, True, b"bytes", ["a"], {}]
-
-
-@pytest.mark.parametrize("name", [*PATHS, *SIGNS, *DEVICES, *BLANKS, *NO_TEXT])
-def test_other_names_are_refused(tmp_path: Path, name: object) -> None:
-    with pytest.raises(StateError) as caught:
-        state_path(tmp_path, name)
-    assert "\n" not in str(caught.value)
-    str(caught.value).encode()
-
-
-@given(name=st.text(max_size=80))
-def test_no_name_leads_out_of_the_folder(name: str) -> None:
-    folder = Path("/music/states")
-    try:
-        path = state_path(folder, name)
-    except StateError:
-        return
-    assert Path(os.path.normpath(path)).parent == folder
-    assert path.name == name + ".state"
-    assert len(path.name.encode()) < 100
+def test_a_state_of_another_model_is_refused(tmp_path: Path, whole: bytes) -> None:
+    assert "another model" in refusal(tmp_path, whole, model="f" * 64)
+    larger = dataclasses.replace(TINY, scales=(24, 128))
+    assert "another model" in refusal(tmp_path, whole, config=larger, model="f" * 64)
+    refusal(tmp_path, whole, config=larger)
