@@ -146,10 +146,10 @@ def _share(within: np.ndarray, of: np.ndarray) -> float:
 COLUMNS = {  # heading -> key of ``summary`` and format
     "rate/s": ("rate", "7.1f"),
     "x call": ("rate, x call", "8.2f"),
-    "error": ("rate error", "7.0%"),
+    "r. error": ("rate error", "9.0%"),
     "length": ("length, x proportional", "8.2f"),
     "moved": ("velocity moved", "+7.1f"),
-    "missed": ("velocity error", "7.1f"),
+    "v. error": ("velocity error", "9.1f"),
     "spread": ("spread", "7.2f"),
     "seconds": ("seconds, x asked", "8.2f"),
     "in 20 %": ("within 20 %", "8.0%"),

@@ -67,7 +67,9 @@ def heard(timed: Sequence[Timed]) -> Heard:
 
 
 def collapsed(reply: Sequence[Timed], call: Sequence[Timed], keys: int = PITCHES) -> bool:
-    """Whether a reply is a trill, a spray, or silence, where the call was not. A register of a few ``keys`` makes no trill."""
+    """Whether a reply is a trill, a spray, or silence, where the call was not. ``keys``: size of the register. In a register of
+    at most ``FEW`` keys, notes on few keys are not a fault.
+    """
     if not reply:
         return True
     ours = passage(reply)

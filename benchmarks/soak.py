@@ -21,36 +21,24 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from benchmarks.soak_log import Missing, PortLog, hanging, missing_strikes
-from benchmarks.soak_report import Outcome, Sample, report
-from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from engine.midi import message_of
-from engine.midi_file import read_file
+from benchmarks.soak_report import Sample, report
+from benchmarks.soak_stage import CHECKED, SoakStage, waited
 from perceivers_live.commands.demo import bundled_call
-from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
-from tests.live.recording import Message
-from tests.live.remote import Remote, free_port
-from tests.live.waiting import TIMEOUT
+from tests.live.remote import Remote
 
 GROWTH_AFTER = 10.0  # minutes; a shorter run sees mostly how the daemon fills its buffers
-ASKED = 20  # times, a second each
-ASKING = 0.25  # seconds until the ports are looked for again
 CALM = 10.0  # seconds of playing before a disturbance, and half as many after it
 OVERLOAD = """
 import time
@@ -58,72 +46,17 @@ end = time.monotonic() + 5
 while time.monotonic() < end:
     pass
 """
-CHECKED = tuple(range(24, 32))  # keys below what the machine plays
-QUIET = 1.0  # seconds of silence after which what sounds hangs,
-PATIENT = 5.0  # and at most so many for what is under way, on a machine under load
-MARK = 119  # a controller that nothing else here uses
-ROOT = Path(__file__).parents[1]
 MODES = ("respond", "duet", "solo", "listen")
-SETTINGS = "[page]\nport = 0\n[recording]\nrecord = true\n"
 
 
-class Gig:
-    """The stage, and everything that can go wrong on it."""
-
-    def __init__(self, jack: JackServer, folder: Path, performances: list[Path], seed: int) -> None:
-        self.jack, self.home, self.rng = jack, Home(folder), random.Random(seed)
-        self.home.configure(SETTINGS)
-        self.performances = performances
-        self.port, self.logs = free_port(), count(1)
-        self.peer = Peer(jack)
-        self.daemon = self._begin()
-        self.remote = Remote(self.port)
-        self.remote.send("register_low", CHECKED[-1] + 1)
-        self.outcomes: dict[str, Outcome] = defaultdict(Outcome)
-        self.hung = self.lost = self.dropped = 0  # that were seen to be, under the present disturbance
-        self.busy: list[subprocess.Popen[bytes]] = []
-
-    def _begin(self) -> Daemon:
-        ports = ("--in", "stage-keys", "--out", "stage-synth", "--osc-port", str(self.port))
-        path = self.home.data / f"ports-{next(self.logs)}.log"
-        program = (sys.executable, "-m", "benchmarks.soak_daemon", str(path))
-        daemon = Daemon(ports, {**self.jack.env, "PYTHONPATH": str(ROOT)}, self.home, program)
-        self.log = PortLog(path)
-        daemon.wait_for_line("listening;", TIMEOUT)
-        return daemon
-
-    # Playing.
-
-    def play(self, seconds: float) -> None:
-        """A stretch of a performance, in real time; every key is released at its end."""
-        actions = self._stretch(seconds)
-        began, held, pedal = time.perf_counter(), set(), False
-        for one in actions:
-            time.sleep(max(0.0, began + one.time - time.perf_counter()))
-            self.peer.send(*message_of(one.action, one.velocity))
-            if one.action < NOTE_OFF:
-                held.add(one.action - NOTE_ON)
-            elif one.action < SUSTAIN_DOWN:
-                held.discard(one.action - NOTE_OFF)
-            else:
-                pedal = one.action == SUSTAIN_DOWN
-        for pitch in held:
-            self.peer.send(*message_of(NOTE_OFF + pitch, 0))
-        if pedal:
-            self.peer.send(*message_of(SUSTAIN_UP, 0))
-
-    def _stretch(self, seconds: float) -> list[Timed]:
-        actions = read_file(self.rng.choice(self.performances))
-        begin = self.rng.uniform(0, max(0.0, actions[-1].time - seconds))
-        return [one._replace(time=one.time - begin) for one in actions if begin <= one.time < begin + seconds]
-
-    # What goes wrong.
+class Soak(SoakStage):
+    """The disturbances."""
 
     def disturbances(self) -> dict[str, Callable[[], None]]:
         return {
             "keyboard and synthesizer unplugged": self.unplug,
             "keyboard disconnected, keys held": self.disconnect,
-            "layers and pedal noise, thru": self.tremble,
+            "layers and pedal noise, thru": self.play_layered,
             "model's process killed": lambda: self._signal_model(signal.SIGKILL),
             "model's process stopped": lambda: self._signal_model(signal.SIGSTOP),
             "JACK server killed": self.kill_server,
@@ -131,7 +64,7 @@ class Gig:
             "machine overloaded": self.overload,
             "MIDI flood": self.flood_midi,
             "OSC flood": self.flood_osc,
-            "panic, yield, forget, modes": self.storm,
+            "panic, yield, forget, modes": self.send_commands,
         }
 
     def last_disturbances(self) -> dict[str, Callable[[], None]]:
@@ -157,16 +90,16 @@ class Gig:
         ours = self.jack.wait_for_port("perceivers-live-in")
         self.jack.disconnect(self.peer.keys, ours)
         waited(lambda: CHECKED[0] not in self.peer.sounding)
-        self._count_hanging(self.peer.sounding & {CHECKED[0]}, excused=False)
+        self.count_hanging(self.peer.sounding & {CHECKED[0]}, excused=False)
         self.jack.connect(self.peer.keys, ours)
         for message in ((0x80, CHECKED[0], 64), (0x80, 60, 64), (0xB0, 64, 0), (0xB1, 66, 0)):
             self.peer.send(*message)
 
-    def tremble(self) -> None:
+    def play_layered(self) -> None:
         """Every key on two channels, a pedal between up and down, channel mode messages after the keys; the machine plays too."""
         self.turn("thru", 1)
         self.remote.send("mode", "duet")
-        with self._passing_on() as strikes:
+        with self.passing_on() as strikes:
             for round_ in range(40):
                 pitch = CHECKED[round_ % len(CHECKED)]
                 strikes += [(0x90, pitch), (0x91, pitch)]
@@ -209,7 +142,7 @@ class Gig:
         self.daemon.wait()
         waited(lambda: not self.peer.sounding)
         self.hung += len(self.peer.sounding)  # nothing else is there that could end them
-        self.daemon = self._begin()
+        self.daemon = self.start_daemon()
         self.remote.close()
         self.remote = Remote(self.port)
         self.remote.send("register_low", CHECKED[-1] + 1)
@@ -232,7 +165,8 @@ class Gig:
         for name, value in (("temperature", 1.0), ("density", 0.0), ("pace", 0.5)):
             self.remote.send(name, value)
 
-    def storm(self) -> None:
+    def send_commands(self) -> None:
+        """Commands and modes in quick succession, with key presses between them."""
         for _ in range(20):
             command = self.rng.choice(("panic", "yield", "takeover", "forget", "mode"))
             self.remote.send(command, *((self.rng.choice(MODES),) if command == "mode" else ()))
@@ -240,16 +174,15 @@ class Gig:
             time.sleep(self.rng.uniform(0, 0.1))
             self.peer.send(0x80, 60, 0)
 
-    # Watching.
-
     def disturb(self) -> None:
-        """By one of those that have come least often."""
+        """Runs one of the disturbances that have been run least often."""
         choice = self.disturbances()
         least = min(self.outcomes[one].times for one in choice)
         name = self.rng.choice([one for one in choice if self.outcomes[one].times == least])
-        self.suffer(name, choice[name])
+        self.run(name, choice[name])
 
-    def suffer(self, name: str, disturb: Callable[[], None]) -> None:
+    def run(self, name: str, disturb: Callable[[], None]) -> None:
+        """Disturbs the machine while it plays; then measures when it plays again, what it passes on and what hangs."""
         outcome, self.hung, self.lost, self.dropped = self.outcomes[name], 0, 0, 0
         outcome.times += 1
         self.remote.send("takeover")
@@ -266,126 +199,6 @@ class Gig:
         while self.busy:
             self.busy.pop().wait()
 
-    def pass_on(self) -> None:
-        """Plays what the daemon has to pass on, once both of its ports are open."""
-        self.turn("thru", 1)
-        self.catch_up(lambda: self.peer.received)
-        with self._passing_on() as strikes:
-            for pitch in CHECKED:
-                strikes.append((0x90, pitch))
-                self.peer.send(0x90, pitch, 64)
-                time.sleep(0.01)
-                self.peer.send(0x80, pitch, 0)
-                time.sleep(0.01)
-        self.turn("thru", 0)
-
-    @contextmanager
-    def _passing_on(self) -> Iterator[list[tuple[int, int]]]:
-        """Counts the strikes (status, pitch) that are put into the list meanwhile and do not arrive."""
-        strikes: list[tuple[int, int]] = []
-        begins = [len(station) for station in (self.log.delivered, self.log.accepted, self.peer.received)]
-        yield strikes
-        sent = [Message(0.0, status, pitch, 64) for status, pitch in strikes]
-
-        def missing() -> Missing:
-            stations = (self.log.delivered, self.log.accepted, self.peer.received)
-            return missing_strikes(sent, *(station[begin:] for station, begin in zip(stations, begins, strict=True)))
-
-        waited(lambda: not any(missing()))
-        found = missing()
-        self.lost += found.daemon
-        self._count_dropped(found)
-
-    def catch_up(self, station: Callable[[], list[Message]]) -> None:
-        """Waits until everything that was sent has arrived at a station (all messages there so far)."""
-        begin = len(station())
-        for number in range(round(ASKED / ASKING)):
-            self.peer.send(0xB0, MARK, number)
-            if waited(lambda: any(one[1:3] == (0xB0, MARK) for one in station()[begin:]), ASKING):
-                return
-        raise RuntimeError("what is played does not arrive")
-
-    def turn(self, name: str, value: float | str) -> None:
-        """Sets a control and sees that it has arrived: OSC and MIDI are not in order, and after a flood datagrams are lost, and
-        replies are fewer than questions.
-        """
-        for _ in range(ASKED):
-            known = len(self.remote.received(name))
-            self.remote.send(name, value)
-            self.remote.send(name)
-            end = time.monotonic() + 1.0
-            while time.monotonic() < end:
-                if any(one.values[0] == value for one in self.remote.received(name)[known:]):
-                    return
-                time.sleep(0.01)
-        raise RuntimeError(f"the daemon does not answer when it is asked for {name}")
-
-    def heard(self, timeout: float, again: float) -> float | None:
-        """Seconds from asking the machine to take over (``again`` and again) to its first note."""
-        before, began = self.peer.struck, time.perf_counter()
-        while time.perf_counter() - began < timeout:
-            self.remote.send("takeover")
-            deadline = time.perf_counter() + again
-            while time.perf_counter() < deadline:
-                if self.peer.struck > before:
-                    return time.perf_counter() - began
-                time.sleep(0.0005)
-        return None
-
-    def listen_for_hanging(self) -> None:
-        """Counts what sounds although everyone is silent."""
-        self.turn("mode", "listen")
-        time.sleep(QUIET)
-        waited(lambda: not self.peer.sounding)
-        self._count_hanging(self.peer.sounding)
-        self.remote.send("panic")
-        self.turn("mode", "respond")
-
-    def _count_hanging(self, sounding: set[int], *, excused: bool = True) -> None:
-        found = hanging(sounding, self.log, excused=excused)
-        self.hung += found.daemon
-        self._count_dropped(found)
-
-    def _count_dropped(self, found: Missing) -> None:
-        self.dropped += found.undelivered + found.unheard
-        if any(found):
-            click.echo(f"{found}; JACK has logged {self.jack.log().count('XRun')} xruns", err=True)
-
-    def processes(self) -> list[int]:
-        """The daemon and what it has begun."""
-        found = [self.daemon.process.pid]
-        for pid in found:
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                found += [int(child) for child in children.read_text().split()]
-        return found
-
-    def resources(self) -> tuple[float, int, int]:
-        """Resident memory in MB, threads, open files, of them all."""
-        memory, threads, files = 0.0, 0, 0
-        for pid in self.processes():
-            status = Path(f"/proc/{pid}/status").read_text().split("\n")
-            memory += sum(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
-            threads += sum(int(line.split()[1]) for line in status if line.startswith("Threads"))
-            files += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        return memory, threads, files
-
-    def close(self) -> None:
-        for process in self.busy:
-            process.kill()
-        self.remote.close()
-        self.daemon.end()
-        self.peer.close()
-
-
-def waited(condition: Callable[[], object], patience: float = PATIENT) -> bool:
-    """Waits for a condition; False after ``patience`` seconds."""
-    end = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
 
 @click.command()
 @click.option("--minutes", default=60.0, show_default=True)
@@ -396,34 +209,34 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
     files = sorted([*performances.rglob("*.mid"), *performances.rglob("*.midi")]) if performances else [bundled_call()]
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as folder, JackServer() as jack:
-        gig, failed = Gig(jack, Path(folder), files, seed), None
+        soak, failed = Soak(jack, Path(folder), files, seed), None
         try:
             began = time.monotonic()
             while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
-                gig.remote.send("mode", gig.rng.choice(MODES[:3]))
-                gig.turn("thru", gig.rng.randint(0, 1))
-                gig.play(CALM)
-                gig.remote.send("mode", "respond")
-                gig.remote.send("yield")
+                soak.remote.send("mode", soak.rng.choice(MODES[:3]))
+                soak.turn("thru", soak.rng.randint(0, 1))
+                soak.play(CALM)
+                soak.remote.send("mode", "respond")
+                soak.remote.send("yield")
                 for _ in range(5):
                     time.sleep(0.3)
-                    latency = gig.heard(timeout=2.0, again=2.0)
-                    gig.remote.send("yield")
-                    samples.append(Sample(share, latency, *gig.resources()))
-                gig.disturb()
-                gig.play(CALM / 2)
+                    latency = soak.heard(timeout=2.0, again=2.0)
+                    soak.remote.send("yield")
+                    samples.append(Sample(share, latency, *soak.resources()))
+                soak.disturb()
+                soak.play(CALM / 2)
             for _ in range(max(1, round(minutes / 15))):
-                for name, disturb in gig.last_disturbances().items():
-                    gig.suffer(name, disturb)
-                    gig.play(CALM / 2)
+                for name, disturb in soak.last_disturbances().items():
+                    soak.run(name, disturb)
+                    soak.play(CALM / 2)
         except Exception as error:  # the rest is worth knowing all the same
             failed = error
         finally:
-            gig.close()
-    growing = report(gig.outcomes, samples, minutes, json_file)
+            soak.close()
+    growing = report(soak.outcomes, samples, minutes, json_file)
     if failed is not None:
         raise failed
-    if any(one.hung or one.lost or math.inf in one.recovery for one in gig.outcomes.values()):
+    if any(one.hung or one.lost or math.inf in one.recovery for one in soak.outcomes.values()):
         raise click.ClickException("a note hung or was lost, or the machine did not come back")
     if growing and minutes >= GROWTH_AFTER:
         raise click.ClickException(f"from the first quarter to the last there are more: {', '.join(growing)}")
