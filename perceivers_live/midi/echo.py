@@ -5,7 +5,8 @@ not be sent again by ``thru``.
 
 Echoes are ignored only after a loop is proven: the machine's newest ``PROOF`` notes have all come back after the same delay.
 Messages passed through do not count as proof, since the human can play the same notes again. While a loop is proven, each sent
-message (of the machine or passed through) cancels one message that comes back after that delay.
+message (of the machine or passed through) cancels one message that comes back after that delay, or later if the computer or the
+MIDI system stalled.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ WINDOW = 0.3  # seconds within which an echo comes back
 PROOF = 6  # consecutive notes of the machine that must come back to prove a loop,
 SUBJECTS = 2  # of at least this many keys,
 SPREAD = 0.02  # with delays that differ by at most this, in seconds: a JACK period and scheduling delays
-LATE = 0.06  # seconds that an echo of a proven loop may be later than usual, on a busy machine
-LOST = 4  # consecutive notes that do not come back after which the loop counts as gone
+LATE = 0.06  # an echo of a proven loop that is later than usual by more than this, in seconds, was held up by a stall
+LOST, GONE = 4, 1.0  # a loop counts as gone if at least 4 consecutive notes, sent over at least 1 second, do not come back
 SUSPICIOUS, WATCHED = 12, 16  # a warning is logged if 12 of the machine's newest 16 notes came back, after any delays
 FASTEST = 50  # note-ons of one key in a second; more than a human can play
 MOST = 512  # sent messages that are kept for comparison
@@ -68,7 +69,7 @@ class EchoGuard:
         self._returned: deque[tuple[float, Subject]] = deque(maxlen=PROOF)  # delays of its newest notes that came back
         self._outcomes: deque[bool] = deque(maxlen=WATCHED)  # whether the machine's newest notes came back
         self._delay: float | None = None  # seconds; None: no loop is proven
-        self._missed = 0  # consecutive notes that did not come back, of those sent on these channels:
+        self._missed: list[float] = []  # times of consecutive notes that did not come back, of those sent on these channels:
         self._channels: set[int] = set()  # channels known to come back through the loop
         self._excused: set[tuple[int, object]] = set()  # (channel, key or pedal) whose press was ignored as an echo
 
@@ -98,7 +99,7 @@ class EchoGuard:
         with self._lock:
             self._expire(now)
             self._judge_rate(now, message, subject)
-            sent = next((one for one in self._sent if one.subject == subject and self._fits(now - one.time)), None)
+            sent = self._source(now, subject)
             if sent is None:
                 return False
             self._sent.remove(sent)
@@ -108,9 +109,14 @@ class EchoGuard:
             self.echoes += excused
             return excused
 
-    def _fits(self, delay: float) -> bool:
-        """Whether a message that comes back after ``delay`` seconds can be an echo."""
-        return 0 <= delay <= WINDOW if self._delay is None else -SPREAD <= delay - self._delay <= LATE
+    def _source(self, now: float, subject: Subject) -> _Sent | None:
+        """The sent message that an incoming one can be the echo of: the oldest, or that whose delay is nearest to the loop's."""
+        same = [one for one in self._sent if one.subject == subject]
+        delay = self._delay
+        if delay is None:
+            return next((one for one in same if 0 <= now - one.time <= WINDOW), None)
+        fitting = [one for one in same if now - one.time >= delay - SPREAD]
+        return min(fitting, key=lambda one: abs(now - one.time - delay), default=None)
 
     def _may_excuse(self, message: Sequence[int], subject: Subject) -> bool:
         """Whether an echo is ignored. A release is not if its press came before the proof, and so counted as the human's."""
@@ -131,8 +137,8 @@ class EchoGuard:
     def _learn(self, delay: float, sent: _Sent) -> None:
         """Updates the statistics with a message that came back after ``delay`` seconds."""
         if sent.note and sent.channel in self._channels:
-            self._missed = 0
-        if not (sent.own and sent.note):
+            self._missed.clear()
+        if not (sent.own and sent.note) or (self._delay is not None and delay > self._delay + LATE):
             return
         self._returned.append((delay, sent.subject))
         self._outcomes.append(True)
@@ -143,7 +149,7 @@ class EchoGuard:
             return
         keys = {subject[1] for _, subject in self._returned}
         if len(delays) == PROOF and len(keys) >= SUBJECTS and max(delays) - min(delays) <= SPREAD:
-            self._delay, self._missed = median(delays), 0
+            self._delay = median(delays)
             self._channels.add(sent.channel)
             self._say("proven", f"MIDI loop: the output comes back on the input; its echoes are ignored; {ADVICE}")
         elif len(self._outcomes) == WATCHED and sum(self._outcomes) >= SUSPICIOUS:
@@ -158,8 +164,9 @@ class EchoGuard:
             if missed.own:
                 self._returned.clear()
                 self._outcomes.append(False)
-            self._missed += self._delay is not None and missed.channel in self._channels
-            if self._missed >= LOST:
+            if self._delay is not None and missed.channel in self._channels:
+                self._missed.append(missed.time)
+            if len(self._missed) >= LOST and self._missed[-1] - self._missed[0] >= GONE:
                 log.info("the MIDI loop is gone: the output no longer comes back on the input")
                 self._start_again()
 

@@ -102,7 +102,7 @@ def test_a_daemon_that_hears_itself_plays_on_and_says_so_once(stage: Start, jack
     one.remote.send("yield")
     one.wait_for_state("listening")
     one.wait_for_silence()
-    assert sum("comes back on the input" in line for line in one.daemon.lines) == 1
+    assert sum("its echoes are ignored" in line for line in one.daemon.lines) == 1
     one.close()
     (file,) = home.sessions
     tracks = {track.name: track for track in mido.MidiFile(file).tracks}

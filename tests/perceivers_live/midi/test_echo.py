@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers_live.midi.echo import FASTEST, LOST, MOST, PROOF, SPREAD, WATCHED, WINDOW, EchoGuard
+from perceivers_live.midi.echo import FASTEST, GONE, LATE, LOST, MOST, PROOF, SPREAD, WATCHED, WINDOW, EchoGuard
 
 Message = tuple[int, ...]
 Way = Callable[[Message], Message]
@@ -110,12 +110,34 @@ def test_a_loop_ends_when_echoes_stop_coming(guard: EchoGuard, caplog: pytest.Lo
     caplog.set_level(logging.INFO)
     ignored(guard, playing(10), lambda: 0.05, tuple)
     for i in range(LOST + 1):
-        guard.sent(30.0 + i, (0x90, 50 + i, 70))
+        assert guard.established
+        guard.sent(30.0 + GONE * i, (0x90, 50 + i, 70))
     assert not guard.established
-    assert not guard.is_echo(30.05 + LOST, (0x90, 50 + LOST, 70))
+    assert not guard.is_echo(30.05 + GONE * LOST, (0x90, 50 + LOST, 70))
     ignored(guard, playing(10, 50.0), lambda: 0.05, tuple)
     assert guard.established
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]  # said once
+
+
+def test_a_loop_outlasts_a_stall(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
+    """A computer that stands still for a moment: the notes of a chord come back late, and some are lost."""
+    caplog.set_level(logging.INFO)
+    chord: list[Message] = [(0x90, pitch, 70) for pitch in range(50, 50 + 2 * LOST)]
+    ignored(guard, playing(10), lambda: 0.005, tuple)
+    assert all(ignored(guard, [(30.0, message) for message in chord], lambda: WINDOW - 0.01, tuple))
+    for message in chord:
+        guard.sent(40.0, message)
+    assert all(ignored(guard, playing(10, 41.0), lambda: 0.005, tuple)), "the usual delay is still known"
+    assert guard.established
+    assert len(caplog.records) == 1
+
+
+def test_a_note_that_was_lost_does_not_cancel_the_next_of_its_key(guard: EchoGuard) -> None:
+    ignored(guard, playing(10), lambda: 0.005, tuple)
+    for at in (30.0, 30.0 + 2 * LATE):
+        guard.sent(at, (0x90, 60, 70))
+    assert guard.is_echo(30.005 + 2 * LATE, (0x90, 60, 70))
+    assert [one.time for one in guard._sent] == [30.0]
 
 
 def test_other_cabling_proves_nothing_of_this_one(guard: EchoGuard) -> None:
