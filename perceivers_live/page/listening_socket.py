@@ -45,6 +45,7 @@ class ListeningSocket(socket.socket):
         self._pending: dict[socket.socket, None] = {}  # oldest first
         self._established: set[socket.socket] = set()
         self._tokens, self._counted = BURST, time.monotonic()
+        self._hung_up = False  # no connection is admitted any more
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
         """Returns the next allowed connection. Raises ``OSError`` once this socket is closed."""
@@ -92,6 +93,8 @@ class ListeningSocket(socket.socket):
                 del self._pending[oldest]
                 hang_up(oldest)
             self._pending[connection] = None
+            if self._hung_up:
+                hang_up(connection)
 
     def established(self, connection: socket.socket) -> None:
         """Marks ``connection`` as a WebSocket, which is not closed in favour of newer connections."""
@@ -100,8 +103,9 @@ class ListeningSocket(socket.socket):
                 self._established.add(connection)
 
     def hang_up_all(self) -> None:
-        """Shuts down every connection, which ends their threads."""
+        """Shuts down every connection, which ends their threads: also one that is just being accepted."""
         with self._lock:
+            self._hung_up = True
             for connection in (*self._pending, *self._established):
                 hang_up(connection)
 
