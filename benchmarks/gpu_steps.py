@@ -21,8 +21,8 @@ from engine.checkpoint import bundled, load_model, save_model
 from engine.config import PRESETS
 from engine.engine import Engine
 from engine.model import PerceiverS
-from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable
-from engine.runtimes.pytorch import TorchRuntime
+from engine.runtimes import Runtime, RuntimeUnavailable
+from engine.runtimes.pytorch import SIZES, TorchRuntime
 from engine.sampling import Steering, sampling_bias
 from engine.sounding import ages_of
 from perceivers_live.commands.bench import copy_bandwidth, improvised, machine, row, timed
@@ -46,7 +46,7 @@ def opened(way: str, model: PerceiverS, folder: Path, precision: str) -> Runtime
 
         save_model(model, folder)
         cache = PlanCache(folder / "plans")
-        compile_missing(folder, precision, CHUNKS, cache)
+        compile_missing(folder, precision, SIZES, cache)
         runtime = TensorRTRuntime(folder, precision=precision, cache=cache)
         if runtime.serving != "tensorrt":
             raise RuntimeUnavailable("the plans do not run here; see the log")

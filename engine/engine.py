@@ -21,7 +21,7 @@ import numpy as np
 from engine.ahead import AheadRuntime, Following, decided
 from engine.config import CheckpointError
 from engine.events import START_EVENT, Event
-from engine.runtimes import CHUNKS, Runtime, SamplingBias
+from engine.runtimes import MAX_CHUNK, Runtime, SamplingBias, chunks
 from engine.sounding import Sounding
 
 RECENT = 512  # events that are recomputed after a failure; takes half a second at most on two cores
@@ -123,18 +123,15 @@ class Engine:
         return soundings
 
     def _compute(self, events: Sequence[Event], soundings: Sequence[Sounding], first: int) -> None:
-        self._stale, done, total = True, 0, len(events)
-        while done < total:
-            size = next(size for size in reversed(CHUNKS) if size <= total - done)
-            chunk = soundings[done : done + size]
-            distant = size == CHUNKS[-1] and total - done - size >= self._latent
+        self._stale = True
+        for at in chunks(len(events)):
+            distant = at.stop - at.start == MAX_CHUNK and len(events) - at.stop >= self._latent
             (self.runtime.prefill_cross if distant else self.runtime.step)(
-                np.array(events[done : done + size], np.int64),
-                np.stack([one.ages() for one in chunk]),
-                np.array([one.step for one in chunk], np.int64),
-                first + done,
+                np.array(events[at], np.int64),
+                np.stack([one.ages() for one in soundings[at]]),
+                np.array([one.step for one in soundings[at]], np.int64),
+                first + at.start,
             )
-            done += size
         self._stale = False
 
     def decide(self, bias: SamplingBias) -> Event:

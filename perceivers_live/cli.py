@@ -328,13 +328,13 @@ def compile_(config_file: Path | None, **options: Any) -> None:
 
 def _compile(settings: Settings) -> Path:
     """Compiles missing TensorRT plans; returns their folder. Raises ``RuntimeUnavailable``."""
-    from engine.runtimes import CHUNKS
+    from engine.runtimes.pytorch import SIZES
     from engine.runtimes.tensorrt.cache import PlanCache, plans_folder
     from engine.runtimes.tensorrt.compile_process import compile_missing
     from engine.runtimes.tensorrt.runtime import PRECISION
 
     cache = PlanCache(plans_folder())
-    compile_missing(_checkpoint(settings), PRECISION, CHUNKS, cache)
+    compile_missing(_checkpoint(settings), PRECISION, SIZES, cache)
     return cache.folder
 
 

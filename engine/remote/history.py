@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.config import ModelConfig
-from engine.runtimes import CHUNKS, Runtime
+from engine.runtimes import MAX_CHUNK, Runtime, chunks
 from engine.sounding import AGES
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # events [T, 3] int64, ages [T, AGES] int16, times [T] int64: see ``Runtime``
@@ -67,12 +67,9 @@ def absorb(runtime: Runtime, rows: Rows, first: int, distant: int = 0) -> None:
     only enter the cross-attention.
     """
     events, ages, times = rows
-    done, total = 0, len(events)
-    while done < total:
-        size = next(size for size in reversed(CHUNKS) if size <= total - done)
-        at = slice(done, done + size)
-        (runtime.prefill_cross if done + size <= distant else runtime.step)(events[at], ages[at], times[at], first + done)
-        done += size
+    for at in chunks(len(events)):
+        whole = at.stop - at.start == MAX_CHUNK and at.stop <= distant
+        (runtime.prefill_cross if whole else runtime.step)(events[at], ages[at], times[at], first + at.start)
 
 
 def replay(history: History, runtime: Runtime, newest: int) -> None:

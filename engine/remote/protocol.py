@@ -26,7 +26,7 @@ from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.remote.wire import Value, WireError
 from engine.rings import hidden_shape, ring_shapes
 
-PROTOCOL = 3  # raise it with every change of the format in this module or in ``wire``
+PROTOCOL = 4  # raise it with every change of the format in this module or in ``wire``
 SMALL = 1 << 16  # largest body in bytes without rings: 64 events, or the widest model's hidden state
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"  # of the server's log
 

@@ -24,7 +24,7 @@ from engine.remote.address import Address, this_machine
 from engine.remote.history import History, absorb, replay
 from engine.remote.link import RuntimeLost
 from engine.remote.runtime import HANG, PING_INTERVAL, RemoteRuntime
-from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable, SamplingBias
+from engine.runtimes import MAX_CHUNK, Runtime, RuntimeUnavailable, SamplingBias
 from engine.sounding import Sounding
 from engine.states import StateError, fingerprint
 
@@ -225,7 +225,7 @@ class StandbyRuntime:
                 if resets != self._resets or self._sent < history.begin:
                     self._caught_up = False
                     return False
-                at, end = self._sent, min(self._sent + CHUNKS[-1], history.end)
+                at, end = self._sent, min(self._sent + MAX_CHUNK, history.end)
                 rows, distant = history.rows(at, end), max(0, history.end - history.latent - at)
                 self._sent, self._sending = end, True
             absorb(first, rows, at, distant)

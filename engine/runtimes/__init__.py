@@ -5,7 +5,7 @@ A runtime owns the rings of keys, values and hidden states, and nothing else. Th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from engine.config import ModelConfig
@@ -15,11 +15,20 @@ if TYPE_CHECKING:  # the command line imports only the names; numpy would slow d
     import numpy as np
 
 NAMES = ("auto", "tensorrt", "cuda", "cuda-compiled", "mps", "onnx", "onnx-int8", "eager")
-CHUNKS = (1, 8, 64)  # events absorbed at once; compiled runtimes need fixed sizes
+MAX_CHUNK = 64  # most events absorbed in one call
 
 
 class RuntimeUnavailable(UserError, RuntimeError):
     """A runtime that cannot be used on this machine; the message is the reason, in one line."""
+
+
+def chunks(count: int, sizes: Iterable[int] = range(1, MAX_CHUNK + 1)) -> Iterator[slice]:
+    """Consecutive slices of ``count`` events, each as large as possible. ``sizes``: the allowed ones, 1 among them."""
+    allowed, begin = sorted(sizes, reverse=True), 0
+    while begin < count:
+        size = next(size for size in allowed if size <= count - begin)
+        yield slice(begin, begin + size)
+        begin += size
 
 
 class SamplingBias(NamedTuple):
@@ -40,7 +49,7 @@ class Runtime(Protocol):
     """The interface of a runtime.
 
     Events come as events [T, 3] int64, ages [T, AGES] int16, times [T] int64 in 10 ms steps since the start, at positions
-    ``first``, first + 1 ...; T is one of ``CHUNKS``.
+    ``first``, first + 1 ...; T is at most ``MAX_CHUNK``.
     """
 
     name: str
@@ -55,7 +64,7 @@ class Runtime(Protocol):
         """Absorbs T events. May return before the work is done; ``decide`` and ``hidden`` wait for it."""
 
     def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        """Like ``step`` for events so far back that only cross-attention will see them: latents are not computed."""
+        """Like ``step``, for ``MAX_CHUNK`` events so far back that only cross-attention will see them: without their latents."""
 
     def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
         """(wait, action, velocity bin) of the event after ``position``, drawn from the chain of heads; None if the hidden state

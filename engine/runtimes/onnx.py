@@ -16,7 +16,7 @@ from engine.checkpoint import read_config
 from engine.config import CheckpointError, one_line
 from engine.events import ACTIONS, START_EVENT, VELOCITY_BINS, WAITS
 from engine.rings import hidden_shape, rotary_angles
-from engine.runtimes import CHUNKS, RuntimeUnavailable, SamplingBias
+from engine.runtimes import MAX_CHUNK, RuntimeUnavailable, SamplingBias, chunks
 from engine.runtimes.onnx_weights import FIELDS, Checkpoint, decide_weights, prefill_cross_weights, quantised, step_weights
 from engine.runtimes.onnx_windows import KeyValueCache, WindowInputs, named, new_rows, write_rows
 from engine.sounding import AGES, MAX_AGE
@@ -27,6 +27,7 @@ except ImportError as error:
     raise RuntimeUnavailable(f"onnxruntime cannot be imported ({error})") from error
 
 STEP_FILE, STEP_INT8_FILE, PREFILL_CROSS_FILE, DECIDE_FILE = "step.onnx", "step.int8.onnx", "prefill_cross.onnx", "decide.onnx"
+SIZES = (*range(1, 9), MAX_CHUNK)  # events absorbed in one run of the graph: all that live playing needs
 AGE = np.append(np.log1p(np.arange(MAX_AGE + 1, dtype=np.float32)) / 8, np.float32(0))  # model input of each age; [-1]: key up
 
 
@@ -56,7 +57,7 @@ class OnnxRuntime:
         self.step_bytes = sum(one.nbytes for one in (*weights.values(), *self._cache.windows.values()))
         del weights  # as large as the model
         try:
-            self._chunk_steps = {count: ChunkStep(self._cache, count, step, prefill_cross) for count in CHUNKS}
+            self._chunk_steps = {count: ChunkStep(self._cache, count, step, prefill_cross) for count in SIZES}
             self._decision = Decision(decide, self.config.width)
             self.reset()
             self._run_all()
@@ -80,9 +81,10 @@ class OnnxRuntime:
         self._hidden[...] = 0
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        chunk = self._chunk_steps[len(events)]
-        chunk.step(events, ages, times, first)
-        write_rows(self._hidden, chunk.hidden, first)
+        for at in chunks(len(events), SIZES):
+            chunk, position = self._chunk_steps[at.stop - at.start], first + at.start
+            chunk.step(events[at], ages[at], times[at], position)
+            write_rows(self._hidden, chunk.hidden, position)
 
     def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
         self._chunk_steps[len(events)].prefill_cross(events, ages, times, first)

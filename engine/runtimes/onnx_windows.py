@@ -16,14 +16,14 @@ import numpy as np
 
 from engine.config import ModelConfig
 from engine.rings import MASKED
-from engine.runtimes import CHUNKS
+from engine.runtimes import MAX_CHUNK
 
 LONG = 2048  # rows
 
 
 def window_rows(window: int) -> int:
     """Rows of a window. The last events of the largest chunk must not overwrite rows that its first event attends to."""
-    return window + CHUNKS[-1] - 1
+    return window + MAX_CHUNK - 1
 
 
 def keys_transposed(window: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.errors import install
 from engine.rings import hidden_shape, ring_shapes, rotary_angles
-from engine.runtimes import CHUNKS, RuntimeUnavailable, SamplingBias
+from engine.runtimes import MAX_CHUNK, RuntimeUnavailable, SamplingBias, chunks
 
 try:
     import torch
@@ -34,6 +34,7 @@ from engine.sounding import AGES
 
 Body = Callable[..., Sequence[Tensor]]
 Check = Callable[[], None]
+SIZES = (1, 8, MAX_CHUNK)  # events absorbed in one run of a function; compiled and captured functions need fixed sizes
 WARM_UP = 3  # runs before a graph is captured, in which libraries allocate memory and choose kernels
 
 
@@ -79,9 +80,9 @@ class TorchRuntime:
         with torch.inference_mode():
             self._steps = {
                 size: ChunkStep(self._rings, size, compile_body(stepped) if fused and size == 1 else stepped, check)
-                for size in CHUNKS
+                for size in SIZES
             }
-            self._prefill_crosses = ChunkStep(self._rings, CHUNKS[-1], prefilled, check) if self.config.scales else None
+            self._prefill_crosses = ChunkStep(self._rings, MAX_CHUNK, prefilled, check) if self.config.scales else None
             self._decision = Decision(self._rings, compile_body(decide) if fused else decide, check)
         self.reset()
 
@@ -93,7 +94,8 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._steps[len(events)].run(events, ages, times, first, self._first)
+        for at in chunks(len(events), SIZES):
+            self._steps[at.stop - at.start].run(events[at], ages[at], times[at], first + at.start, self._first)
 
     @torch.inference_mode()
     def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:

@@ -19,9 +19,9 @@ from engine.engine import Engine, EngineError  # noqa: E402
 from engine.events import Event  # noqa: E402
 from engine.graphs import Decide, Step  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
-from engine.runtimes import CHUNKS, Runtime, RuntimeUnavailable  # noqa: E402
+from engine.runtimes import Runtime, RuntimeUnavailable  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
-from engine.runtimes.pytorch import ChunkStep, Decision, TorchRuntime  # noqa: E402
+from engine.runtimes.pytorch import SIZES, ChunkStep, Decision, TorchRuntime  # noqa: E402
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs  # noqa: E402
 from engine.runtimes.tensorrt.compile_process import Compilation, compile_missing  # noqa: E402
 from engine.runtimes.tensorrt.execute import KernelCache, environment, load_tensorrt  # noqa: E402
@@ -95,7 +95,7 @@ def full_forward(checkpoint: Path, music: list[Event]) -> np.ndarray:
 def plans(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> PlanCache:
     """TensorRT's, of the checkpoint."""
     cache = PlanCache(tmp_path_factory.mktemp("plans"))
-    compile_missing(checkpoint, "fp32", CHUNKS, cache)
+    compile_missing(checkpoint, "fp32", SIZES, cache)
     return cache
 
 
@@ -243,7 +243,7 @@ class Opened(TensorRTRuntime):
     def __init__(self, checkpoint: Path, cache: PlanCache) -> None:
         TorchRuntime.__init__(self, checkpoint)
         self.serving, self._compilation, self._cache, self._kernels_key = "cuda", None, cache, "00" * 32
-        self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", CHUNKS), "")
+        self._keys = dict.fromkeys(plan_specs(checkpoint, "fp32", SIZES), "")
 
     def _checked_plan(self, spec: PlanSpec, key: str, kernels: KernelCache) -> ChunkStep | Decision:
         if spec.part == "decide":

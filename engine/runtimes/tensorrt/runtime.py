@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.errors import install
-from engine.runtimes import CHUNKS, RuntimeUnavailable
+from engine.runtimes import RuntimeUnavailable
 
 try:
     import torch
@@ -22,7 +22,7 @@ except ImportError as error:
 from torch import Tensor
 
 from engine.graphs import decide_inputs, ring_names, step_inputs
-from engine.runtimes.pytorch import ChunkStep, Decision, Rings, TorchRuntime
+from engine.runtimes.pytorch import SIZES, ChunkStep, Decision, Rings, TorchRuntime
 from engine.runtimes.tensorrt.build import DTYPES, PlanError
 from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, kernels_key, plan_specs, plans_folder
 from engine.runtimes.tensorrt.compile_process import Compilation
@@ -42,14 +42,14 @@ class TensorRTRuntime(TorchRuntime):
         self.name, self.serving = "tensorrt", "cuda"
         self._cache = cache or PlanCache(plans_folder())
         self._kernels_key = kernels_key(here)
-        self._keys = {spec: spec.key(here) for spec in plan_specs(checkpoint, precision, CHUNKS)}
+        self._keys = {spec: spec.key(here) for spec in plan_specs(checkpoint, precision, SIZES)}
         self._compilation: Compilation | None = None
         if all(self._cache.get(key) is not None for key in self._keys.values()):
             self._load_plans()
             self.reset()  # capturing wrote into the rings
         else:
             log.info("compiling TensorRT plans for the next start; CUDA graphs are used until then")
-            self._compilation = Compilation(checkpoint, precision, CHUNKS, self._cache)
+            self._compilation = Compilation(checkpoint, precision, SIZES, self._cache)
 
     def keep_warm(self) -> None:
         """Also logs when compiling has ended."""
