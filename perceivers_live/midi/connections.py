@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two polls
 SELDOM = 10.0  # seconds between two searches for a MIDI system that is not needed
 SYSTEM = 0xF0  # messages from here on have no channel
-ATTEMPTS = 3  # to find a MIDI system
 CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
 
 
@@ -265,7 +264,7 @@ class Connections:
     def _first_probe(self) -> Probe | None:
         """None if no MIDI system runs and none is needed. Raises ``PortError`` if one is needed."""
         if self._needs_system:
-            return _patient_probe()
+            return Probe()
         self._next_probe = time.monotonic() + SELDOM
         try:
             return Probe()
@@ -358,13 +357,3 @@ def _others(names: tuple[Sequence[str], Sequence[str]]) -> tuple[tuple[str, ...]
     """The names without those of our own ports."""
     inputs, outputs = (tuple(name for name in some if not name.startswith(NAME)) for some in names)
     return inputs, outputs
-
-
-def _patient_probe() -> Probe:
-    """Retries, since a busy JACK server sometimes refuses a client."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return Probe()
-        except PortError:
-            time.sleep(INTERVAL)
-    return Probe()

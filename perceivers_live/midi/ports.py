@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
-from itertools import product
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engine.errors import UserError
 from engine.realtime import DRIVER, set_realtime
@@ -23,8 +22,9 @@ from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_li
 
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
-ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to find a MIDI system, and seconds between them: a busy JACK server may refuse a client
+ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to connect to a MIDI system, and seconds between them: a busy JACK server may refuse a client
 SETTLE = 0.05  # seconds without a message after which an input counts as quiet
+Made = TypeVar("Made")
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
@@ -70,6 +70,22 @@ class PermanentPortError(PortError):
     """Waiting cannot help: the name matches several ports, or this system has no such ports or no MIDI."""
 
 
+def _patiently(make: Callable[[], Made]) -> Made:
+    """What ``make`` returns; tries again if it fails. Raises ``PortError``."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return make()
+        except PermanentPortError:
+            raise
+        except Exception as error:  # rtmidi raises various types
+            if not left:
+                raise (
+                    error if isinstance(error, PortError) else PortError(f"the MIDI system refuses a client ({error})")
+                ) from error
+        time.sleep(ATTEMPT_PAUSE)
+    raise AssertionError
+
+
 def _system() -> tuple[Any, int]:
     """The rtmidi module and the first MIDI API of this machine that answers. Raises ``PortError`` if none does."""
     try:
@@ -79,13 +95,15 @@ def _system() -> tuple[Any, int]:
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # listing ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
-    for attempt, api in product(range(ATTEMPTS), rtmidi.get_compiled_api()):
+    return rtmidi, _patiently(lambda: _answering_api(rtmidi))
+
+
+def _answering_api(rtmidi: Any) -> int:
+    for api in rtmidi.get_compiled_api():
         if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
             continue
-        if attempt:
-            time.sleep(ATTEMPT_PAUSE)
         if _answers(rtmidi, api):
-            return rtmidi, api
+            return int(api)
     tried = "neither ALSA nor JACK answers" if sys.platform == "linux" else "none answers"
     raise PortError(f"no MIDI system ({tried})", _advice())
 
@@ -140,16 +158,15 @@ class Probe:
 
     def __init__(self) -> None:
         self.system = rtmidi, api = _system()
-        self._in, self._out = rtmidi.MidiIn(api, f"{NAME}-look"), rtmidi.MidiOut(api, f"{NAME}-look")
         self._watch: JackWatch | None = None
-        if api == rtmidi.API_UNIX_JACK:
-            try:
-                self._watch = JackWatch(f"{NAME}-watch")
-            except Refused as error:  # without it the end of the server would go unnoticed
-                self.close()
-                raise PortError(str(error)) from error
-            except OSError:
-                pass  # the library is rtmidi's own
+        with ExitStack() as made:
+            self._in = _patiently(lambda: rtmidi.MidiIn(api, f"{NAME}-look"))
+            made.callback(self._in.delete)
+            self._out = _patiently(lambda: rtmidi.MidiOut(api, f"{NAME}-look"))
+            made.callback(self._out.delete)
+            if api == rtmidi.API_UNIX_JACK:
+                self._watch = _patiently(_jack_watch)
+            made.pop_all()
 
     def names(self) -> tuple[list[str], list[str]]:
         """Names of the inputs and outputs. Raises ``PortError`` if they change meanwhile."""
@@ -179,6 +196,16 @@ class Probe:
         self._out.delete()
         if self._watch is not None:
             self._watch.close()
+
+
+def _jack_watch() -> JackWatch | None:
+    """None if the JACK library cannot be used, because it is rtmidi's own. Raises ``Refused``."""
+    try:
+        return JackWatch(f"{NAME}-watch")
+    except Refused:  # without it the end of the server would go unnoticed
+        raise
+    except OSError:
+        return None
 
 
 def _names(port: Any) -> list[str]:
@@ -228,7 +255,7 @@ class _Port:
         if wanted and probe is not None:
             find(probe.names()[kind == "output"], wanted, kind)
         rtmidi, api = probe.system if probe is not None else _system()
-        self.port: Any = (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}")
+        self.port: Any = _patiently(lambda: (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}"))
         try:
             if wanted:
                 names = _names(self.port)

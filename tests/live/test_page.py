@@ -22,8 +22,8 @@ from tests.live.waiting import TIMEOUT, until
 pytestmark = needs_chromium
 SETTINGS = """
 [phrase]
-min_silence_ms = 700
-max_silence_ms = 1200
+min_silence_ms = 1500
+max_silence_ms = 2000
 """
 Start = Callable[..., "Show"]
 
@@ -83,7 +83,7 @@ def test_a_phrase_played_by_typing_is_answered_and_a_key_takes_the_answer_back(s
         waited = [visitor.status]
         visitor.until(lambda: waited.append(visitor.status) or visitor.status == "The machine plays")
         left = [float(found[1]) for text in waited if (found := re.match(r"Answers in ([\d.]+) s", text))]
-        assert len(left) >= 3, waited
+        assert len(left) >= 2, waited
         assert left == sorted(left, reverse=True), "the countdown counts down while nothing is played"
         visitor.until(lambda: visitor.ask("perceivers.music.notes.some((note) => note.part === 'machine')"))
         visitor.until(lambda: visitor.sounds() > 0.001)

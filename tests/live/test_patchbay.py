@@ -1,9 +1,13 @@
-"""Connections that another program makes and cuts, while all the ports stay."""
+"""Connections that another program makes and cuts while all the ports stay; a server that refuses clients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+import rtmidi
+
+from perceivers_live.midi import ports
 from tests.live.jack_server import JackServer
 from tests.live.stage import Stage
 from tests.live.waiting import TIMEOUT
@@ -53,3 +57,23 @@ def test_what_hangs_on_an_output_that_was_disconnected_ends_when_it_is_connected
     jack.connect(ours, one.peer.synth)
     one.daemon.wait_for_line("output is connected again", TIMEOUT)
     one.peer.until(lambda: not one.peer.sounding)
+
+
+@pytest.mark.usefixtures("jack")
+@pytest.mark.parametrize("kind", ["MidiIn", "MidiOut"])
+def test_a_client_that_a_busy_server_refuses_is_asked_for_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, refused = getattr(rtmidi, kind), []
+
+    def busy(api: int, name: str) -> object:
+        if name.endswith("-look") and len(refused) < refusals:
+            refused.append(name)
+            raise rtmidi.SystemError("JACK server not running?")
+        return client(api, name)
+
+    monkeypatch.setattr(rtmidi, kind, busy)
+    refusals = ports.ATTEMPTS - 1
+    ports.list_ports()
+    assert len(refused) == refusals
+    refusals = 2 * ports.ATTEMPTS
+    with pytest.raises(ports.PortError, match=r"refuses a client.*not running"):
+        ports.list_ports()
