@@ -23,7 +23,7 @@ from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_li
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to connect to a MIDI system, and seconds between them: a busy JACK server may refuse a client
-SETTLE = 0.05  # seconds without a message after which an input counts as quiet
+SETTLE = 0.05  # seconds without a message after which an input counts as quiet, and in which JACK has notified its clients
 Made = TypeVar("Made")
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
@@ -295,11 +295,16 @@ class _Port:
         return True
 
     def close(self) -> None:
+        """Closes the port. JACK's library may crash if a port is closed while it is being notified of another client that has
+        come or gone (jack2's issue 216), as when several ports are closed one after the other: so this waits for ``SETTLE``.
+        """
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self.port.close_port()
-                self.port.delete()
+            if self._closed:
+                return
+            self._closed = True
+        time.sleep(SETTLE)
+        self.port.close_port()
+        self.port.delete()
 
 
 class InputPort(_Port):
