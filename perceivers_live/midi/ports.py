@@ -70,7 +70,7 @@ class PermanentPortError(PortError):
     """Waiting cannot help: the name matches several ports, or this system has no such ports or no MIDI."""
 
 
-def _patiently(make: Callable[[], Made]) -> Made:
+def patiently(make: Callable[[], Made]) -> Made:
     """What ``make`` returns; tries again if it fails. Raises ``PortError``."""
     for left in reversed(range(ATTEMPTS)):
         try:
@@ -95,7 +95,7 @@ def _system() -> tuple[Any, int]:
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # listing ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
-    return rtmidi, _patiently(lambda: _answering_api(rtmidi))
+    return rtmidi, patiently(lambda: _answering_api(rtmidi))
 
 
 def _answering_api(rtmidi: Any) -> int:
@@ -160,12 +160,12 @@ class Probe:
         self.system = rtmidi, api = _system()
         self._watch: JackWatch | None = None
         with ExitStack() as made:
-            self._in = _patiently(lambda: rtmidi.MidiIn(api, f"{NAME}-look"))
+            self._in = patiently(lambda: rtmidi.MidiIn(api, f"{NAME}-look"))
             made.callback(self._in.delete)
-            self._out = _patiently(lambda: rtmidi.MidiOut(api, f"{NAME}-look"))
+            self._out = patiently(lambda: rtmidi.MidiOut(api, f"{NAME}-look"))
             made.callback(self._out.delete)
             if api == rtmidi.API_UNIX_JACK:
-                self._watch = _patiently(_jack_watch)
+                self._watch = patiently(_jack_watch)
             made.pop_all()
 
     def names(self) -> tuple[list[str], list[str]]:
@@ -255,7 +255,7 @@ class _Port:
         if wanted and probe is not None:
             find(probe.names()[kind == "output"], wanted, kind)
         rtmidi, api = probe.system if probe is not None else _system()
-        self.port: Any = _patiently(lambda: (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}"))
+        self.port: Any = patiently(lambda: (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}"))
         try:
             if wanted:
                 names = _names(self.port)

@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perceivers_live.midi.ports import SETTLE, patiently
 from tests.live.jack_server import end
 from tests.live.recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
 from tests.live.waiting import TIMEOUT
@@ -153,10 +154,13 @@ class PureData:
     def _open_ports(self, stack: ExitStack) -> tuple[rtmidi.MidiOut, rtmidi.MidiIn]:
         import rtmidi  # here: it cannot be loaded without JACK, and the tests must be skipped then
 
-        player = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{self._name}-player")
+        jack = rtmidi.API_UNIX_JACK
+        player = patiently(lambda: rtmidi.MidiOut(jack, f"{self._name}-player"))
         stack.callback(player.delete)
-        recorder = rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{self._name}-recorder", queue_size_limit=1 << 16)
+        stack.callback(time.sleep, SETTLE)  # see the product's ports
+        recorder = patiently(lambda: rtmidi.MidiIn(jack, f"{self._name}-recorder", queue_size_limit=1 << 16))
         stack.callback(recorder.delete)
+        stack.callback(time.sleep, SETTLE)
         recorder.ignore_types(sysex=False, timing=False, active_sense=False)
         return player.open_virtual_port("out"), recorder.open_virtual_port("in")
 
