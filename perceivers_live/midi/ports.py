@@ -126,6 +126,7 @@ def _answers(rtmidi: Any, api: int) -> bool:
                 return True
             mine = rtmidi.MidiOut(api, f"{NAME}-probe")
             clients.callback(mine.delete)
+            clients.callback(time.sleep, SETTLE)  # see ``_Port.close``
             mine.open_virtual_port("probe")
             return bool(probe.get_ports())
         except Exception as error:  # rtmidi raises various types
