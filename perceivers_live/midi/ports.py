@@ -79,9 +79,9 @@ def patiently(make: Callable[[], Made]) -> Made:
             raise
         except Exception as error:  # rtmidi raises various types
             if not left:
-                raise (
-                    error if isinstance(error, PortError) else PortError(f"the MIDI system refuses a client ({error})")
-                ) from error
+                if isinstance(error, PortError):
+                    raise
+                raise PortError(f"the MIDI system refuses a client ({error})") from error
         time.sleep(ATTEMPT_PAUSE)
     raise AssertionError
 
@@ -99,6 +99,7 @@ def _system() -> tuple[Any, int]:
 
 
 def _answering_api(rtmidi: Any) -> int:
+    """The first MIDI API that answers now. Raises ``PortError`` if none does."""
     for api in rtmidi.get_compiled_api():
         if api == rtmidi.API_RTMIDI_DUMMY or (api == rtmidi.API_LINUX_ALSA and not os.path.exists("/dev/snd/seq")):  # noqa: PTH110
             continue
