@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from engine.model import PerceiverS
-from trainer.parallel import gather, shard_like
+from trainer.parallel import divided, gather, shard_like
 
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised by five Newton-Schulz iterations, in the dtype of the parameters (bfloat16 on a GPU).
 
-    Matrices of one shape are orthogonalised together, as a batch: a few large products instead of many small ones.
+    Matrices of one shape are orthogonalised together, as a batch: a few large products instead of many small ones. Each process
+    orthogonalises a part of the batch.
     """
 
     def __init__(self, params: list[nn.Parameter], *, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
@@ -43,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         averages = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
-        updates = orthogonalise(torch.stack([gather(one) for one in nesterov]))  # below, each process keeps its shard
+        updates = divided(orthogonalise, torch.stack([gather(one) for one in nesterov]))
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         scale = -0.2 * group["lr"] * max(parameters[0].shape) ** 0.5
         torch._foreach_add_(parameters, [shard_like(u, p) for u, p in zip(updates, parameters, strict=True)], alpha=scale)

@@ -8,6 +8,7 @@ and optimizer state (FSDP2; the model is one unit, gathered for forward and back
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,22 @@ def summed(values: Tensor, here: World) -> Tensor:
     if here.size > 1:
         dist.all_reduce(values)
     return values
+
+
+def divided(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """``work(batch)``, of which each process computes an equal part. ``work`` treats the rows of the batch separately and keeps
+    their shape; ``batch`` is equal in all processes. Collective: all processes must call it.
+    """
+    size = dist.get_world_size() if dist.is_initialized() else 1
+    if size == 1:
+        return work(batch)
+    count, rank = len(batch), dist.get_rank()
+    share = math.ceil(count / size)
+    padded = torch.cat((batch, batch.new_zeros(share * size - count, *batch.shape[1:])))
+    mine = work(padded[rank * share : (rank + 1) * share]).contiguous()
+    results = torch.empty_like(padded)
+    dist.all_gather_into_tensor(results, mine)
+    return results[:count]
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training in two processes, with ddp or fsdp, equals training in one process."""
+"""Training in two processes, with ddp or fsdp, equals training in one process; they divide the optimizer's work."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import torch.distributed as dist  # noqa: E402
+import torch.multiprocessing as mp  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 pytest.importorskip("tqdm")
 
 from engine.midi_file import write_file  # noqa: E402
 from tests.trainer.test_train import scales  # noqa: E402
+from trainer.parallel import divided  # noqa: E402
 
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 EXAMPLES = [f"--segmentation={part}" for part in ("latents=32", "context=64", "near=32", "sampled=16")]
@@ -76,3 +80,26 @@ def test_so_do_two_that_share_the_model_and_one_that_goes_on_from_them(music: Pa
     assert len(validation(run)) == 1
     trained(music, run, 1, "--steps=6", *PLATEAU)
     check_same(run, alone)
+
+
+def square_a_part(rank: int, folder: Path) -> None:
+    """One of two processes: squares five rows together with the other, and saves what it was given and the results."""
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    given: list[Tensor] = []
+
+    def square(rows: Tensor) -> Tensor:
+        given.append(rows)
+        return rows**2
+
+    results = divided(square, torch.arange(10.0).view(5, 2))
+    torch.save((torch.cat(given), results), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_each_process_works_on_a_part_and_has_all_results(tmp_path: Path) -> None:
+    mp.spawn(square_a_part, (tmp_path,), nprocs=2)
+    rows = torch.arange(10.0).view(5, 2)
+    for rank, part in enumerate((rows[:3], torch.cat((rows[3:], torch.zeros(1, 2))))):
+        given, results = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(given, part)
+        assert torch.equal(results, rows**2)
