@@ -14,6 +14,7 @@ import dataclasses
 import json
 import logging
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -214,7 +215,7 @@ def validate(forward: Callable[..., Tensor], corpus: Corpus, training: Training,
     count = training.validation_batches * training.batch
     mine = range(here.rank, count, here.size)
     part = training.batch // (training.accumulate * here.size)  # as in training, so that the compiled forward fits
-    loader = DataLoader(examples, batch_size=part, sampler=mine, num_workers=training.workers)
+    loader = DataLoader(examples, batch_size=part, sampler=mine, num_workers=training.workers, worker_init_fn=ignore_stop_signals)
     sums = torch.zeros(2, dtype=torch.float64, device=here.device)
     with torch.no_grad(), autocast(training, here):
         for batch in loader:  # the same number in every process, because gathering a sharded model is collective
@@ -244,6 +245,14 @@ def _validate_and_publish(
         write_sample(weights, run.model.config, corpus, stem, seed=training.seed)
 
 
+def ignore_stop_signals(_: int) -> None:
+    """For the loader's worker processes. Ctrl-C, systemd and batch systems signal them too, but the training process still needs
+    their batches, and ends them itself. PyTorch's own handler ends them at once, and so the training without a save.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iterator[list[Example]]:
     """This process's parts of the batches from step ``first`` on, prepared by worker processes."""
     examples = Examples(corpus, corpus.split("train"), training.segmentation, training.seed)
@@ -258,6 +267,7 @@ def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iter
         batch_size=size,
         sampler=numbers(),
         num_workers=training.workers,
+        worker_init_fn=ignore_stop_signals,
         pin_memory=here.device.type == "cuda",
     )
     parts: list[Example] = []

@@ -148,11 +148,8 @@ def _given() -> set[str]:
 
 def _stop_on_signals(stop: threading.Event, tell: Callable[[str], None], out: Path) -> None:
     """SIGINT and SIGTERM end training after the current step; a second signal ends it at once."""
-    process = os.getpid()  # data loader processes inherit the handler
 
     def asked(number: int, _: object) -> None:
-        if os.getpid() != process:
-            return
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             tell(f"stopping at once; the last save is in {out}")
