@@ -1,8 +1,8 @@
 """The course of a training run: python -m benchmarks.curve RUN [-o PICTURE]
 
-Prints the validations of a run's log, and draws them with the training loss over the target events seen. The events of earlier
-runs, from whose weights this one began, are counted. Validation is of averaged weights, if the run averages them, on music that
-is not augmented; the training loss is of the weights at each step, on augmented music, smoothed.
+Prints the validations in the log of a run, and draws them and the training loss over the number of target events seen, including
+those of earlier runs whose weights this run started from. Validation uses the averaged weights, if the run averages them, and
+music without augmentation. The training loss is smoothed, of the weights at each step, on augmented music.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Point = tuple[float, float]  # million target events seen, nats an event
 
 
 class Course(NamedTuple):
-    """A run's course. ``hours`` is the time its steps took, whatever else the machine did meanwhile."""
+    """The course of a run. ``hours``: elapsed time of its steps, also where other programs shared the machine."""
 
     loss: list[Point]
     validation: list[Point]
@@ -30,14 +30,20 @@ class Course(NamedTuple):
 
 
 def read(run: Path) -> Course:
-    """The course of the run in a folder. Of steps that were repeated after a resume, the last counts."""
-    progress = json.loads((run / "config.json").read_text())["progress"]
-    earlier = progress["earlier_events"] / 1e6
-    a_step = progress["events"] / progress["step"] / 1e6
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    """The course of the run in a folder. Of steps that were repeated after a resume, the last counts. Raises ``ClickException``
+    for a folder without a run, or if nothing is logged yet.
+    """
+    try:
+        progress = json.loads((run / "config.json").read_text())["progress"]
+        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    except (OSError, KeyError, ValueError) as error:
+        raise click.ClickException(f"{run}: not a training run with a log ({error})") from error
+    if not rows or not progress["step"]:
+        raise click.ClickException(f"{run}: nothing is logged yet")
+    earlier, per_step = progress["earlier_events"] / 1e6, progress["events"] / progress["step"] / 1e6
 
     def points(name: str) -> list[Point]:
-        return sorted({row["step"]: (earlier + row["step"] * a_step, row[name]) for row in rows if name in row}.values())
+        return sorted({row["step"]: (earlier + row["step"] * per_step, row[name]) for row in rows if name in row}.values())
 
     hours = (progress["seconds"] + progress["earlier_seconds"]) / 3600
     return Course(points("loss"), points("validation"), earlier + progress["events"] / 1e6, hours)
@@ -64,8 +70,8 @@ def draw(course: Course) -> Image.Image:
         left, height = at((first, tenth / 10))
         pen.line((left, height, (WIDTH - RIGHT) * SCALE, height), GRID, SCALE)
         text((LEFT - 6, height / SCALE), f"{tenth / 10:.1f}", TEXT, "rm")
-    apart = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000, 10000) if last - first <= 10 * step or step == 10000)
-    for mark in range(math.ceil(first / apart) * apart, math.floor(last) + 1, apart):
+    spacing = next((step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if last - first <= 10 * step), 10000)
+    for mark in range(math.ceil(first / spacing) * spacing, math.floor(last) + 1, spacing):
         across = at((mark, low))[0]
         pen.line((across, (HEIGHT - BOTTOM) * SCALE, across, (HEIGHT - BOTTOM + 5) * SCALE), TEXT, SCALE)
         text((across / SCALE, HEIGHT - BOTTOM + 14), str(mark), TEXT, "mm")
@@ -87,7 +93,7 @@ def main(run: Path, output: Path | None) -> None:
     course = read(run)
     for events, nats in course.validation:
         print(f"{events:8.2f} million events: validation {nats:.4f} nats an event")
-    print(f"{course.million_events:.2f} million target events in {course.hours:.1f} hours, with those of earlier runs")
+    print(f"{course.million_events:.2f} million target events in {course.hours:.1f} hours, earlier runs included")
     if output is not None:
         draw(course).save(output, lossless=True)
 

@@ -246,8 +246,9 @@ def _validate_and_publish(
 
 
 def ignore_stop_signals(_: int) -> None:
-    """For the loader's worker processes. Ctrl-C, systemd and batch systems signal them too, but the training process still needs
-    their batches, and ends them itself. PyTorch's own handler ends them at once, and so the training without a save.
+    """Called in each worker process of a loader. Ctrl-C, systemd and batch systems signal the workers too. The training process
+    still needs their batches to finish its step, and ends them itself. With PyTorch's own handlers they would end at once, and
+    training would fail without saving.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -23,7 +23,8 @@ from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_li
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to connect to a MIDI system, and seconds between them: a busy JACK server may refuse a client
-SETTLE = 0.05  # seconds without a message after which an input counts as quiet, and in which JACK has notified its clients
+QUIET = 0.05  # seconds without a message after which an input counts as quiet
+BEFORE_CLOSE = 0.05  # seconds before a port is closed, in which JACK notifies its clients of the change before
 Made = TypeVar("Made")
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
@@ -127,7 +128,7 @@ def _answers(rtmidi: Any, api: int) -> bool:
                 return True
             mine = rtmidi.MidiOut(api, f"{NAME}-probe")
             clients.callback(mine.delete)
-            clients.callback(time.sleep, SETTLE)  # see ``_Port.close``
+            clients.callback(time.sleep, BEFORE_CLOSE)  # see ``_Port.close``
             mine.open_virtual_port("probe")
             return bool(probe.get_ports())
         except Exception as error:  # rtmidi raises various types
@@ -297,14 +298,14 @@ class _Port:
         return True
 
     def close(self) -> None:
-        """Closes the port. JACK's library may crash if a port is closed while it is being notified of another client that has
-        come or gone (jack2's issue 216), as when several ports are closed one after the other: so this waits for ``SETTLE``.
+        """Closes the port, after a pause of ``BEFORE_CLOSE``. JACK's library may crash if a port is closed while it is being
+        notified of another client that has come or gone (jack2's issue 216), as when several ports are closed in a row.
         """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        time.sleep(SETTLE)
+        time.sleep(BEFORE_CLOSE)
         self.port.close_port()
         self.port.delete()
 
@@ -339,7 +340,7 @@ class InputPort(_Port):
         the callback is cancelled on the driver's thread, by the next message; from this thread only if no message comes.
         """
         self._closing = True
-        self._quiet.wait(SETTLE)
+        self._quiet.wait(QUIET)
         super().close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 
 pytest.importorskip("PIL")
@@ -54,3 +55,12 @@ def test_the_picture_shows_the_validations_falling_to_the_right(run: Path) -> No
     assert left[0] == pytest.approx(WIDTH / 3, abs=WIDTH / 10)  # step 50, and the axis begins at 25
     assert right[0] > 0.95 * WIDTH
     assert right[1] > left[1] + 50
+
+
+def test_a_folder_without_a_log_is_refused_in_one_line(run: Path) -> None:
+    (run / "log.jsonl").write_text("")
+    with pytest.raises(click.ClickException, match="nothing is logged yet"):
+        read(run)
+    (run / "log.jsonl").unlink()
+    with pytest.raises(click.ClickException, match="not a training run with a log"):
+        read(run)

@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perceivers_live.midi.ports import SETTLE, patiently
+from perceivers_live.midi.ports import BEFORE_CLOSE, patiently
 from tests.live.jack_server import end
 from tests.live.recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
 from tests.live.waiting import TIMEOUT
@@ -157,10 +157,10 @@ class PureData:
         jack = rtmidi.API_UNIX_JACK
         player = patiently(lambda: rtmidi.MidiOut(jack, f"{self._name}-player"))
         stack.callback(player.delete)
-        stack.callback(time.sleep, SETTLE)  # see the product's ports
+        stack.callback(time.sleep, BEFORE_CLOSE)
         recorder = patiently(lambda: rtmidi.MidiIn(jack, f"{self._name}-recorder", queue_size_limit=1 << 16))
         stack.callback(recorder.delete)
-        stack.callback(time.sleep, SETTLE)
+        stack.callback(time.sleep, BEFORE_CLOSE)
         recorder.ignore_types(sysex=False, timing=False, active_sense=False)
         return player.open_virtual_port("out"), recorder.open_virtual_port("in")
 
