@@ -71,7 +71,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
         if recorder is not None:
             recorder.on_fault = lambda error: session.fault("recording", error)
         for number in STOP_SIGNALS:
-            if hasattr(signal, number):
+            if hasattr(signal, number) and not _is_nohup(number):
                 signal.signal(getattr(signal, number), lambda *_: session.stop())
         gc.collect()
         gc.freeze()  # a full collection of all present objects would block every thread for tens of milliseconds
@@ -84,6 +84,11 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
     if connections.stuck:
         logging.shutdown()
         os._exit(0)  # everything is closed and saved; only a driver still blocks
+
+
+def _is_nohup(number: str) -> bool:
+    """Whether this is the hang-up signal and ``nohup`` has made it ignored: the session then outlives its terminal."""
+    return number == "SIGHUP" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def _what_next(connections: Connections) -> str:

@@ -6,6 +6,7 @@ locking it.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from engine.errors import UserError
@@ -15,6 +16,7 @@ from perceivers_live.controls.settings import Settings
 from perceivers_live.recording.journal import Journal, JournalError
 from perceivers_live.recording.recorder import tracks
 
+NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")  # as the recorder names them
 JOURNAL, MIDI = ".journal", ".mid"
 
 
@@ -28,8 +30,17 @@ def sessions_folder(settings: Settings) -> Path:
 
 
 def recordings(folder: Path) -> list[Path]:
-    """MIDI files of ended sessions and journals of running or killed ones, oldest first."""
-    return sorted(path for path in folder.glob("*") if path.suffix in (JOURNAL, MIDI))
+    """MIDI files of ended sessions and journals of running or killed ones, oldest first; not other files in the folder, such as
+    copies.
+    """
+    found = [path for path in folder.glob("*") if path.suffix in (JOURNAL, MIDI) and NAME.fullmatch(path.stem)]
+    return sorted(found, key=_order)
+
+
+def _order(path: Path) -> tuple[str, int]:
+    """Date and time, and the number among the recordings of the same second."""
+    started, number = path.stem[:19], path.stem[20:]
+    return started, int(number or 1)
 
 
 def copy_newest(folder: Path, output: Path) -> Path:

@@ -2,7 +2,7 @@
 
 A binding assigns one controller number (CC), on one channel or on all, to a control or a command. The controller's values 0..127
 cover the control's range or a part of it. A switch is on from 64; a choice has zones of equal width. A command runs once when the
-value rises to 64 or more. Messages of a bound controller are not treated as music.
+value rises to 64 or more, and at each 127 of a button that sends nothing else. Messages of a bound controller are not treated as music.
 
 `MidiMap.learn` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's `midi_map.toml`, which
 is rewritten when they change (see `midi_map_file`).
@@ -164,7 +164,7 @@ class MidiMap:
         command = self._commands.get(binding.target)
         if command is None:
             self._controls.set(binding.target, control_value(CONTROLS[binding.target], binding, value), source=self)
-        elif value >= PRESS_VALUE and (before is None or before < PRESS_VALUE):
+        elif value >= PRESS_VALUE and (before is None or before < PRESS_VALUE or _is_repeated_press(before, value)):
             command()
 
     # Learning.
@@ -181,7 +181,10 @@ class MidiMap:
                 return False
             start = waiting.start.setdefault(key, value if before is None else before)
             is_lsb = number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start
-            if abs(value - start) < LEARN_MOVEMENT or is_lsb:  # the MSB is learnt, although its LSB moves more
+            is_button = waiting.target in self._commands and _is_repeated_press(before, value)
+            if (
+                abs(value - start) < LEARN_MOVEMENT and not is_button
+            ) or is_lsb:  # the MSB is learnt, although its LSB moves more
                 return False
             binding = Binding(waiting.target, number, channel)
             kept = {other: bound for other, bound in self._bound.items() if other not in (key, (0, number))}
@@ -243,6 +246,11 @@ class MidiMap:
         with self._saving:  # each save writes the bindings of that time
             if self._path is not None:
                 write(self._path, self.bindings)
+
+
+def _is_repeated_press(before: int | None, value: int) -> bool:
+    """Whether this is another press of a button that sends 127 for each press and nothing for a release."""
+    return before == value == 127
 
 
 def control_value(control: Control, binding: Binding, value: int) -> float:

@@ -86,7 +86,6 @@ class Connections:
         self._input: Input | None = None
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
-        self._watched: set[int] = set()  # channels that the watchdog releases
         self._closing: list[threading.Thread] = []
         self._said: dict[str, str] = {}  # last log message about each port, to avoid repeats
         self._looked = threading.Event()  # set after the first poll
@@ -153,15 +152,10 @@ class Connections:
         output = self._output
         if output is None:
             raise PortError("the output port is missing")
-        if message[0] < SYSTEM and message[0] & 0x0F not in self._watched:
-            self._watch_channel(message[0] & 0x0F)
-        output.send(message)
-
-    def _watch_channel(self, channel: int) -> None:
         watchdog = self._watchdog
-        if watchdog is not None:
-            self._watched.add(channel)
-            watchdog.watch(channel)
+        if watchdog is not None and message[0] < SYSTEM:
+            watchdog.watch(message[0] & 0x0F)
+        output.send(message)
 
     def _open(self) -> None:
         """Opens the ports that are not open. Raises ``PortError``; ``PermanentPortError`` if waiting cannot help."""
@@ -178,8 +172,12 @@ class Connections:
             raise next((one for one in faults if isinstance(one, PermanentPortError)), faults[0])
 
     def _open_output(self) -> None:
-        self._output, self._watchdog = self._make_output(self._wanted["output"])  # other threads send from here on
+        self._use_output(*self._make_output(self._wanted["output"]))
         self._back()
+
+    def _use_output(self, output: Output, watchdog: Watchdog | None) -> None:
+        self._watchdog = watchdog
+        self._output = output  # last, since other threads send to it at once
 
     def _make_output(self, wanted: str) -> tuple[Output, Watchdog | None]:
         if self._local is not None and wanted == self._local.name:
@@ -187,7 +185,6 @@ class Connections:
         else:
             port = OutputPort(wanted, self._probe)
             output, watchdog = port, Watchdog(port.address) if wanted else None
-        self._watched.clear()
         self._say("output", f"out: {output.name}")
         return output, watchdog
 
@@ -213,11 +210,7 @@ class Connections:
     def _change_output(self, wanted: str) -> None:
         old, old_watchdog = self._output, self._watchdog
         output, watchdog = self._make_output(wanted)
-
-        def swap() -> None:
-            self._output, self._watchdog = output, watchdog
-
-        self._change(swap)
+        self._change(lambda: self._use_output(output, watchdog))
         self._wanted["output"] = wanted
         if old_watchdog is not None:
             old_watchdog.close()

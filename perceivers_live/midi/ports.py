@@ -25,6 +25,8 @@ NAME = "perceivers-live"
 ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to connect to a MIDI system, and seconds between them: a busy JACK server may refuse a client
 QUIET = 0.05  # seconds without a message after which an input counts as quiet
 BEFORE_CLOSE = 0.05  # seconds before a port is closed, in which JACK notifies its clients of the change before
+ALSA_PORT = re.compile(r" \d+:\d+$")  # client and port at the end of a name: other numbers after a reconnection
+ALSA_NUMBERS = re.compile(rf"{ALSA_PORT.pattern}| ?\(\d+(:\d+)?\)")  # also a process id in a client's name
 Made = TypeVar("Made")
 MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
@@ -221,9 +223,12 @@ def _names(port: Any) -> list[str]:
 
 def find(names: Sequence[str], wanted: str, kind: str) -> int:
     """Index of the one name that contains ``wanted`` (case-insensitive); an exact match takes precedence. If ports share a name,
-    ``NAME#2`` is the second. Ports of this program match only a text that contains its name. Raises ``PortError``.
+    ``NAME#2`` is the second. Numbers that ALSA gives to a client may differ if nothing else matches. Ports of this program match
+    only a text that contains its name. Raises ``PortError``.
     """
     matching = _matching(names, wanted)
+    if not matching and ALSA_PORT.search(wanted):
+        matching = _matching([ALSA_NUMBERS.sub("", name) for name in names], ALSA_NUMBERS.sub("", wanted))
     if not matching and (numbered := re.fullmatch(r"(.+)#([1-9]\d*)", wanted)):
         alike = _matching(names, numbered[1])
         if len({names[i] for i in alike}) == 1 and int(numbered[2]) <= len(alike):

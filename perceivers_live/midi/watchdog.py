@@ -25,6 +25,7 @@ class Watchdog:
 
     def __init__(self, port: str) -> None:
         """``port``: the full name of the output, or another text that finds it."""
+        self._channels: set[int] = set()
         command = [sys.executable, "-m", "perceivers_live.midi.watchdog", port]
         self._process = subprocess.Popen(
             command,
@@ -37,6 +38,9 @@ class Watchdog:
 
     def watch(self, channel: int) -> None:
         """Adds a channel (0..15) to those that are released if the daemon is killed."""
+        if channel in self._channels:
+            return
+        self._channels.add(channel)
         with suppress(OSError, ValueError):  # the process was killed or is being closed
             assert self._process.stdin is not None
             self._process.stdin.write(bytes([channel]))

@@ -1,5 +1,5 @@
 """Records a session as a MIDI file of two tracks: what the human played and what the machine sent. A session whose journal
-exceeds ``TURN_OVER`` continues in another file.
+exceeds ``TURN_OVER`` or ``TURN_OVER_SECONDS`` continues in another file.
 
 Callers only put entries into a queue. The recorder's thread writes them to a journal (see ``journal``). The journal is converted
 to a MIDI file when the session ends, or by ``recover`` at the next start if the session was killed. ``perceivers-live train``
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -32,6 +33,7 @@ WRITE_EVERY = 0.2  # seconds; the most that ``kill -9`` can lose
 SYNC_EVERY = 5.0  # seconds; the most that a power cut can lose
 MAX_WAITING = 100_000  # queued actions (some hours of music) while the disk is slow; further ones are dropped
 TURN_OVER = 4 << 20  # bytes of a journal: 250,000 actions, three hours of dense playing
+TURN_OVER_SECONDS = 12 * 3600.0  # between the first and the last action of a journal; MIDI files over 24 hours are not read
 DISK_TIMEOUT = 10.0  # seconds to wait at the end for the disk
 LONGEST_SILENCE = 3600.0  # seconds; longer silences are shortened, since a MIDI file cannot hold days
 LAST = 0.5  # seconds after which keys still held at the end are released
@@ -50,6 +52,7 @@ class Recorder:
         self._folder, self._turned_over = folder, False
         self._waiting: deque[Entry] = deque()  # queued for the thread
         self._unwritten = bytearray()  # encoded, not written yet
+        self._first, self._latest = math.inf, -math.inf  # times of the journal's first and last action
         self._left_out = 0
         self._unsynced, self._next_sync = False, 0.0
         self._warned = False
@@ -113,11 +116,13 @@ class Recorder:
             while self._unwritten or self._waiting:
                 if not self._unwritten:
                     for _ in range(len(self._waiting)):
-                        self._unwritten += self._waiting.popleft().encoded()
+                        entry = self._waiting.popleft()
+                        self._unwritten += entry.encoded()
+                        self._first, self._latest = min(self._first, entry.timed.time), max(self._latest, entry.timed.time)
                 self._journal.append(bytes(self._unwritten))
                 self._unwritten.clear()
                 self._unsynced = True
-                if self._journal.size > TURN_OVER:
+                if self._journal.size > TURN_OVER or self._latest - self._first > TURN_OVER_SECONDS:
                     self._turn_over(self._journal)
             if self._unsynced and time.monotonic() >= self._next_sync:
                 self._next_sync = time.monotonic() + SYNC_EVERY
@@ -129,6 +134,7 @@ class Recorder:
     def _turn_over(self, full: Journal) -> None:
         """Starts another journal; the full one is converted to a MIDI file later. Raises ``OSError``."""
         self._journal = _new_journal(self._folder)
+        self._first, self._latest = math.inf, -math.inf
         self._turned_over = True
         full.sync()
         full.close()

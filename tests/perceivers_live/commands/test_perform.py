@@ -18,11 +18,11 @@ PATIENCE = 120.0  # seconds
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes a file descriptor, and signals")
-def test_it_plays_and_ends_cleanly_without_standard_error(tmp_path: Path) -> None:
+def test_it_plays_without_standard_error_outlives_its_terminal_under_nohup_and_ends_cleanly(tmp_path: Path) -> None:
     port, settings = free_port(), tmp_path / "perceivers_live.toml"
     settings.write_text("[osc]\nenabled = false\n")
     env = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "DISPLAY": ""}
-    command = f"exec {sys.executable} -m perceivers_live page --config {settings} --page-port {port} 2>&-"
+    command = f"trap '' HUP; exec {sys.executable} -m perceivers_live page --config {settings} --page-port {port} 2>&-"
     process = subprocess.Popen(["sh", "-c", command], env=env, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE
@@ -30,6 +30,10 @@ def test_it_plays_and_ends_cleanly_without_standard_error(tmp_path: Path) -> Non
             assert process.poll() is None, f"ended with status {process.returncode}"
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        process.send_signal(signal.SIGHUP)
+        for _ in range(20):
+            time.sleep(0.1)
+            assert served(port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     finally:

@@ -47,6 +47,15 @@ def test_what_cannot_be_copied_is_said(tmp_path: Path, content: bytes | None, wo
         copy_newest(tmp_path, tmp_path / "take.mid")
 
 
+def test_a_copy_in_the_folder_is_not_a_recording(tmp_path: Path) -> None:
+    for name in ("2026-01-01_00-00-00_9", "2026-01-01_00-00-00_10"):
+        (tmp_path / f"{name}.mid").write_bytes(name.encode())
+    take = tmp_path / "take.mid"
+    for _ in range(2):
+        assert copy_newest(tmp_path, take).stem == "2026-01-01_00-00-00_10"
+        assert take.read_bytes() == b"2026-01-01_00-00-00_10"
+
+
 def test_recordings_are_listed_the_oldest_first(tmp_path: Path) -> None:
     for name in ("2026-02-02_00-00-00.journal", "2026-01-01_00-00-00.mid", "notes.txt"):
         (tmp_path / name).write_bytes(b"")

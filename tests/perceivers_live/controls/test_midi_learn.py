@@ -46,6 +46,16 @@ def test_a_button_is_learnt_by_a_press_and_does_not_run_at_once(bound: Callable[
     assert calls == ["takeover"]
 
 
+def test_a_button_without_releases_is_learnt_by_two_presses(bound: Callable[..., MidiMap], calls: list[str]) -> None:
+    midi_map = bound()
+    midi_map.learn("takeover", 0.0)
+    steer(midi_map, cc(50, 127), cc(50, 127))
+    assert midi_map.bindings == (Binding("takeover", 50, 1),)
+    assert calls == []
+    steer(midi_map, cc(50, 127), cc(50, 127))
+    assert calls == ["takeover", "takeover"]
+
+
 def test_where_a_fader_stood_before_is_remembered(bound: Callable[..., MidiMap]) -> None:
     midi_map = bound()
     steer(midi_map, cc(10, 60), cc(11, 60))

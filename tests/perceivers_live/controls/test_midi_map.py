@@ -80,6 +80,11 @@ def test_a_command_runs_once_a_press(bound: Callable[..., MidiMap], calls: list[
     assert calls == ["takeover", "takeover"]
 
 
+def test_a_command_runs_at_each_press_of_a_button_without_releases(bound: Callable[..., MidiMap], calls: list[str]) -> None:
+    steer(bound(Binding("takeover", 30)), cc(30, 127), cc(30, 127), cc(30, 127))
+    assert calls == ["takeover"] * 3
+
+
 def test_the_first_press_of_all_counts(bound: Callable[..., MidiMap], calls: list[str]) -> None:
     steer(bound(Binding("takeover", 30)), cc(30, 127))
     assert calls == ["takeover"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -57,6 +58,48 @@ def test_a_choice_that_cannot_be_had_leaves_what_is_there(caplog: pytest.LogCapt
             assert until(lambda direction=direction: f"the {direction} is unchanged" in caplog.text)  # type: ignore[misc]
         assert connections.names == (PAGE, PAGE)
     assert changed == []
+
+
+def test_after_a_switch_the_new_outputs_watchdog_knows_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: set[tuple[str, int]] = set()
+
+    class Port:
+        def __init__(self, wanted: str, probe: object = None) -> None:
+            self.name = self.address = wanted
+
+        def is_gone(self, *_: object) -> bool:
+            return False
+
+        def send(self, message: Sequence[int]) -> None: ...
+
+        def close(self) -> None: ...
+
+    class Guard:
+        def __init__(self, port: str) -> None:
+            self.port = port
+
+        def watch(self, channel: int) -> None:
+            watched.add((self.port, channel))
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("perceivers_live.midi.connections.OutputPort", Port)
+    monkeypatch.setattr("perceivers_live.midi.connections.Watchdog", Guard)
+    switched = threading.Event()
+
+    def change(swap: Callable[[], None]) -> None:
+        connections.send((0x82, 60, 0))  # the old output is silenced
+        swap()
+        switched.set()
+
+    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    with Connections(OWN, local=ports, change=change) as connections:
+        for name in ("A", "B"):
+            switched.clear()
+            connections.choose("output", name)
+            assert switched.wait(10.0)
+            connections.send((0x92, 60, 80))
+            assert (name, 2) in watched
 
 
 def test_choosing_the_output_again_goes_by_way_of_whoever_silences_it() -> None:

@@ -46,6 +46,15 @@ def test_a_port_is_missed_when_its_name_is_gone_but_a_virtual_one_never_is() -> 
     assert not port.is_gone([])
 
 
+def test_a_port_is_found_again_if_alsa_gives_it_other_numbers() -> None:
+    names = ["Through:Through Port-0 14:0", "Keys:Keys MIDI 1 24:0", "FLUID Synth (99):Synth input port (99:0) 128:0", "Pad (1)"]
+    assert find(names, "Keys:Keys MIDI 1 20:0", "input") == 1
+    assert find(names, "FLUID Synth (7):Synth input port (7:0) 129:0", "output") == 2
+    for wanted in ("Keys:Keys MIDI 2 20:0", "Pad (2)"):
+        with pytest.raises(NoSuchPort):
+            find(names, wanted, "input")
+
+
 def test_our_own_ports_are_neither_offered_nor_taken_for_a_part_of_a_name() -> None:
     names = ["perceivers-live-out:midi", "Piano:midi", "Synth:midi"]
     with pytest.raises(NoSuchPort) as absent:

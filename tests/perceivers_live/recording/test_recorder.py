@@ -273,6 +273,18 @@ def test_a_session_that_is_too_long_for_one_file_goes_on_in_another(tmp_path: Pa
     assert all(len(part) <= 200 for part in parts)
 
 
+def test_a_session_of_days_is_recorded_in_files_that_can_be_read(tmp_path: Path) -> None:
+    recorder, played = Recorder(tmp_path), [one for hour in range(60) for one in note(START + 3000 * hour, 0.5, 60)]
+    for i in range(0, len(played), 2):
+        recorder.human(played[i])
+        recorder.human(played[i + 1])
+        until(lambda: not recorder._waiting)
+    assert recorder.close() is not None
+    files = list(tmp_path.iterdir())
+    assert sum(one.action < NOTE_OFF for file in files for one in read_file(file)) == 60
+    assert len(files) == 4
+
+
 def test_a_journal_larger_than_any_recording_is_set_aside_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = left_over(tmp_path, [Entry(HUMAN, Timed(1.0, 60, 80))])
     os.truncate(path, journal.MAX_BYTES + 1)
