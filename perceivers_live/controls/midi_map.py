@@ -2,7 +2,8 @@
 
 A binding assigns one controller number (CC), on one channel or on all, to a control or a command. The controller's values 0..127
 cover the control's range or a part of it. A switch is on from 64; a choice has zones of equal width. A command runs once when the
-value rises to 64 or more, and at each 127 of a button that sends nothing else. Messages of a bound controller are not treated as music.
+value rises to 64 or more, and at each 127 of a button that sends nothing else. Messages of a bound controller are not treated as
+music.
 
 `MidiMap.learn` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's `midi_map.toml`, which
 is rewritten when they change (see `midi_map_file`).
