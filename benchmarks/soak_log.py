@@ -17,7 +17,7 @@ class Missing(NamedTuple):
 
     daemon: int = 0
     undelivered: int = 0
-    unheard: int = 0
+    unsent: int = 0
 
 
 class PortLog:

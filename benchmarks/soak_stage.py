@@ -165,7 +165,7 @@ class SoakStage:
         self.count_dropped(found)
 
     def count_dropped(self, found: Missing) -> None:
-        self.dropped += found.undelivered + found.unheard
+        self.dropped += found.undelivered + found.unsent
         if any(found):
             click.echo(f"{found}; JACK has logged {self.jack.log().count('XRun')} xruns", err=True)
 

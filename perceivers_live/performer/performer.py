@@ -183,7 +183,7 @@ class Performer:
     def _feed_detector(self, one: Timed) -> None:
         """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
         end = self._detector.end()
-        if (one.action < NOTE_OFF and self._detector.start is None) or (end is not None and one.time > end):
+        if one.action < NOTE_OFF and (self._detector.start is None or (end is not None and one.time > end)):
             self._detector.reset()
             self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
         self._detector.feed(one._replace(time=self.timeline.quantized(one.time)))
@@ -204,11 +204,11 @@ class Performer:
 
     def transport(self, change: Transport, now: float) -> None:
         """The sequencer that sends the clock was started or stopped. While it is stopped, the machine does not play."""
-        if change is Transport.STOPPED:
-            self._end_turn(now)
-            self._detector.reset()
         if change is not Transport.MOVED:
-            self._transport_stopped = change is Transport.STOPPED
+            self._transport_stopped = change is Transport.STOPPED  # first, since the engine may fail
+        if change is Transport.STOPPED:
+            self._detector.reset()
+            self._end_turn(now)
 
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""

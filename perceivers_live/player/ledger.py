@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
@@ -15,7 +15,6 @@ from perceivers_live.player.thru import ThruState, is_channel_mode, is_note_off,
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
-T = TypeVar("T")
 PEDAL_DOWN = 64  # value of CC 64 from which a receiver takes the pedal as down
 
 
@@ -40,18 +39,22 @@ class Voicing(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """An action of the machine: as decided by the model, and as sent, with transposition and loudness."""
+    """An action of the machine: as decided by the model, and as sent, with transposition and loudness. ``fault``: the error if
+    the output port did not take it.
+    """
 
     played: Timed
     sent: Timed
+    fault: Exception | None = None
 
 
 class Ledger:
     """Sends actions and tracks which notes sound, so that each note-on gets exactly one note-off.
 
-    All methods may be called from any thread. ``send`` takes one raw MIDI message. ``play`` raises what ``send`` raises; a note
-    whose note-off failed stays in the ledger until the next ``close``. Actions have the model's pitches, messages those after
-    ``voicing``. ``keys``: what the human holds. ``send_thru``: sends the human's messages; default: ``send``.
+    All methods may be called from any thread. ``send`` takes one raw MIDI message and may raise; a release that fails is sent
+    again at the next ``close``, and before its key is struck. ``notes`` and ``pedal`` do not depend on whether the output works,
+    so that the history does not either. Actions have the model's pitches, messages those after ``voicing``. ``keys``: what the
+    human holds. ``send_thru``: sends the human's messages; default: ``send``.
     """
 
     def __init__(
@@ -69,11 +72,12 @@ class Ledger:
         self._lock = threading.RLock()
         self._notes: dict[int, int] = {}  # sounding pitch of the machine -> pitch as sent
         self._pedal = False
+        self._unsent: set[int] = set()  # releases that failed: actions, with pitches as sent
         self._thru = ThruState()
 
     @property
     def notes(self) -> frozenset[int]:
-        """The machine's pitches that sound."""
+        """The machine's pitches that sound, if the output works."""
         with self._lock:
             return frozenset(self._notes)
 
@@ -84,19 +88,20 @@ class Ledger:
 
     @property
     def forbidden(self) -> frozenset[int]:
-        """Pitches that would sound as a key that the human holds, or as another sounding pitch of the machine."""
+        """Keys that the human holds, and pitches that would sound as one of them or as another sounding pitch of the machine."""
         with self._lock:
             shift = self._voicing().transpose
             taken = self.keys.held | self._thru.pitches(self._channel)
             taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
-            return frozenset(key - shift for key in taken if 0 <= key - shift < PITCHES)
+            return self.keys.held | {key - shift for key in taken if 0 <= key - shift < PITCHES}
 
     def release_for(self, one: Timed) -> list[Sent]:
         """Before an action of the human: releases the machine's note with the same pitch, as decided or as sent, or its pedal.
-        Returns the releases sent.
+        Returns the releases.
         """
         with self._lock:
             releases: list[int] = []
+            self._retry(NOTE_OFF + one.action if one.action < NOTE_OFF else one.action)
             if one.action < NOTE_OFF:
                 releases = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
             elif one.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
@@ -104,8 +109,9 @@ class Ledger:
             return self._release(one.time, releases)
 
     def play(self, action: int, velocity: int = 0, time: float = 0.0) -> Sent | None:
-        """Sends one action and returns it, with ``time``. Returns None and sends nothing for: a note-on of a sounding note or of
-        a key that the human holds, a note-off of a silent note, and the release of a pedal that the human holds.
+        """Sends one action and returns it, with ``time``; also if the output port fails (``Sent.fault``). Returns None and sends
+        nothing for: a note-on of a sounding note or of a key that the human holds, a note-off of a silent note, and the release
+        of a pedal that the human holds.
         """
         with self._lock:
             one = sent = Timed(time, action, velocity)
@@ -116,33 +122,51 @@ class Ledger:
                 sounds = action in self._notes or pitch in self._notes.values()  # also after a change of transposition
                 if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._thru.holds(self._channel, pitch):
                     return None
-                self._notes[action] = pitch  # before sending: a message that fails half-way is released later
-                self._send(message_of(pitch, sent.velocity, self._channel))
-            elif action < NOTE_OFF + PITCHES:
+                self._retry(NOTE_OFF + pitch)
+                self._notes[action] = pitch
+                return Sent(one, sent, self._attempt(message_of(pitch, sent.velocity, self._channel)))
+            if action < NOTE_OFF + PITCHES:
                 if action - NOTE_OFF not in self._notes:
                     return None
-                pitch = self._notes[action - NOTE_OFF]
-                sent = one._replace(action=NOTE_OFF + pitch)
-                if not self._thru.holds(self._channel, pitch):  # it goes on sounding for the human
-                    self._send(message_of(sent.action, 0, self._channel))
-                del self._notes[action - NOTE_OFF]
-            elif action == SUSTAIN_DOWN:
+                release = NOTE_OFF + self._notes.pop(action - NOTE_OFF)
+                return Sent(one, one._replace(action=release), self._send_release(release))
+            if action == SUSTAIN_DOWN:
                 self._pedal = True
-                self._send(message_of(action, 0, self._channel))
-            elif action == SUSTAIN_UP and not self.keys.pedal:
-                return self._release_pedal(time)
-            else:
-                return None
-            return Sent(one, sent)
+                self._unsent.discard(SUSTAIN_UP)
+                return Sent(one, one, self._attempt(message_of(action, 0, self._channel)))
+            return self._release_pedal(time) if action == SUSTAIN_UP and not self.keys.pedal else None
 
     def _release_pedal(self, time: float) -> Sent:
-        """Releases the machine's pedal: sends the value of the human's passed-through pedal, unless that is down."""
-        value = self._thru.pedal(self._channel)
-        if value < PEDAL_DOWN:
-            self._send((0xB0 | self._channel, SUSTAIN, value))
         self._pedal = False
         up = Timed(time, SUSTAIN_UP)
-        return Sent(up, up)
+        return Sent(up, up, self._send_release(SUSTAIN_UP))
+
+    def _send_release(self, action: int) -> Exception | None:
+        """Ends a note or the pedal at the receiver, unless it goes on for the human. Returns the error of the output port; the
+        release is then sent again later.
+        """
+        fault = None
+        if action == SUSTAIN_UP:
+            value = self._thru.pedal(self._channel)  # of the human's passed-through pedal
+            if value < PEDAL_DOWN:
+                fault = self._attempt((0xB0 | self._channel, SUSTAIN, value))
+        elif not self._thru.holds(self._channel, action - NOTE_OFF):
+            fault = self._attempt(message_of(action, 0, self._channel))
+        (self._unsent.discard if fault is None else self._unsent.add)(action)
+        return fault
+
+    def _retry(self, action: int) -> None:
+        """Sends a release again if it failed."""
+        if action in self._unsent:
+            self._send_release(action)
+
+    def _attempt(self, message: Sequence[int]) -> Exception | None:
+        """Sends a message; returns the error of the output port."""
+        try:
+            self._send(message)
+        except Exception as error:
+            return error
+        return None
 
     def thru(self, message: Sequence[int], *, releases_only: bool = False) -> None:
         """Passes through a channel message of the human. ``releases_only``: only what ends earlier ones.
@@ -178,29 +202,35 @@ class Ledger:
         """Ends all notes and controllers that were passed through. Never raises: what could not be sent stays in the ledger."""
         with self._lock:
             for message in self._thru.rest_messages():
-                self._try(self._pass_through, message)
+                try:
+                    self._pass_through(message)
+                except Exception as error:
+                    _warn(error)
 
     def close(self, now: float = 0.0) -> list[Sent]:
-        """Releases all notes and the pedal of the machine; returns what was sent, with time ``now``. Never raises: what could not
-        be sent stays in the ledger.
+        """Releases all notes and the pedal of the machine; returns these releases, with time ``now``. Never raises. Also sends
+        again earlier releases that failed.
         """
         with self._lock:
+            for action in sorted(self._unsent):
+                if action - NOTE_OFF not in self.keys.held and (action != SUSTAIN_UP or not self.keys.pedal):
+                    self._send_release(action)
             closed = self._release(now, [NOTE_OFF + pitch for pitch in sorted(self._notes)])
             if self._pedal:  # even if the human holds it
-                closed += filter(None, [self._try(self._release_pedal, now)])
+                closed.append(self._release_pedal(now))
+            for fault in {str(sent.fault): sent.fault for sent in closed if sent.fault is not None}.values():
+                _warn(fault)
             return closed
 
     def _release(self, now: float, actions: Sequence[int]) -> list[Sent]:
-        """Plays releases; errors of the port are logged. Returns what was sent."""
-        return [sent for action in actions if (sent := self._try(self.play, action, 0, now))]
+        return [sent for action in actions if (sent := self.play(action, 0, now))]
 
     def switch_output(self, change: Callable[[], None]) -> None:
         """Silences the receiver, then calls ``change``, which connects another one. Nothing is sent in between."""
         with self._lock:
             self.reset()
-            self._notes.clear()  # notes that could not be released do not sound at the new receiver
+            self._unsent.clear()  # what could not be released does not sound at the new receiver
             self._thru = ThruState()
-            self._pedal = False
             change()
 
     def reset(self) -> None:
@@ -213,7 +243,7 @@ class Ledger:
                 try:
                     self._send(message)
                 except Exception as error:  # some receivers have no such controller
-                    log.debug("the output port does not take a controller (%s)", error)
+                    log.debug("sending a controller to the output port failed (%s)", error)
 
     def reset_channel(self, send: Send) -> None:
         """Like ``reset``, and sends a note-off for each of the 128 notes of the channel, since some receivers ignore channel mode
@@ -224,11 +254,6 @@ class Ledger:
             for message in releases(self._channel):
                 send(message)
 
-    @staticmethod
-    def _try(send: Callable[..., T], *what: object) -> T | None:
-        """The result of sending; None after an error, which is logged, so that further messages are sent."""
-        try:
-            return send(*what)
-        except Exception as error:
-            log.warning("the output port does not take a release (%s)", error)
-            return None
+
+def _warn(fault: Exception) -> None:
+    log.warning("sending a release to the output port failed (%s)", fault)

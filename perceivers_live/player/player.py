@@ -51,7 +51,7 @@ class PlayerObserver:
     """Receives changes of the plan, in order and under the player's lock. Methods must not block or raise."""
 
     def sounded(self, one: Sent) -> None:
-        """An event of the machine was sent; its time is the planned one."""
+        """An event of the machine was sent, or failed to be (``fault``); its time is the planned one."""
 
     def planned(self, events: Sequence[Planned]) -> None:
         """Events were added to the plan."""
@@ -72,8 +72,8 @@ class Player:
         self.phase = Phase.IDLE
         self.sounded = 0  # serial number of the last event that sounded, 0 before any has
         self._last = float("-inf")  # planned time of that event
-        self._unheard = False  # whether the last event could not be sent
-        self.played = self.late = self.unheard = 0  # counters: events sent, sent late, not sent because the output failed
+        self._failing = False  # whether the last event could not be sent
+        self.played = self.late = self.unsent = 0  # counters: events sent, sent late, not sent because the output failed
         self.lateness: deque[float] = deque(maxlen=4096)  # seconds, of the last events
 
     @property
@@ -218,24 +218,22 @@ class Player:
     def _play(self, event: Planned, now: float) -> None:
         if event.action >= REST:
             return  # a rest sends nothing, and the history does not need it
-        sent: Sent | None = None
-        try:
-            sent = self.ledger.play(event.action, event.velocity, event.time)
-            if sent is None:
-                self._plan.appendleft(event)
-                self._drop_plan()
-                return
-        except Exception as error:
-            if not self._unheard:
-                log.warning("the output port does not take notes (%s)", error)
-            self.unheard += 1
-        self._unheard = sent is None
-        self.sounded, self._last = event.serial, max(self._last, event.time)
-        if sent is not None:
+        sent = self.ledger.play(event.action, event.velocity, event.time)
+        if sent is None:
+            self._plan.appendleft(event)
+            self._drop_plan()
+            return
+        if sent.fault is not None:
+            if not self._failing:
+                log.warning("sending to the output port failed (%s)", sent.fault)
+            self.unsent += 1
+        else:
             self.played += 1
             self.lateness.append(now - event.time)
             self.late += now - event.time > LATE
-            self._report([sent])
+        self._failing = sent.fault is not None
+        self.sounded, self._last = event.serial, max(self._last, event.time)
+        self._report([sent])
 
     def _drop_plan(self) -> None:
         self._truncate(0)
@@ -246,7 +244,9 @@ class Player:
         """Reports sent actions to the observer, in time order; returns them as played."""
         for one in sounded:
             self._last = max(self._last, one.played.time)
-            self._observer.sounded(Sent(one.played._replace(time=self._last), one.sent._replace(time=self._last)))
+            self._observer.sounded(
+                one._replace(played=one.played._replace(time=self._last), sent=one.sent._replace(time=self._last))
+            )
         return [one.played for one in sounded]
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from engine.engine import EngineError
 from engine.runtimes import Runtime
 from perceivers_live.performer.merge import Played
 from perceivers_live.performer.performer import Performer
@@ -111,7 +112,9 @@ class PerformerLoop:
                 self._runtime.keep_warm()
 
     def _recover(self) -> None:
-        """Silences the machine and computes the history again. After a relapse it clears the history instead."""
+        """Silences the machine and computes the history again. Clears it instead after a relapse, or if too little of it is left
+        for that.
+        """
         forget = time.perf_counter() < self._relapse_until
         while not self.stopping:
             try:
@@ -121,6 +124,7 @@ class PerformerLoop:
                 if forget:
                     time.sleep(RETRY_INTERVAL)  # limits the rate of faults if the model fails every time
                 return
-            except Exception:
+            except Exception as error:
+                forget = forget or isinstance(error, EngineError)
                 log.exception("the engine did not recover; trying again")
                 time.sleep(RETRY_INTERVAL)

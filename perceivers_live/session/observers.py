@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.events import Timed
+from engine.events import NOTE_OFF, Timed
 from perceivers_live.performer.performer import State
 from perceivers_live.player.ledger import Sent
 from perceivers_live.player.player import Planned, PlayerObserver
@@ -64,7 +64,8 @@ class Observers(PlayerObserver):
         self._notify(lambda observer: observer.human(one))
 
     def sounded(self, one: Sent) -> None:
-        self._notify(lambda observer: observer.machine(one.sent))
+        if one.fault is None or one.sent.action >= NOTE_OFF:  # a release that failed also ends what observers show or record
+            self._notify(lambda observer: observer.machine(one.sent))
 
     def planned(self, events: Sequence[Planned]) -> None:
         self._notify(lambda observer: observer.planned(events))

@@ -127,8 +127,10 @@ class Session:
         self._reaction.release_all(now)
 
     def output_restored(self) -> None:
-        """Ends notes that may hang on an output that was connected again. Playing continues without a call."""
-        self.output.sweep()
+        """Releases what the machine holds, and notes that may hang on an output that was connected again. Its turn goes on."""
+        with self.player.changed:
+            self.loop.run_now(lambda: self.performer.release_all(time.perf_counter()))
+            self.output.sweep()
 
     def change_output(self, change: Callable[[], None]) -> None:
         """Releases what sounds, and calls ``change``, which replaces the output. The machine's turn and its plan go on there.
@@ -173,7 +175,7 @@ class Session:
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: events played; events that were late, and the lateness of the last event (ms); events sent
-        while no output was connected (``unheard``); engine faults and recoveries; ignored echoes; actions, commands and OSC
+        while no output was connected (``unsent``); engine faults and recoveries; ignored echoes; actions, commands and OSC
         packets dropped during overload (``left_out``). Current values: queued actions and commands (``waiting``), whether a
         standby computes (1), planned events, length of the history, tempo in beats per minute (0: none).
         """
@@ -182,7 +184,7 @@ class Session:
             "played": player.played,
             "late": player.late,
             "lateness_ms": round(1000 * lateness[-1], 3) if lateness else 0.0,
-            "unheard": player.unheard,
+            "unsent": player.unsent,
             "faults": loop.faults,
             "recoveries": loop.recoveries,
             "echoes": self.echo.echoes,

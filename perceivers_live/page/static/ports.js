@@ -53,11 +53,11 @@ const FIGURES = [
   ["lateness_ms_p50", "Notes leave late by (median)", "ms", 1],
   ["lateness_ms_p99", "Notes leave late by (99 %)", "ms", 5],
   ["late", "Late events", "", 0],
-  ["unheard", "Events that no output took", "", 0],
+  ["unsent", "Events not sent", "", 0],
   ["history", "Length of its memory", "events", Infinity],
   ["faults", "Faults of the model", "", 0],
   ["recoveries", "Recoveries", "", 0],
-  ["left_out", "Left out in a flood", "", 0],
+  ["left_out", "Dropped in overload", "", 0],
   ["echoes", "Echoes ignored", "", 0],
 ];
 

@@ -47,6 +47,7 @@ class Performance(RuleBasedStateMachine):
     def begin(self, musician: Musician, seed: int, mode: str) -> None:
         self.stage = Stage(musician, {"mode": mode}, seed=seed)
         self.saved: tuple[SavedState, list[Timed]] | None = None
+        self.unplugged = self.failed = False  # whether the output fails, and whether it ever did
         self.stopped = False
 
     def do(self, action: Callable[[], object]) -> None:
@@ -68,6 +69,11 @@ class Performance(RuleBasedStateMachine):
 
         self.stage.work_first(do)
 
+    @property
+    def silent(self) -> bool:
+        """Whether the receiver is silent, or cannot be reached."""
+        return self.stage.port.silent or self.unplugged
+
     def recover(self) -> None:
         while True:
             try:
@@ -75,7 +81,7 @@ class Performance(RuleBasedStateMachine):
             except RuntimeError:
                 continue
             break
-        assert self.stage.port.silent
+        assert self.silent
         assert not self.stage.replying
 
     def command(self, method: Callable[[float], None]) -> None:
@@ -89,7 +95,7 @@ class Performance(RuleBasedStateMachine):
         while self.stage.now < until:
             self.do(lambda: self.stage.run(until))
         controls = self.stage.controls
-        assert self.stage.port.silent or not (self.stopped or controls.get("hold") or controls.get("mode") == "listen")
+        assert self.silent or not (self.stopped or controls.get("hold") or controls.get("mode") == "listen")
 
     @rule(seconds=st.sampled_from([0.01, 0.05, 0.5, 1.4, 2.0]))
     def stall(self, seconds: float) -> None:
@@ -127,7 +133,7 @@ class Performance(RuleBasedStateMachine):
     def key(self, pitch: int, velocity: int, busy: bool) -> None:
         down = pitch in self.stage.keys
         self.play((NOTE_OFF if down else NOTE_ON) + pitch, 0 if down else velocity, busy)
-        assert pitch not in {sounding for _, sounding in self.stage.port.sounding} or down
+        assert pitch not in {sounding for _, sounding in self.stage.port.sounding} or down or self.unplugged
 
     @rule(busy=st.booleans())
     def foot(self, busy: bool) -> None:
@@ -164,13 +170,13 @@ class Performance(RuleBasedStateMachine):
     @rule()
     def give_way(self) -> None:
         self.command(self.stage.performer.yield_turn)
-        assert self.stage.port.silent
+        assert self.silent
 
     @rule()
     def panic(self) -> None:
         hushed = self.stage.performer.interrupt(self.stage.now)
         self.stage.player.ledger.reset()
-        assert not self.stage.port.sounding
+        assert not self.stage.port.sounding or self.unplugged
         self.do(lambda: self.stage.performer.absorb_input([hushed]))
         self.command(self.stage.performer.yield_turn)
 
@@ -179,13 +185,13 @@ class Performance(RuleBasedStateMachine):
         self.command(lambda now: self.stage.performer.transport(change, now))
         if change is not Transport.MOVED:
             self.stopped = change is Transport.STOPPED
-        assert self.stage.port.silent or not self.stopped
+        assert self.silent or not self.stopped
 
     @rule()
     def forget(self) -> None:
         self.command(self.stage.performer.forget)
         self.stage.sounded.clear()
-        assert self.stage.port.silent
+        assert self.silent
         assert self.stage.history() == []
 
     @rule()
@@ -213,7 +219,7 @@ class Performance(RuleBasedStateMachine):
         hanging = [NOTE_OFF + int(pitch) for pitch in still.held() if pitch not in stage.keys]
         hanging += [SUSTAIN_UP] if still.pedal and not stage.pedal else []
         stage.sounded[:] = [*sounded, *(Timed(stage.now, action) for action in hanging)]
-        assert stage.port.silent
+        assert self.silent
 
     # Something breaks.
 
@@ -222,15 +228,37 @@ class Performance(RuleBasedStateMachine):
         """The coming steps and decisions of the engine fail."""
         self.stage.runtime.failures = count
 
+    @rule()
+    def unplug(self) -> None:
+        """From here on nothing can be sent."""
+        self.stage.port.fails = lambda _: True
+        self.unplugged = self.failed = True
+
+    @precondition(lambda self: self.unplugged)
+    @rule()
+    def plug(self) -> None:
+        """The output works again, and is silenced, as in a session."""
+        self.stage.port.fails = lambda _: False
+        self.unplugged = False
+        trespasses = list(self.stage.trespasses)
+        released = self.stage.performer.release_all(self.stage.now)
+        self.stage.player.ledger.reset_channel(self.stage.port.send)
+        self.stage.trespasses[:] = trespasses  # everything is released, and the human's pedal too
+        assert self.silent
+        self.do(lambda: self.stage.performer.absorb_input([released]))
+
     # What must hold.
 
     @invariant()
     def the_account_balances(self) -> None:
         stage = self.stage
         messages = [m for m in stage.port.messages if m[0] < 0xB0]
-        assert not [fault for fault in unbalanced(messages) if "never" not in fault]
-        assert {pitch for _, pitch in stage.port.sounding} == set(stage.player.ledger._notes.values())
-        assert stage.replying or stage.port.silent
+        allowed = ("never", "silent") if self.failed else ("never",)  # a note-on may have failed, but not its note-off
+        assert not [fault for fault in unbalanced(messages) if not any(word in fault for word in allowed)]
+        sounding, notes = {pitch for _, pitch in stage.port.sounding}, set(stage.player.ledger._notes.values())
+        assert sounding == notes or self.failed
+        assert sounding <= notes | {action - NOTE_OFF for action in stage.player.ledger._unsent}
+        assert stage.replying or self.silent
         assert all(0 <= byte < 128 for message in stage.port.messages for byte in message[1:])
 
     @invariant()
@@ -261,6 +289,8 @@ class Performance(RuleBasedStateMachine):
             return
         stage = self.stage
         stage.runtime.failures = 0
+        if self.unplugged:
+            self.plug()
         self.command(stage.performer.yield_turn)
         self.what_sounded_is_remembered()
         assert np.array_equal(fresh(stage.engine._history).hidden(), stage.engine.hidden()) or stage.engine.position > RECENT
@@ -274,7 +304,7 @@ class Performance(RuleBasedStateMachine):
         assert len(stage.port.note_ons) > count
         self.command(stage.performer.yield_turn)
         assert stage.port.silent
-        assert unbalanced(m for m in stage.port.messages if m[0] < 0xB0) == []
+        assert unbalanced(m for m in stage.port.messages if m[0] < 0xB0) == [] or self.failed
         assert stage.engine.sounding.held().tolist() == []
         self.what_the_human_holds_is_left_alone()
 

@@ -329,17 +329,30 @@ def test_a_fault_leaves_nothing_sounding_once_forgotten(broken: bool) -> None:
     assert not stage.replying
 
 
-def test_a_failed_release_is_not_believed() -> None:
-    """One note could not be released when the human struck: the memory says so, and the next silence closes it."""
+def test_a_failed_release_is_sent_again_by_the_next_silence() -> None:
     stage = replying(steady(10, (60, 64, 67, 71), chord=3))
     stage.run(stage.now + 5, stop=lambda: len(stage.player.ledger.notes) == 3)
     stuck = min(stage.player.ledger.notes)
     stage.port.fails = lambda message: message[:2] == (0x80, stuck)
     stage.hear(Timed(stage.now, NOTE_ON + 30, 80), Timed(stage.now + 0.1, NOTE_OFF + 30))
-    assert {pitch for _, pitch in stage.port.sounding} == set(stage.engine.sounding.held().tolist()) == {stuck}
+    assert {pitch for _, pitch in stage.port.sounding} == {stuck}
+    assert stage.engine.sounding.held().tolist() == []
     stage.port.fails = lambda _: False
     stage.command(stage.performer.yield_turn)
     assert stage.port.silent
+
+
+def test_a_reply_ends_although_the_output_fails() -> None:
+    stage = Stage()
+    stage.port.fails = lambda _: True
+    stage.hear(*phrase())
+    stage.run(stage.now + 30.0)
+    assert stage.states == [State.PLAYING, State.LISTENING]
+    held = set()
+    for _, action, _ in stage.history():
+        assert (action in held) == (NOTE_OFF <= action < SUSTAIN_DOWN), "a key that is up is not released again"
+        if action < SUSTAIN_DOWN:
+            held ^= {action ^ NOTE_OFF}
     assert stage.engine.sounding.held().tolist() == []
 
 

@@ -50,6 +50,20 @@ def test_whatever_else_silences_the_machine_at_a_key_press_only_what_sounded_is_
     check_at_rest(stage)
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.05, 0.15])
+@pytest.mark.parametrize("action", [NOTE_OFF + 60, SUSTAIN_DOWN])
+def test_a_release_or_pedal_just_before_the_reply_does_not_cancel_it(offset: float, action: int) -> None:
+    """With a positive input offset it has a time after the end of the phrase."""
+    stage = Stage(steady(5))
+    stage.hear(*phrase(0.03, 12, 0.2), Timed(2.6, NOTE_ON + 60, 80))
+    stage.run(60.0, stop=lambda: stage.performer._detector.end() <= stage.now + 0.04)
+    one = Timed(stage.now + offset, action)
+    stage.player.ledger.keys.apply(one)
+    stage.performer.absorb_input([stage.performer.adapt_plan([one])])
+    stage.run(stage.now + 3.0, stop=lambda: stage.replying)
+    assert stage.replying
+
+
 def test_a_panic_just_before_a_reply_began_silences_it() -> None:
     stage = Stage(steady(5))
     stage.hear(*phrase(0.03, 12, 0.2))

@@ -10,7 +10,7 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.player.ledger import Ledger, Voicing
 from tests.perceivers_live.playing import check, check_at_rest, go_on, legal, musicians, notes, onsets, playing
-from tests.perceivers_live.receiver import unbalanced
+from tests.perceivers_live.receiver import Synthesizer, unbalanced
 from tests.perceivers_live.toys import Musician, restless, steady
 from tests.perceivers_live.virtual_stage import Stage
 
@@ -63,6 +63,15 @@ def test_transposed_the_machine_still_keeps_off_the_humans_keys(shift: int) -> N
     assert len(onsets(stage)) > 8
     assert legal(stage)
     check_at_rest(stage)
+
+
+def test_a_transposed_machine_does_not_choose_a_key_that_the_human_holds_since_before_the_history() -> None:
+    synthesizer = Synthesizer()
+    ledger = Ledger(synthesizer.send, voicing=lambda: Voicing(12))
+    ledger.keys.apply(Timed(0.0, NOTE_ON + 62, 80))
+    assert ledger.forbidden == {62, 50}
+    assert ledger.play(NOTE_ON + 62, 80) is None
+    assert ledger.play(NOTE_ON + 50, 80) is None
 
 
 def test_a_key_is_given_up_by_what_it_is_in_the_music_and_by_what_it_sounds_as() -> None:

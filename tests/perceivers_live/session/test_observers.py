@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.events import NOTE_ON, Timed
-from perceivers_live.player.ledger import Ledger, Voicing
+from engine.events import NOTE_OFF, NOTE_ON, Timed
+from perceivers_live.player.ledger import Ledger, Sent, Voicing
 from perceivers_live.player.player import Planned, Player
 from perceivers_live.session.observers import Observer, Observers
 from tests.perceivers_live.receiver import Synthesizer
@@ -34,6 +34,15 @@ def test_what_the_machine_plays_is_told_as_it_was_sent() -> None:
     player.interrupt(1.5)
     assert [one.action % 128 for one in told] == [72, 72]
     assert told[0].velocity == Voicing(loudness=0.5).velocity(80) > 80
+
+
+def test_of_what_could_not_be_sent_only_releases_are_told() -> None:
+    heard: list[Timed] = []
+    observers = Observers([Observer(machine=heard.append)])
+    for action in (NOTE_ON + 60, NOTE_OFF + 60):
+        one = Timed(1.0, action, 80)
+        observers.sounded(Sent(one, one, OSError("unplugged")))
+    assert [one.action for one in heard] == [NOTE_OFF + 60]
 
 
 def test_an_observer_can_come_and_go() -> None:

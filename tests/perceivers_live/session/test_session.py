@@ -276,6 +276,17 @@ def test_another_output_takes_over_and_nothing_hangs_on_the_old_one() -> None:
     assert not unbalanced([m for m in notes_only(new.messages) if len(m) == 3])
 
 
+def test_an_output_that_comes_back_leaves_no_key_down_in_the_history() -> None:
+    with running(steady(40), mode="solo") as stage:
+        stage.until_playing()
+        stage.session.output_restored()
+        count = len(stage.port.note_ons)
+        stage.until(lambda: len(stage.port.note_ons) > count + 2)  # the turn goes on
+        stage.session.commands()["yield"]()
+        stage.until_absorbed()
+        assert stage.engine.sounding.held().tolist() == []
+
+
 def test_another_output_while_the_old_one_fails_begins_with_a_clean_account() -> None:
     new = Synthesizer()
     with running(steady(40), mode="solo") as stage:
