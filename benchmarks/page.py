@@ -44,7 +44,7 @@ def crowded_stage() -> Iterator[str]:
     server = PageServer(Routes(lambda path, attributes: (HTTPStatus.NOT_FOUND, {})), steering.serve, steering.serve)
     ended = threading.Event()
     playing = threading.Thread(target=play, args=(steering.hub, ended))
-    steering.hub.tell(lambda: {"type": "ports", "inputs": [], "outputs": [], "input": PORT, "output": PORT | {"wanted": "Synth"}})
+    steering.hub.post(lambda: {"type": "ports", "inputs": [], "outputs": [], "input": PORT, "output": PORT | {"wanted": "Synth"}})
     playing.start()
     try:
         yield server.url
@@ -63,8 +63,8 @@ def play(hub: Hub, ended: threading.Event) -> None:
         part, at = ("human", now) if number % 2 else ("machine", now)
         on, off = [at, "on", pitch, velocity], [at - 0.0001, "off", chance.randint(30, 96), 0]
         planned = [[2 * number, now + 1, "on", pitch, velocity], [2 * number + 1, now + 1.2, "off", pitch, 0]]
-        hub.tell(lambda part=part, on=on, off=off: {"type": "played", "part": part, "events": [off, on]})  # type: ignore[misc]
-        hub.tell(lambda planned=planned: {"type": "planned", "events": planned})  # type: ignore[misc]
+        hub.post(lambda part=part, on=on, off=off: {"type": "played", "part": part, "events": [off, on]})  # type: ignore[misc]
+        hub.post(lambda planned=planned: {"type": "planned", "events": planned})  # type: ignore[misc]
         number += 1
 
 

@@ -84,13 +84,19 @@ def parse(text: str, runtime: str = "auto", threads: int = 0) -> Address:
     return Address(command, one_line(Path(command[0]).name))
 
 
+def _host(netloc: str) -> str:
+    """The host of ``user@host:port``. Unlike ``urlsplit``, keeps upper case: it may be an alias in ssh's configuration."""
+    host = netloc.rpartition("@")[2]
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
 def _ssh(text: str, runtime: str, threads: int) -> Address:
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise AddressError(f"--engine {one_line(text)}: {error}") from error
-    host, user = parts.hostname or "", parts.username
+    host, user = _host(parts.netloc), parts.username
     for name in (host, *([] if user is None else [user])):
         if not _NAME.fullmatch(name):
             raise AddressError(f"--engine {one_line(text)}: allowed is ssh://[user@]host[:port][/checkpoint]")

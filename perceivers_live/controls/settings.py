@@ -62,7 +62,7 @@ class MidiSettings:
     takeover_key: int = _setting(
         -1, "A key that works as a button for takeover and is not music; -1: none.", -1, 127, unit="MIDI note"
     )
-    invert_pedal: bool = _setting(False, "Inverts the sustain pedal, for pedals with reversed polarity.")
+    invert_pedal: bool = _setting(False, "Inverts the sustain pedal of the input port, for pedals with reversed polarity.")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ again once a server answers.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from engine.midi import SUSTAIN
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.ports import (
     NAME,
@@ -34,6 +34,7 @@ from perceivers_live.midi.watchdog import Watchdog
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two polls
 SELDOM = 10.0  # seconds between two searches for a MIDI system that is not needed
+PAUSE = 0.1  # seconds after a choice that failed; limits the rate of log messages
 SYSTEM = 0xF0  # messages from here on have no channel
 CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
 
@@ -79,6 +80,7 @@ class Connections:
         change: Callable[[Callable[[], None]], None] = lambda swap: swap(),
     ) -> None:
         self._on_message, self._lost, self._back, self._local, self._change = on_message, lost, back, local, change
+        self._invert_pedal = settings.invert_pedal
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
         self._next_probe = 0.0  # time of the next search for a MIDI system that is not needed
@@ -90,7 +92,7 @@ class Connections:
         self._said: dict[str, str] = {}  # last log message about each port, to avoid repeats
         self._looked = threading.Event()  # set after the first poll
         self._failure: Exception | None = None  # error of the first poll that cannot be recovered from
-        self._chosen: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._chosen: dict[str, str] = {}  # direction -> port that is to be opened instead
         self._stopping, self._awake = False, threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
 
@@ -144,7 +146,7 @@ class Connections:
         """Switches the ``"input"`` or ``"output"`` to another port soon, and releases notes that sound on the old one. If the new
         port cannot be opened, the old one stays open and a warning is logged.
         """
-        self._chosen.put((direction, wanted))
+        self._chosen[direction] = wanted  # replaces an earlier choice that was not followed yet
         self._awake.set()
 
     def send(self, message: Sequence[int]) -> None:
@@ -195,17 +197,25 @@ class Connections:
         if self._local is not None and wanted == self._local.name:
             made = self._local.open_input(self._on_message)
         else:
-            made = InputPort(wanted, self._on_message, self._probe)
+            made = InputPort(wanted, self._inverting if self._invert_pedal else self._on_message, self._probe)
         self._say("input", f"in: {made.name}")
         return made
 
+    def _inverting(self, now: float, message: Sequence[int]) -> None:
+        """Passes on a message of the input port, whose sustain pedal has the reversed polarity."""
+        if len(message) == 3 and message[0] & 0xF0 == 0xB0 and message[1] == SUSTAIN:
+            message = (message[0], message[1], 127 - message[2])
+        self._on_message(now, message)
+
     def _follow_choices(self) -> None:
-        while not self._chosen.empty():
-            direction, wanted = self._chosen.get()
-            try:
-                (self._change_output if direction == "output" else self._change_input)(wanted)
-            except Exception as error:
-                log.warning("%s; the %s is unchanged", error, direction)
+        for direction, change in (("output", self._change_output), ("input", self._change_input)):
+            wanted = self._chosen.pop(direction, None)
+            if wanted is not None:
+                try:
+                    change(wanted)
+                except Exception as error:
+                    log.warning("%s; the %s is unchanged", error, direction)
+                    time.sleep(PAUSE)
 
     def _change_output(self, wanted: str) -> None:
         old, old_watchdog = self._output, self._watchdog

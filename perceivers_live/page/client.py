@@ -67,6 +67,11 @@ class Client:
         if self._tokens < 0:
             raise Misbehaved("too many messages")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
     def is_stuck(self, now: float) -> bool:
         """Whether sending a frame has taken longer than ``STUCK`` (``now``: monotonic seconds)."""
         since = self._sending_since

@@ -37,34 +37,34 @@ class Feed:
     def human(self, one: Timed) -> None:
         """The human played an action."""
         if self._hub.is_watched:
-            self._hub.tell(lambda: _played("human", one))
+            self._hub.post(lambda: _played("human", one))
 
     def machine(self, one: Timed) -> None:
         """The machine played an action."""
         if self._hub.is_watched:
-            self._hub.tell(lambda: _played("machine", one))
+            self._hub.post(lambda: _played("machine", one))
 
     def planned(self, events: Sequence[PlannedEvent]) -> None:
         """Events were planned."""
         if self._hub.is_watched:
-            self._hub.tell(lambda: self._plan(events))
+            self._hub.post(lambda: self._plan(events))
 
     def taken_back(self, first: int) -> None:
         """Planned events with serial numbers from ``first`` on were dropped and will not sound."""
         if self._hub.is_watched:
-            self._hub.tell(lambda: {"type": "taken_back", "first": first})
+            self._hub.post(lambda: {"type": "taken_back", "first": first})
 
     def turn(self, state: str) -> None:
         """The state of the machine changed: listening or playing."""
-        self._hub.tell(lambda: {"type": "turn", "state": state})
+        self._hub.post(lambda: {"type": "turn", "state": state})
 
     def countdown(self, at: float | None) -> None:
         """The time at which the machine will start to play; None if it will not."""
-        self._hub.tell(lambda: {"type": "countdown", "at": None if at is None else seconds(at)})
+        self._hub.post(lambda: {"type": "countdown", "at": None if at is None else seconds(at)})
 
     def health(self, figures: Mapping[str, float], runtime: str) -> None:
         """Current figures of latency and counters."""
-        self._hub.tell(lambda: {"type": "health", "figures": dict(figures), "runtime": runtime})
+        self._hub.post(lambda: {"type": "health", "figures": dict(figures), "runtime": runtime})
 
     def _plan(self, events: Sequence[PlannedEvent]) -> Message | None:
         told = [

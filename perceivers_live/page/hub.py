@@ -36,12 +36,13 @@ class Hub:
     def __init__(self, welcome: Callable[[], Message]) -> None:
         self._welcome = welcome
         self.poll: Callable[[], Iterable[Message]] = lambda: ()
-        self._told: queue.SimpleQueue[Callable[[], Message | None] | None] = queue.SimpleQueue()
+        self._posted: queue.SimpleQueue[Callable[[], Message | None] | None] = queue.SimpleQueue()
         self._kept: dict[str, Message] = {}
         self._clients: tuple[Client, ...] = ()  # replaced as a whole, never mutated
         self._joining: queue.SimpleQueue[Client] = queue.SimpleQueue()
         self._lock = threading.Lock()  # held while replacing the clients
-        self.left_out = 0
+        self.dropped = 0
+        self._overflowed = False  # since the last poll
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="page-hub", daemon=True)
         self._thread.start()
@@ -53,20 +54,24 @@ class Hub:
 
     @property
     def is_watched(self) -> bool:
-        """Whether a page is connected. If not, callers can skip ``tell``."""
+        """Whether a page is connected. If not, callers can skip ``post``."""
         return bool(self._clients)
 
-    def tell(self, make: Callable[[], Message | None]) -> None:
-        """Queues ``make``: the hub's thread calls it and sends the result to every page. Thread-safe; never blocks."""
-        if self._told.qsize() < MAX_WAITING:
-            self._told.put(make)
-        else:
-            self.left_out += 1
+    def post(self, make: Callable[[], Message | None]) -> bool:
+        """Queues ``make``: the hub's thread calls it and sends the result to every page. Thread-safe; never blocks. Returns False
+        if the queue is full; all pages then receive the whole state soon.
+        """
+        if self._posted.qsize() < MAX_WAITING:
+            self._posted.put(make)
+            return True
+        self.dropped += 1
+        self._overflowed = True
+        return False
 
     def join(self, client: Client) -> None:
         """Adds a page, and sends it the current state first. Also called for a page whose frames were dropped."""
         self._joining.put(client)
-        self.tell(lambda: None)
+        self.post(lambda: None)
 
     def leave(self, client: Client) -> None:
         """Removes a page."""
@@ -76,7 +81,7 @@ class Hub:
     def close(self) -> None:
         """Ends the thread."""
         self._closing = True
-        self._told.put(None)
+        self._posted.put(None)
         self._thread.join(1.0)
 
     def _run(self) -> None:
@@ -88,6 +93,7 @@ class Hub:
                     next_tick = time.monotonic() + TICK
                     messages += self._changes(self.poll())
                     self._end_stuck()
+                    self._resend_after_overflow()
                 self._send(messages)
                 self._greet()
             except Exception:  # one failed message must not stop later ones
@@ -97,14 +103,14 @@ class Hub:
     def _next(self, timeout: float | None) -> list[Message]:
         """Waits for queued messages; returns an empty list on timeout."""
         try:
-            first = self._told.get(timeout=timeout)
+            first = self._posted.get(timeout=timeout)
         except queue.Empty:
             return []
         time.sleep(GATHER)
         waiting = [first]
-        for _ in range(min(self._told.qsize(), MAX_GATHERED)):
-            waiting.append(self._told.get_nowait())
-        return [message for make in waiting if make is not None and (message := make()) is not None]
+        for _ in range(min(self._posted.qsize(), MAX_GATHERED)):
+            waiting.append(self._posted.get_nowait())
+        return [message for make in waiting if make is not None and (message := _made(make)) is not None]
 
     def _changes(self, polled: Iterable[Message]) -> list[Message]:
         return [message for message in polled if self._kept.get(message["type"]) != message]
@@ -125,8 +131,14 @@ class Hub:
             self._kept |= {message["type"]: message for message in self.poll() if message["type"] in KEPT}
             client.send(frame([self._welcome(), *self._kept.values()]))
             with self._lock:
-                if client not in self._clients:
+                if client not in self._clients and not client.is_closed:  # ``leave`` is called after it was closed
                     self._clients = (*self._clients, client)
+
+    def _resend_after_overflow(self) -> None:
+        if self._overflowed:
+            self._overflowed = False
+            for client in self._clients:
+                self._joining.put(client)
 
     def _end_stuck(self) -> None:
         for client in self._clients:
@@ -134,6 +146,14 @@ class Hub:
                 log.info("disconnected a page that does not read")
                 client.close()
                 self.leave(client)
+
+
+def _made(make: Callable[[], Message | None]) -> Message | None:
+    try:
+        return make()
+    except Exception:  # one failed message must not cost those queued with it
+        log.exception("a message to the page failed")
+        return None
 
 
 class NoticeHandler(logging.Handler):
@@ -147,4 +167,4 @@ class NoticeHandler(logging.Handler):
         if not record.name.startswith(NEVER_SHARED):
             level = "error" if record.levelno >= logging.ERROR else "warning"
             text = printable(record.getMessage())
-            self._hub.tell(lambda: {"type": "notice", "level": level, "text": text})
+            self._hub.post(lambda: {"type": "notice", "level": level, "text": text})

@@ -78,7 +78,7 @@ class PageSound:
         """Sends one raw message. Never blocks or raises."""
         if self._hub.is_watched:
             now, kept = time.perf_counter(), tuple(message)
-            self._hub.tell(lambda: {"type": "sound", "time": seconds(now), "message": kept})
+            self._hub.post(lambda: {"type": "sound", "time": seconds(now), "message": kept})
 
 
 class PagePorts:

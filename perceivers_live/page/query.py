@@ -120,7 +120,7 @@ class OscQuery:
     def _changed(self, name: str, value: Value, source: object) -> None:
         """Called with the controls' lock held, so it must be fast."""
         if self._listeners:
-            self._hub.tell(lambda: self._stream(name, value))
+            self._hub.post(lambda: self._stream(name, value))
 
     def _stream(self, name: str, value: Value) -> None:
         with self._lock:

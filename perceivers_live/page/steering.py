@@ -106,9 +106,9 @@ class Steering:
         except ConnectionClosed:
             pass
         finally:
+            client.close()  # first, so that the hub cannot add it any more
             self.hub.leave(client)
             self._keys.gone(page)
-            client.close()
 
     def _follow(self, request: Request, page: int) -> Message | None:
         """Executes a request; returns an answer for this page only, or None. Raises ``UserError``."""
@@ -151,12 +151,16 @@ class Steering:
         with self._lock:
             waits = name in self._changes
             self._changes[name] = value, source
-        if not waits:
-            self.hub.tell(lambda: self._change(name))
+        if not waits and not self.hub.post(lambda: self._change(name)):
+            with self._lock:
+                self._changes.pop(name, None)
 
     def _change(self, name: str) -> Message | None:
         with self._lock:
-            value, source = self._changes.pop(name)
+            change = self._changes.pop(name, None)
+        if change is None:
+            return None
+        value, source = change
         by = source[1] if isinstance(source, tuple) and source[0] is Steering else 0
         return {"type": "control", "name": name, "value": value, "by": by}
 

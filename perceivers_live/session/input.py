@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from engine.midi import SUSTAIN, is_channel_message
+from engine.midi import is_channel_message
 from perceivers_live.clock.midi_clock import MidiClock, Transport
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
@@ -18,7 +18,7 @@ from perceivers_live.midi.echo import EchoGuard
 class Received(NamedTuple):
     """The content of one message: music, a transport change, or a takeover request. All fields empty: nothing."""
 
-    music: Sequence[int] | None = None  # a channel message of the human, with the pedal polarity corrected
+    music: Sequence[int] | None = None  # a channel message of the human
     time: float = 0.0  # time of the music in monotonic seconds, with ``input_offset_ms`` applied
     transport: Transport | None = None
     takeover: bool = False  # the takeover key was pressed
@@ -56,8 +56,6 @@ class InputRouter:
             return NOTHING
         if self._is_takeover_key(message):
             return Received(takeover=message[0] & 0xF0 == 0x90 and message[2] > 0)
-        if self._settings.invert_pedal and message[0] & 0xF0 == 0xB0 and message[1] == SUSTAIN:
-            message = (message[0], message[1], 127 - message[2])
         return Received(message, now + float(self._controls.get("input_offset_ms")) / 1000)
 
     def _is_takeover_key(self, message: Sequence[int]) -> bool:

@@ -9,6 +9,7 @@ const FIRST_RETRY = 250; // milliseconds, then twice as long each time
 const LONGEST_RETRY = 2000;
 const QUICK_PINGS = 8; // at the start, to know the clock soon
 const PING_EVERY = 2000; // milliseconds
+const MISSING = 7; // seconds without a message after which the connection counts as lost, if pings were not answered
 const MOST_BUFFERED = 1 << 16; // bytes: what waits longer than that is music no more
 
 /** @returns {number} seconds on the page's own clock */
@@ -31,6 +32,8 @@ export class Connection {
     this._socket = null;
     this._retry = FIRST_RETRY;
     this._pings = 0;
+    this._received = 0; // when the last message came, on the page's clock
+    this._unanswered = 0; // pings since then
     this.isOpen = false;
     this._open();
   }
@@ -64,23 +67,31 @@ export class Connection {
       this._retry = FIRST_RETRY;
       this._clock.reset();
       this._pings = 0;
+      this._received = pageTime();
+      this._unanswered = 0;
       this.isOpen = true;
       this._onChange(true);
       this._ping(socket);
     };
-    socket.onmessage = (event) => this._received(String(event.data));
-    socket.onclose = () => {
-      const was = this.isOpen;
-      this.isOpen = false;
-      if (was) this._onChange(false);
-      setTimeout(() => this._open(), this._retry);
-      this._retry = Math.min(this._retry * 2, LONGEST_RETRY);
-    };
+    socket.onmessage = (event) => this._read(String(event.data));
+    socket.onclose = () => this._lost(socket);
+  }
+
+  /** @param {WebSocket} socket */
+  _lost(socket) {
+    if (socket !== this._socket) return; // was given up before
+    this._socket = null;
+    const was = this.isOpen;
+    this.isOpen = false;
+    if (was) this._onChange(false);
+    setTimeout(() => this._open(), this._retry);
+    this._retry = Math.min(this._retry * 2, LONGEST_RETRY);
   }
 
   /** @param {string} text */
-  _received(text) {
-    const received = pageTime();
+  _read(text) {
+    const received = this._received = pageTime();
+    this._unanswered = 0;
     for (const message of /** @type {FromDaemon[]} */ (JSON.parse(text))) {
       if (message.type === "pong") this._clock.answer(message.sent, message.clock, received);
       else this._onMessage(message);
@@ -90,8 +101,14 @@ export class Connection {
   /** @param {WebSocket} socket */
   _ping(socket) {
     if (socket !== this._socket || socket.readyState !== WebSocket.OPEN) return;
+    if (this._unanswered > 2 && pageTime() - this._received > MISSING) {
+      this._lost(socket); // the browser itself may wait for minutes
+      socket.close();
+      return;
+    }
     this.send({ type: "ping", sent: pageTime() });
     this._pings += 1;
+    this._unanswered += 1;
     setTimeout(() => this._ping(socket), this._pings < QUICK_PINGS ? 60 : PING_EVERY);
   }
 }

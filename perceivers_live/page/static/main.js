@@ -82,6 +82,9 @@ function welcome(message) {
   if (daemon.session && daemon.session !== message.session) {
     music.clear();
     notices.add("info", "Connected again: the program was restarted.");
+  } else if (daemon.session) { // messages were lost, and with them perhaps releases
+    music.silence(connection.now ?? 0);
+    sound.silence();
   }
   daemon.session = message.session;
   daemon.values = Object.fromEntries(message.controls.map((one) => [one.name, one.value]));
@@ -295,7 +298,7 @@ function listenForEvents() {
     const isAllowed = await listenToMidi((message, at) => instrument.play(message, at), (names) => {
       setText(byId("webmidi-names"), names.length ? names.join(", ") : "No MIDI keyboard is connected to this computer yet.");
     });
-    if (!isAllowed) setText(byId("webmidi-names"), "This browser does not give MIDI to pages, or was told not to.");
+    if (!isAllowed) setText(byId("webmidi-names"), "Web MIDI is not supported or not permitted in this browser.");
   });
 }
 

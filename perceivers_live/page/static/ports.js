@@ -50,8 +50,8 @@ function portTitle(name) {
 const FIGURES = [
   ["step_ms_p50", "An event takes (median)", "ms", 10],
   ["step_ms_p99", "An event takes (99 %)", "ms", 25],
-  ["lateness_ms_p50", "Notes leave late by (median)", "ms", 1],
-  ["lateness_ms_p99", "Notes leave late by (99 %)", "ms", 5],
+  ["lateness_ms_p50", "Output lateness (median)", "ms", 1],
+  ["lateness_ms_p99", "Output lateness (99 %)", "ms", 5],
   ["late", "Late events", "", 0],
   ["unsent", "Events not sent", "", 0],
   ["history", "Length of its memory", "events", Infinity],

@@ -43,6 +43,7 @@ export class Recordings {
     this._none = element("p", { class: "empty" }, "No recordings yet. Every session in which a note is played becomes one.");
     where.replaceChildren(this._none, this._list);
     this._timer = 0;
+    this._turn = 0; // number of the latest replay or stop; an earlier one that still waits for the sound is given up
     /** @type {(() => void) | null} */
     this._stopped = null;
   }
@@ -57,6 +58,7 @@ export class Recordings {
 
   /** Stops playback. */
   stop() {
+    this._turn++;
     clearInterval(this._timer);
     this._sound.silence();
     this._stopped?.();
@@ -84,7 +86,8 @@ export class Recordings {
     play.addEventListener("click", async () => {
       const wasPlaying = play.textContent === "Stop";
       this.stop();
-      if (!wasPlaying) await load().then((loaded) => this._replay(loaded, play, canvas)).catch((error) => { about.textContent = error.message; });
+      const turn = this._turn;
+      if (!wasPlaying) await load().then((loaded) => this._replay(loaded, play, canvas, turn)).catch((error) => { about.textContent = error.message; });
     });
     const seen = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
@@ -95,9 +98,10 @@ export class Recordings {
     return item;
   }
 
-  /** @param {Recording} recording @param {HTMLButtonElement} button @param {HTMLCanvasElement} canvas */
-  async _replay(recording, button, canvas) {
+  /** @param {Recording} recording @param {HTMLButtonElement} button @param {HTMLCanvasElement} canvas @param {number} turn */
+  async _replay(recording, button, canvas, turn) {
     await this._sound.start();
+    if (turn !== this._turn) return;
     const time = squeezed(recording);
     const began = performance.now() / 1000 + 0.1;
     const end = time(recording.length);

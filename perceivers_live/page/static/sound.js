@@ -28,6 +28,8 @@ export class Sound {
     this._onChange = onChange;
     /** @type {AudioContext | null} */
     this._context = null;
+    /** @type {Promise<void> | null} */
+    this._building = null;
     /** @type {AudioWorkletNode | null} */
     this._piano = null;
     /** @type {GainNode | null} */
@@ -47,9 +49,11 @@ export class Sound {
   /** Switches sound on. Browsers permit this only after a key press or a click. */
   async start() {
     try {
-      if (this._context === null) await this._build();
+      this._building ??= this._build();
+      await this._building;
       if (this.isWanted) await this._context?.resume();
     } catch (error) {
+      this._building = null; // the next start tries again
       this.fault = `no sound: ${error instanceof Error ? error.message : error}`;
     }
     this._onChange();

@@ -20,6 +20,8 @@ def remote(text: str, *arguments: object) -> tuple[str, str]:
 def test_a_host() -> None:
     assert remote("ssh://gpu-box") == ("gpu-box", "perceivers-live serve")
     assert "BatchMode=yes" in parse("ssh://gpu-box").command
+    assert remote("ssh://anna@GPU-Box:2222")[0] == "anna@GPU-Box"  # an alias in ssh's configuration has upper and lower case
+    assert remote("ssh://anna@[::1]:2222")[0] == "anna@::1"
 
 
 def test_user_port_and_checkpoint() -> None:

@@ -102,6 +102,54 @@ def test_after_a_switch_the_new_outputs_watchdog_knows_the_channels(monkeypatch:
             assert (name, 2) in watched
 
 
+def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Callable[[float, Sequence[int]], None]] = []
+
+    class Port:
+        def __init__(self, wanted: str, on_message: Callable[[float, Sequence[int]], None], probe: object = None) -> None:
+            self.name = wanted
+            made.append(on_message)
+
+        def is_gone(self, *_: object) -> bool:
+            return False
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("perceivers_live.midi.connections.InputPort", Port)
+    keys, heard = PageKeys(), list[Sequence[int]]()
+    settings = MidiSettings(input_port=PAGE, output_port=PAGE, invert_pedal=True)
+    ports = PagePorts(keys, Sound())  # type: ignore[arg-type]
+    with Connections(settings, lambda now, message: heard.append(message), local=ports) as connections:
+        keys.play("page", 0.0, (0xB0, 64, 127))
+        connections.choose("input", "Piano")
+        assert until(lambda: made)
+        for message in ((0xB0, 64, 0), (0xB2, 64, 127), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)):
+            made[0](0.0, message)
+    assert heard == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]
+
+
+def test_of_many_choices_the_newest_is_followed() -> None:
+    changed = list[Callable[[], None]]()
+    held, seen = threading.Event(), threading.Event()
+
+    def change(swap: Callable[[], None]) -> None:
+        swap()
+        changed.append(swap)
+        seen.set()
+        held.wait(10.0)
+
+    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    with Connections(OWN, local=ports, change=change) as connections:
+        connections.choose("output", PAGE)
+        assert seen.wait(10.0)
+        for _ in range(1000):
+            connections.choose("output", "Synth")
+        connections.choose("output", PAGE)
+        held.set()
+        assert until(lambda: len(changed) == 2)
+        assert not connections._chosen
+
+
 def test_choosing_the_output_again_goes_by_way_of_whoever_silences_it() -> None:
     changed = []
 

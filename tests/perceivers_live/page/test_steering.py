@@ -166,8 +166,8 @@ def test_what_is_sent_to_the_output_reaches_the_pages_with_its_time(stage: Serve
 
 
 def test_a_page_that_comes_later_is_told_how_things_stand(stage: Served) -> None:
-    stage.hub.tell(lambda: {"type": "turn", "state": "playing"})
-    stage.hub.tell(lambda: {"type": "turn", "state": "listening"})
+    stage.hub.post(lambda: {"type": "turn", "state": "playing"})
+    stage.hub.post(lambda: {"type": "turn", "state": "listening"})
     with page(stage) as ours:
         assert ours.next("turn") == {"type": "turn", "state": "listening"}
 
@@ -182,7 +182,7 @@ def test_a_page_that_does_not_read_misses_frames_and_costs_the_others_nothing() 
         assert until(lambda: len(stage.hub.clients) == 2)
         events = [[1.0, "on", 60, 80]] * 4000
         for number in itertools.count():
-            stage.hub.tell(lambda number=number: {"type": "countdown", "at": number, "events": events})  # type: ignore[misc]
+            stage.hub.post(lambda number=number: {"type": "countdown", "at": number, "events": events})  # type: ignore[misc]
             while other.next("countdown")["at"] != number:
                 pass
             dropped = sorted(client.dropped for client in stage.hub.clients)
@@ -193,7 +193,7 @@ def test_a_page_that_does_not_read_misses_frames_and_costs_the_others_nothing() 
             frame = slow.recv(PATIENCE)
             if "welcome" in str(frame):
                 break
-        stage.hub.tell(lambda: {"type": "turn", "state": "playing"})
+        stage.hub.post(lambda: {"type": "turn", "state": "playing"})
         while "playing" not in str(slow.recv(PATIENCE)):
             pass
 
@@ -206,7 +206,7 @@ def test_a_page_that_does_not_read_for_long_is_disconnected(monkeypatch: pytest.
         events = [[1.0, "on", 60, 80]] * 4000
 
         def gone() -> bool:
-            stage.hub.tell(lambda: {"type": "played", "part": "human", "events": events})
+            stage.hub.post(lambda: {"type": "played", "part": "human", "events": events})
             return not stage.hub.clients
 
         assert until(gone)
@@ -217,8 +217,44 @@ def test_telling_does_not_wait_for_a_page_that_does_not_read_and_is_bounded() ->
         slow.recv(PATIENCE)
         assert until(lambda: len(stage.hub.clients) == 1)
         big = {"type": "notice", "level": "info", "text": "x" * 10_000}
-        threading.Thread(target=lambda: [stage.hub.tell(lambda: big) for _ in range(100_000)], daemon=True).start()
-        assert until(lambda: stage.hub.left_out > 0)  # whoever told went on, and what was too much was left out
+        threading.Thread(target=lambda: [stage.hub.post(lambda: big) for _ in range(100_000)], daemon=True).start()
+        assert until(lambda: stage.hub.dropped > 0)  # whoever told went on, and what was too much was left out
+
+
+def test_pages_that_come_and_go_at_once_are_not_kept(stage: Served) -> None:
+    for _ in range(30):
+        connect(f"ws://127.0.0.1:{stage.port}/page/socket", close_timeout=0.1).socket.close()
+    with page(stage) as ours:
+        stage.hub.post(lambda: {"type": "turn", "state": "playing"})
+        ours.next("turn")
+        assert until(lambda: len(stage.hub.clients) == 1)
+
+
+def test_after_an_overload_the_pages_have_the_newest_values(stage: Served) -> None:
+    with page(stage) as ours:
+        held, seen = threading.Event(), threading.Event()
+
+        def block() -> None:
+            seen.set()
+            held.wait(PATIENCE)
+
+        stage.hub.post(block)
+        assert seen.wait(PATIENCE)
+        while stage.hub.post(lambda: None):
+            pass
+        stage.controls.set("temperature", 1.25)
+        held.set()
+        values = {one["name"]: one["value"] for one in ours.next("welcome")["controls"]}
+        assert values["temperature"] == 1.25
+        stage.controls.set("temperature", 1.5)
+        assert ours.next("control")["value"] == 1.5
+
+
+def test_a_message_that_fails_does_not_cost_others(stage: Served) -> None:
+    with page(stage) as ours:
+        stage.hub.post(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        stage.hub.post(lambda: {"type": "turn", "state": "playing"})
+        assert ours.next("turn")["state"] == "playing"
 
 
 # OSCQuery's WebSocket.

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { listenToMidi } from "../../../perceivers_live/page/static/webmidi.js";
+/** The module as a page that was just loaded has it. */
+let loads = 0;
+const freshly = async () => (await import(`../../../perceivers_live/page/static/webmidi.js?${loads++}`)).listenToMidi;
 
 /** @param {string} name @param {string} [state] */
 const keyboard = (name, state = "connected") => ({ name, state, onmidimessage: /** @type {any} */ (null) });
@@ -18,7 +20,8 @@ test("the messages of every keyboard are passed on with their times in seconds",
   const played = [];
   /** @type {string[]} */
   let names = [];
-  assert.equal(await listenToMidi((message, at) => played.push([message, at]), (told) => { names = told; }), true);
+  const listenToMidi = await freshly();
+  assert.equal(await listenToMidi((/** @type {number[]} */ message, /** @type {number} */ at) => played.push([message, at]), (/** @type {string[]} */ told) => { names = told; }), true);
   assert.deepEqual(names, ["Piano", "Organ"]);
   piano.onmidimessage({ data: new Uint8Array([144, 60, 80]), timeStamp: 1500 });
   organ.onmidimessage({ data: new Uint8Array([176, 64, 127]), timeStamp: 1600 });
@@ -29,7 +32,7 @@ test("clock, active sensing and empty messages are no playing", async () => {
   const piano = keyboard("Piano");
   browser(async () => ({ inputs: new Map([["1", piano]]) }));
   let count = 0;
-  await listenToMidi(() => count++, () => {});
+  await (await freshly())(() => count++, () => {});
   for (const data of [new Uint8Array([0xf8]), new Uint8Array([0xfe]), new Uint8Array([0xf0, 1, 0xf7]), new Uint8Array(), null]) {
     piano.onmidimessage({ data, timeStamp: 0 });
   }
@@ -43,7 +46,7 @@ test("a keyboard that is connected later is heard, one that is unplugged is not 
   /** @type {string[]} */
   let names = [];
   let count = 0;
-  await listenToMidi(() => count++, (told) => { names = told; });
+  await (await freshly())(() => count++, (/** @type {string[]} */ told) => { names = told; });
   const organ = keyboard("Organ");
   access.inputs.set("2", organ);
   piano.state = "disconnected";
@@ -53,7 +56,34 @@ test("a keyboard that is connected later is heard, one that is unplugged is not 
   assert.equal(count, 1);
 });
 
+test("what is held on a keyboard that is unplugged is released", async () => {
+  const piano = keyboard("Piano");
+  const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
+  browser(async () => access);
+  /** @type {number[][]} */
+  const played = [];
+  await (await freshly())((/** @type {number[]} */ message) => played.push(message), () => {});
+  for (const data of [[0x90, 60, 80], [0x90, 62, 80], [0x80, 60, 0], [0xb1, 64, 127]]) piano.onmidimessage({ data, timeStamp: 0 });
+  played.length = 0;
+  piano.state = "disconnected";
+  access.onstatechange();
+  access.onstatechange();
+  assert.deepEqual(played, [[0x80, 62, 64], [0xb1, 64, 0]]);
+});
+
+test("a second click listens to the same inputs, not to copies of them", async () => {
+  const pianos = [keyboard("Piano"), keyboard("Piano")];
+  let requests = 0;
+  browser(async () => ({ inputs: new Map([["1", pianos[requests++]]]) }));
+  let count = 0;
+  const listenToMidi = await freshly();
+  for (let click = 0; click < 2; click++) await listenToMidi(() => count++, () => {});
+  for (const piano of pianos) piano.onmidimessage?.({ data: [0x90, 60, 80], timeStamp: 0 });
+  assert.equal(count, 1);
+});
+
 test("a browser that has no MIDI, or refuses it, is told of", async () => {
+  const listenToMidi = await freshly();
   browser(async () => { throw new Error("denied"); });
   assert.equal(await listenToMidi(() => {}, () => {}), false);
   Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });

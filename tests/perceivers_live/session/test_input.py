@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN
 from perceivers_live.clock.midi_clock import START, STOP, TICK, MidiClock, Transport
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
@@ -61,13 +61,6 @@ def test_the_key_that_hands_over_is_not_heard() -> None:
     ear = Ear(takeover_key=21)
     assert ear.feed(0x90, 21, 80) == Received(takeover=True)
     assert ear.feed(0x80, 21, 0) == ear.feed(0x90, 21, 0) == Received()
-
-
-def test_a_pedal_of_the_other_polarity_can_be_turned_round() -> None:
-    ear = Ear(invert_pedal=True)
-    assert ear.actions((0xB0, 64, 0), (0xB0, 64, 127)) == [SUSTAIN_DOWN, SUSTAIN_UP]
-    assert ear.feed(0xB2, 64, 0).music == (0xB2, 64, 127)  # it is passed on so as well
-    assert ear.feed(0xB0, 66, 0).music == (0xB0, 66, 0)
 
 
 def test_the_transport_tells_what_it_changed_and_is_no_music() -> None:

@@ -1,0 +1,54 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Sound } from "../../../perceivers_live/page/static/sound.js";
+
+/** Messages to the piano. @type {any[]} */
+const posted = [];
+let faults = 0;
+
+class Node {
+  constructor() {
+    this.port = { postMessage: (/** @type {any} */ message) => posted.push(message) };
+  }
+
+  connect(/** @type {any} */ next) {
+    return next;
+  }
+}
+
+class Context {
+  constructor() {
+    this.state = "running";
+    this.sampleRate = 8000;
+    this.currentTime = 0;
+    this.audioWorklet = { addModule: () => new Promise((resolve, reject) => setTimeout(() => faults-- > 0 ? reject(new Error("no module")) : resolve(null), 20)) };
+  }
+
+  createBuffer(/** @type {number} */ _channels, /** @type {number} */ length) {
+    return { getChannelData: () => new Float32Array(length) };
+  }
+
+  async resume() {}
+}
+
+const audio = { AudioContext: Context, AudioWorkletNode: Node, GainNode: Node, ConvolverNode: Node, DynamicsCompressorNode: Node, AnalyserNode: Node };
+Object.assign(globalThis, audio);
+
+test("a key that is tapped while the sound is being built is released", async () => {
+  const sound = new Sound(() => {});
+  /** @param {number[]} message */
+  const play = (message) => sound.start().then(() => sound.play(0, message));
+  await Promise.all([play([0x90, 60, 80]), play([0x80, 60, 64])]);
+  assert.deepEqual(posted.map(([, , message]) => message), [[0x90, 60, 80], [0x80, 60, 64]]);
+});
+
+test("after a failure the next start tries again", async () => {
+  faults = 1;
+  const sound = new Sound(() => {});
+  await sound.start();
+  assert.equal(sound.isOn, false);
+  assert.match(sound.fault, /no module/);
+  await sound.start();
+  assert.equal(sound.isOn, true);
+});
