@@ -103,10 +103,6 @@ def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tu
             torch.cuda.synchronize()
 
     step()
-    with FlopCounterMode(display=False) as counter:
-        (objective(*inputs).sum(-1) * weight).mean().backward()
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
     taken = []
     for _ in range(steps):
         began = time.perf_counter()
@@ -115,6 +111,8 @@ def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tu
     seconds = float(np.median(taken))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident
+    with FlopCounterMode(display=False) as counter:  # last, since it needs more memory than the step that is measured
+        (objective(*inputs).sum(-1) * weight).mean().backward()
     return row.batch * LATENTS / seconds, memory / 1e6, counter.get_total_flops() / seconds, peak
 
 

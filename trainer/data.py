@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,16 +120,38 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
     if (target / "index.json").exists():
         return target
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        _pack(folder, files, target, pedal, workers)
+        cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=cache, prefix="packing-") as temporary:  # other processes may pack the same files
+            made = Path(temporary) / target.name
+            made.mkdir()
+            skipped, damaged = _pack(folder, files, made, pedal, workers)
+            _move(made, target)
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror or error}); make room or choose another --cache"
         ) from error
+    for what, which in (("left out", skipped), ("damaged and read as far as they go", damaged)):
+        if which:
+            log.warning("%d of %d files %s: %s", len(which), len(files), what, counted(which.values()))
+    if skipped or damaged:
+        log.warning("they are named in %s", target / "index.json")
     return target
 
 
-def _pack(folder: Path, files: list[tuple[Path, str | None]], target: Path, pedal: str, workers: int | None) -> None:
+def _move(packed: Path, target: Path) -> None:
+    """Moves a whole cache to its place, unless another process was faster. Raises ``OSError``."""
+    try:
+        packed.rename(target)
+    except OSError:
+        if not (target / "index.json").exists():
+            target.rename(packed.with_name("unfinished"))  # left over from an interruption
+            packed.rename(target)
+
+
+def _pack(
+    folder: Path, files: list[tuple[Path, str | None]], target: Path, pedal: str, workers: int | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes a cache to the folder ``target``. Returns the reasons by file: of those left out, and of those damaged."""
     pieces: list[dict[str, Any]] = []
     parts: list[Actions] = []
     skipped: dict[str, str] = {}
@@ -155,14 +178,9 @@ def _pack(folder: Path, files: list[tuple[Path, str | None]], target: Path, peda
     np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
     index = {"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped, "damaged": damaged}
-    (target / "index.json.part").write_text(json.dumps(index, indent=1))
-    (target / "index.json.part").replace(target / "index.json")  # last and atomic: an index means a whole cache
+    (target / "index.json").write_text(json.dumps(index, indent=1))
     log.info("%d of %d files used", len(parts), len(files))
-    for what, which in (("left out", skipped), ("damaged and read as far as they go", damaged)):
-        if which:
-            log.warning("%d of %d files %s: %s", len(which), len(files), what, counted(which.values()))
-    if skipped or damaged:
-        log.warning("they are named in %s", target / "index.json")
+    return skipped, damaged
 
 
 def counted(reasons: Iterable[str], most: int = 5) -> str:

@@ -87,5 +87,4 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
     model = load_model(folder)
     (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     write_onnx(model, folder)
-    for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors creates files that only their owner can read
+    (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read

@@ -22,6 +22,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.errors import UserError
+
 PREPARE_TIMEOUT = timedelta(hours=6)  # the other processes wait this long for the first one to prepare the data
 T = TypeVar("T")
 
@@ -49,10 +51,16 @@ class World(NamedTuple):
 
 @contextmanager
 def world(device: str = "auto") -> Iterator[World]:
-    """Joins the process group of ``torchrun``, if there is one. ``auto``: a GPU for each process if there are GPUs."""
+    """Joins the process group of ``torchrun``, if there is one. ``auto``: a GPU for each process if there are GPUs. Raises
+    ``UserError`` if there are too few.
+    """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     where = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if where.type == "cuda" and local >= gpus:
+        needed = "a GPU is needed" if local == 0 else f"each process needs a GPU, and this is number {local + 1}"
+        raise UserError(f"--device cuda: {needed}, but PyTorch finds {gpus or 'none'}")
     if where.type == "cuda":
         torch.cuda.set_device(where)
     if "RANK" not in os.environ:

@@ -9,6 +9,7 @@ Source: PerceiverS, arXiv 2411.08307. ``draw = "traditional"`` selects the tradi
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,8 +19,10 @@ from torch.utils.data import Dataset
 from engine.config import ModelConfig
 from engine.events import MAX_WAIT, PITCHES, REST, START_EVENT, SUSTAIN_DOWN
 from engine.sounding import PEDAL, ages_of, presses, subjects
-from trainer.data import Actions, Corpus
+from trainer.data import Actions, Corpus, DataError
 from trainer.encoding import EncodedPiece
+
+DRAWS = ("effective", "traditional")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +42,18 @@ class Segmentation:
     transpose: int = 4  # semitones up or down, at most
     stretch: float = 0.06  # at most, up or down
     loudness: int = 6  # MIDI velocities up or down, at most
+
+    def __post_init__(self) -> None:
+        """Raises ``DataError`` for values out of range."""
+        if self.draw not in DRAWS:
+            raise DataError(f"segmentation: draw is {self.draw!r}, allowed are {', '.join(DRAWS)}")
+        least = {"latents": 1, "context": 0, "near": 0, "sampled": 0, "cold": 0.0, "transpose": 0, "stretch": 0.0, "loudness": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not low <= value < math.inf:
+                raise DataError(f"segmentation: {name} is {value}, allowed is {low} or more")
+        if self.cold > 1:
+            raise DataError(f"segmentation: cold is {self.cold}, allowed is 0 to 1")
 
     @classmethod
     def for_model(cls, config: ModelConfig) -> Segmentation:

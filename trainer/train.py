@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from trainer.segmentation import Example, Examples
 from trainer.settings import Training, model_config
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 VALIDATION_SEED = 1 << 32
 
 
@@ -218,7 +219,7 @@ def validate(forward: Callable[..., Tensor], corpus: Corpus, training: Training,
     loader = DataLoader(examples, batch_size=part, sampler=mine, num_workers=training.workers, worker_init_fn=ignore_stop_signals)
     sums = torch.zeros(2, dtype=torch.float64, device=here.device)
     with torch.no_grad(), autocast(training, here):
-        for batch in loader:  # the same number in every process, because gathering a sharded model is collective
+        for batch in loaded(loader):  # the same number in every process, because gathering a sharded model is collective
             nats, weight = _nats(forward, batch, here)
             sums += torch.stack(((nats.sum(-1) * weight).sum(), weight.sum()))
     nats_sum, events = summed(sums, here).tolist()
@@ -254,6 +255,17 @@ def ignore_stop_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def loaded(loader: Iterable[T]) -> Iterator[T]:
+    """The batches of a loader. An error is raised again without the frames of the loader's iterator. They would keep the iterator
+    and so its worker processes, which ignore SIGTERM: the program would wait for them and not end.
+    """
+    try:
+        yield from loader
+    except Exception as error:
+        error.__context__ = None  # it may have such frames, too
+        raise error.with_traceback(None) from None
+
+
 def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iterator[list[Example]]:
     """This process's parts of the batches from step ``first`` on, prepared by worker processes."""
     examples = Examples(corpus, corpus.split("train"), training.segmentation, training.seed)
@@ -272,7 +284,7 @@ def batches(corpus: Corpus, training: Training, here: World, first: int) -> Iter
         pin_memory=here.device.type == "cuda",
     )
     parts: list[Example] = []
-    for part in loader:
+    for part in loaded(loader):
         parts.append(part)
         if len(parts) == training.accumulate:
             yield parts

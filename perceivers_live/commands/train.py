@@ -90,7 +90,7 @@ CACHE = click.option(
 @click.option(
     "--samples/--no-samples", default=True, show_default=True, help="Write MIDI samples of the model at every validation."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def train(
     data: str,
@@ -187,7 +187,7 @@ def _tell(text: str) -> None:
     show_default=True,
     help="Number of continuations to compare with the real ones.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--json", "json_file", type=OUTPUT, help="Also write the figures to this file.")
 def evaluate(data: str, checkpoint: Path | None, cache: Path, json_file: Path | None, **options: Any) -> None:
     """Measure a checkpoint: likelihood of held-out music, and similarity of its continuations to real music."""

@@ -48,6 +48,16 @@ def bundle(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+def test_an_export_changes_no_other_files(bundle: Path, tmp_path: Path) -> None:
+    """The folder may be one that is in use, such as that of the run."""
+    (tmp_path / "folder").mkdir(mode=0o700)
+    (tmp_path / "secret").touch(mode=0o600)
+    export(bundle, tmp_path)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.fixture(scope="module")
 def model(bundle: Path) -> PerceiverS:
     return load_model(bundle)

@@ -15,9 +15,10 @@ from tests.music import improvise_timed
 
 pytest.importorskip("tqdm")  # the trainer's own
 
-from trainer.data import Actions
+from trainer.data import Actions, DataError
 from trainer.reading import actions_of
 from trainer.segmentation import Example, Segmentation, augment, draw
+from trainer.settings import changed
 
 PLAIN = Segmentation(latents=16, context=48, near=16, sampled=8, cold=0.0, transpose=0, stretch=0.0, loudness=0)
 COLD = dataclasses.replace(PLAIN, cold=1.0)
@@ -252,3 +253,20 @@ def test_sampled_events_stand_for_all_older_ones() -> None:
         assert example.multiplicity[there].sum() - example.weight.sum() == pytest.approx(expected, rel=1e-4)
         seen.update(np.unique(example.multiplicity.round(3)).tolist())
     assert max(seen) > 5  # some examples did sample
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("draw=efective", "draw is 'efective', allowed are effective, traditional"),
+        ("latents=0", "latents is 0, allowed is 1 or more"),
+        ("loudness=-1", "loudness is -1"),
+        ("stretch=nan", "stretch is nan"),
+        ("stretch=inf", "stretch is inf"),
+        ("cold=1.5", "cold is 1.5, allowed is 0 to 1"),
+    ],
+)
+def test_values_out_of_range_are_refused_in_one_line(change: str, reason: str) -> None:
+    with pytest.raises(DataError, match=reason) as refused:
+        changed(Segmentation(), [change])
+    assert "\n" not in str(refused.value)

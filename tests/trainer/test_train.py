@@ -29,12 +29,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.checkpoint import load_model, read_config  # noqa: E402
 from engine.config import PRESETS, CheckpointError  # noqa: E402
+from engine.errors import UserError  # noqa: E402
 from engine.events import NOTE_OFF, NOTE_ON, Timed  # noqa: E402
 from engine.midi_file import read_file, write_file  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from trainer.data import Corpus, DataError, prepare  # noqa: E402
 from trainer.initialise import initialise  # noqa: E402
-from trainer.parallel import World  # noqa: E402
+from trainer.parallel import World, world  # noqa: E402
 from trainer.run import TrainingError  # noqa: E402
 from trainer.segmentation import Segmentation  # noqa: E402
 from trainer.settings import Training, model_config  # noqa: E402
@@ -300,6 +301,30 @@ def test_the_average_is_what_is_validated_and_published(corpus: Corpus, unbroken
     assert all(torch.equal(trained[name], tensor) for name, tensor in load_file(unbroken / "model.safetensors").items())
     assert not torch.equal(published.state_dict()["head.wait_out.weight"], trained["head.wait_out.weight"])
     assert torch.equal(published.state_dict()["head.wait_out.weight"], run.average["head.wait_out.weight"])
+
+
+def test_an_error_of_the_data_loader_ends_the_process() -> None:
+    """Its workers ignore the signal with which the interpreter ends child processes."""
+    program = """
+from torch.utils.data import DataLoader
+from trainer.train import ignore_stop_signals, loaded
+
+class Examples(list):
+    def __getitem__(self, number):
+        raise ValueError("no example")
+
+for _ in loaded(DataLoader(Examples([1]), num_workers=1, worker_init_fn=ignore_stop_signals)):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "no example" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_missing_is_said_in_one_line() -> None:
+    with pytest.raises(UserError, match="--device cuda: a GPU is needed, but PyTorch finds none"), world("cuda"):
+        pass
 
 
 def test_bf16_learns_too(corpus: Corpus, tmp_path: Path) -> None:
