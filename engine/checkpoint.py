@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import CheckpointError, ModelConfig, one_line
+from engine.config import CheckpointError, ModelConfig
+from engine.text import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import UserError
+from engine.text import one_line
 
 MAX_RING_BYTES = 1 << 30
 CHOICES = {"combine": ("cascade", "sum"), "rotary": ("index", "half-time"), "mask": ("band", "block")}
@@ -14,12 +15,6 @@ CHOICES = {"combine": ("cascade", "sum"), "rotary": ("index", "half-time"), "mas
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used; the message is one line for the user."""
-
-
-def one_line(text: object) -> str:
-    """The first line of ``text`` for a message: printable, cut after 200 characters."""
-    line = str(text).strip().partition("\n")[0][:200]
-    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 @dataclasses.dataclass(frozen=True)

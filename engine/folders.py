@@ -1,4 +1,4 @@
-"""Where this user's files are, as the platform has it: data, configuration, cache. All raise ``NoHomeError``."""
+"""Where this user's files are, as the platform has it: data, configuration, cache. The folders raise ``NoHomeError``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,27 @@ from pathlib import Path
 from platformdirs import PlatformDirs
 
 from engine.errors import UserError
+from engine.text import printable
 
 NAME = "perceivers-live"
 
 
 class NoHomeError(UserError):
     """This user has no home folder."""
+
+
+class PathError(UserError):
+    """A path in the settings cannot be used; the message is one line."""
+
+
+def expanded(path: str) -> Path:
+    """A path as the user wrote it, with ``~`` replaced by a home folder. Raises ``PathError``."""
+    if "\0" in path:
+        raise PathError(f"{printable(path)}: not a path")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise PathError(f"{printable(path)}: {error}") from error
 
 
 def data_folder() -> Path:

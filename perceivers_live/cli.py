@@ -46,8 +46,9 @@ class _Group(click.Group):
                 raise
             if isinstance(error, UserError):
                 raise click.ClickException(str(error)) from None
-            if isinstance(error, OSError) and error.filename is not None:
-                raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and error.strerror:
+                where = "the output cannot be written" if error.filename is None else error.filename
+                raise click.ClickException(f"{where}: {error.strerror}") from None
             raise
 
 
@@ -145,8 +146,9 @@ def _perform(settings: Settings, *, show_page: bool = False) -> None:
 
 def _checkpoint(settings: Settings) -> Path:
     from engine.checkpoint import bundled
+    from engine.folders import expanded
 
-    return Path(settings.engine.checkpoint).expanduser() if settings.engine.checkpoint else bundled()
+    return expanded(settings.engine.checkpoint) if settings.engine.checkpoint else bundled()
 
 
 def _engine(settings: Settings) -> Any:

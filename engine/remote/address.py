@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from engine.config import one_line
 from engine.errors import UserError
+from engine.text import one_line
 
 CONNECT_TIMEOUT = 10  # seconds, of ssh
 PROGRAM = "perceivers-live serve"

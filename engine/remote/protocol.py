@@ -21,10 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.config import CheckpointError, ModelConfig, one_line
+from engine.config import CheckpointError, ModelConfig
 from engine.events import ACTIONS, VELOCITY_BINS, WAITS
 from engine.remote.wire import Value, WireError
 from engine.rings import hidden_shape, ring_shapes
+from engine.text import one_line
 
 PROTOCOL = 4  # raise it with every change of the format in this module or in ``wire``
 SMALL = 1 << 16  # largest body in bytes without rings: 64 events, or the widest model's hidden state

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from engine.ahead import Following, decided
-from engine.config import CheckpointError, one_line
+from engine.config import CheckpointError
 from engine.events import Event
 from engine.remote.address import Address, start_failure, this_machine
 from engine.remote.link import Link, RuntimeLost
@@ -29,6 +29,7 @@ from engine.remote.wire import Value, WireError, encode
 from engine.rings import hidden_shape, ring_shapes
 from engine.runtimes import RuntimeUnavailable, SamplingBias
 from engine.sounding import Sounding
+from engine.text import one_line
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from engine.ahead import Following
-from engine.config import CheckpointError, one_line
+from engine.config import CheckpointError
 from engine.engine import RECENT
 from engine.events import Event
 from engine.remote.address import Address, this_machine
@@ -27,6 +27,7 @@ from engine.remote.runtime import HANG, PING_INTERVAL, RemoteRuntime
 from engine.runtimes import MAX_CHUNK, Runtime, RuntimeUnavailable, SamplingBias
 from engine.sounding import Sounding
 from engine.states import StateError, fingerprint
+from engine.text import one_line
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from engine.config import one_line
 from engine.errors import install
 from engine.runtimes import NAMES, Runtime, RuntimeUnavailable
+from engine.text import one_line
 
 log = logging.getLogger(__name__)
 SLOW = 4.0  # ms a step; above it, int8 weights are tried

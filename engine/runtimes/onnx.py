@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.checkpoint import read_config
-from engine.config import CheckpointError, one_line
+from engine.config import CheckpointError
 from engine.events import ACTIONS, START_EVENT, VELOCITY_BINS, WAITS
 from engine.rings import hidden_shape, rotary_angles
 from engine.runtimes import MAX_CHUNK, RuntimeUnavailable, SamplingBias, chunks
 from engine.runtimes.onnx_weights import FIELDS, Checkpoint, decide_weights, prefill_cross_weights, quantised, step_weights
 from engine.runtimes.onnx_windows import KeyValueCache, WindowInputs, named, new_rows, write_rows
 from engine.sounding import AGES, MAX_AGE
+from engine.text import one_line
 
 try:
     import onnxruntime

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import CheckpointError, ModelConfig, one_line
+from engine.config import CheckpointError, ModelConfig
 from engine.events import ACTIONS, VELOCITIES, VELOCITY_BINS, WAITS
 from engine.sounding import AGES
+from engine.text import one_line
 
 Read = Callable[..., np.ndarray]  # (name, *shape) -> a parameter of the model in float32
 Weights = dict[str, np.ndarray]

@@ -29,6 +29,7 @@ from perceivers_live.controls.midi_map_file import MidiMapError, midi_map_path, 
 from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.controls.settings import Settings
 from perceivers_live.osc.wire import OscError, listen
+from perceivers_live.page.keys import PAGE
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
 STEPS = 60  # events of the engine check
@@ -80,7 +81,9 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"MIDI {kind}", True, ", ".join(names) or "none")
     wanted = (("input", settings.midi.input_port, found[0]), ("output", settings.midi.output_port, found[1]))
     for kind, name, names in wanted:
-        if name:
+        if name == PAGE and settings.page.enabled:
+            yield Finding(f"{kind} port", True, "the page in the browser")
+        elif name:
             try:
                 yield Finding(f"{kind} port", True, names[find(names, name, kind)])
             except PortError as error:
@@ -90,7 +93,8 @@ def _ports(settings: Settings) -> Iterator[Finding]:
                     str(error),
                     "connect it, or use another part of its name",
                 )
-    if settings.midi.input_port and settings.midi.input_port == settings.midi.output_port:
+    is_page = settings.midi.input_port == PAGE and settings.page.enabled
+    if settings.midi.input_port and settings.midi.input_port == settings.midi.output_port and not is_page:
         advice = "use two separate buses; on one bus, echoes are ignored once the loop is proven"
         yield Finding("loop", False, "input and output have the same name", advice)
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.folders import data_folder
+from engine.folders import data_folder, expanded
 from engine.midi_file import write_file
 from perceivers_live.controls.settings import Settings
 from perceivers_live.recording.journal import Journal, JournalError
@@ -25,8 +25,8 @@ class RecordingError(UserError):
 
 
 def sessions_folder(settings: Settings) -> Path:
-    """The folder of the recordings."""
-    return Path(settings.recording.folder).expanduser() if settings.recording.folder else data_folder() / "sessions"
+    """The folder of the recordings. Raises ``PathError``."""
+    return expanded(settings.recording.folder) if settings.recording.folder else data_folder() / "sessions"
 
 
 def recordings(folder: Path) -> list[Path]:

@@ -2,38 +2,22 @@
 
 import difflib
 import math
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
 from engine.errors import UserError
+from engine.text import shown
 
 Value = float | int | str | bool
 Kind = Literal["float", "int", "choice", "switch", "text"]
 Affects = Literal["decision", "output", "input", "nothing"]
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
 _SWITCH_WORDS = {"true": True, "false": False, "on": True, "off": False}
 
 
 class ControlError(UserError):
     """Unknown control or invalid value; the message is one line."""
-
-
-def shown(value: object) -> str:
-    """`value` for an error message: one line of at most about 60 characters."""
-    try:
-        return _short.repr(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        return "a huge number"
-
-
-def printable(text: object) -> str:
-    """`text` on one line of at most 300 characters, with control characters escaped."""
-    line = str(text)[:300]
-    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.midi import is_channel_message
+from engine.text import printable, shown
 from perceivers_live.controls.catalogue import CONTROLS
-from perceivers_live.controls.control import Control, nearest, printable, shown
+from perceivers_live.controls.control import Control, nearest
 from perceivers_live.controls.midi_map_file import NOT_BINDABLE, Binding, MidiMapError, read, set_aside, write
 from perceivers_live.controls.registry import Controls
 

@@ -24,8 +24,9 @@ from typing import Any
 from engine.errors import UserError
 from engine.folders import config_folder
 from engine.midi import SUSTAIN
+from engine.text import printable, shown
 from perceivers_live.controls.catalogue import CONTROLS
-from perceivers_live.controls.control import Control, ControlError, Value, nearest, printable, shown
+from perceivers_live.controls.control import Control, ControlError, Value, nearest
 from perceivers_live.controls.settings import ConfigError, parse_toml, read_text
 
 FILE_NAME = "midi_map.toml"  # in the user's configuration folder

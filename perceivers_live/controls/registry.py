@@ -7,8 +7,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
+from engine.text import shown
 from perceivers_live.controls.catalogue import CONTROLS, LIMIT_PAIRS
-from perceivers_live.controls.control import Control, ControlError, Value, nearest, shown
+from perceivers_live.controls.control import Control, ControlError, Value, nearest
 
 Listener = Callable[[str, Value, object], None]
 COMMANDS = ("takeover", "yield", "panic", "forget")  # commands without arguments

@@ -16,8 +16,9 @@ from typing import Any
 from engine.errors import UserError
 from engine.folders import config_folder
 from engine.runtimes import NAMES as RUNTIMES
+from engine.text import printable, shown
 from perceivers_live.controls.catalogue import CONTROLS, LIMIT_PAIRS
-from perceivers_live.controls.control import Control, ControlError, Kind, Value, nearest, printable, shown
+from perceivers_live.controls.control import Control, ControlError, Kind, Value, nearest
 from perceivers_live.controls.registry import with_partner
 
 if sys.version_info >= (3, 11):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pythonosc.osc_message import OscMessage, ParseError
 
-from perceivers_live.controls.control import shown
+from engine.text import shown
 
 MAX_DATAGRAM = 4096  # bytes; the longest useful message has a tenth of that
 _MAX_DEPTH, _MAX_MESSAGES = 8, 256  # in one bundle

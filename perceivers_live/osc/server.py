@@ -35,8 +35,9 @@ from typing import Any
 from pythonosc.osc_message_builder import BuildError
 
 from engine.errors import in_words
+from engine.text import printable, shown
 from perceivers_live.controls.catalogue import CONTROLS
-from perceivers_live.controls.control import ControlError, Value, nearest, printable, shown
+from perceivers_live.controls.control import ControlError, Value, nearest
 from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.packets import MAX_DATAGRAM, Malformed, Message, messages_of
 from perceivers_live.osc.rate_limit import RateLimit

@@ -10,7 +10,8 @@ from typing import Any
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 from engine.errors import UserError
-from perceivers_live.controls.control import Value, printable
+from engine.text import printable
+from perceivers_live.controls.control import Value
 
 _RECEIVE_BUFFER = 4 << 20
 

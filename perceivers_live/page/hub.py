@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from perceivers_live.controls.control import printable
+from engine.text import printable
 from perceivers_live.page.client import Client
 from perceivers_live.page.protocol import Message, frame
 

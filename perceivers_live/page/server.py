@@ -19,7 +19,7 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from perceivers_live.controls.control import printable
+from engine.text import printable
 from perceivers_live.osc.wire import OscError, sender_filter
 from perceivers_live.page.client import Misbehaved
 from perceivers_live.page.listening_socket import ListeningSocket

@@ -12,8 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from engine.errors import UserError
+from engine.text import printable
 from perceivers_live.controls.catalogue import CONTROLS
-from perceivers_live.controls.control import Control, Value, printable
+from perceivers_live.controls.control import Control, Value
 from perceivers_live.controls.registry import Controls
 from perceivers_live.page.client import Client, Misbehaved
 from perceivers_live.page.hub import Hub

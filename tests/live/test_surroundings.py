@@ -229,3 +229,12 @@ def test_doctor_says_what_to_do_about_a_port_that_is_not_there(jack: JackServer,
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     assert not rows["input port"]["good"]
     assert "connect it" in rows["input port"]["advice"]
+
+
+def test_doctor_accepts_the_page_as_both_ports(jack: JackServer, home: Home) -> None:
+    report = home.working / "report.json"
+    Daemon(("doctor", "--in", "page", "--out", "page", "--json", str(report)), jack.env, home).wait(60)
+    rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
+    assert rows["input port"]["good"]
+    assert rows["output port"]["good"]
+    assert "loop" not in rows

@@ -175,11 +175,15 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["mode listen and hold play nothing"]),
         (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["not a checkpoint"]),
+        (("recordings", "--config", "{tmp}/nobody.toml"), ["~no such user/x"]),
+        (("recordings", "--config", "{tmp}/nul.toml"), ["a\\x00b"]),
     ],
 )
 def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:
     (tmp_path / "text.mid").write_text("this is no MIDI file")
     (tmp_path / "bad.toml").write_text("[controls]\ntempreature = 1.0\n")
+    (tmp_path / "nobody.toml").write_text("[recording]\nfolder = '~no such user/x'\n")
+    (tmp_path / "nul.toml").write_text('[recording]\nfolder = "a\\u0000b"\n')
     (tmp_path / "open.toml").write_text('[osc]\nhost = "0.0.0.0"\n')
     done = run(*(one.format(tmp=tmp_path, call=bundled_call()) for one in arguments), cwd=tmp_path)
     assert done.returncode != 0
@@ -187,6 +191,14 @@ def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: 
     last = done.stderr.strip().splitlines()[-1]
     for word in words:
         assert word in last
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([PROGRAM, "config", "--default"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["Error: the output cannot be written: No space left on device"]
 
 
 SERVE = f"'{sys.executable}' -m perceivers_live.cli serve --runtime onnx"
