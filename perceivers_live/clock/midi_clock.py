@@ -124,6 +124,10 @@ class MidiClock:
         state = state._replace(heard=time, timeout=ticks.timeout, bpm=60 / grid.period if grid else None)
         self._state = state._replace(song=song + 1, grid=grid) if state.rolling else state
 
+    def set_resolution(self, seconds: float) -> None:
+        """Sets to which interval the times of messages are quantized, such as JACK's period; 0: unknown."""
+        self._ticks.resolution = seconds
+
     @property
     def bpm(self) -> float | None:
         return self._state.bpm

@@ -23,6 +23,7 @@ GATE = 0.3  # of a tick; a tick further than this from its expected time is an o
 TURN = 6  # consecutive outliers after which they are examined
 SLIPS = 4  # evenly spaced corrections of the count; they mean that the ticks are quantized, and none was lost
 SHORTEST, LONGEST = 0.001, 0.5  # seconds a tick: 2500 and 5 bpm, the limits of a tempo
+COARSE = 0.006  # seconds; ticks that are quantized more coarsely are GATE late or more at usual tempi
 TICK_TIMEOUT = 1.0  # seconds without a tick after which the clock has stopped, while the tempo is unknown; else one beat
 
 
@@ -42,7 +43,8 @@ class Ticks:
     explains: the older half of the window is dropped.
 
     If ticks are quantized to an audio buffer of nearly the length of a tick, ticks seem to be lost or duplicated at regular
-    intervals. Once this is detected no tick is an outlier any more, and following a change of tempo takes two or three beats.
+    intervals. Once this is detected no tick is an outlier any more, and following a change of tempo takes two or three beats. It
+    is detected late; so set ``resolution``, the length of that buffer in seconds, where it is known (0: unknown).
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,7 @@ class Ticks:
         self._coarse = False
         self._enough = ENOUGH
         self._latest = -math.inf
+        self.resolution = 0.0
         self.last = -1
         self.time = -math.inf
         self.period: float | None = None
@@ -76,7 +79,7 @@ class Ticks:
             self._window.clear()
             self._odd.clear()
             self._enough = ENOUGH if self.period is None else PPQ
-            self._coarse, late = False, 0.0
+            self._coarse, late = self.resolution > COARSE, 0.0
         if first:
             self._slips.clear()  # the song counts from here
         tick = _Tick(self.last, time, late)

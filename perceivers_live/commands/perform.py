@@ -66,6 +66,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
             session.receive,
             lost=lambda: session.input_lost(time.perf_counter()),
             back=session.output_restored,
+            resolution=session.set_input_resolution,
             change=session.change_output,
         )
         if recorder is not None:

@@ -62,8 +62,9 @@ class Connections:
     """A context manager: entering opens the ports and starts a watchdog process for the output.
 
     ``on_message``: the input's callback. ``lost``: called when the input disappears. ``back``: called when the output can be used
-    again. ``local``: ports that need no MIDI system. ``change``: receives a function that switches to another output, and calls
-    it once the present output is silent. All callbacks except ``on_message`` run on the polling thread.
+    again. ``resolution``: receives the interval in seconds to which the input's times are quantized, when it is opened (0:
+    unknown). ``local``: ports that need no MIDI system. ``change``: receives a function that switches to another output, and
+    calls it once the present output is silent. All callbacks except ``on_message`` run on the polling thread.
 
     Entering raises ``PortError`` if a MIDI system is needed and cannot exist here, or if a name matches several ports. It waits
     for a port that is missing, and for a MIDI system that does not run.
@@ -76,10 +77,12 @@ class Connections:
         *,
         lost: Callable[[], None] = lambda: None,
         back: Callable[[], None] = lambda: None,
+        resolution: Callable[[float], None] = lambda seconds: None,
         local: LocalPorts | None = None,
         change: Callable[[Callable[[], None]], None] = lambda swap: swap(),
     ) -> None:
         self._on_message, self._lost, self._back, self._local, self._change = on_message, lost, back, local, change
+        self._resolution = resolution
         self._invert_pedal = settings.invert_pedal
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
@@ -102,10 +105,12 @@ class Connections:
         *,
         lost: Callable[[], None],
         back: Callable[[], None],
+        resolution: Callable[[float], None],
         change: Callable[[Callable[[], None]], None],
     ) -> None:
-        """Who is told, where that was not known from the beginning; to be called before entering."""
+        """Sets the callbacks, if they did not exist at construction. Call it before entering."""
         self._on_message, self._lost, self._back, self._change = on_message, lost, back, change
+        self._resolution = resolution
 
     def __enter__(self) -> Connections:
         self._thread.start()
@@ -196,7 +201,9 @@ class Connections:
     def _make_input(self, wanted: str) -> Input:
         if self._local is not None and wanted == self._local.name:
             made = self._local.open_input(self._on_message)
+            self._resolution(0.0)
         else:
+            self._resolution(self._probe.resolution if self._probe is not None else 0.0)
             made = InputPort(wanted, self._inverting if self._invert_pedal else self._on_message, self._probe)
         self._say("input", f"in: {made.name}")
         return made
@@ -304,20 +311,21 @@ class Connections:
             gone, self._output = self._output, None
             self._close(gone)
             self._close_watchdog()
-        self._follow_links(self._probe)
+        self._follow_changes(self._probe)
         self._open()
 
-    def _follow_links(self, probe: Probe) -> None:
+    def _follow_changes(self, probe: Probe) -> None:
         """Reports connections cut in a patchbay, where both ports remain. The user has to connect them again."""
-        for link in probe.links():
+        for change in probe.changes():
             for which, port in (("input", self._input), ("output", self._output)):
                 if not isinstance(port, InputPort | OutputPort):
                     continue
                 was_cut = port.cut
-                if not port.follow(link):
+                if not port.follow(change):
                     continue
                 if port.cut:
-                    ours, other = (link.destination, link.source) if port is self._input else (link.source, link.destination)
+                    ends = (change.source, change.destination)
+                    other, ours = ends if port is self._input else ends[::-1]
                     self._say(
                         which,
                         f"the {which} was disconnected from {other}; to continue, connect it to {ours} again",

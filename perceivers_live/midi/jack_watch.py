@@ -20,7 +20,7 @@ NO_START_SERVER = 1  # option of jack_client_open
 _Shutdown = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _Registered = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _Connected = ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
-MOST_LINKS = 1024  # changes kept until ``links`` is called
+MAX_CHANGES = 1024  # kept until ``changes`` is called
 
 
 def silence_libraries() -> None:
@@ -34,12 +34,12 @@ def silence_libraries() -> None:
     for name in sorted({*loaded, "libjack.so.0"}):
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(name)
-            for tell in (library.jack_set_error_function, library.jack_set_info_function):  # JACK's threads call it
-                tell.argtypes = (ctypes.c_void_p,)
-                tell(harmless)
+            for set_callback in (library.jack_set_error_function, library.jack_set_info_function):  # JACK's threads call it
+                set_callback.argtypes = (ctypes.c_void_p,)
+                set_callback(harmless)
 
 
-class Link(NamedTuple):
+class ConnectionChange(NamedTuple):
     """A connection between two ports (full names) that was made or cut."""
 
     source: str
@@ -64,14 +64,21 @@ class JackWatch:
         library.jack_set_port_registration_callback.argtypes = (pointer, _Registered, pointer)
         library.jack_set_port_connect_callback.argtypes = (pointer, _Connected, pointer)
         library.jack_port_by_id.argtypes = (pointer, ctypes.c_uint32)
-        for function in (library.jack_activate, library.jack_client_close, library.jack_port_name):
+        library.jack_get_buffer_size.restype = library.jack_get_sample_rate.restype = ctypes.c_uint32
+        for function in (
+            library.jack_get_buffer_size,
+            library.jack_get_sample_rate,
+            library.jack_activate,
+            library.jack_client_close,
+            library.jack_port_name,
+        ):
             function.argtypes = (pointer,)
         self._client: int | None = library.jack_client_open(name.encode(), NO_START_SERVER, None)
         if not self._client:
             raise Refused("no JACK server answers")
         self._dead = threading.Event()
         self._gone: set[str] = set()
-        self._links: deque[Link] = deque(maxlen=MOST_LINKS)
+        self._changes: deque[ConnectionChange] = deque(maxlen=MAX_CHANGES)
         self._callbacks = (  # referenced here, since the C library does not keep them alive
             _Shutdown(lambda _: self._dead.set()),
             _Registered(self._registered),
@@ -83,6 +90,14 @@ class JackWatch:
         library.jack_activate(self._client)
 
     @property
+    def period(self) -> float:
+        """Length of the server's audio period in seconds; 0 once it has shut down."""
+        client = self._client
+        if not client or self.dead:
+            return 0.0
+        return float(self._library.jack_get_buffer_size(client) / self._library.jack_get_sample_rate(client))
+
+    @property
     def dead(self) -> bool:
         return self._dead.is_set()
 
@@ -91,9 +106,9 @@ class JackWatch:
         gone, self._gone = self._gone, set()
         return gone
 
-    def links(self) -> list[Link]:
+    def changes(self) -> list[ConnectionChange]:
         """Connections made and cut since the last call, in order."""
-        return [self._links.popleft() for _ in range(len(self._links))]
+        return [self._changes.popleft() for _ in range(len(self._changes))]
 
     def is_ours(self, port: str) -> bool:
         """Whether a port belongs to a client of this process; True where the server cannot answer."""
@@ -120,7 +135,7 @@ class JackWatch:
         set_realtime(DAEMON)
         names = self._name(source), self._name(destination)
         if names[0] and names[1]:
-            self._links.append(Link(names[0], names[1], bool(made)))
+            self._changes.append(ConnectionChange(names[0], names[1], bool(made)))
 
     def _name(self, number: int) -> str | None:
         client = self._client

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from engine.errors import UserError
 from engine.realtime import DRIVER, set_realtime
-from perceivers_live.midi.jack_watch import JackWatch, Link, Refused, silence_libraries
+from perceivers_live.midi.jack_watch import ConnectionChange, JackWatch, Refused, silence_libraries
 
 log = logging.getLogger(__name__)
 NAME = "perceivers-live"
@@ -73,7 +73,7 @@ class PermanentPortError(PortError):
     """Waiting cannot help: the name matches several ports, or this system has no such ports or no MIDI."""
 
 
-def patiently(make: Callable[[], Made]) -> Made:
+def with_retries(make: Callable[[], Made]) -> Made:
     """What ``make`` returns; tries again if it fails. Raises ``PortError``."""
     for left in reversed(range(ATTEMPTS)):
         try:
@@ -98,7 +98,7 @@ def _system() -> tuple[Any, int]:
     os.environ.setdefault("JACK_NO_START_SERVER", "1")  # listing ports must not start a server
     if not log.isEnabledFor(logging.DEBUG):
         silence_libraries()
-    return rtmidi, patiently(lambda: _answering_api(rtmidi))
+    return rtmidi, with_retries(lambda: _answering_api(rtmidi))
 
 
 def _answering_api(rtmidi: Any) -> int:
@@ -165,12 +165,12 @@ class Probe:
         self.system = rtmidi, api = _system()
         self._watch: JackWatch | None = None
         with ExitStack() as made:
-            self._in = patiently(lambda: rtmidi.MidiIn(api, f"{NAME}-look"))
+            self._in = with_retries(lambda: rtmidi.MidiIn(api, f"{NAME}-look"))
             made.callback(self._in.delete)
-            self._out = patiently(lambda: rtmidi.MidiOut(api, f"{NAME}-look"))
+            self._out = with_retries(lambda: rtmidi.MidiOut(api, f"{NAME}-look"))
             made.callback(self._out.delete)
             if api == rtmidi.API_UNIX_JACK:
-                self._watch = patiently(_jack_watch)
+                self._watch = with_retries(_jack_watch)
             made.pop_all()
 
     def names(self) -> tuple[list[str], list[str]]:
@@ -184,13 +184,18 @@ class Probe:
         """Names of ports that disappeared since the last call, even if they came back. JACK only, else empty."""
         return self._watch.gone() if self._watch is not None else set()
 
-    def links(self) -> list[Link]:
+    def changes(self) -> list[ConnectionChange]:
         """Connections of this process's ports made or cut since the last call. JACK only, else empty."""
         watch = self._watch
         if watch is None:
             return []
-        ours = [link for link in watch.links() if NAME in link.source + link.destination]
-        return [link for link in ours if any(port.startswith(NAME) and watch.is_ours(port) for port in link[:2])]
+        ours = [change for change in watch.changes() if NAME in change.source + change.destination]
+        return [change for change in ours if any(port.startswith(NAME) and watch.is_ours(port) for port in change[:2])]
+
+    @property
+    def resolution(self) -> float:
+        """Interval in seconds to which the times of incoming messages are quantized: JACK's period; 0 with other systems."""
+        return self._watch.period if self._watch is not None else 0.0
 
     def alive(self) -> bool:
         """Whether the MIDI system still runs. Only JACK can stop while we run."""
@@ -263,7 +268,7 @@ class _Port:
         if wanted and probe is not None:
             find(probe.names()[kind == "output"], wanted, kind)
         rtmidi, api = probe.system if probe is not None else _system()
-        self.port: Any = patiently(lambda: (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}"))
+        self.port: Any = with_retries(lambda: (rtmidi.MidiIn if kind == "input" else rtmidi.MidiOut)(api, f"{NAME}-{flag}"))
         try:
             if wanted:
                 names = _names(self.port)
@@ -291,15 +296,16 @@ class _Port:
         alike, self._alike = self._alike, max(self._alike, names.count(self.name))
         return self._wanted != "" and (names.count(self.name) < alike or self.name in gone)
 
-    def follow(self, link: Link) -> bool:
+    def follow(self, change: ConnectionChange) -> bool:
         """Processes a connection that was made or cut; returns whether it is one of this port's. ``cut`` is true from the time a
         connection was cut until another is made. The cut of an unknown connection belongs to an earlier port and is ignored.
         """
-        mine, other = (link.destination, link.source) if self._side == "input" else (link.source, link.destination)
-        if not mine.startswith(f"{NAME}-{self._side.removesuffix('put')}") or link.made == (other in self._linked):
+        ends = (change.source, change.destination)
+        other, mine = ends if self._side == "input" else ends[::-1]
+        if not mine.startswith(f"{NAME}-{self._side.removesuffix('put')}") or change.made == (other in self._linked):
             return False
         self._linked ^= {other}
-        self.cut = not link.made
+        self.cut = not change.made
         return True
 
     def close(self) -> None:
@@ -321,16 +327,16 @@ class InputPort(_Port):
     def __init__(self, wanted: str, on_message: MessageListener, probe: Probe | None = None) -> None:
         super().__init__("input", wanted, probe)
         self._closing, self._quiet = False, threading.Event()
-        hurried = False
+        priority_set = False
 
         def callback(event: tuple[Sequence[int], float], _: object) -> None:
-            nonlocal hurried
+            nonlocal priority_set
             if self._closing:
                 self._end()
                 return
             on_message(time.perf_counter(), event[0])  # timestamp first; rtmidi's delta times accumulate errors
-            if not hurried:
-                hurried = True
+            if not priority_set:
+                priority_set = True
                 set_realtime(DRIVER)
 
         self.port.ignore_types(timing=False)  # MIDI clock, which rtmidi leaves out by default

@@ -67,8 +67,8 @@ class Session:
         self.engine, self._settings, self._controls = engine, settings, controls
         self.observers = Observers(observers)
         self.echo = EchoGuard()
-        clock = MidiClock() if settings.clock.source == "midi" else None
-        self.beats, self._bpm = beats or clock, 0.0
+        self._clock = MidiClock() if settings.clock.source == "midi" else None
+        self.beats, self._bpm = beats or self._clock, 0.0
         self.keys = HumanKeys(lambda: (int(controls.get("listen_low")), int(controls.get("listen_high"))))
         self.output = Output(send, controls, settings.midi.channel - 1, self.keys, self.echo)
         self.player = Player(self.output.ledger, self.observers)
@@ -86,7 +86,7 @@ class Session:
         triggered = triggers(self.performer, self.loop, self._reaction, self.output)
         self.midi_map = MidiMap(controls, triggered, bindings, on_learnt=self._on_learnt)
         self.midi_map.on_fault = lambda error: self.fault("learn", error)
-        self._router = InputRouter(settings.midi, controls, self.echo, clock=clock, midi_map=self.midi_map)
+        self._router = InputRouter(settings.midi, controls, self.echo, clock=self._clock, midi_map=self.midi_map)
         self._commands: dict[str, Callable[..., None]] = {**triggered, **map_commands(self.midi_map, self._report)}
         self._states, self._saving = states, None
         if states is not None:
@@ -120,6 +120,11 @@ class Session:
                 self._reaction.handle(self._router.feed(now, message))
         except Exception:
             log.exception("cannot handle the MIDI message %s", bytes(byte & 0xFF for byte in message[:16]).hex(" "))
+
+    def set_input_resolution(self, seconds: float) -> None:
+        """Sets the interval to which the times of input messages are quantized; 0: unknown."""
+        if self._clock is not None:
+            self._clock.set_resolution(seconds)
 
     def input_lost(self, now: float) -> None:
         """Releases the keys held on an input that was disconnected."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.realtime import DRIVER, set_realtime
-from perceivers_live.midi.ports import patiently
+from perceivers_live.midi.ports import with_retries
 from tests.live.jack_server import JackServer
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message, hanging_notes, notes_on, pedal_down
 from tests.live.waiting import TIMEOUT, until
@@ -121,8 +121,8 @@ def main() -> None:
     # As an audio program: a thread that is preempted while it holds the interpreter lock makes JACK's thread miss periods.
     set_realtime(DRIVER)
     name = sys.argv[1]
-    keys = patiently(lambda: rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{name}-keys"))
-    synth = patiently(lambda: rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{name}-synth"))
+    keys = with_retries(lambda: rtmidi.MidiOut(rtmidi.API_UNIX_JACK, f"{name}-keys"))
+    synth = with_retries(lambda: rtmidi.MidiIn(rtmidi.API_UNIX_JACK, f"{name}-synth"))
     keys.open_virtual_port("port")
 
     ending, quiet = threading.Event(), threading.Event()

@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perceivers_live.midi.ports import BEFORE_CLOSE, patiently
+from perceivers_live.midi.ports import BEFORE_CLOSE, with_retries
 from tests.live.jack_server import end
 from tests.live.recording import CHANNEL_PRESSURE, PROGRAM_CHANGE, Message, OscMessage
 from tests.live.waiting import TIMEOUT
@@ -155,10 +155,10 @@ class PureData:
         import rtmidi  # here: it cannot be loaded without JACK, and the tests must be skipped then
 
         jack = rtmidi.API_UNIX_JACK
-        player = patiently(lambda: rtmidi.MidiOut(jack, f"{self._name}-player"))
+        player = with_retries(lambda: rtmidi.MidiOut(jack, f"{self._name}-player"))
         stack.callback(player.delete)
         stack.callback(time.sleep, BEFORE_CLOSE)
-        recorder = patiently(lambda: rtmidi.MidiIn(jack, f"{self._name}-recorder", queue_size_limit=1 << 16))
+        recorder = with_retries(lambda: rtmidi.MidiIn(jack, f"{self._name}-recorder", queue_size_limit=1 << 16))
         stack.callback(recorder.delete)
         stack.callback(time.sleep, BEFORE_CLOSE)
         recorder.ignore_types(sysex=False, timing=False, active_sense=False)

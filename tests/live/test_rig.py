@@ -15,7 +15,7 @@ from pythonosc.dispatcher import Dispatcher
 from pythonosc.osc_server import BlockingOSCUDPServer
 from pythonosc.udp_client import SimpleUDPClient
 
-from perceivers_live.midi.ports import patiently
+from perceivers_live.midi.ports import with_retries
 from tests.live.jack_server import JackServer, end
 from tests.live.pure_data import PureData
 from tests.live.recording import CONTROL_CHANGE, NOTE_ON, SUSTAIN, Message, hanging_notes, note, notes_on, pedal, pedal_down
@@ -60,7 +60,7 @@ def osc_server() -> Iterator[tuple[int, list[tuple[object, ...]]]]:
 
 def test_pure_data_plays_a_phrase_in_order_and_in_time(jack: JackServer, pure_data: PureData) -> None:
     rtmidi = pytest.importorskip("rtmidi")
-    listener = patiently(lambda: rtmidi.MidiIn(rtapi=rtmidi.API_UNIX_JACK, name="listener"))
+    listener = with_retries(lambda: rtmidi.MidiIn(rtapi=rtmidi.API_UNIX_JACK, name="listener"))
     try:
         listener.open_virtual_port("in")
         jack.connect(pure_data.output_port, "listener:in")
@@ -82,7 +82,7 @@ def test_pure_data_plays_a_phrase_in_order_and_in_time(jack: JackServer, pure_da
 
 def test_pure_data_records_what_is_sent_byte_for_byte(jack: JackServer, pure_data: PureData) -> None:
     rtmidi = pytest.importorskip("rtmidi")
-    sender = patiently(lambda: rtmidi.MidiOut(rtapi=rtmidi.API_UNIX_JACK, name="sender"))
+    sender = with_retries(lambda: rtmidi.MidiOut(rtapi=rtmidi.API_UNIX_JACK, name="sender"))
     messages = [(NOTE_ON, 60, velocity) for velocity in range(128)] + [(CONTROL_CHANGE, SUSTAIN, 127), (0xF8,), (0xC3, 5)]
     try:
         sender.open_virtual_port("out")

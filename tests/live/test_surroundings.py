@@ -210,6 +210,12 @@ def test_an_input_can_be_closed_under_a_flood_of_messages(jack: JackServer) -> N
     assert int(done.stdout) > 100
 
 
+def test_the_period_of_jack_is_known(jack: JackServer) -> None:
+    program = "from perceivers_live.midi.ports import Probe; print(Probe().resolution)"
+    done = subprocess.run([sys.executable, "-c", program], env=jack.env, capture_output=True, text=True, timeout=TIMEOUT)
+    assert float(done.stdout) == pytest.approx(jack.period / 48000), done.stderr
+
+
 def test_doctor_finds_what_is_there_and_measures_a_loop(jack: JackServer, home: Home) -> None:
     report = home.working / "report.json"
     home.configure(f"[osc]\nport = {free_port()}\n")

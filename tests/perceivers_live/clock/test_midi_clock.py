@@ -176,6 +176,26 @@ def test_ticks_that_come_at_the_periods_of_a_sound_card_are_followed(bpm: float)
             assert off((sender.clock.next_beat(sender.now) or 0.0) - sender.song - period / 2, 60 / bpm) < 0.006
 
 
+@pytest.mark.parametrize("bpm", [90.0, 110.0, 119.0, 120.0, 125.0, 140.0])
+@pytest.mark.parametrize("before", [0, 150])  # ticks before the start
+def test_with_the_period_known_the_beats_are_right_from_the_second_on(bpm: float, before: int) -> None:
+    """Without it, ticks of nearly the length of a period seem to be lost, for several beats."""
+    period, now, errors = 1024 / 48000, [0.0], []
+    clock, tick = MidiClock(lambda: now[0]), 60 / bpm / PPQ
+    clock.set_resolution(period)
+    for number in range(before + 12 * PPQ):
+        now[0] = math.ceil(number * tick / period) * period
+        if number == before:
+            clock.feed(now[0], (START,))
+        clock.feed(now[0], (TICK,))
+        beats = (number - before) / PPQ
+        if beats >= 1 and beats.is_integer():
+            found = clock.next_beat(now[0])
+            assert found is not None
+            errors.append(min(abs(found - (before + beat * PPQ) * tick) for beat in (beats, beats + 1)))
+    assert max(errors) < 1.5 * period
+
+
 def test_ticks_before_the_start_tell_the_tempo_and_do_not_count() -> None:
     sender = Sender(90)
     sender.play(7.3)
