@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 
 import mido
+import pytest
 
 from perceivers_live.controls.midi_map_file import Binding, read
 from perceivers_live.midi.echo import WINDOW
