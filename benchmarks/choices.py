@@ -26,7 +26,7 @@ from engine.config import PRESETS, ModelConfig
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import OnnxRuntime
-from perceivers_live.commands.bench import improvised, machine, timed
+from perceivers_live.commands.measuring import improvised, machine, timed
 from trainer.export import write_onnx
 
 import onnxruntime  # isort: skip -- after `engine`, which disables its telemetry

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from perceivers_live.commands.bench import machine
+from perceivers_live.commands.measuring import machine
 from tests.live.browser import Visitor, chromium
 from tests.live.remote import free_port
 

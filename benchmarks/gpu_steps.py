@@ -23,9 +23,9 @@ from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.pytorch import SIZES, TorchRuntime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from engine.sounding import ages_of
-from perceivers_live.commands.bench import copy_bandwidth, improvised, machine, row, timed
+from perceivers_live.commands.measuring import copy_bandwidth, improvised, machine, row, timed
 
 WARM_UP = 20  # events, before any is timed
 EXACT = 1e-4  # largest difference of hidden states in float32, relative to the largest value
@@ -104,7 +104,7 @@ def parity(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
 def event(engine: Engine, seed: int) -> None:
     """Generates one event as when playing: bias, decision, absorbing; waits for the device."""
     own = set(engine.sounding.held().tolist())
-    bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
     engine.absorb([engine.decide(bias)])
     engine.hidden()
 

@@ -35,13 +35,13 @@ import click
 import numpy as np
 
 from engine.adjustment import Call, Goal, Target
-from engine.ahead import Following
+from engine.ahead import DecisionRequest
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.remote.address import parse
 from engine.remote.standby import StandbyRuntime, open_runtime_at
-from engine.sampling import Steering
-from perceivers_live.commands.bench import machine
+from engine.sampling import SamplingControls
+from perceivers_live.commands.measuring import machine
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
 from perceivers_live.performer.performer import State
@@ -224,12 +224,12 @@ def events(playing: StandbyRuntime, count: int) -> tuple[list[float], float]:
     """
     engine, taken, notes = Engine(playing), list[float](), 0
     goal = Goal(0.0, Target.of(Call(8.0, 64.0), 0.0, 0.0), 4.0)
-    following = Following(5, Steering(), frozenset(), False, frozenset(), (), goal, engine.step)
+    request = DecisionRequest(5, SamplingControls(), frozenset(), False, frozenset(), (), goal, engine.step)
     for _ in range(count):
         began = time.perf_counter()
-        event = engine.decide_following(following)
+        event = engine.decide_request(request)
         engine.absorb([event])
-        following = following.after(event)
+        request = request.next(event)
         taken.append(1000 * (time.perf_counter() - began))
         notes += event.is_note_on
     return taken, 1000 * notes / sum(taken)
@@ -257,7 +257,7 @@ def measure(server: SshServer, port: int, delay: float, seconds: float, losses: 
             dead, killed = [0.0], [0.0]
             for _ in range(losses):
                 dead.append(playing.lost(lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT)))
-                killed.append(playing.lost(lambda: os.kill(playing.runtime._first._link.pid, signal.SIGKILL), lambda: None))
+                killed.append(playing.lost(lambda: os.kill(playing.runtime._first._server.pid, signal.SIGKILL), lambda: None))
             keys = playing.pressed()
             faults = playing.session.stats()["faults"]
             playing.session.stop()

@@ -47,7 +47,7 @@ import numpy as np
 from benchmarks.live_notes import PLANNED, SOUNDED, Note, after, heard_late, in_time, known, read, ticks
 from engine.events import NOTE_OFF as NOTES
 from engine.realtime import DRIVER, set_realtime
-from perceivers_live.commands.bench import Row, machine, row
+from perceivers_live.commands.measuring import Row, machine, row
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message

@@ -24,9 +24,9 @@ from playwright.sync_api import Browser
 from perceivers_live.controls.registry import Controls
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.keys import PageKeys
+from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
-from perceivers_live.page.steering import Steering
 from tests.live.browser import Visitor, chromium
 from tests.live.daemon import Daemon, Home
 
@@ -40,18 +40,18 @@ PHRASE = [f"Key{letter}" for letter in "CEGTUIUTYTERTEBC"]
 @contextmanager
 def crowded_stage() -> Iterator[str]:
     """Serves a page on which two parts play 30 notes a second, one of them planned a second ahead; yields its address."""
-    steering = Steering(Controls(), PageKeys(), session="benchmark")
-    server = PageServer(Routes(lambda path, attributes: (HTTPStatus.NOT_FOUND, {})), steering.serve, steering.serve)
+    requests = PageRequests(Controls(), PageKeys(), session="benchmark")
+    server = PageServer(Routes(lambda path, attributes: (HTTPStatus.NOT_FOUND, {})), requests.serve, requests.serve)
     ended = threading.Event()
-    playing = threading.Thread(target=play, args=(steering.hub, ended))
-    steering.hub.post(lambda: {"type": "ports", "inputs": [], "outputs": [], "input": PORT, "output": PORT | {"wanted": "Synth"}})
+    playing = threading.Thread(target=play, args=(requests.hub, ended))
+    requests.hub.post(lambda: {"type": "ports", "inputs": [], "outputs": [], "input": PORT, "output": PORT | {"wanted": "Synth"}})
     playing.start()
     try:
         yield server.url
     finally:
         ended.set()
         playing.join()
-        steering.close()
+        requests.close()
         server.close()
 
 

@@ -39,7 +39,7 @@ from engine.events import NOTE_OFF, Event
 from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from trainer.export import write_onnx
 
 INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
@@ -78,7 +78,7 @@ def ours(name: str, runtime: Runtime, parameters: int, past: Sequence[Event]) ->
     def sample() -> Event:
         own = set(engine.sounding.held().tolist())
         return engine.decide(
-            sampling_bias(engine.sounding, Steering(), np.random.default_rng(next(seeds)), own=own, own_pedal=False)
+            sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(next(seeds)), own=own, own_pedal=False)
         )
 
     return Peer(f"{name}, {runtime.name}", parameters, sample, lambda event: engine.absorb([event]))

@@ -22,7 +22,7 @@ from benchmarks.heard import chord_spread
 from benchmarks.likeness import passage
 from benchmarks.pulse import STRENGTHS, TEMPI, Metronome
 from engine.events import NOTE_OFF, NOTE_ON, Timed
-from perceivers_live.commands.bench import machine
+from perceivers_live.commands.measuring import machine
 from perceivers_live.performer.pulse import Subdivision
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer

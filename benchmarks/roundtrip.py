@@ -29,7 +29,7 @@ from engine.remote.serve import serve, standard_streams
 from engine.runtimes import SamplingBias
 from engine.sampling import NOISES
 from engine.sounding import AGES
-from perceivers_live.commands.bench import machine, row
+from perceivers_live.commands.measuring import machine, row
 
 WARMUP = 100
 RNG = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from engine.config import PRESETS
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import OnnxRuntime
-from perceivers_live.commands.bench import improvised
+from perceivers_live.commands.measuring import improvised
 from trainer.export import write_onnx
 
 LADDER = ((4, 256), (8, 256), (12, 256), (8, 384), (12, 384), (16, 384), (12, 512), (16, 512))  # layers, width

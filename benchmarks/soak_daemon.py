@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Sequence
 
+from engine.midi import MessageListener
 from perceivers_live.cli import main
 from perceivers_live.midi import connections
-from perceivers_live.midi.ports import InputPort, MessageListener, OutputPort, Probe
+from perceivers_live.midi.ports import InputPort, OutputPort, Probe
 
 _log = -1
 

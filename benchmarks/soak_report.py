@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceivers_live.commands.bench import machine
+from perceivers_live.commands.measuring import machine
 
 MOST_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}  # from the first quarter to the last, times, and ...
 SOME = 4  # more of each

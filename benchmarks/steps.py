@@ -68,7 +68,7 @@ def serve(int8: bool, window: int) -> None:
 
     def event(seed: int) -> None:
         own = set(engine.sounding.held().tolist())
-        bias = biased(engine.sounding, sampling.Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
+        bias = biased(engine.sounding, sampling.SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
         engine.absorb([engine.decide(bias)])
 
     def improvised(count: int, rng: np.random.Generator) -> list[Event]:

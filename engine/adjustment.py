@@ -36,7 +36,7 @@ TOLERANCES = (math.log(1.25), 12.0)  # of rate and velocity, around the defaults
 
 
 class Call(NamedTuple):
-    """What the human played: notes per second, mean velocity, mean number of notes struck together. None: too little to tell."""
+    """What the human played: notes per second, mean velocity, mean number of notes struck together. None: not enough notes."""
 
     rate: float | None
     velocity: float | None
@@ -84,8 +84,8 @@ class Target(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """What the machine's playing should come to. ``start``: time of the turn's beginning. ``gain``: of the rate's correction.
-    ``grid``: the subdivisions to play on, None: none.
+    """What the adjustment aims at. ``start``: start of the turn in seconds. ``gain``: gain of the note-rate correction. ``grid``:
+    the subdivisions to play on; None: none.
     """
 
     start: float

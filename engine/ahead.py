@@ -1,7 +1,7 @@
-"""Decisions ahead: several events decided and absorbed in one call, where a call takes a network's round trip.
+"""Decisions ahead: several events decided and absorbed in one call, for runtimes where a call takes a network round trip.
 
-The biases of the following decisions are derived from ``Following`` at the far end, by the code that the near end uses for its
-own. The near end still makes every decision; it takes one that was made ahead only if it asks for exactly the same.
+The server computes the biases of further decisions from a ``DecisionRequest``, with the same code as the client. The client
+uses a decision that was made ahead only if its own request at that position is identical.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 from engine.adjustment import KEPT_STRIKES, Goal, Strike, adjustment_after
 from engine.events import NO_VELOCITY, NOTE_OFF, SUSTAIN_DOWN, SUSTAIN_UP, Event
 from engine.runtimes import Runtime, SamplingBias
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from engine.sounding import Sounding
 
 MAX_AHEAD = 8  # events in a call
 
 
 @dataclasses.dataclass(frozen=True)
-class Following:
-    """A decision in the middle of the machine's own playing, and what the next ones will be if nothing else happens: the event
-    need not be a note-on, no time has passed, the turn does not close. See ``sampling_bias`` and ``Adjustment``; ``forbidden``:
-    keys beside ``own``; ``step``: that of the newest event.
+class DecisionRequest:
+    """All that a decision in the middle of the machine's turn depends on besides the model's state: the event need not be a
+    note-on, no time has passed, the turn does not close. ``next`` is the request after it if nothing else happens. See
+    ``sampling_bias`` and ``Adjustment``; ``forbidden``: keys besides ``own``; ``step``: that of the newest event.
     """
 
     seed: int
-    steering: Steering
+    sampling: SamplingControls
     own: frozenset[int]
     own_pedal: bool
     forbidden: frozenset[int]
@@ -39,12 +39,12 @@ class Following:
     goal: Goal
     step: int
 
-    def event(self, decide: Callable[[SamplingBias], Event | None], sounding: Sounding, position: int) -> Event | None:
-        """The event after ``position``, drawn by ``decide``; None if it returns None."""
+    def decide(self, draw: Callable[[SamplingBias], Event | None], sounding: Sounding, position: int) -> Event | None:
+        """The event after ``position``, drawn by ``draw``; None if it returns None."""
         adjustment = adjustment_after(position, self.seed, self.goal, self.strikes, self.step)
         bias = sampling_bias(
             sounding,
-            self.steering,
+            self.sampling,
             np.random.default_rng((self.seed, position)),
             own=self.own,
             own_pedal=self.own_pedal,
@@ -52,11 +52,11 @@ class Following:
             forbidden=self.own | self.forbidden,
             waits=adjustment.waits,
         )
-        drawn = decide(bias)
+        drawn = draw(bias)
         return None if drawn is None else adjustment.apply(drawn)
 
-    def after(self, event: Event) -> Following:
-        """The decision after the machine has played ``event``."""
+    def next(self, event: Event) -> DecisionRequest:
+        """The request after the machine has played ``event``."""
         step = self.step + event.wait
         if event.is_note_on:
             strikes = (*self.strikes, Strike(step, event.pitch, event.velocity))[-KEPT_STRIKES:]
@@ -74,8 +74,8 @@ class AheadRuntime(Protocol):
 
     ahead: int
 
-    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> Event | None:
-        """The event of ``following``, None if the model's state is not finite. ``sounding``: the keys and pedal that are down at
+    def decide_ahead(self, position: int, request: DecisionRequest, sounding: Sounding) -> Event | None:
+        """The event of ``request``, None if the model's state is not finite. ``sounding``: the keys and pedal that are down at
         ``position``.
         """
 
@@ -89,7 +89,7 @@ def decided(runtime: Runtime, position: int, bias: SamplingBias) -> Event | None
     return Event(wait, action, velocity if action < NOTE_OFF else NO_VELOCITY)
 
 
-def decide_ahead(runtime: Runtime, position: int, following: Following, sounding: Sounding, seconds: float) -> list[Event]:
+def decide_ahead(runtime: Runtime, position: int, request: DecisionRequest, sounding: Sounding, seconds: float) -> list[Event]:
     """The event after ``position`` and those after it, until ``seconds`` have passed or there are ``MAX_AHEAD``. All but the last
     are absorbed. Empty if the model's state is not finite; a later one that is not finite ends the list.
     """
@@ -97,12 +97,12 @@ def decide_ahead(runtime: Runtime, position: int, following: Following, sounding
     events: list[Event] = []
     sounding = sounding.copy()
     while True:
-        event = following.event(partial(decided, runtime, position), sounding, position)
+        event = request.decide(partial(decided, runtime, position), sounding, position)
         if event is None:
             return events
         events.append(event)
         if len(events) >= min(MAX_AHEAD, runtime.config.slack) or time.monotonic() >= end:
             return events
-        following, position = following.after(event), position + 1
+        request, position = request.next(event), position + 1
         sounding.apply(event)
         runtime.step(np.array([event], np.int64), sounding.ages()[None], np.array([sounding.step], np.int64), position)

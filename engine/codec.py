@@ -30,7 +30,7 @@ from engine.events import (
     velocity_bin,
 )
 
-LONGEST_SILENCE = 500  # steps; a longer one in the history, live or learnt from, is shortened to this
+LONGEST_SILENCE = 500  # steps; longer ones are shortened to this in the history, live and in training
 Steps = TypeVar("Steps", int, np.ndarray)
 
 
@@ -40,21 +40,21 @@ def to_step(seconds: float) -> int:
 
 
 def surplus(gap: Steps) -> Steps:
-    """How much of a silence of ``gap`` steps the history leaves out; also for arrays."""
+    """By how much a silence of ``gap`` steps is shortened in the history; also for arrays."""
     left_out: Steps = (gap > LONGEST_SILENCE) * (gap - LONGEST_SILENCE)
     return left_out
 
 
 def without_long_silences(times: np.ndarray) -> np.ndarray:
-    """Rising times in seconds [n], from the first on as live playing would have them in its history."""
+    """Ascending times in seconds [n] with long silences shortened to ``LONGEST_SILENCE``, as in the history of live playing."""
     if len(times) == 0:
         return times
     steps = np.floor((times - times[0]) * STEPS_PER_SECOND + 0.5).astype(np.int64)
     return np.asarray(times - np.cumsum(surplus(np.diff(steps, prepend=0))) / STEPS_PER_SECOND)
 
 
-def spell(gap: int, action: int, velocity: int = NO_VELOCITY) -> list[Event]:
-    """The event that is ``gap`` steps after the previous one. A gap over ``MAX_WAIT`` puts rests before it."""
+def events_after_gap(gap: int, action: int, velocity: int = NO_VELOCITY) -> list[Event]:
+    """The event that is ``gap`` steps after the previous one, preceded by rests if the gap exceeds ``MAX_WAIT``."""
     rests = max(0, gap - 1) // MAX_WAIT
     return [Event(MAX_WAIT, REST)] * rests + [Event(gap - rests * MAX_WAIT, action, velocity)]
 
@@ -75,7 +75,7 @@ class StreamEncoder:
             self.origin = timed.time
         step = max(self.step, to_step(timed.time - self.origin))
         velocity = velocity_bin(timed.velocity) if timed.action < NOTE_OFF else NO_VELOCITY
-        events = spell(step - self.step, timed.action, velocity)
+        events = events_after_gap(step - self.step, timed.action, velocity)
         self.step = step
         return events
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.ahead import AheadRuntime, Following, decided
+from engine.ahead import AheadRuntime, DecisionRequest, decided
 from engine.config import CheckpointError
 from engine.events import START_EVENT, Event
 from engine.runtimes import MAX_CHUNK, Runtime, SamplingBias, chunks
@@ -138,12 +138,12 @@ class Engine:
         """The next event, not yet absorbed. Raises ``EngineError`` if the model's state is not finite."""
         return self._decided(lambda: decided(self.runtime, self.position, bias))
 
-    def decide_following(self, following: Following) -> Event:
-        """The event of ``following``. A runtime behind a network decides several events at once."""
+    def decide_request(self, request: DecisionRequest) -> Event:
+        """The event of ``request``. A runtime behind a network decides several events at once."""
         runtime = self.runtime
         if not isinstance(runtime, AheadRuntime):
-            return self._decided(lambda: following.event(partial(decided, runtime, self.position), self.sounding, self.position))
-        event = self._decided(lambda: runtime.decide_ahead(self.position, following, self.sounding))
+            return self._decided(lambda: request.decide(partial(decided, runtime, self.position), self.sounding, self.position))
+        event = self._decided(lambda: runtime.decide_ahead(self.position, request, self.sounding))
         self.high_water = max(self.high_water, self.position + runtime.ahead)
         return event
 

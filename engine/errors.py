@@ -11,5 +11,5 @@ def install(extra: str) -> str:
 
 
 def in_words(error: Exception) -> str:
-    """An error as the user is told of it: its message, after what kind of error it is where the program did not foresee it."""
+    """The message of a ``UserError``; for other exceptions, their type and message."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""Keys and pedals that several channels share: what a layered or split keyboard means as one piano.
+"""Keys and pedals of several channels as those of one piano, for layered and split keyboards.
 
-Live input, files and training data are all read through these two classes, so one playing means the same everywhere.
+Live input, files and training data are all read with these two classes, so the same playing is the same everywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 LAYER = 0.015  # seconds: a ten-note chord on two channels takes 13 ms on a MIDI cable; no finger repeats a key within 40 ms
 PEDAL_DOWN = 64  # CC 64 from here on is down: the MIDI standard's threshold
-PEDAL_UP = 56  # CC 64 below this is up: wider than a worn pedal trembles, and still no depth that dampers hardly notice
+PEDAL_UP = 56  # CC 64 below this is up; the hysteresis is wider than the jitter of a worn pedal
 
 
 class Press(Enum):
@@ -30,9 +30,10 @@ class _Key(NamedTuple):
 
 
 class HeldKeys:
-    """Which keys are down, and which channels hold them.
+    """The keys that are down, and the channels that hold them.
 
-    The same key on several channels within ``LAYER`` seconds is one strike. A key is held until its last channel lets go.
+    Note-ons of one key on several channels within ``LAYER`` seconds are one strike. A key is held until its last channel has
+    released it.
     """
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class HeldKeys:
         return Press.REPEAT
 
     def release(self, channel: int, pitch: int) -> bool:
-        """A note-off: whether it was the last channel's, which lets the key go."""
+        """A note-off. Returns whether the key is up now: no other channel holds it."""
         key = self._keys.get(pitch)
         if key is None or not key.held_by & 1 << channel:
             return False
@@ -68,7 +69,7 @@ class HeldKeys:
         return not left
 
     def release_all(self, channel: int | None = None) -> list[int]:
-        """A channel (None: every channel) lets go of all its keys; returns the pitches that are up now, in order."""
+        """Releases all keys of a channel (None: of every channel). Returns the pitches that are up now, ascending."""
         if channel is not None:
             return [pitch for pitch in sorted(self._keys) if self.release(channel, pitch)]
         pitches = sorted(self._keys)
@@ -79,8 +80,8 @@ class HeldKeys:
 class SustainPedals:
     """The sustain pedals of all channels as one: it is down while any of them is.
 
-    A pedal goes down at ``PEDAL_DOWN`` and up below ``PEDAL_UP``; between them it stays as it is (hysteresis), so a half pedal
-    that trembles is one press.
+    A pedal goes down at ``PEDAL_DOWN`` and up below ``PEDAL_UP``. In between it stays as it is (hysteresis), so jitter of a
+    half-pressed pedal does not count as several presses.
     """
 
     def __init__(self) -> None:
@@ -91,7 +92,7 @@ class SustainPedals:
         return self._channels != 0
 
     def move(self, channel: int, value: int) -> bool:
-        """CC 64 with this value: whether that turned ``down`` over."""
+        """CC 64 with this value. Returns whether ``down`` changed."""
         was = self.down
         if value >= PEDAL_DOWN:
             self._channels |= 1 << channel
@@ -100,7 +101,7 @@ class SustainPedals:
         return self.down != was
 
     def lift(self, channel: int | None = None) -> bool:
-        """A channel's pedal (None: every channel's) is up: whether that turned ``down`` over."""
+        """Lifts the pedal of a channel (None: of every channel). Returns whether ``down`` changed."""
         was = self.down
         self._channels &= 0 if channel is None else ~(1 << channel)
         return self.down != was

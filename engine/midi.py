@@ -7,7 +7,7 @@ Live input, calls to answer and training data are all read by it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.keys import HeldKeys, Press, SustainPedals
@@ -16,6 +16,7 @@ SUSTAIN = 64
 ALL_SOUND_OFF, RESET_CONTROLLERS, ALL_NOTES_OFF = 120, 121, 123
 RELEASING = (ALL_SOUND_OFF, *range(ALL_NOTES_OFF, 128))  # the modes 124 to 127 let go of all notes as well
 DRUMS = 9  # channel 10, counted from 0
+MessageListener = Callable[[float, Sequence[int]], None]  # time in monotonic seconds, one raw message
 
 
 class MessageReader:

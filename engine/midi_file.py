@@ -1,7 +1,7 @@
 """MIDI files <-> timed actions.
 
-Every command reads files through ``load``: ``perform`` is what one means, and the trainer's faster way must mean the same
-(``trainer.reading``).
+Every command reads files with ``load``. ``to_timed_actions`` converts their messages; ``trainer.reading`` has a faster
+implementation with the same result.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class MidiFileError(UserError, ValueError):
 
 def read_file(path: str | Path, *, drums: bool = False) -> list[Timed]:
     """All tracks of a MIDI file, merged, in seconds. A damaged file is read up to the damage, with a warning. Raises
-    ``MidiFileError`` for one that cannot be read, and for one that is larger or longer than music is.
+    ``MidiFileError`` if it cannot be read, or exceeds ``MAX_FILE_BYTES`` or ``LONGEST``.
     """
     performance = load(path)
     if performance.damage:
         log.warning("%s: damaged (%s), read as far as it goes", path, performance.damage)
-    return perform(performance, drums=drums)
+    return to_timed_actions(performance, drums=drums)
 
 
 def load(path: str | Path) -> Performance:
@@ -43,12 +43,12 @@ def load(path: str | Path) -> Performance:
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES and not data.startswith(b"RIFF"):  # which may have a bank of sounds after the music
+        if len(data) > MAX_FILE_BYTES and not data.startswith(b"RIFF"):  # RIFF files may contain a sound bank after the music
             raise UnreadableError(f"larger than {MAX_FILE_BYTES >> 20} MB, not read")
         performance = decode(data)
     except UnreadableError as error:
         raise MidiFileError(f"{path}: {error}") from error
-    except (OSError, ValueError) as error:  # a ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: not a possible file name
         reason = getattr(error, "strerror", None) or error
         raise MidiFileError(f"{path}: cannot be read ({reason})") from error
     if len(performance.times) and performance.times[-1] > LONGEST:
@@ -56,8 +56,8 @@ def load(path: str | Path) -> Performance:
     return performance
 
 
-def perform(performance: Performance, *, drums: bool = False) -> list[Timed]:
-    """What a pianist at the other end of the cable would have played. What is still down at the end is released there."""
+def to_timed_actions(performance: Performance, *, drums: bool = False) -> list[Timed]:
+    """The timed actions of a file. Keys and pedal that are still down are released at ``closing_time``."""
     reader = MessageReader(drums=drums)
     timed: list[Timed] = []
     for time, message in zip(performance.times.tolist(), performance.messages.tolist(), strict=True):
@@ -66,8 +66,8 @@ def perform(performance: Performance, *, drums: bool = False) -> list[Timed]:
 
 
 def closing_time(performance: Performance) -> float:
-    """Where what is still down is released: at the end of the longest track, but no later after the last message than the longest
-    silence that is remembered. In seconds.
+    """When keys and pedal that are still down are released, in seconds: at the end of the longest track, but no later than
+    ``LONGEST_SILENCE`` after the last message.
     """
     last = float(performance.times[-1]) if len(performance.times) else 0.0
     return min(performance.end, last + LONGEST_SILENCE / STEPS_PER_SECOND)
@@ -90,7 +90,7 @@ def write_file(path: str | Path, tracks: Iterable[tuple[str, Iterable[Timed]]]) 
 
 
 def _messages(timed: Iterable[Timed], channel: int) -> Iterator[tuple[int, tuple[int, int, int]]]:
-    """Messages at milliseconds, in rising order."""
+    """Messages with their times in milliseconds, ascending."""
     tick = 0
     for one in timed:
         tick = max(tick, round(one.time * 1000))

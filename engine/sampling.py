@@ -32,7 +32,7 @@ NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
 
 @dataclasses.dataclass(frozen=True)
-class Steering:
+class SamplingControls:
     """The musician's controls of sampling; the defaults leave the model's distribution as it is, within the keys of a piano."""
 
     temperature: float = 1.0
@@ -76,7 +76,7 @@ def _run_penalty(strikes: Sequence[int]) -> np.ndarray:
 
 def sampling_bias(
     sounding: Sounding,
-    steering: Steering,
+    sampling: SamplingControls,
     rng: np.random.Generator,
     *,
     own: Collection[int],
@@ -110,10 +110,10 @@ def sampling_bias(
     legal[[NOTE_OFF + pitch for pitch in own]] = True
     legal[END] = False
     keys = np.arange(PITCHES)
-    legal[:PITCHES] &= (keys >= steering.register_low) & (keys <= steering.register_high) & (not closing)
+    legal[:PITCHES] &= (keys >= sampling.register_low) & (keys <= sampling.register_high) & (not closing)
     legal[list(forbidden)] = False
     legal[SUSTAIN_DOWN] &= not closing
-    if len(own) >= steering.max_polyphony:
+    if len(own) >= sampling.max_polyphony:
         legal[:PITCHES] = False
     if not np.delete(legal, REST).any():
         wait[:MAX_WAIT] = MASKED  # only time can pass, and a rest takes a full wait
@@ -121,7 +121,7 @@ def sampling_bias(
         wait[min(elapsed, MAX_WAIT) + (1 if immediate else MAX_OPENING_WAIT) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False
     action = np.where(legal, np.float32(0), np.float32(MASKED))
-    action[:PITCHES] -= steering.variety * repetition_penalty(strikes)
+    action[:PITCHES] -= sampling.variety * repetition_penalty(strikes)
     velocity = np.zeros(VELOCITY_BINS, np.float32)
     noise = rng.gumbel(size=NOISES).astype(np.float32)
-    return SamplingBias(wait, action, velocity, max(steering.temperature, 0.05), steering.min_p, noise)
+    return SamplingBias(wait, action, velocity, max(sampling.temperature, 0.05), sampling.min_p, noise)

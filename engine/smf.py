@@ -1,8 +1,9 @@
 """Standard MIDI files: bytes -> what they play, in seconds.
 
-The reader is as tolerant as players are. Only a file without a header, a usable division or a track is refused. Chunks that are
-no tracks are skipped, counts are not believed, and meta events (but tempo and end of track) and system exclusive data are
-skipped whatever they hold. What is damaged is read up to the damage. Time and memory are linear in the bytes.
+The reader is as tolerant as common players. Only a file without a header, a valid time division or a track is rejected. Other
+chunks are skipped, the header's number of tracks is ignored, and meta events (except tempo and end of track) and system
+exclusive messages are skipped whatever they contain. A damaged track is read up to the damage. Time and memory are linear in the
+number of bytes.
 
 Source: MIDI 1.0 Detailed Specification, Standard MIDI Files 1.0 (RP-001); RMID files (RP-029).
 """
@@ -19,18 +20,18 @@ FRAMES = {24: 24.0, 25: 25.0, 29: 30_000 / 1001, 30: 30.0}  # SMPTE frames a sec
 META = 0xFF
 END_OF_TRACK, TEMPO = 0x2F, 0x51
 LAST_TICK = 1 << 38  # nine years of milliseconds; with the message in 24 bits it fits into an int64
-DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # of system messages, which have no place in a file; all others have none
+DATA_BYTES = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # of system messages, which should not occur in a file; all others have none
 
 
 class UnreadableError(ValueError):
-    """Bytes that are no MIDI file, or one with nothing readable in it; the message is the reason, in a few words."""
+    """Not a MIDI file, or nothing in it can be read; the message is the reason, in a few words."""
 
 
 class Performance(NamedTuple):
-    """What a file plays: its notes, controllers and bends. Those of one time are in the order of the file."""
+    """The notes, controllers and pitch bends of a file. Messages with the same time are in the order of the file."""
 
-    times: np.ndarray  # [n] float64, seconds, rising
-    messages: np.ndarray  # [n, 3] int64: status and two data bytes; the first of these is beyond 127 where it is damaged
+    times: np.ndarray  # [n] float64, seconds, ascending
+    messages: np.ndarray  # [n, 3] int64: status and two data bytes; the first data byte is above 127 if it is damaged
     end: float  # seconds, where the longest track ends
     damage: str  # why some of the file was not read; empty if all was
 
@@ -43,7 +44,7 @@ class _Track(NamedTuple):
 
 
 class _DamageError(Exception):
-    """What follows in a track has no meaning."""
+    """The rest of a track cannot be read; the message is the reason."""
 
 
 def decode(data: bytes) -> Performance:
@@ -51,7 +52,7 @@ def decode(data: bytes) -> Performance:
     data = _unwrapped(data)
     begin = data.find(b"MThd")
     if begin < 0 or len(data) < begin + 14:
-        raise UnreadableError("no MIDI file (it has no whole MThd header)")
+        raise UnreadableError("not a MIDI file (no complete MThd header)")
     one_by_one = int.from_bytes(data[begin + 8 : begin + 10], "big") == 2  # format 2: tracks follow one another
     tracks: list[_Track] = []
     for chunk in _chunks(data, begin):
@@ -70,12 +71,12 @@ def decode(data: bytes) -> Performance:
 
 
 def _seconds(ticks: np.ndarray, tempos: list[tuple[int, int]], division: int) -> np.ndarray:
-    """``division``: ticks a beat, or SMPTE frames a second (negative) and ticks a frame, which follow no tempo."""
+    """Ticks -> seconds. ``division``: ticks a beat, or SMPTE frames a second (negative) and ticks a frame, without tempo."""
     frames, of_frame = FRAMES.get(256 - (division >> 8)), division & 0xFF
     if frames and of_frame:
         return np.asarray(ticks / (frames * of_frame))
     if not 0 < division < 0x8000:
-        raise UnreadableError(f"its unit of time is none of a MIDI file (division {division:#06x})")
+        raise UnreadableError(f"invalid time division {division:#06x}")
     begin, beat = np.array([(0, BEAT), *tempos]).T
     length = beat / (1e6 * division)  # seconds a tick
     reached = np.concatenate(([0.0], np.cumsum(np.diff(begin) * length[:-1])))
@@ -84,7 +85,7 @@ def _seconds(ticks: np.ndarray, tempos: list[tuple[int, int]], division: int) ->
 
 
 def _unwrapped(data: bytes) -> bytes:
-    """The MIDI file in a RIFF container, whose numbers have their lowest byte first; anything else as it is."""
+    """The MIDI file in a RIFF container, whose numbers are little-endian; other data is returned unchanged."""
     at = 12
     while data.startswith(b"RIFF") and at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -95,12 +96,12 @@ def _unwrapped(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes, at: int) -> Iterator[bytes]:
-    """The content of each track from ``at`` on. A length that leads to no other chunk is wrong: the next track is looked for."""
+    """The content of each track from ``at`` on. If a chunk's length does not lead to another chunk, it ends at the next track."""
     while at + 8 <= len(data):
         end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "big")
         if not _begins_chunk(data, end):
-            following = data.find(b"MTrk", at + 8)
-            end = following if following >= 0 else len(data)
+            after = data.find(b"MTrk", at + 8)
+            end = after if after >= 0 else len(data)
         if data.startswith(b"MTrk", at):
             yield data[at + 8 : end]
         at = end
@@ -115,7 +116,7 @@ def _begins_chunk(data: bytes, at: int) -> bool:
 
 
 def _read(data: bytes, tick: int) -> _Track:
-    """A track that begins at ``tick``. Running status outlives meta events, as most players have it."""
+    """A track that begins at ``tick``. Running status continues after meta events, as in most players."""
     messages: list[int] = []
     tempos: list[tuple[int, int]] = []
     at = status = 0
@@ -129,7 +130,7 @@ def _read(data: bytes, tick: int) -> _Track:
             else:
                 wait, at = _number(data, at)
                 if tick + wait > LAST_TICK:
-                    raise _DamageError("a time beyond all music")
+                    raise _DamageError("delta time too large")
                 tick += wait
             if data[at] >= 0xF0:
                 at, tempo = _skip(data, at)
@@ -140,7 +141,7 @@ def _read(data: bytes, tick: int) -> _Track:
                 status = data[at]
                 at += 1
             if not status:
-                raise _DamageError("data without a status")
+                raise _DamageError("data byte without running status")
             if 0xC0 <= status < 0xE0:
                 at += 1
                 continue
@@ -148,14 +149,14 @@ def _read(data: bytes, tick: int) -> _Track:
             messages.append(tick << 24 | status << 16 | data[at] << 8 | (second if second < 0x80 else 0x7F))
             at += 2
     except IndexError:
-        damage = "a track that is cut off"
+        damage = "truncated track"
     except _DamageError as error:
         damage = str(error)
     return _Track(messages, tempos, tick, damage)
 
 
 def _skip(data: bytes, at: int) -> tuple[int, int]:
-    """What is no channel message, at ``at``: where it ends, -1 for the end of the track, and the tempo, 0 for no such change."""
+    """Skips a meta or system message. Returns where it ends (-1: end of the track), and the new tempo (0: unchanged)."""
     status = data[at]
     if status not in (0xF0, 0xF7, META):
         return at + 1 + DATA_BYTES.get(status, 0), 0
@@ -170,10 +171,10 @@ def _skip(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number of one to four bytes, and where it ends."""
+    """A variable-length quantity of one to four bytes, and where it ends."""
     value = 0
     for end in range(at + 1, at + 5):
         value = value << 7 | data[end - 1] & 0x7F
         if data[end - 1] < 0x80:
             return value, end
-    raise _DamageError("a number without an end")
+    raise _DamageError("unterminated variable-length quantity")

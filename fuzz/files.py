@@ -81,9 +81,9 @@ def midi_file(scratch: Path) -> Target:
 
 def training_file(scratch: Path) -> Target:
     """A MIDI file that is to be learnt from: both ways of reading it mean the same."""
-    from engine.midi_file import load, perform
+    from engine.midi_file import load, to_timed_actions
     from trainer.data import packed_times
-    from trainer.reading import actions_of, learnable, plain, played
+    from trainer.reading import actions_of, prepare_actions, to_actions, to_actions_fast
 
     path = scratch / "piece.mid"
 
@@ -91,11 +91,11 @@ def training_file(scratch: Path) -> Target:
         path.write_bytes(data)
         with refused(MidiFileError):
             performance = load(path)
-            if (fast := plain(performance)) is not None:
-                both = zip(fast, actions_of(perform(performance)), strict=True)
+            if (fast := to_actions_fast(performance)) is not None:
+                both = zip(fast, actions_of(to_timed_actions(performance)), strict=True)
                 promise(all(np.array_equal(one, other) for one, other in both), "the fast reader read something else")
             for pedal in ("events", "extend"):
-                found = learnable(played(performance), pedal)
+                found = prepare_actions(to_actions(performance), pedal)
                 promise(np.isfinite(found.times).all() and (np.diff(found.times) >= 0).all(), "time is out of joint")
                 promise((np.diff(packed_times(found).astype(np.int64)) >= 0).all(), "time was wrapped when it was packed")
 
@@ -218,7 +218,7 @@ def _graph(scratch: Path, name: str) -> Target:
     from engine.checkpoint import save_model
     from engine.model import PerceiverS
     from engine.runtimes.choose import open_runtime
-    from engine.sampling import Steering, sampling_bias
+    from engine.sampling import SamplingControls, sampling_bias
     from trainer.export import write_onnx
 
     torch.manual_seed(1)
@@ -234,7 +234,7 @@ def _graph(scratch: Path, name: str) -> Target:
             with suppress(Exception):  # of any type: the daemon reports it and continues
                 for _ in range(3):
                     chances = sampling_bias(
-                        engine.sounding, Steering(), np.random.default_rng(1), own=frozenset(), own_pedal=False
+                        engine.sounding, SamplingControls(), np.random.default_rng(1), own=frozenset(), own_pedal=False
                     )
                     engine.absorb([engine.decide(chances)])
 

@@ -21,9 +21,9 @@ from perceivers_live.page.keys import PageKeys
 from perceivers_live.page.library import Library
 from perceivers_live.page.protocol import frame, parse
 from perceivers_live.page.query import OscQuery
+from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
-from perceivers_live.page.steering import Steering
 
 SECRET = b"not to be read"
 
@@ -74,14 +74,14 @@ def page(scratch: Path) -> Target:
         down.feed(now, message)
 
     keys.open(heard)
-    steering = Steering(stage.controls, keys)
-    steering.connect(stage.commands, lambda direction, name: None)
+    requests = PageRequests(stage.controls, keys)
+    requests.connect(stage.commands, lambda direction, name: None)
 
     def feed(data: bytes) -> None:
         for line in data.split(b"\n")[:16]:
             answer = None
             with refused(UserError):
-                answer = steering._follow(parse(line), 1)
+                answer = requests._follow(parse(line), 1)
             if answer is not None:
                 json.loads(frame([answer]))
         for name, value in stage.controls.snapshot().items():

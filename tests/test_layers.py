@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BELOW_SESSION = {"controls", "clock", "recording", "midi", "osc", "page", "player", "performer"}
+BELOW_SESSION = {"network", "controls", "clock", "recording", "midi", "osc", "page", "player", "performer"}
 MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the daemon it may import
+    "network": set(),
     "controls": set(),
     "clock": set(),
     "recording": set(),
     "midi": {"controls"},
-    "osc": {"controls"},
-    "page": {"controls", "osc"},
+    "osc": {"controls", "network"},
+    "page": {"controls", "network", "osc"},
     "player": {"controls"},
     "performer": {"player", "clock", "controls"},
     "session": BELOW_SESSION,

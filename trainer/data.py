@@ -1,6 +1,6 @@
 """MIDI files -> a packed, memory-mapped cache of timed actions.
 
-What a file means, ``trainer.reading`` says. The cache keeps absolute times in units of 0.1 ms rather than events: stretching and
+``trainer.reading`` parses the files. The cache keeps absolute times in units of 0.1 ms rather than events: stretching and
 quantising happen when an example is drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an
 index of pieces, in a folder named by the files' content and the settings:
 
@@ -30,17 +30,17 @@ from engine.errors import UserError
 from engine.events import NOTE_OFF
 from engine.midi_file import MAX_FILE_BYTES, SUFFIXES, MidiFileError, load
 from trainer.reading import Actions as Actions
-from trainer.reading import learnable, played
+from trainer.reading import prepare_actions, to_actions
 
 log = logging.getLogger(__name__)
 
 UNITS_PER_SECOND = 10_000
 FORMAT = 5
 PEDALS = ("events", "extend")
-EVERY = 20  # files, of which one is held out
+HOLD_OUT_EVERY = 20  # one of so many files is held out
 SPLITS = ("train", "validation", "test")
 ALL = "all"  # of the pieces, whatever their split
-FEWEST = 16  # notes of a file that is worth learning from
+MIN_NOTES = 16  # files with fewer notes are not used
 
 
 class DataError(UserError, ValueError):
@@ -48,7 +48,7 @@ class DataError(UserError, ValueError):
 
 
 class _Read(NamedTuple):
-    """What became of a file: its actions, or why there are none; and why some of it was not read, if so."""
+    """The result of reading a file: its actions, or the reason for rejecting it; and the damage, if there is any."""
 
     actions: Actions | None
     reason: str = ""
@@ -58,31 +58,31 @@ class _Read(NamedTuple):
 def _read(path: Path, pedal: str) -> _Read:
     try:
         performance = load(path)
-        actions = learnable(played(performance), pedal)
+        actions = prepare_actions(to_actions(performance), pedal)
     except MidiFileError as error:
         return _Read(None, str(error).removeprefix(f"{path}: "))
-    except Exception as error:  # no file may stop a run, whatever it does to its reader
+    except Exception as error:  # no file may stop a run
         return _Read(None, f"{type(error).__name__}: {error}".splitlines()[0])
-    if np.count_nonzero(actions.actions < NOTE_OFF) < FEWEST:
-        return _Read(None, f"fewer than {FEWEST} notes")
+    if np.count_nonzero(actions.actions < NOTE_OFF) < MIN_NOTES:
+        return _Read(None, f"fewer than {MIN_NOTES} notes")
     return _Read(actions, damage=performance.damage)
 
 
 def is_music(name: str) -> bool:
-    """Whether a file of this name is read: by its suffix, and none of macOS's notes about another file (``._a.mid``)."""
+    """Whether a file of this name is read, by its suffix; not macOS's metadata files (``._a.mid``)."""
     return name.lower().endswith(SUFFIXES) and not name.startswith("._")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder, in order. What may not be entered has none."""
+    """The files below a folder, in order. Folders that cannot be read are skipped."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names))
 
 
 def find_files(folder: Path) -> list[tuple[Path, str | None]]:
-    """MIDI files below a folder with their split: MAESTRO's own where its csv lies beside them, and ``train`` for what that does
-    not name; None where there is no csv.
+    """MIDI files below a folder with their split: MAESTRO's own if its csv is there (``train`` for files that it does not name);
+    else None.
     """
     found = list(_walk(folder))
     files = sorted(path for path in found if is_music(path.name) and os.path.isfile(path))  # noqa: PTH113 (is_file() can raise)
@@ -92,7 +92,7 @@ def find_files(folder: Path) -> list[tuple[Path, str | None]]:
             with table.open(newline="", encoding="utf-8") as lines:
                 rows = list(csv.DictReader(lines))
         except (OSError, UnicodeError, csv.Error) as error:
-            raise DataError(f"{table}: no table of comma-separated values ({error})") from error
+            raise DataError(f"{table}: not a csv file ({error})") from error
         if any(row.get("split") not in SPLITS or not row.get("midi_filename") for row in rows):
             raise DataError(f"{table}: every row needs a midi_filename and a split of {', '.join(SPLITS)}")
         official |= {table.parent / row["midi_filename"]: row["split"] for row in rows}
@@ -132,7 +132,7 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
         ) from error
     for what, which in (("left out", skipped), ("damaged and read as far as they go", damaged)):
         if which:
-            log.warning("%d of %d files %s: %s", len(which), len(files), what, counted(which.values()))
+            log.warning("%d of %d files %s: %s", len(which), len(files), what, summarised(which.values()))
     if skipped or damaged:
         log.warning("they are named in %s", target / "index.json")
     return target
@@ -170,10 +170,10 @@ def _pack(
             pieces.append({"name": name, "split": split, **where})
             parts.append(read.actions)
     if not parts:
-        raise DataError(f"{folder}: none of {len(files)} MIDI files could be used: {counted(skipped.values())}")
-    held_out = min(EVERY, len(pieces)) - 1
+        raise DataError(f"{folder}: none of {len(files)} MIDI files could be used: {summarised(skipped.values())}")
+    held_out = min(HOLD_OUT_EVERY, len(pieces)) - 1
     for i, piece in enumerate(pieces):
-        piece["split"] = piece["split"] or ("validation" if i % EVERY == held_out else "train")
+        piece["split"] = piece["split"] or ("validation" if i % HOLD_OUT_EVERY == held_out else "train")
     np.save(target / "times.npy", np.concatenate([packed_times(part) for part in parts]))
     np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
@@ -183,12 +183,12 @@ def _pack(
     return skipped, damaged
 
 
-def counted(reasons: Iterable[str], most: int = 5) -> str:
-    """How often each reason was given, in one line: the ``most`` frequent, and how many had others."""
+def summarised(reasons: Iterable[str], most: int = 5) -> str:
+    """The number of times that each reason was given, in one line: the ``most`` frequent ones, and the sum of the others."""
     counts = Counter(reasons)
     rest = counts.total() - sum(count for _, count in counts.most_common(most))
-    told = [f"{count} {reason}" for reason, count in counts.most_common(most)]
-    return "; ".join([*told, f"{rest} for other reasons"] if rest else told)
+    parts = [f"{count} {reason}" for reason, count in counts.most_common(most)]
+    return "; ".join([*parts, f"{rest} for other reasons"] if rest else parts)
 
 
 def packed_times(piece: Actions) -> np.ndarray:
@@ -196,8 +196,8 @@ def packed_times(piece: Actions) -> np.ndarray:
     return np.round((piece.times - piece.times[:1]) * UNITS_PER_SECOND).astype(np.uint32)
 
 
-def _follow(pieces: list[dict[str, Any]], *lengths: int) -> bool:
-    """Whether pieces lie one after another in arrays of these lengths, named and of a split that there is."""
+def _are_contiguous(pieces: list[dict[str, Any]], *lengths: int) -> bool:
+    """Whether the pieces are contiguous in arrays of these lengths, have names, and belong to an existing split."""
     stop = 0
     for piece in pieces:
         if type(piece["stop"]) is not int or piece["start"] != stop or piece["stop"] <= stop:
@@ -216,7 +216,7 @@ def _key(folder: Path, files: list[tuple[Path, str | None]], pedal: str) -> str:
 
 
 def _content(path: Path) -> str:
-    """What a file has for its reader, in short."""
+    """SHA-256 of the part of a file that is read, or why it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.sha256(file.read(MAX_FILE_BYTES + 1)).hexdigest()
@@ -238,7 +238,9 @@ class Corpus:
             self._times = np.load(folder / "times.npy", mmap_mode="r")
             self._actions = np.load(folder / "actions.npy", mmap_mode="r")
             self._velocities = np.load(folder / "velocities.npy", mmap_mode="r")
-            good = self.pedal in PEDALS and _follow(self.pieces, len(self._times), len(self._actions), len(self._velocities))
+            good = self.pedal in PEDALS and _are_contiguous(
+                self.pieces, len(self._times), len(self._actions), len(self._velocities)
+            )
         except DataError:
             raise
         except Exception as error:  # of whatever is not as ``prepare`` writes it

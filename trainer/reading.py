@@ -1,7 +1,7 @@
-"""A MIDI file -> the arrays that a model learns from: what the daemon would have heard of it.
+"""A MIDI file -> the arrays that a model learns from: the same actions as in live playing.
 
-``engine.midi_file.perform`` says what a file means, a message at a time. ``plain`` means the same, by a few array operations; it
-reads only what it can show to be plain.
+``engine.midi_file.to_timed_actions`` converts a file message by message. ``to_actions_fast`` does the same with array operations,
+for simple files only, such as those of MAESTRO.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.codec import extend_pedal, without_long_silences
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.keys import PEDAL_DOWN, PEDAL_UP
 from engine.midi import ALL_SOUND_OFF, DRUMS, SUSTAIN
-from engine.midi_file import closing_time, load, perform
+from engine.midi_file import closing_time, load, to_timed_actions
 from engine.smf import Performance
 
 
@@ -30,18 +30,18 @@ class Actions(NamedTuple):
 
 def parse(path: Path) -> Actions:
     """A MIDI file as clean actions, all channels but the drums merged. Raises ``MidiFileError``."""
-    return played(load(path))
+    return to_actions(load(path))
 
 
-def played(performance: Performance) -> Actions:
-    """What was played, by the fast way if it is plain."""
-    actions = plain(performance)
-    return actions_of(perform(performance)) if actions is None else actions
+def to_actions(performance: Performance) -> Actions:
+    """The actions of a file, by the fast way if possible."""
+    actions = to_actions_fast(performance)
+    return actions_of(to_timed_actions(performance)) if actions is None else actions
 
 
-def plain(performance: Performance) -> Actions | None:
-    """What was played if it is plain, else None. Plain is one channel, drums apart, whose every strike is of a key that is up and
-    has its release, without channel-mode messages.
+def to_actions_fast(performance: Performance) -> Actions | None:
+    """The actions of a file that uses one channel (apart from drums), strikes no key that is down, releases every key, and has no
+    channel mode messages; None for other files.
     """
     status, first, second = performance.messages.T
     kind, channel = status & 0xF0, status & 0x0F
@@ -66,7 +66,7 @@ def plain(performance: Performance) -> Actions | None:
 
 
 def _pedal(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of CC 64 -> whether the pedal is down after each, and whether each turned that over. See ``SustainPedals``."""
+    """Values of CC 64 -> whether the pedal is down after each, and whether each changed that. See ``SustainPedals``."""
     decisive = (values >= PEDAL_DOWN) | (values < PEDAL_UP)
     latest = np.maximum.accumulate(np.where(decisive, np.arange(len(values)), -1))
     down = (latest >= 0) & (values[latest] >= PEDAL_DOWN)
@@ -80,8 +80,10 @@ def actions_of(timed: Iterable[Timed]) -> Actions:
     return Actions(columns[0].astype(np.float64), columns[1].astype(np.int64), columns[2].astype(np.int64))
 
 
-def learnable(actions: Actions, pedal: str) -> Actions:
-    """As it is learnt: the pedal as ``events`` or folded into the notes (``extend``), long silences shortened as live."""
+def prepare_actions(actions: Actions, pedal: str) -> Actions:
+    """Prepares actions for training: the pedal as ``events`` or folded into the notes (``extend``), long silences shortened as in
+    live playing.
+    """
     if pedal == "extend" and len(actions.times):
         actions = extended(actions)
     return actions._replace(times=without_long_silences(actions.times))

@@ -17,13 +17,13 @@ from engine.midi import MessageReader, message_of
 from engine.midi_file import write_file
 from engine.model import PerceiverS
 from engine.runtimes.pytorch import TorchRuntime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from trainer.data import Corpus
 
 PROMPT, LENGTH = 8.0, 16.0  # seconds
 MAX_EVENT_RATE = 40  # events a second, so that an untrained model finishes in bounded time
 LOWEST, HIGHEST = 21, 108
-AS_TRAINED = Steering(min_p=0.02, variety=0.0)
+AS_TRAINED = SamplingControls(min_p=0.02, variety=0.0)
 COLOURS = ((224, 130, 40), (40, 120, 210))
 
 

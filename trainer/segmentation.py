@@ -1,4 +1,4 @@
-"""Effective Segmentation: which part of a piece a training example is, and how it is augmented.
+"""Effective Segmentation: which part of a piece a training example is, and segmentation it is augmented.
 
 The traditional loader draws the *start* of a window with full context, so the beginning of a piece is never a target. Here the
 position of the latents is drawn; it may extend beyond both ends of the piece and is then clipped. Every event, also the first and
@@ -81,53 +81,57 @@ class Example(NamedTuple):
     weight: np.ndarray
 
 
-def augment(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Actions:
+def augment(piece: Actions, segmentation: Segmentation, rng: np.random.Generator) -> Actions:
     """Transposes within the keyboard, stretches time, changes loudness. Actions and velocities become int16."""
     actions, velocities = piece.actions.astype(np.int16), piece.velocities.astype(np.int16)
     notes = actions < SUSTAIN_DOWN
     pitches = actions[notes] & (PITCHES - 1)
-    low, high = max(-how.transpose, 21 - int(pitches.min())), min(how.transpose, 108 - int(pitches.max()))
+    low, high = max(-segmentation.transpose, 21 - int(pitches.min())), min(segmentation.transpose, 108 - int(pitches.max()))
     shift = int(rng.integers(low, high + 1)) if low <= high else 0
     actions[notes] += shift
-    stretch = np.exp(rng.uniform(-how.stretch, how.stretch))
-    return Actions(piece.times * stretch, actions, np.clip(velocities + rng.integers(-how.loudness, how.loudness + 1), 1, 127))
+    stretch = np.exp(rng.uniform(-segmentation.stretch, segmentation.stretch))
+    return Actions(
+        piece.times * stretch,
+        actions,
+        np.clip(velocities + rng.integers(-segmentation.loudness, segmentation.loudness + 1), 1, 127),
+    )
 
 
-def draw(piece: Actions, how: Segmentation, rng: np.random.Generator) -> Example:
+def draw(piece: Actions, segmentation: Segmentation, rng: np.random.Generator) -> Example:
     """Draws one training example of a piece. Every example has ``near + sampled + latents`` positions."""
-    encoded = EncodedPiece(augment(piece, how, rng))
-    n, last = how.latents, len(encoded) - 1  # inputs are all events but the last
+    encoded = EncodedPiece(augment(piece, segmentation, rng))
+    n, last = segmentation.latents, len(encoded) - 1  # inputs are all events but the last
     room = max(0, last - n)
-    if how.draw == "effective":
+    if segmentation.draw == "effective":
         begin = int(np.clip(rng.integers(-n + 1, last), 0, room))
     else:
-        begin = int(rng.integers(min(how.context, room), room + 1))
+        begin = int(rng.integers(min(segmentation.context, room), room + 1))
     stop = min(begin + n, last)
-    if begin > 0 and rng.random() < how.cold:
-        return _cold_start(encoded.at(np.arange(begin - 1, stop))[0], how)
-    low = max(0, begin - how.context)
-    older = max(low, begin - how.near)
+    if begin > 0 and rng.random() < segmentation.cold:
+        return _cold_start(encoded.at(np.arange(begin - 1, stop))[0], segmentation)
+    low = max(0, begin - segmentation.context)
+    older = max(low, begin - segmentation.near)
     kept = np.arange(low, older)
-    if len(kept) > how.sampled:
-        kept = low + np.sort(rng.choice(len(kept), how.sampled, replace=False, shuffle=False))
+    if len(kept) > segmentation.sampled:
+        kept = low + np.sort(rng.choice(len(kept), segmentation.sampled, replace=False, shuffle=False))
     index = np.concatenate((kept, np.arange(older, stop + 1)))
     multiplicity = np.ones(len(index), np.float32)
     multiplicity[: len(kept)] = (older - low) / max(1, len(kept))
     events, ages, times = encoded.at(index)
     inputs = (part[:-1] for part in (events, ages, index, times, multiplicity))
-    return _pad(inputs, events[len(events) - (stop - begin) :], how)
+    return _pad(inputs, events[len(events) - (stop - begin) :], segmentation)
 
 
-def _cold_start(events: np.ndarray, how: Segmentation) -> Example:
+def _cold_start(events: np.ndarray, segmentation: Segmentation) -> Example:
     """An example that begins with a start event, as if the performance had begun there. It replaces the first of ``events``."""
     events[0] = START_EVENT
-    events = _without_unheard_releases(events)
+    events = _without_orphan_releases(events)
     inputs, targets = events[:-1], events[1:]
     times = np.cumsum(inputs[:, 0], dtype=np.int64)
-    return _pad((inputs, ages_of(inputs), np.arange(len(inputs)), times, np.ones(len(inputs), np.float32)), targets, how)
+    return _pad((inputs, ages_of(inputs), np.arange(len(inputs)), times, np.ones(len(inputs), np.float32)), targets, segmentation)
 
 
-def _without_unheard_releases(events: np.ndarray) -> np.ndarray:
+def _without_orphan_releases(events: np.ndarray) -> np.ndarray:
     """Drops note-offs and pedal-ups that belong to actions before the cut. Their waits are added to the next event, up to
     ``MAX_WAIT``. The first remaining event is an action with wait 0.
     """
@@ -147,14 +151,14 @@ def _without_unheard_releases(events: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _pad(inputs: Iterable[np.ndarray], targets: np.ndarray, how: Segmentation) -> Example:
+def _pad(inputs: Iterable[np.ndarray], targets: np.ndarray, segmentation: Segmentation) -> Example:
     """Pads an example in front. ``inputs``: events, ages, positions, times and multiplicity."""
-    total = how.near + how.sampled + how.latents
+    total = segmentation.near + segmentation.sampled + segmentation.latents
     events, ages, positions, times, multiplicity = (
         _padded(rows, total, padding) for rows, padding in zip(inputs, (START_EVENT, -1, -1, 0, 1), strict=True)
     )
-    weight = _padded(np.ones(len(targets), np.float32), how.latents, 0)
-    return Example(events, ages, positions, times, multiplicity, _padded(targets, how.latents, START_EVENT), weight)
+    weight = _padded(np.ones(len(targets), np.float32), segmentation.latents, 0)
+    return Example(events, ages, positions, times, multiplicity, _padded(targets, segmentation.latents, START_EVENT), weight)
 
 
 def _padded(rows: np.ndarray, length: int, padding: object) -> np.ndarray:
@@ -172,11 +176,11 @@ class Examples(Dataset[Example]):
     Pieces are drawn in proportion to their length.
     """
 
-    def __init__(self, corpus: Corpus, pieces: Sequence[int], how: Segmentation, seed: int) -> None:
+    def __init__(self, corpus: Corpus, pieces: Sequence[int], segmentation: Segmentation, seed: int) -> None:
         weight = np.array([corpus.length(i) for i in pieces], np.float64)
-        self._corpus, self._how, self._seed = corpus, how, seed
+        self._corpus, self._segmentation, self._seed = corpus, segmentation, seed
         self._pieces, self._share = np.array(pieces), weight / weight.sum()
 
     def __getitem__(self, number: int) -> Example:
         rng = np.random.default_rng((self._seed, number))
-        return draw(self._corpus.actions(int(rng.choice(self._pieces, p=self._share))), self._how, rng)
+        return draw(self._corpus.actions(int(rng.choice(self._pieces, p=self._share))), self._segmentation, rng)

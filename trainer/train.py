@@ -68,7 +68,7 @@ def fast_arithmetic() -> Iterator[None]:
     """Flushes denormals to zero and allows TensorFloat-32, then restores both: they are states of the thread and the process.
 
     Denormals in early gradients cost a CPU seconds a step. PyTorch's worker threads inherit the flag when the first parallel
-    region starts them. PyTorch cannot be asked for the flag, so the arithmetic is.
+    region starts them. PyTorch has no getter for the flag, so it is detected by a multiplication.
     """
     precision = torch.get_float32_matmul_precision()
     flushed = math.ulp(0.0) * 1.0 == 0.0

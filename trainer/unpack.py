@@ -17,7 +17,7 @@ from typing import IO
 from tqdm import tqdm
 
 from engine.midi_file import SUFFIXES
-from trainer.data import DataError, counted, is_music
+from trainer.data import DataError, is_music, summarised
 from trainer.tars import open_tar
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _Chunks = Generator[bytes, None, None]
 
 
 class _MemberError(Exception):
-    """A member that cannot be had; the message is the reason."""
+    """A member that is not unpacked; the message is the reason."""
 
 
 def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
@@ -49,7 +49,7 @@ def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
         with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=cache) as temporary:
             left_out = _extract(archive, Path(temporary) / "files", limit)
             if left_out:
-                log.warning("%s: %d members left out: %s", archive, len(left_out), counted(left_out))
+                log.warning("%s: %d members left out: %s", archive, len(left_out), summarised(left_out))
             try:
                 (Path(temporary) / "files").rename(folder)
             except OSError:
@@ -72,37 +72,37 @@ def checksum(path: Path) -> str:
 
 
 def _extract(archive: Path, folder: Path, limit: int) -> list[str]:
-    """Writes the members and returns the reason for each that was left out. Bytes are counted as they come: that a member is
-    small, the sizes that an archive states are not trusted.
+    """Writes the members and returns the reason for each that was left out. Bytes are counted while they are read, because the
+    sizes in an archive's headers cannot be trusted.
     """
     with archive.open("rb") as file:
         members = _zip_members if file.read(2) == b"PK" else _tar_members
     count, room = 0, limit
     left_out: list[str] = []
-    breaks: list[Exception] = []
+    read_errors: list[Exception] = []
 
-    def spend(size: int) -> None:
+    def count_bytes(size: int) -> None:
         nonlocal room
         room -= size
         if room < 0:
             raise DataError(f"{archive}: grows over {limit:,} bytes; if you trust it, unpack it and give the folder")
 
-    with contextlib.closing(members(archive, left_out, breaks)) as found:
+    with contextlib.closing(members(archive, left_out, read_errors)) as found:
         for name, chunks in tqdm(found, desc=f"unpacking {archive.name}", unit="file", disable=None):
             path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
             if not is_music(path.name) and path.suffix.lower() != ".csv":
                 continue
             try:
-                _write(chunks, _place(folder, path), spend)
+                _write(chunks, _place(folder, path), count_bytes)
                 count += is_music(path.name)
             except _MemberError as error:
                 left_out.append(str(error))
-    if breaks and not count:
-        raise breaks[0]
-    if breaks:
-        log.warning("%s: damaged or broken off (%s); what could be read of it is used", archive, _line(breaks[0]))
+    if read_errors and not count:
+        raise read_errors[0]
+    if read_errors:
+        log.warning("%s: damaged or broken off (%s); what could be read of it is used", archive, _line(read_errors[0]))
     if not count:
-        reasons = f"; left out: {counted(left_out)}" if left_out else ""
+        reasons = f"; left out: {summarised(left_out)}" if left_out else ""
         raise DataError(f"{archive}: no MIDI files in it ({', '.join(SUFFIXES)}){reasons}")
     return left_out
 
@@ -122,13 +122,13 @@ def _place(folder: Path, path: PureWindowsPath) -> Path:
     return target
 
 
-def _write(chunks: _Chunks, target: Path, spend: Callable[[int], None]) -> None:
-    """``spend`` is told of each chunk before it is written. Nothing is left of a member that ends in a ``_MemberError``."""
+def _write(chunks: _Chunks, target: Path, count_bytes: Callable[[int], None]) -> None:
+    """``count_bytes`` is called before each chunk is written. The file is removed if a ``_MemberError`` is raised."""
     total = 0
     try:
         with target.open("wb") as out, contextlib.closing(chunks):
             for chunk in chunks:
-                spend(len(chunk))
+                count_bytes(len(chunk))
                 total += len(chunk)
                 if total > MEMBER_LIMIT:
                     raise _MemberError(f"larger than {MEMBER_LIMIT >> 20} MB")
@@ -138,8 +138,8 @@ def _write(chunks: _Chunks, target: Path, spend: Callable[[int], None]) -> None:
         raise
 
 
-def _zip_members(archive: Path, left_out: list[str], breaks: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
-    """``left_out`` and ``breaks`` are for tars: the directory of a zip tells of every member."""
+def _zip_members(archive: Path, left_out: list[str], read_errors: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
+    """``left_out`` and ``read_errors`` are for tars: the directory of a zip tells of every member."""
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
@@ -162,7 +162,7 @@ def _unzip(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Chunks:
         raise _MemberError("damaged") from error
 
 
-def _tar_members(archive: Path, left_out: list[str], breaks: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
+def _tar_members(archive: Path, left_out: list[str], read_errors: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
     with open_tar(archive) as file:
         try:
             for member in file:
@@ -173,9 +173,9 @@ def _tar_members(archive: Path, left_out: list[str], breaks: list[Exception]) ->
             if not file.ended:
                 raise ReadError("the end is missing")
         except Exception as error:  # the reader of a damaged archive can raise anything
-            breaks.append(error)
-        if file.empty and (breaks or file.damaged):
-            raise breaks[0] if breaks else ReadError("no zip or tar")
+            read_errors.append(error)
+        if file.empty and (read_errors or file.damaged):
+            raise read_errors[0] if read_errors else ReadError("not a zip or tar archive")
         left_out += ["damaged"] * file.damaged
 
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.adjustment import KEPT_STRIKES, Goal, Strike, Target
-from engine.ahead import MAX_AHEAD, Following
+from engine.ahead import MAX_AHEAD, DecisionRequest
 from engine.events import ACTIONS, PITCHES, VELOCITIES, VELOCITY_BINS, WAITS, Event
 from engine.grid import PulseGrid
 from engine.remote.wire import Value, WireError
-from engine.sampling import Steering
+from engine.sampling import SamplingControls
 from engine.sounding import AGES, Sounding
 
 WORTH = 0.004  # seconds of delay from which on several decisions a round trip are worth the surplus
@@ -23,28 +23,28 @@ MAX_SECONDS = 0.05  # that the server goes on deciding
 NO_GRID = PulseGrid(0.0, 0.0, 0.0)
 
 
-def call_values(following: Following, sounding: Sounding, seconds: float) -> tuple[Value, ...]:
+def call_values(request: DecisionRequest, sounding: Sounding, seconds: float) -> tuple[Value, ...]:
     """The values of the call, after the position: ``engine.ahead.decide_ahead``."""
-    goal, grid = following.goal, following.goal.grid or NO_GRID
-    numbers = [*dataclasses.astuple(following.steering), goal.start, goal.gain, *goal.target, *grid]
-    own, forbidden = (np.array(sorted(one), np.int64) for one in (following.own, following.forbidden))
-    strikes = np.array(following.strikes, np.int64).reshape(-1, 3)
-    state = (following.seed, int(following.own_pedal), following.step, own, forbidden, strikes, sounding.ages(), seconds)
+    goal, grid = request.goal, request.goal.grid or NO_GRID
+    numbers = [*dataclasses.astuple(request.sampling), goal.start, goal.gain, *goal.target, *grid]
+    own, forbidden = (np.array(sorted(one), np.int64) for one in (request.own, request.forbidden))
+    strikes = np.array(request.strikes, np.int64).reshape(-1, 3)
+    state = (request.seed, int(request.own_pedal), request.step, own, forbidden, strikes, sounding.ages(), seconds)
     return (*state, *map(float, numbers))
 
 
-def parse_call(values: Sequence[Value]) -> tuple[Following, Sounding, float]:
+def parse_call(values: Sequence[Value]) -> tuple[DecisionRequest, Sounding, float]:
     """Reads ``call_values``. Raises ``ValueError`` for values that are not those of a call."""
     match values:
         case (int(seed), int(own_pedal), int(step), np.ndarray() as own, np.ndarray() as forbidden, *rest) if step >= 0:
             match rest:
                 case (np.ndarray() as strikes, np.ndarray() as ages, float(seconds), *numbers) if ages.shape == (AGES,):
-                    steering, goal = _numbers(numbers)
+                    sampling, goal = _numbers(numbers)
                     keys, others = (frozenset(_whole(one[:, None], (PITCHES,))[:, 0].tolist()) for one in (own, forbidden))
                     rows = _whole(strikes, (step + 1, PITCHES, VELOCITY_BINS)).tolist()
                     played = tuple(Strike(*row) for row in rows[-KEPT_STRIKES:])
-                    following = Following(seed, steering, keys, bool(own_pedal), others, played, goal, step)
-                    return following, Sounding.of(step, ages), min(seconds, MAX_SECONDS)
+                    request = DecisionRequest(seed, sampling, keys, bool(own_pedal), others, played, goal, step)
+                    return request, Sounding.of(step, ages), min(seconds, MAX_SECONDS)
     raise ValueError("wrong arguments for decisions ahead")
 
 
@@ -55,18 +55,18 @@ def _whole(rows: np.ndarray, ends: tuple[int, ...]) -> np.ndarray:
     return rows
 
 
-def _numbers(values: Sequence[Value]) -> tuple[Steering, Goal]:
-    fields = dataclasses.fields(Steering)
+def _numbers(values: Sequence[Value]) -> tuple[SamplingControls, Goal]:
+    fields = dataclasses.fields(SamplingControls)
     numbers = [one for one in values if isinstance(one, float) and math.isfinite(one)]
     if len(numbers) != len(values) or len(numbers) != len(fields) + 2 + len(Target._fields) + len(PulseGrid._fields):
-        raise ValueError("wrong steering for decisions ahead")
+        raise ValueError("wrong sampling for decisions ahead")
     whole = (isinstance(field.default, int) for field in fields)
-    steering = Steering(*(int(one) if is_int else one for one, is_int in zip(numbers, whole, strict=False)))  # type: ignore[arg-type]
+    sampling = SamplingControls(*(int(one) if is_int else one for one, is_int in zip(numbers, whole, strict=False)))  # type: ignore[arg-type]
     start, gain, *others = numbers[len(fields) :]
     target, grid = Target(*others[: len(Target._fields)]), PulseGrid(*others[len(Target._fields) :])
     if min(target.rate, target.factor) <= 0 or grid.sharpness < 0:
         raise ValueError("wrong goal for decisions ahead")
-    return steering, Goal(start, target, gain, grid if grid.sharpness else None)
+    return sampling, Goal(start, target, gain, grid if grid.sharpness else None)
 
 
 def answer_values(events: Sequence[Event], seconds: float) -> tuple[Value, ...]:
@@ -85,29 +85,29 @@ def parse_answer(values: Sequence[Value]) -> tuple[list[Event], float]:
 
 class Lookahead:
     """What the server has decided and absorbed ahead of its client. Exact: a decision counts only if it was made for the same
-    ``Following`` and after the same events.
+    ``DecisionRequest`` and after the same events.
     """
 
     def __init__(self) -> None:
-        self._decisions: dict[int, tuple[Following, Event]] = {}  # by the position after which they were made
+        self._decisions: dict[int, tuple[DecisionRequest, Event]] = {}  # by the position after which they were made
         self._absorbed: dict[int, Event] = {}  # by position
 
     def clear(self) -> None:
         self._decisions.clear()
         self._absorbed.clear()
 
-    def fill(self, position: int, following: Following, events: Sequence[Event]) -> None:
+    def fill(self, position: int, request: DecisionRequest, events: Sequence[Event]) -> None:
         """``events`` were decided after ``position``; all but the last are absorbed."""
         self.clear()
         for at, event in enumerate(events, position):
-            self._decisions[at] = following, event
-            following = following.after(event)
+            self._decisions[at] = request, event
+            request = request.next(event)
         self._absorbed = dict(enumerate(events[:-1], position + 1))
 
-    def decision(self, position: int, following: Following) -> Event | None:
+    def decision(self, position: int, request: DecisionRequest) -> Event | None:
         """The event after ``position``, if it was decided ahead."""
         made = self._decisions.get(position)
-        return made[1] if made is not None and made[0] == following else None
+        return made[1] if made is not None and made[0] == request else None
 
     def has_absorbed(self, events: np.ndarray, first: int) -> bool:
         """Whether the server has absorbed these events already. If not, what it has done ahead no longer counts."""

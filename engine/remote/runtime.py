@@ -18,13 +18,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.ahead import Following, decided
+from engine.ahead import DecisionRequest, decided
 from engine.config import CheckpointError
 from engine.events import Event
 from engine.remote.address import Address, start_failure, this_machine
-from engine.remote.link import Link, RuntimeLost
 from engine.remote.lookahead import WORTH, Lookahead, call_values, parse_answer
 from engine.remote.protocol import Kind, answer_limit, parse_arrays, parse_event, parse_ready, ready_limit, version
+from engine.remote.server_process import RuntimeLost, ServerProcess
 from engine.remote.wire import Value, WireError, encode
 from engine.rings import hidden_shape, ring_shapes
 from engine.runtimes import RuntimeUnavailable, SamplingBias
@@ -64,14 +64,14 @@ class RemoteRuntime:
         while self._pending:
             with contextlib.suppress(RuntimeError):  # errors of earlier calls no longer matter
                 self._receive()
-        if self._link.alive():
+        if self._server.alive():
             try:
                 self._call(Kind.RESET, first)
             except RuntimeError as error:
                 log.warning("starting a new process for the model (%s)", error)
             else:
                 return
-        self._link.close()
+        self._server.close()
         self._start()
         self._call(Kind.RESET, first)
 
@@ -87,23 +87,23 @@ class RemoteRuntime:
         biases, scalars = (bias.wait, bias.action, bias.velocity), (float(bias.temperature), float(bias.min_p))
         return self._validated(parse_event, self._call(Kind.DECIDE, position, *biases, *scalars, bias.noise))
 
-    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> Event | None:
-        """``decide``. Where the line has a delay, the server goes on for as long as the line takes, and later calls find their
-        decisions made.
+    def decide_ahead(self, position: int, request: DecisionRequest, sounding: Sounding) -> Event | None:
+        """``decide``. On a connection with latency the server decides further events for as long as a round trip takes, and later
+        calls return these without a round trip.
         """
         self.ahead = 0
-        made = self._lookahead.decision(position, following)
+        made = self._lookahead.decision(position, request)
         if made is not None:
             return made
         self._lookahead.clear()
         if self._delay < WORTH:
-            return following.event(partial(decided, self, position), sounding, position)
+            return request.decide(partial(decided, self, position), sounding, position)
         began = time.monotonic()
-        values = self._call(Kind.DECIDE_AHEAD, position, *call_values(following, sounding, self._delay))
+        values = self._call(Kind.DECIDE_AHEAD, position, *call_values(request, sounding, self._delay))
         events, seconds = self._validated(parse_answer, values)
         self._delay = min(DRIFT * self._delay, time.monotonic() - began - seconds)
         self.ahead = max(len(events) - 1, 0)
-        self._lookahead.fill(position, following, events)
+        self._lookahead.fill(position, request, events)
         return events[0] if events else None
 
     def hidden(self, position: int) -> np.ndarray:
@@ -137,27 +137,27 @@ class RemoteRuntime:
 
     def alive(self) -> bool:
         """Whether the local process runs. Over ssh, that is ssh itself."""
-        return self._link.alive()
+        return self._server.alive()
 
     def close(self) -> None:
-        self._link.close(self._hang)
+        self._server.close(self._hang)
 
     def _start(self) -> None:
         self._pending: deque[Kind] = deque()
         try:
-            self._link = Link(self._address.command, self._address.name, self._address.env())
+            self._server = ServerProcess(self._address.command, self._address.name, self._address.env())
         except OSError as error:
             raise RuntimeUnavailable(f"{self._address.command[0]} cannot be started ({error.strerror})") from error
         try:
-            kind, values = self._link.receive(ready_limit, START_TIMEOUT)
+            kind, values = self._server.receive(ready_limit, START_TIMEOUT)
         except RuntimeLost as error:
-            status, lines = self._link.exit_report()
+            status, lines = self._server.exit_report()
             reason = str(error) if status is None or status < 0 else start_failure(self._address, status, lines)
             raise (RuntimeLost if self._address.local else RuntimeUnavailable)(reason) from error
         try:
             self._accept(Kind(kind), values)
         except BaseException:
-            self._link.close(self._hang)
+            self._server.close(self._hang)
             raise
 
     def _accept(self, kind: Kind, values: Sequence[Value]) -> None:
@@ -202,7 +202,7 @@ class RemoteRuntime:
         while len(self._pending) >= MAX_PENDING:
             self._receive()
         try:
-            self._link.send(encode(call, *values), self._hang)
+            self._server.send(encode(call, *values), self._hang)
         except RuntimeLost:
             self._pending.clear()
             raise
@@ -212,7 +212,7 @@ class RemoteRuntime:
         """Receives the answer to the oldest pending call. Raises ``RuntimeLost``, and what the call raised in the server."""
         limit = partial(answer_limit, call=self._pending[0], config=self.config)
         try:
-            kind, values = self._link.receive(limit, self._hang if timeout is None else timeout)
+            kind, values = self._server.receive(limit, self._hang if timeout is None else timeout)
         except RuntimeLost:
             self._pending.clear()
             raise
@@ -235,7 +235,7 @@ class RemoteRuntime:
         try:
             return read(values)
         except WireError as error:
-            self._link.kill()
+            self._server.kill()
             raise RuntimeLost(f"{self._address.name} sent an invalid answer: {error}") from error
 
 

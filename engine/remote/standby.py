@@ -16,14 +16,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from engine.ahead import Following
+from engine.ahead import DecisionRequest
 from engine.config import CheckpointError
 from engine.engine import RECENT
 from engine.events import Event
 from engine.remote.address import Address, this_machine
 from engine.remote.history import History, absorb, replay
-from engine.remote.link import RuntimeLost
 from engine.remote.runtime import HANG, PING_INTERVAL, RemoteRuntime
+from engine.remote.server_process import RuntimeLost
 from engine.runtimes import MAX_CHUNK, Runtime, RuntimeUnavailable, SamplingBias
 from engine.sounding import Sounding
 from engine.states import StateError, fingerprint
@@ -81,9 +81,9 @@ class StandbyRuntime:
         self._cut(position)
         return self._call(lambda runtime: runtime.decide(position, bias))
 
-    def decide_ahead(self, position: int, following: Following, sounding: Sounding) -> Event | None:
+    def decide_ahead(self, position: int, request: DecisionRequest, sounding: Sounding) -> Event | None:
         self._cut(position)
-        return self._call(lambda runtime: runtime.decide_ahead(position, following, sounding))
+        return self._call(lambda runtime: runtime.decide_ahead(position, request, sounding))
 
     @property
     def ahead(self) -> int:

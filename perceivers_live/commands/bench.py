@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +22,8 @@ import numpy as np
 from engine.engine import Engine
 from engine.events import Event
 from engine.runtimes import Runtime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
+from perceivers_live.commands.measuring import Row, copy_bandwidth, improvised, machine, row, timed
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.performer.performer import Performer
@@ -31,69 +31,8 @@ from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import Player
 
 HISTORIES = (1024, 8192, 32768)  # events
-COPY_BYTES = 256 << 20  # far larger than any cache
-BUDGETS = {"step": 10.0, "event": 10.0, "handover": 60.0, "start-up": 2000.0}  # ms
 STARTS = 5
 READY = "ready"  # printed by the start-up probe
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Percentiles of n measurements. ``floor`` and ``budget`` have the same unit; None where there is none."""
-
-    name: str
-    unit: str
-    p50: float
-    p95: float
-    p99: float
-    max: float
-    floor: float | None
-    budget: float | None
-    n: int
-
-
-def row(name: str, taken: list[float], *, unit: str = "ms", floor: float | None = None) -> Row:
-    """Makes a row of measurements ``taken`` in ``unit``."""
-    p50, p95, p99 = np.percentile(taken, [50, 95, 99]).tolist()
-    return Row(name, unit, p50, p95, p99, max(taken), floor, BUDGETS.get(name.split(",")[0]), len(taken))
-
-
-def improvised(count: int, rng: np.random.Generator) -> list[Event]:
-    """Random legal events: each note-on is followed by its note-off."""
-    events: list[Event] = []
-    while len(events) < count:
-        pitch = int(rng.integers(30, 90))
-        events += [Event(int(rng.integers(0, 30)), pitch, int(rng.integers(32))), Event(int(rng.integers(1, 30)), 128 + pitch)]
-    return events[:count]
-
-
-def timed(action: Callable[[], object]) -> float:
-    """Duration of a call in milliseconds."""
-    began = time.perf_counter()
-    action()
-    return (time.perf_counter() - began) * 1000
-
-
-def copy_bandwidth(runtime: Runtime) -> float:
-    """Memory bandwidth of the runtime's device in bytes a millisecond: bytes read and written by a large copy."""
-    if runtime.name in ("cuda", "cuda-compiled", "tensorrt"):
-        return _gpu_copy_bandwidth()
-    source = np.ones(COPY_BYTES // 8)
-    target = np.empty_like(source)
-    return 2 * COPY_BYTES / float(np.median([timed(lambda: np.copyto(target, source)) for _ in range(9)][1:]))
-
-
-def _gpu_copy_bandwidth() -> float:
-    import torch
-
-    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-        torch.cuda.synchronize()
-
-    return 2 * COPY_BYTES / float(np.median([timed(copy) for _ in range(9)][1:]))
 
 
 def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], count: int) -> Iterator[Row]:
@@ -121,8 +60,8 @@ def _settled(engine: Engine, events: list[Event]) -> None:
 def _event(engine: Engine, seed: int) -> None:
     """One event as in a performance: sampling bias, decide, absorb."""
     own = set(engine.sounding.held().tolist())
-    asked = sampling_bias(engine.sounding, Steering(), np.random.default_rng(seed), own=own, own_pedal=True)
-    engine.absorb([engine.decide(asked)])
+    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
+    engine.absorb([engine.decide(bias)])
 
 
 def _handover(engine: Engine, settings: Settings, seed: int) -> float:
@@ -184,16 +123,6 @@ def _resident() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
-def machine() -> str:
-    """Processor, system and Python version."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = f"{len(names)} x {names[0]}" if names else cpu
-    return f"{cpu}, {platform.system()}, Python {platform.python_version()}"
 
 
 def report(rows: Iterator[Row], runtime: Runtime, json_file: Path | None) -> None:

@@ -22,13 +22,14 @@ import numpy as np
 from engine.errors import UserError, install
 from engine.realtime import PLAYER, set_realtime
 from engine.remote.address import Address
-from perceivers_live.commands.bench import improvised, machine
 from perceivers_live.commands.doctor_remote import check_remote
 from perceivers_live.commands.findings import Finding
+from perceivers_live.commands.measuring import improvised, machine
 from perceivers_live.controls.midi_map_file import MidiMapError, midi_map_path, read
 from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.controls.settings import Settings
-from perceivers_live.osc.wire import OscError, listen
+from perceivers_live.network import ListenError
+from perceivers_live.osc.wire import listen
 from perceivers_live.page.keys import PAGE
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
@@ -121,7 +122,7 @@ def _osc(settings: Settings) -> Iterator[Finding]:
         return
     try:
         listen(settings.osc.host, settings.osc.port, settings.osc.allow)[0].close()
-    except OscError as error:
+    except ListenError as error:
         yield Finding("OSC", False, str(error), "if another daemon is running, choose another --osc-port")
         return
     yield Finding("OSC", True, f"{settings.osc.host}:{settings.osc.port} is free")

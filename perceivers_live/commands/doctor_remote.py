@@ -12,10 +12,10 @@ import numpy as np
 from engine.engine import Engine
 from engine.remote.address import Address
 from engine.remote.runtime import RemoteRuntime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from engine.states import fingerprint
-from perceivers_live.commands.bench import improvised
 from perceivers_live.commands.findings import Finding
+from perceivers_live.commands.measuring import improvised
 from perceivers_live.controls.settings import Settings
 
 PINGS = 200
@@ -64,5 +64,5 @@ def _milliseconds(action: Callable[[], object], count: int) -> tuple[float, floa
 def _event(engine: Engine) -> None:
     """One event as in a performance: sampling bias, decide, absorb."""
     own = set(engine.sounding.held().tolist())
-    bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(engine.position), own=own, own_pedal=True)
+    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(engine.position), own=own, own_pedal=True)
     engine.absorb([engine.decide(bias)])

@@ -18,7 +18,7 @@ from engine.realtime import DAEMON, set_all_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.commands.recordings import sessions_folder
-from perceivers_live.commands.stage_page import StagePage, show
+from perceivers_live.commands.session_page import SessionPage, show
 from perceivers_live.controls.midi_map_file import midi_map_path
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
@@ -34,12 +34,12 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # SIGBREAK: the Wind
 
 def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: bool = False) -> None:
     """Performs until a signal stops it. ``engine`` should compute in another process. ``show_page``: open the page in a browser.
-    Raises ``PortError``, ``OscError``, ``LinkError``.
+    Raises ``PortError``, ``ListenError``, ``LinkError``.
     """
     if sys.stderr is not None:  # None: standard error was closed
         faulthandler.enable()  # a crash of native code, such as a driver, prints where it was
     controls = Controls(settings.controls)
-    page = StagePage(controls) if settings.page.enabled else None
+    page = SessionPage(controls) if settings.page.enabled else None
     set_all_realtime(DAEMON)  # also for threads of the engine and the page, which would hold the interpreter lock when preempted
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)

@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from engine.midi import SUSTAIN
+from engine.midi import SUSTAIN, MessageListener
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.ports import (
     NAME,
     Input,
     InputPort,
     LocalPorts,
-    MessageListener,
     NoSuchPort,
     Output,
     OutputPort,

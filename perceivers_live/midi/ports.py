@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import UserError
+from engine.midi import MessageListener
 from engine.realtime import DRIVER, set_realtime
 from perceivers_live.midi.jack_watch import ConnectionChange, JackWatch, Refused, silence_libraries
 
@@ -28,7 +29,6 @@ BEFORE_CLOSE = 0.05  # seconds before a port is closed, in which JACK notifies i
 ALSA_PORT = re.compile(r" \d+:\d+$")  # client and port at the end of a name: other numbers after a reconnection
 ALSA_NUMBERS = re.compile(rf"{ALSA_PORT.pattern}| ?\(\d+(:\d+)?\)")  # also a process id in a client's name
 Made = TypeVar("Made")
-MessageListener = Callable[[float, Sequence[int]], None]  # monotonic seconds, one raw message
 
 
 class Input(Protocol):

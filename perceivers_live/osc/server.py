@@ -76,7 +76,7 @@ class OscServer:
         stats_interval: minimum number of seconds between two stats messages.
 
     Raises:
-        OscError: the address cannot be used, the port is taken, or the address is beyond loopback and `allow` is empty.
+        ListenError: the address cannot be used, the port is taken, or the address is beyond loopback and `allow` is empty.
         ValueError: a command has the name of a control, a query or a built-in message.
     """
 

@@ -49,10 +49,10 @@ class Feed:
         if self._hub.is_watched:
             self._hub.post(lambda: self._plan(events))
 
-    def taken_back(self, first: int) -> None:
+    def dropped(self, first: int) -> None:
         """Planned events with serial numbers from ``first`` on were dropped and will not sound."""
         if self._hub.is_watched:
-            self._hub.post(lambda: {"type": "taken_back", "first": first})
+            self._hub.post(lambda: {"type": "dropped", "first": first})
 
     def turn(self, state: str) -> None:
         """The state of the machine changed: listening or playing."""

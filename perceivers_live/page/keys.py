@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 
-from engine.midi import MessageReader, message_of
+from engine.midi import MessageListener, MessageReader, message_of
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.protocol import seconds
 
 PAGE = "page"  # the name of the port
 EARLIEST = 0.25  # seconds; an older timestamp comes from a page with a wrong clock
-MessageListener = Callable[[float, Sequence[int]], None]
 
 
 class PageKeys:

@@ -59,13 +59,13 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Query = Callable[[str, list[str]], tuple[HTTPStatus, object]]  # path, attributes -> status, object to encode as JSON
+QueryAnswer = Callable[[str, list[str]], tuple[HTTPStatus, object]]  # path, attributes -> status, object to encode as JSON
 
 
 class Routes:
     """Answers requests. ``query``: OSCQuery; ``library``: the recordings, or None."""
 
-    def __init__(self, query: Query, library: Library | None = None) -> None:
+    def __init__(self, query: QueryAnswer, library: Library | None = None) -> None:
         self._query, self._library = query, library
         self._files = {f"/page/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in TYPES}
 

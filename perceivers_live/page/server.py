@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from engine.text import printable
-from perceivers_live.osc.wire import OscError, sender_filter
+from perceivers_live.network import ListenError, sender_filter
 from perceivers_live.page.client import Misbehaved
 from perceivers_live.page.listening_socket import ListeningSocket
 from perceivers_live.page.protocol import MAX_FRAME
@@ -47,7 +47,7 @@ class PageServer:
         port: TCP port; 0 takes a free one (see the attribute ``port``).
 
     Raises:
-        OscError: the address cannot be used, the port is taken, or the address is beyond loopback and ``allow`` is empty.
+        ListenError: the address cannot be used, the port is taken, or the address is beyond loopback and ``allow`` is empty.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ def _response(answer: Answer, *, body: bool) -> Response:
 
 
 def _listen(host: str, port: int, allow: str) -> ListeningSocket:
-    """Opens the listening socket. Raises ``OscError``."""
+    """Opens the listening socket. Raises ``ListenError``."""
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo accepts these, but means all addresses, or another port
             raise OSError("no such address")
@@ -180,4 +180,6 @@ def _listen(host: str, port: int, allow: str) -> ListeningSocket:
         return ListeningSocket(family, (str(address[0]), int(address[1])), sender_filter(str(address[0]), allow, "page"))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise OscError(f"the page cannot be served on {printable(host)}:{port} ({reason}): choose another port or host") from None
+        raise ListenError(
+            f"the page cannot be served on {printable(host)}:{port} ({reason}): choose another port or host"
+        ) from None

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.adjustment import KEPT_STRIKES, Call, Goal, Strike, Target, adjustment_after, machine_share
-from engine.ahead import Following
+from engine.ahead import DecisionRequest
 from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event
 from engine.grid import PulseGrid
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from perceivers_live.controls.registry import ControlValues
 
 PACE_GAIN = 4.0  # of the rate's correction, for each unit of ``pace``
@@ -42,16 +42,16 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     human's key, in a duet also some of the notes) is discarded, and the next decision is for a later time. After ``MAX_ATTEMPTS``
     the machine plays in any case.
     """
-    if (following := _following(controls, at, seed, engine.step)) is not None:
-        return engine.decide_following(following)
+    if (request := _request(controls, at, seed, engine.step)) is not None:
+        return engine.decide_request(request)
     skip_probability = _skip_probability(at, engine.step) if at.human_active and controls["mode"] == "duet" else 0.0
     noise = np.random.default_rng((seed, engine.position))
     adjustment = adjustment_after(engine.position, seed, goal(controls, at), at.strikes, engine.step, opening=at.opening)
-    steered, elapsed = steering(controls), at.elapsed
+    sampling, elapsed = sampling_controls(controls), at.elapsed
     for attempt in range(MAX_ATTEMPTS):
         bias = sampling_bias(
             engine.sounding,
-            steered,
+            sampling,
             noise,
             own=at.own,
             own_pedal=at.own_pedal,
@@ -74,19 +74,21 @@ def decide(engine: Engine, controls: ControlValues, at: Situation, seed: int) ->
     return event
 
 
-def _following(controls: ControlValues, at: Situation, seed: int, step: int) -> Following | None:
+def _request(controls: ControlValues, at: Situation, seed: int, step: int) -> DecisionRequest | None:
     """The decision, if it is one in the middle of the machine's own playing."""
     if at.elapsed or at.opening or at.closing or at.human_active:
         return None
     strikes = tuple(at.strikes[-KEPT_STRIKES:])
-    return Following(seed, steering(controls), at.own, at.own_pedal, at.forbidden - at.own, strikes, goal(controls, at), step)
+    return DecisionRequest(
+        seed, sampling_controls(controls), at.own, at.own_pedal, at.forbidden - at.own, strikes, goal(controls, at), step
+    )
 
 
 def goal(controls: ControlValues, at: Situation) -> Goal:
     """What the controls ask for in this situation."""
-    density, steered = float(controls["density"]), steering(controls)
-    keys = max(steered.register_high - steered.register_low + 1, 1)
-    target = Target.of(at.call, density, float(controls["dynamics"]), steered.max_polyphony, keys)
+    density, sampling = float(controls["density"]), sampling_controls(controls)
+    keys = max(sampling.register_high - sampling.register_low + 1, 1)
+    target = Target.of(at.call, density, float(controls["dynamics"]), sampling.max_polyphony, keys)
     return Goal(at.turn_start, target, PACE_GAIN * float(controls["pace"]) + abs(density), at.grid)
 
 
@@ -100,11 +102,11 @@ def _skip_probability(at: Situation, step: int) -> float:
     return machine_share(at.strikes, at.turn_start, step / STEPS_PER_SECOND, at.call.rate)
 
 
-def steering(controls: ControlValues) -> Steering:
+def sampling_controls(controls: ControlValues) -> SamplingControls:
     """The controls that affect sampling."""
     low, high = sorted((int(controls["register_low"]), int(controls["register_high"])))
     shift = int(controls["transpose"])  # pitches that transposition would move out of 0..127 are excluded
-    return Steering(
+    return SamplingControls(
         temperature=float(controls["temperature"]),
         min_p=float(controls["min_p"]),
         variety=float(controls["variety"]),

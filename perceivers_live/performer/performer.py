@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.adjustment import Strike
-from engine.codec import LONGEST_SILENCE, spell
+from engine.codec import LONGEST_SILENCE, events_after_gap
 from engine.engine import Engine, Snapshot
 from engine.events import MAX_WAIT, NOTE_OFF, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event, Timed, bin_velocity
 from perceivers_live.clock.midi_clock import Beats, Transport
@@ -168,9 +168,9 @@ class Performer:
         self._rewind(merged.base)
         base = previous = self._engine.position
         timed = [self._to_timed(one) if isinstance(one, MachineEvent) else one for one in merged.actions]
-        events, places = self.timeline.spell(timed)
+        events, places = self.timeline.encode(timed)
         for one, (position, step) in zip(merged.actions, places, strict=True):
-            if isinstance(one, MachineEvent) and position > previous:  # not omitted by ``spell``
+            if isinstance(one, MachineEvent) and position > previous:  # not omitted by ``encode``
                 self._turn.add(MachineEvent(one.serial, position, step, events[position - base - 1]))
             previous = position
         self.timeline.append(events, floor=places[merged.final - 1].position if merged.final else base)
@@ -412,7 +412,7 @@ class Performer:
         notes, pedal = self._held_after_plan()
         for action in [*(NOTE_OFF + pitch for pitch in sorted(notes)), *([SUSTAIN_UP] if pedal else [])]:
             step += PEDAL_STEPS if action == SUSTAIN_UP else 0
-            for event in spell(step - self._engine.step, action):
+            for event in events_after_gap(step - self._engine.step, action):
                 self._plan_event(event)
 
     def _finish(self, now: float, controls: ControlValues) -> float | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.codec import spell, surplus, to_step
+from engine.codec import events_after_gap, surplus, to_step
 from engine.engine import Engine
 from engine.events import NO_VELOCITY, NOTE_OFF, STEPS_PER_SECOND, SUSTAIN_DOWN, Event, Timed, subject, velocity_bin
 
@@ -50,10 +50,10 @@ class Timeline:
         self.origin, self.floor = newest - self.engine.step / STEPS_PER_SECOND, self.engine.position
 
     def absorb(self, actions: Sequence[Timed]) -> None:
-        """Appends actions that sounded, in time order (see ``spell``)."""
-        self.append(self.spell(actions)[0])
+        """Appends actions that sounded, in time order (see ``encode``)."""
+        self.append(self.encode(actions)[0])
 
-    def spell(self, actions: Sequence[Timed]) -> tuple[list[Event], list[Place]]:
+    def encode(self, actions: Sequence[Timed]) -> tuple[list[Event], list[Place]]:
         """Converts actions, in time order, to events after the newest event; returns these and each action's place.
 
         Actions before the newest event get its time. Actions that change nothing are omitted: the release of a key that is up,
@@ -73,13 +73,15 @@ class Timeline:
                 if left_out := surplus(at - step):
                     self.origin += left_out / STEPS_PER_SECOND
                     at -= left_out
-                events += spell(at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY)
+                events += events_after_gap(
+                    at - step, one.action, velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY
+                )
                 step = at
             places.append(Place(position + len(events), step))
         return events, places
 
     def append(self, events: Sequence[Event], floor: int | None = None) -> None:
-        """Appends the events from ``spell``. Those up to position ``floor`` (None: all) have sounded."""
+        """Appends the events from ``encode``. Those up to position ``floor`` (None: all) have sounded."""
         self.floor = self.engine.position + len(events) if floor is None else floor
         self.engine.absorb(events)  # after a runtime failure they are in its history, too
 

@@ -56,7 +56,7 @@ class PlayerObserver:
     def planned(self, events: Sequence[Planned]) -> None:
         """Events were added to the plan."""
 
-    def taken_back(self, first: int) -> None:
+    def dropped(self, first: int) -> None:
         """Planned events from this serial number on were dropped."""
 
 
@@ -172,7 +172,7 @@ class Player:
             first = self._plan[count].serial
             while len(self._plan) > count:
                 self._plan.pop()
-            self._observer.taken_back(first)
+            self._observer.dropped(first)
 
     def planned(self) -> int:
         """Number of planned events."""

@@ -23,7 +23,7 @@ class Observer:
     """Callbacks; each default does nothing. They are called on any thread and must not wait. Times are monotonic seconds.
 
     ``listening``: the session has started. ``human``, ``machine``: an action of that part, as it was sent. ``planned``: events
-    that the machine is going to play. ``taken_back``: planned events with this serial number or a later one were cancelled.
+    that the machine is going to play. ``dropped``: planned events with this serial number or a later one were cancelled.
     ``state``: the machine has started to listen or to play. ``countdown``: the time at which the machine will start to play if
     the human plays nothing more, whenever it changes; None: it will not start by itself. ``stats``: the session's counters, four
     times a second. ``message``: a message to the user, such as which control a controller was bound to. ``fault``: the kind of a
@@ -34,7 +34,7 @@ class Observer:
     human: Callable[[Timed], None] = _nothing
     machine: Callable[[Timed], None] = _nothing
     planned: Callable[[Sequence[Planned]], None] = _nothing
-    taken_back: Callable[[int], None] = _nothing
+    dropped: Callable[[int], None] = _nothing
     state: Callable[[State], None] = _nothing
     countdown: Callable[[float | None], None] = _nothing
     stats: Callable[[Mapping[str, float]], None] = _nothing
@@ -70,8 +70,8 @@ class Observers(PlayerObserver):
     def planned(self, events: Sequence[Planned]) -> None:
         self._notify(lambda observer: observer.planned(events))
 
-    def taken_back(self, first: int) -> None:
-        self._notify(lambda observer: observer.taken_back(first))
+    def dropped(self, first: int) -> None:
+        self._notify(lambda observer: observer.dropped(first))
 
     def state(self, state: State) -> None:
         self._notify(lambda observer: observer.state(state))

@@ -147,7 +147,7 @@ class Session:
             self.output_restored()
 
     def run(self) -> None:
-        """Performs until ``stop`` is called. Leaves no note sounding. Raises ``OscError``."""
+        """Performs until ``stop`` is called. Leaves no note sounding. Raises ``ListenError``."""
         with ExitStack() as closing:
             if self._saving is not None:
                 closing.callback(self._saving.close)  # runs last
@@ -181,7 +181,7 @@ class Session:
     def stats(self) -> dict[str, float]:
         """Counters since the start: events played; events that were late, and the lateness of the last event (ms); events sent
         while no output was connected (``unsent``); engine faults and recoveries; ignored echoes; actions, commands and OSC
-        packets dropped during overload (``left_out``). Current values: queued actions and commands (``waiting``), whether a
+        packets dropped during overload (``dropped``). Current values: queued actions and commands (``waiting``), whether a
         standby computes (1), planned events, length of the history, tempo in beats per minute (0: none).
         """
         player, lateness, loop = self.player, self.player.lateness, self.loop
@@ -193,7 +193,7 @@ class Session:
             "faults": loop.faults,
             "recoveries": loop.recoveries,
             "echoes": self.echo.echoes,
-            "left_out": loop.inbox.dropped + (self._osc.dropped if self._osc is not None else 0),
+            "dropped": loop.inbox.dropped + (self._osc.dropped if self._osc is not None else 0),
             "waiting": loop.inbox.qsize(),
             "standby": float(on_standby(self.engine.runtime)),
             "planned": player.planned(),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.codec import StreamEncoder, decode, encode, encode_arrays, extend_pedal, spell, to_step, tokens_388
+from engine.codec import StreamEncoder, decode, encode, encode_arrays, events_after_gap, extend_pedal, to_step, tokens_388
 from engine.events import (
     END,
     MAX_WAIT,
@@ -139,7 +139,7 @@ def test_no_drift_over_hours() -> None:
 def test_long_gaps_are_full_rests_and_a_remainder(gap: int, waits: list[int]) -> None:
     timed = [Timed(3.0, NOTE_ON + 60, 64), Timed(3.0 + gap / 100, NOTE_OFF + 60)]
     expected = [Event(wait, REST) for wait in waits[:-1]] + [Event(waits[-1], NOTE_OFF + 60)]
-    assert spell(gap, NOTE_OFF + 60) == expected
+    assert events_after_gap(gap, NOTE_OFF + 60) == expected
     assert encode(timed)[2:] == expected
     assert in_bulk(timed)[2:] == expected
 

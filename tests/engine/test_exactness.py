@@ -26,7 +26,7 @@ from engine.runtimes.tensorrt.cache import PlanCache, PlanSpec, plan_specs  # no
 from engine.runtimes.tensorrt.compile_process import Compilation, compile_missing  # noqa: E402
 from engine.runtimes.tensorrt.execute import KernelCache, environment, load_tensorrt  # noqa: E402
 from engine.runtimes.tensorrt.runtime import TensorRTRuntime, _rows  # noqa: E402
-from engine.sampling import Steering, sampling_bias  # noqa: E402
+from engine.sampling import SamplingControls, sampling_bias  # noqa: E402
 from engine.sounding import ages_of  # noqa: E402
 from tests.music import improvise  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
@@ -233,7 +233,7 @@ def test_the_compiled_step_is_exact(music: list[Event]) -> None:
         for one in (engine, compiled):
             one.absorb([event])
         assert close(compiled.hidden(), engine.hidden()), f"differs at position {i}"
-        bias = sampling_bias(engine.sounding, Steering(), np.random.default_rng(i), own=set(), own_pedal=False)
+        bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(i), own=set(), own_pedal=False)
         assert compiled.decide(bias) == engine.decide(bias)
 
 

@@ -29,7 +29,7 @@ from engine.events import (  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes import Runtime  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
-from engine.sampling import Steering, repetition_penalty, sampling_bias  # noqa: E402
+from engine.sampling import SamplingControls, repetition_penalty, sampling_bias  # noqa: E402
 from engine.sounding import Sounding  # noqa: E402
 from trainer.export import write_onnx  # noqa: E402
 
@@ -65,7 +65,7 @@ class Situation(NamedTuple):
     """The inputs of a decision: held keys and pedal, their owner, the controls."""
 
     sounding: Sounding
-    steering: Steering
+    sampling: SamplingControls
     own: frozenset[int]
     own_pedal: bool
     elapsed: int
@@ -75,7 +75,7 @@ class Situation(NamedTuple):
     def decide(self, runtime: Runtime, rng: np.random.Generator) -> Event:
         asked = sampling_bias(
             self.sounding,
-            self.steering,
+            self.sampling,
             rng,
             own=self.own,
             own_pedal=self.own_pedal,
@@ -102,7 +102,7 @@ def situation(rng: np.random.Generator) -> Situation:
     own = frozenset(key for key in keys if rng.random() < 0.5)
     pedal = bool(rng.random() < 0.5)
     low = int(rng.integers(0, 128))
-    steering = Steering(
+    sampling = SamplingControls(
         temperature=float(rng.choice([0.05, 0.7, 1.0, 1.3, 5.0])),
         min_p=float(rng.choice([0.0, 0.02, 0.3])),
         register_low=low if rng.random() < 0.5 else 0,
@@ -112,7 +112,7 @@ def situation(rng: np.random.Generator) -> Situation:
     elapsed = int(rng.choice([0, 0, 1, 40, 99, 100, 150]))
     hidden = rng.normal(size=WIDTH).astype(np.float32)
     own_pedal, closing = pedal and bool(rng.random() < 0.5), bool(rng.random() < 0.2)
-    return Situation(sounding_of(keys, pedal=pedal), steering, own, own_pedal, elapsed, closing, hidden)
+    return Situation(sounding_of(keys, pedal=pedal), sampling, own, own_pedal, elapsed, closing, hidden)
 
 
 def check_legal(event: Event, now: Situation) -> None:
@@ -120,8 +120,8 @@ def check_legal(event: Event, now: Situation) -> None:
     assert min(now.elapsed, MAX_WAIT) <= event.wait <= MAX_WAIT
     if event.is_note_on:
         assert event.pitch not in held
-        assert now.steering.register_low <= event.pitch <= now.steering.register_high
-        assert len(now.own) < now.steering.max_polyphony
+        assert now.sampling.register_low <= event.pitch <= now.sampling.register_high
+        assert len(now.own) < now.sampling.max_polyphony
         assert not now.closing
         assert 0 <= event.velocity < VELOCITY_BINS
     elif event.is_note_off:
@@ -138,9 +138,9 @@ def check_legal(event: Event, now: Situation) -> None:
 
 
 def can_only_rest(now: Situation) -> bool:
-    held, steering = set(now.sounding.held().tolist()), now.steering
-    free = set(range(steering.register_low, steering.register_high + 1)) - held
-    notes = bool(free) and len(now.own) < steering.max_polyphony and not now.closing
+    held, sampling = set(now.sounding.held().tolist()), now.sampling
+    free = set(range(sampling.register_low, sampling.register_high + 1)) - held
+    notes = bool(free) and len(now.own) < sampling.max_polyphony and not now.closing
     pedal = now.own_pedal or not (now.sounding.pedal or now.closing)
     return not (notes or now.own or pedal)
 
@@ -159,36 +159,36 @@ def test_thousands_of_decisions_are_legal(eager: Runtime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "steering", "closing"),
+    ("keys", "sampling", "closing"),
     [
-        ([60], Steering(), True),  # brought to an end while the human holds a key and the pedal
-        ([60], Steering(register_low=60, register_high=60), False),  # the human holds the only key of the register
-        ([60], Steering(max_polyphony=0), False),
-        ([60], Steering(register_low=80, register_high=70), False),  # the two ends have crossed
+        ([60], SamplingControls(), True),  # brought to an end while the human holds a key and the pedal
+        ([60], SamplingControls(register_low=60, register_high=60), False),  # the human holds the only key of the register
+        ([60], SamplingControls(max_polyphony=0), False),
+        ([60], SamplingControls(register_low=80, register_high=70), False),  # the two ends have crossed
     ],
     ids=["closing", "narrow register", "no polyphony", "empty register"],
 )
 @pytest.mark.parametrize("elapsed", [0, 30, 100])
 def test_if_nothing_can_be_played_the_event_is_a_rest(
-    keys: list[int], steering: Steering, closing: bool, elapsed: int, eager: Runtime, onnx: Runtime
+    keys: list[int], sampling: SamplingControls, closing: bool, elapsed: int, eager: Runtime, onnx: Runtime
 ) -> None:
     rng = np.random.default_rng(13)
     for _ in range(60):
         hidden = rng.normal(size=WIDTH).astype(np.float32)
-        now = Situation(sounding_of(keys, pedal=True), steering, frozenset(), False, elapsed, closing, hidden)
+        now = Situation(sounding_of(keys, pedal=True), sampling, frozenset(), False, elapsed, closing, hidden)
         for runtime in (eager, onnx):
             assert now.decide(runtime, rng)[:2] == (MAX_WAIT, REST)
 
 
 def test_polyphony_counts_only_the_machines_own_keys(eager: Runtime) -> None:
     rng = np.random.default_rng(17)
-    steering = Steering(max_polyphony=2)
+    sampling = SamplingControls(max_polyphony=2)
     humans = list(range(40, 50))
     played = {1: 0, 2: 0}
     for own in (frozenset({60}), frozenset({60, 62})):
         for _ in range(200):
             now = Situation(
-                sounding_of([*humans, *own]), steering, own, False, 0, False, rng.normal(size=WIDTH).astype(np.float32)
+                sounding_of([*humans, *own]), sampling, own, False, 0, False, rng.normal(size=WIDTH).astype(np.float32)
             )
             played[len(own)] += now.decide(eager, rng).is_note_on
     assert played[1] > 20
@@ -209,7 +209,7 @@ def test_the_same_noise_gives_the_same_event_on_every_runtime(eager: Runtime, on
 
 
 def test_different_noise_gives_different_events(eager: Runtime) -> None:
-    now = Situation(sounding_of([]), Steering(min_p=0.0), frozenset(), False, 0, False, np.ones(WIDTH, np.float32))
+    now = Situation(sounding_of([]), SamplingControls(min_p=0.0), frozenset(), False, 0, False, np.ones(WIDTH, np.float32))
     assert len({now.decide(eager, np.random.default_rng(seed)) for seed in range(60)}) > 20
 
 
@@ -228,7 +228,7 @@ def likeliest(runtime: Runtime, hidden: np.ndarray, given: int | None = None) ->
         return int(wait), int(action), int(head.velocity_logits(h, action).argmax(-1))
 
 
-def agreement(runtime: Runtime, steering: Steering) -> float:
+def agreement(runtime: Runtime, sampling: SamplingControls) -> float:
     rng = np.random.default_rng(23)
     same = 0
     for _ in range(200):
@@ -236,26 +236,26 @@ def agreement(runtime: Runtime, steering: Steering) -> float:
         best = likeliest(runtime, hidden)
         if best[0] == MAX_WAIT:
             continue  # a rest would be legal
-        same += Situation(sounding_of([]), steering, frozenset(), False, 0, False, hidden).decide(runtime, rng) == best
+        same += Situation(sounding_of([]), sampling, frozenset(), False, 0, False, hidden).decide(runtime, rng) == best
     return same / 200
 
 
 def test_low_temperature_follows_the_likeliest(eager: Runtime) -> None:
-    cold, warm, hot = (agreement(eager, Steering(temperature=t, min_p=0.0)) for t in (0.0, 0.5, 3.0))
+    cold, warm, hot = (agreement(eager, SamplingControls(temperature=t, min_p=0.0)) for t in (0.0, 0.5, 3.0))
     assert cold > 0.75
     assert cold > warm + 0.1
     assert warm > hot + 0.05
 
 
-def drawn(runtime: Runtime, steering: Steering, seed: int) -> tuple[np.ndarray, Event]:
+def drawn(runtime: Runtime, sampling: SamplingControls, seed: int) -> tuple[np.ndarray, Event]:
     rng = np.random.default_rng(seed)
     hidden = rng.normal(size=WIDTH).astype(np.float32)
-    return hidden, Situation(sounding_of([]), steering, frozenset(), False, 0, False, hidden).decide(runtime, rng)
+    return hidden, Situation(sounding_of([]), sampling, frozenset(), False, 0, False, hidden).decide(runtime, rng)
 
 
 def test_a_min_p_of_one_is_greedy_in_what_is_played_at_any_temperature(eager: Runtime) -> None:
     for seed in range(200):
-        hidden, event = drawn(eager, Steering(temperature=3.0, min_p=1.0), seed)
+        hidden, event = drawn(eager, SamplingControls(temperature=3.0, min_p=1.0), seed)
         if event.wait < MAX_WAIT:  # after a whole one a rest would be legal
             best = likeliest(eager, hidden, event.wait)
             assert event[:2] == best[:2]
@@ -265,14 +265,16 @@ def test_a_min_p_of_one_is_greedy_in_what_is_played_at_any_temperature(eager: Ru
 def test_min_p_does_not_apply_to_waits(eager: Runtime) -> None:
     """A long wait is spread over many unlikely steps: to drop those would make all music faster."""
     for seed in range(200):
-        waits = {drawn(eager, Steering(min_p=min_p), seed)[1].wait for min_p in (0.0, 0.1, 1.0)}
+        waits = {drawn(eager, SamplingControls(min_p=min_p), seed)[1].wait for min_p in (0.0, 0.1, 1.0)}
         assert len(waits) == 1
 
 
 def test_what_is_added_to_the_waits_decides_among_those_that_are_possible() -> None:
     waits = np.full(WAITS, -5, np.float32)
     waits[7] = 0
-    asked = sampling_bias(sounding_of([]), Steering(), np.random.default_rng(0), own=(), own_pedal=False, elapsed=3, waits=waits)
+    asked = sampling_bias(
+        sounding_of([]), SamplingControls(), np.random.default_rng(0), own=(), own_pedal=False, elapsed=3, waits=waits
+    )
     assert asked.wait[7] == 0
     assert (asked.wait[:3] < -1000).all()
     assert (asked.wait[[3, 50]] == -5).all()
@@ -280,7 +282,7 @@ def test_what_is_added_to_the_waits_decides_among_those_that_are_possible() -> N
 
 
 def test_neutral_steering_adds_no_bias() -> None:
-    neutral = sampling_bias(sounding_of([]), Steering(), np.random.default_rng(0), own=(), own_pedal=False)
+    neutral = sampling_bias(sounding_of([]), SamplingControls(), np.random.default_rng(0), own=(), own_pedal=False)
     assert not neutral.wait.any()
     assert not neutral.velocity.any()
     assert not neutral.action[: PITCHES + NOTE_ON].any()
@@ -289,7 +291,7 @@ def test_neutral_steering_adds_no_bias() -> None:
 def test_deciding_does_not_change_the_state(eager: Runtime) -> None:
     sounding = sounding_of([60, 64], pedal=True)
     before = sounding.ages()
-    now = Situation(sounding, Steering(max_polyphony=1), frozenset({60}), True, 10, True, np.ones(WIDTH, np.float32))
+    now = Situation(sounding, SamplingControls(max_polyphony=1), frozenset({60}), True, 10, True, np.ones(WIDTH, np.float32))
     now.decide(eager, np.random.default_rng(1))
     assert np.array_equal(sounding.ages(), before)
 
@@ -326,7 +328,9 @@ def test_a_drone_is_penalised_though_other_notes_come_between() -> None:
 def test_variety_scales_the_repetition_penalty() -> None:
     def bias(variety: float) -> np.ndarray:
         rng = np.random.default_rng(0)
-        return sampling_bias(Sounding(), Steering(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30).action
+        return sampling_bias(
+            Sounding(), SamplingControls(variety=variety), rng, own=(), own_pedal=False, strikes=[60] * 30
+        ).action
 
     assert bias(0.0)[60] == bias(0.0)[61] == bias(1.0)[61] == 0
     assert bias(2.0)[60] == pytest.approx(2 * bias(1.0)[60])
@@ -337,7 +341,7 @@ def test_notes_of_others_can_be_released_only_if_shared() -> None:
     sounding = sounding_of([60, 64], pedal=True)
 
     def possible(own: set[int], shared: bool) -> set[int]:
-        asked = sampling_bias(sounding, Steering(), np.random.default_rng(0), own=own, own_pedal=False, shared=shared)
+        asked = sampling_bias(sounding, SamplingControls(), np.random.default_rng(0), own=own, own_pedal=False, shared=shared)
         return {action for action in range(NOTE_OFF, REST) if asked.action[action] == 0}
 
     assert possible({60}, shared=False) == {NOTE_OFF + 60}

@@ -83,7 +83,7 @@ class Watcher(PlayerObserver):
     def planned(self, events: Sequence[Planned]) -> None:
         self.plan += events
 
-    def taken_back(self, first: int) -> None:
+    def dropped(self, first: int) -> None:
         stays = [one for one in self.plan if one.serial < first]
         self.taken += len(self.plan) - len(stays)
         self.plan = stays

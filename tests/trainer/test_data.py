@@ -19,7 +19,7 @@ from engine.events import NOTE_OFF, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import MessageReader, message_of
 from engine.midi_file import write_file
 from tests.music import improvise_timed
-from trainer.data import FORMAT, Corpus, DataError, counted, find_files, prepare
+from trainer.data import FORMAT, Corpus, DataError, find_files, prepare, summarised
 from trainer.reading import parse
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_used_and_what_is_damaged_is_named_in_the_index(cache: Pa
     assert sorted(piece["name"] for piece in index["pieces"]) == sorted([*GOOD, *READ])
     assert sorted(index["skipped"]) == ["empty.mid", "few.mid", "text.mid"]
     assert index["skipped"]["few.mid"] == "fewer than 16 notes"
-    assert index["damaged"] == {"cut.mid": "a track that is cut off"}
+    assert index["damaged"] == {"cut.mid": "truncated track"}
 
 
 def test_the_log_counts_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,14 +104,14 @@ def test_the_log_counts_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     target = prepare(folder, tmp_path / "cache", workers=1)
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(lines) == 2
-    assert "201 of 202 files left out: 200 no MIDI file" in lines[0]
+    assert "201 of 202 files left out: 200 not a MIDI file" in lines[0]
     assert "; 1 fewer than 16 notes" in lines[0]
     assert str(target / "index.json") in lines[1]
 
 
 def test_reasons_beyond_the_most_frequent_are_added_up() -> None:
-    assert counted(["b", "a", "b"]) == "2 b; 1 a"
-    assert counted([str(i) for i in range(5)] * 2 + ["5", "6"]) == "2 0; 2 1; 2 2; 2 3; 2 4; 2 for other reasons"
+    assert summarised(["b", "a", "b"]) == "2 b; 1 a"
+    assert summarised([str(i) for i in range(5)] * 2 + ["5", "6"]) == "2 0; 2 1; 2 2; 2 3; 2 4; 2 for other reasons"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names and permissions are others there")
@@ -261,7 +261,7 @@ def test_a_table_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     folder = small_folder(tmp_path / "data")
     (folder / "maestro-broken.csv").write_bytes(content)
-    with pytest.raises(DataError, match="no table") as caught:
+    with pytest.raises(DataError, match="not a csv file") as caught:
         find_files(folder)
     assert "\n" not in str(caught.value)
 

@@ -18,13 +18,13 @@ from engine.codec import encode_arrays
 from engine.engine import Engine
 from engine.events import NOTE_OFF, REST, SUSTAIN_DOWN, Event, Timed
 from engine.midi import MessageReader
-from engine.midi_file import perform, read_file
+from engine.midi_file import read_file, to_timed_actions
 from engine.smf import decode
 from perceivers_live.performer.timeline import Timeline
 from tests.midi_files import midi_bytes, track_bytes
 from tests.music import Piano
 from tests.perceivers_live.toys import ToyRuntime
-from trainer.reading import Actions, actions_of, learnable, parse, plain, played
+from trainer.reading import Actions, actions_of, parse, prepare_actions, to_actions, to_actions_fast
 
 bounded = settings(max_examples=300, deadline=None, derandomize=True)
 
@@ -57,8 +57,8 @@ def same(one: Actions, other: Actions) -> bool:
 @given(TRACKS, st.sampled_from([0, 1, 2]))
 def test_both_ways_of_reading_mean_the_same(tracks: list[list[tuple[int, tuple[int, ...]]]], kind: int) -> None:
     performance = decode(midi_bytes(*map(track_bytes, tracks), kind=kind, division=500))
-    slow = perform(performance)
-    assert same(played(performance), actions_of(slow))
+    slow = to_timed_actions(performance)
+    assert same(to_actions(performance), actions_of(slow))
     piano = Piano()
     piano.play(slow)
     assert (piano.down, piano.pedal) == (set(), False)
@@ -87,9 +87,9 @@ def plain_music(draw: st.DrawFn) -> list[tuple[int, tuple[int, int, int]]]:
 @given(plain_music())
 def test_plain_music_is_read_the_fast_way(events: list[tuple[int, tuple[int, int, int]]]) -> None:
     performance = decode(midi_bytes(track_bytes(events)))
-    fast = plain(performance)
+    fast = to_actions_fast(performance)
     assert fast is not None
-    assert same(fast, actions_of(perform(performance)))
+    assert same(fast, actions_of(to_timed_actions(performance)))
 
 
 NOT_PLAIN = {
@@ -108,8 +108,8 @@ NOT_PLAIN = {
 @pytest.mark.parametrize("name", NOT_PLAIN)
 def test_what_is_not_plain_is_read_a_message_at_a_time(name: str) -> None:
     performance = decode(midi_bytes(track_bytes(NOT_PLAIN[name])))
-    assert plain(performance) is None
-    assert same(played(performance), actions_of(perform(performance)))
+    assert to_actions_fast(performance) is None
+    assert same(to_actions(performance), actions_of(to_timed_actions(performance)))
 
 
 def notes_of(timed: list[Timed]) -> list[tuple[int, int, int, int]]:
@@ -155,7 +155,7 @@ def test_a_night_is_learnt_as_the_daemon_remembers_it(tmp_path: Path) -> None:
     waits = [gap for gap in (0, 333, night, 4996, 5004, 5006, 777) for gap in (gap, 126)]
     notes = [(wait, (0x90, 60, 64 * (1 - i % 2))) for i, wait in enumerate(waits)]
     path = write(tmp_path / "a.mid", notes)
-    learnt = encode_arrays(*learnable(parse(path), "events"))
+    learnt = encode_arrays(*prepare_actions(parse(path), "events"))
     timeline = Timeline(Engine(ToyRuntime()))
     timeline.absorb(read_file(path))
     assert [Event(*row) for row in learnt.tolist()] == list(timeline.engine._history)

@@ -63,7 +63,7 @@ function follow(message) {
     case "control": if (message.by !== daemon.page) showControl(message.name, message.value); break;
     case "played": music.played(message.part, message.events); break;
     case "planned": music.planned(message.events); break;
-    case "taken_back": if (now !== null) music.takeBack(message.first, now); break;
+    case "dropped": if (now !== null) music.drop(message.first, now); break;
     case "sound": if (now !== null && daemon.isOutputHere) sound.playSent(message.message, now - message.time); break;
     case "turn": daemon.turn = message.state; break;
     case "countdown": daemon.countdown = message.at; break;

@@ -29,7 +29,7 @@
 /** @typedef {{type: "control", name: string, value: number | string | boolean, by: number}} Changed */
 /** @typedef {{type: "played", part: Part, events: Played[]}} PlayedMessage */
 /** @typedef {{type: "planned", events: Planned[]}} PlannedMessage */
-/** @typedef {{type: "taken_back", first: number}} TakenBack */
+/** @typedef {{type: "dropped", first: number}} Dropped */
 /** @typedef {{type: "sound", time: number, message: number[]}} Sound */
 /** @typedef {{type: "turn", state: "listening" | "playing"}} Turn */
 /** @typedef {{type: "countdown", at: number | null}} Countdown */
@@ -42,7 +42,7 @@
 /** @typedef {{type: "refused", text: string}} Refused */
 
 /**
- * @typedef {You | Welcome | Pong | Changed | PlayedMessage | PlannedMessage | TakenBack | Sound | Turn | Countdown | Beat | Ports
+ * @typedef {You | Welcome | Pong | Changed | PlayedMessage | PlannedMessage | Dropped | Sound | Turn | Countdown | Beat | Ports
  *     | Health | Bindings | States | Notice | Refused} FromDaemon
  */
 

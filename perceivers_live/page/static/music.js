@@ -25,9 +25,9 @@
  * @property {number} ending number of the planned release, Infinity if there is none
  */
 
-/** @typedef {PlannedNote & {takenBackAt: number}} TakenBackNote */
+/** @typedef {PlannedNote & {droppedAt: number}} DroppedNote */
 
-const FADING = 1.2; // seconds for which what was taken back is kept
+const FADING = 1.2; // seconds for which what was dropped is kept
 const SAME = 0.0005; // seconds
 const AGAIN = 0.03; // seconds: a note that is planned again this near was not taken back
 const MOST_NOTES = 20000; // kept, however long the window
@@ -42,8 +42,8 @@ export class Music {
     this.presses = [];
     /** @type {PlannedNote[]} */
     this.plan = [];
-    /** @type {TakenBackNote[]} */
-    this.takenBack = [];
+    /** @type {DroppedNote[]} */
+    this.dropped = [];
     /** When something was last played, by part. @type {Record<Part, number>} */
     this.latest = { human: -Infinity, machine: -Infinity };
   }
@@ -66,7 +66,7 @@ export class Music {
   planned(events) {
     for (const [number, time, action, pitch, velocity] of events) {
       if (action === "on") {
-        this.takenBack = this.takenBack.filter((one) => one.pitch !== pitch || Math.abs(one.start - time) > AGAIN);
+        this.dropped = this.dropped.filter((one) => one.pitch !== pitch || Math.abs(one.start - time) > AGAIN);
         this.plan.push({ number, pitch, velocity, start: time, end: null, ending: Infinity });
       } else if (action === "off") {
         const note = this.plan.findLast((one) => one.pitch === pitch && one.end === null);
@@ -79,9 +79,9 @@ export class Music {
   }
 
   /** Planned events from number `first` on will not sound. @param {number} first @param {number} now */
-  takeBack(first, now) {
+  drop(first, now) {
     for (const note of this.plan) {
-      if (note.number >= first) this.takenBack.push({ ...note, takenBackAt: now });
+      if (note.number >= first) this.dropped.push({ ...note, droppedAt: now });
       else if (note.ending >= first) {
         note.end = null;
         note.ending = Infinity;
@@ -92,7 +92,7 @@ export class Music {
 
   /** Nothing sounds and nothing is planned: the daemon has gone, or begins anew. @param {number} now */
   silence(now) {
-    this.takeBack(-Infinity, now);
+    this.drop(-Infinity, now);
     for (const note of this.notes) if (note.end === null) note.end = now;
     for (const press of this.presses) if (press.end === null) press.end = now;
   }
@@ -102,7 +102,7 @@ export class Music {
     this.notes = [];
     this.presses = [];
     this.plan = [];
-    this.takenBack = [];
+    this.dropped = [];
     this.latest = { human: -Infinity, machine: -Infinity };
   }
 
@@ -113,7 +113,7 @@ export class Music {
     if (this.notes.length > MOST_NOTES) this.notes = this.notes.slice(-MOST_NOTES / 2);
     if (this.notes.length && !isSeen(this.notes[0])) this.notes = this.notes.filter(isSeen);
     if (this.presses.length && !isSeen(this.presses[0])) this.presses = this.presses.filter(isSeen);
-    this.takenBack = this.takenBack.filter((note) => now - note.takenBackAt < FADING);
+    this.dropped = this.dropped.filter((note) => now - note.droppedAt < FADING);
     this._planSounded(now - 1); // it should have sounded long ago, and we did not hear of it
   }
 

@@ -57,7 +57,7 @@ const FIGURES = [
   ["history", "Length of its memory", "events", Infinity],
   ["faults", "Faults of the model", "", 0],
   ["recoveries", "Recoveries", "", 0],
-  ["left_out", "Dropped in overload", "", 0],
+  ["dropped", "Dropped in overload", "", 0],
   ["echoes", "Echoes ignored", "", 0],
 ];
 

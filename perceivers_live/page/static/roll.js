@@ -8,7 +8,7 @@ import { readPalette, shadeOf } from "./palette.js";
 /** @typedef {import("./geometry.js").Stage} Stage */
 
 const PEDAL_LANE = 7; // pixels, for each part
-const FADE = 0.9; // seconds in which what was taken back vanishes
+const FADE = 0.9; // seconds in which what was dropped vanishes
 const FONT = "11px system-ui, sans-serif";
 
 /**
@@ -51,7 +51,7 @@ export class Roll {
     this._drawTime(moment);
     this._drawPedals(moment.now);
     this._drawPlan(moment.now);
-    this._drawTakenBack(moment.now);
+    this._drawDropped(moment.now);
     for (const note of this._music.notes) this._drawNote(note, moment.now);
     this._drawKeys();
     if (moment.countdown !== null) this._drawCountdown(moment.countdown, moment.now);
@@ -132,16 +132,16 @@ export class Roll {
     }
   }
 
-  /** What was taken back falls, and is gone. @param {number} now */
-  _drawTakenBack(now) {
+  /** What was dropped falls, and is gone. @param {number} now */
+  _drawDropped(now) {
     const context = this._context;
     context.strokeStyle = this._palette.planEdge;
     context.setLineDash([3, 3]);
-    for (const note of this._music.takenBack) {
-      const age = (now - note.takenBackAt) / FADE;
+    for (const note of this._music.dropped) {
+      const age = (now - note.droppedAt) / FADE;
       if (age < 0 || age >= 1) continue;
       context.globalAlpha = (1 - age) ** 1.5;
-      this._planPath(note, note.takenBackAt, this._calm ? 0 : 26 * age * age);
+      this._planPath(note, note.droppedAt, this._calm ? 0 : 26 * age * age);
       context.stroke();
     }
     context.globalAlpha = 1;

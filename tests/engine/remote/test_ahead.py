@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine.adjustment import NO_CALL, Call, Goal, Strike, Target
-from engine.ahead import MAX_AHEAD, Following, decide_ahead
+from engine.ahead import MAX_AHEAD, DecisionRequest, decide_ahead
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import SUSTAIN_DOWN, SUSTAIN_UP, Event
@@ -23,7 +23,7 @@ from engine.remote.lookahead import Lookahead, answer_values, call_values, parse
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.wire import WireError, decode, encode
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering
+from engine.sampling import SamplingControls
 from engine.sounding import Sounding
 from tests.music import improvise
 
@@ -46,10 +46,10 @@ def far() -> Iterator[RemoteRuntime]:
     runtime.close()
 
 
-def following_of(**changed: object) -> Following:
+def request_of(**changed: object) -> DecisionRequest:
     """A decision at the beginning of a turn, with some values changed."""
     goal = Goal(0.0, Target.of(NO_CALL, 0.5, 0.5), 2.0)
-    plain = Following(1, Steering(), frozenset(), False, frozenset(), (), goal, 0)
+    plain = DecisionRequest(1, SamplingControls(), frozenset(), False, frozenset(), (), goal, 0)
     return dataclasses.replace(plain, **changed)  # type: ignore[arg-type]
 
 
@@ -59,7 +59,7 @@ def solo(engine: Engine, count: int, *, seed: int = 1, changes: bool = False) ->
     """
     chance, events = np.random.default_rng(seed), []
     own: frozenset[int] = frozenset()
-    steering, forbidden, strikes = Steering(temperature=1.1), frozenset[int](), list[Strike]()
+    sampling, forbidden, strikes = SamplingControls(temperature=1.1), frozenset[int](), list[Strike]()
     goal = Goal(engine.step / 100, Target.of(Call(12.0, 90.0), 0.5, -0.5), 2.0)
     while len(events) < count:
         if changes and chance.random() < 0.15:
@@ -68,15 +68,15 @@ def solo(engine: Engine, count: int, *, seed: int = 1, changes: bool = False) ->
                     grid = PulseGrid(float(chance.uniform(0, 6)), 0.4, 5.0) if chance.random() < 0.7 else None
                     goal = dataclasses.replace(goal, grid=grid)
                 case 3:
-                    steering = Steering(temperature=float(chance.uniform(0.8, 1.2)))
+                    sampling = SamplingControls(temperature=float(chance.uniform(0.8, 1.2)))
                 case 1:
                     forbidden = frozenset({int(chance.integers(40, 80))})
                 case _:
                     engine.rewind(max(engine.position - int(chance.integers(1, 6)), len(MUSIC) - 1))
                     strikes = [one for one in strikes if one.step <= engine.step]
         own = frozenset(engine.sounding.held().tolist())
-        following = Following(seed, steering, own, engine.sounding.pedal, forbidden - own, tuple(strikes), goal, engine.step)
-        event = engine.decide_following(following)
+        request = DecisionRequest(seed, sampling, own, engine.sounding.pedal, forbidden - own, tuple(strikes), goal, engine.step)
+        event = engine.decide_request(request)
         events.append(event)
         engine.absorb([event])
         if event.is_note_on:
@@ -124,7 +124,7 @@ def test_without_a_delay_each_decision_is_a_call() -> None:
     engine = Engine(near)
     near.ping()
     solo(engine, 5)
-    assert near._lookahead.decision(engine.position, following_of()) is None
+    assert near._lookahead.decision(engine.position, request_of()) is None
     assert near.ahead == 0
     near.close()
 
@@ -133,25 +133,25 @@ def test_all_decided_events_but_the_last_are_absorbed() -> None:
     runtime = open_runtime("onnx", bundled(), threads=1)
     here = Engine(runtime)
     here.absorb(MUSIC[1:])
-    following = following_of(seed=5, own=frozenset(here.sounding.held().tolist()), step=here.step)
-    events = decide_ahead(runtime, here.position, following, here.sounding, 60.0)
+    request = request_of(seed=5, own=frozenset(here.sounding.held().tolist()), step=here.step)
+    events = decide_ahead(runtime, here.position, request, here.sounding, 60.0)
     assert len(events) == MAX_AHEAD
     other = Engine(open_runtime("onnx", bundled(), threads=1))
     other.absorb([*MUSIC[1:], *events[:-1]])
     assert np.allclose(runtime.hidden(other.position), other.hidden(), atol=1e-4)
-    assert len(decide_ahead(runtime, here.position, following, here.sounding, 0.0)) == 1
+    assert len(decide_ahead(runtime, here.position, request, here.sounding, 0.0)) == 1
 
 
 def test_what_follows_an_event_is_the_next_situation() -> None:
     sounding = Sounding()
-    first = following_of(steering=Steering(max_polyphony=2), forbidden=frozenset({50}), strikes=(Strike(0, 60, 9),))
-    following = first
+    first = request_of(sampling=SamplingControls(max_polyphony=2), forbidden=frozenset({50}), strikes=(Strike(0, 60, 9),))
+    request = first
     for event in (Event(0, 64, 10), Event(5, 67, 11), Event(0, SUSTAIN_DOWN), Event(10, 128 + 64), Event(1, SUSTAIN_UP)):
         sounding.apply(event)
-        following = following.after(event)
+        request = request.next(event)
     strikes = (Strike(0, 60, 9), Strike(0, 64, 10), Strike(5, 67, 11))
-    assert following == dataclasses.replace(first, own=frozenset({67}), strikes=strikes, step=16)
-    assert following.step == sounding.step
+    assert request == dataclasses.replace(first, own=frozenset({67}), strikes=strikes, step=16)
+    assert request.step == sounding.step
 
 
 @pytest.mark.parametrize("grid", [None, PulseGrid(1.0, 0.2, 3.0)])
@@ -159,9 +159,9 @@ def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
     sounding = Sounding()
     for event in MUSIC[:40]:
         sounding.apply(event)
-    following = following_of(
+    request = request_of(
         seed=2**40,
-        steering=Steering(temperature=0.9, register_low=20),
+        sampling=SamplingControls(temperature=0.9, register_low=20),
         own=frozenset({60}),
         own_pedal=True,
         forbidden=frozenset({1, 2}),
@@ -169,9 +169,9 @@ def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
         goal=Goal(-2.5, Target.of(Call(5.0, 70.0), -0.5, 1.0), 3.0, grid),
         step=sounding.step,
     )
-    (_, *values) = decode(encode(26, 7, *call_values(following, sounding, 0.01))[8:])
+    (_, *values) = decode(encode(26, 7, *call_values(request, sounding, 0.01))[8:])
     same, heard, seconds = parse_call(values)
-    assert (same, seconds) == (following, 0.01)
+    assert (same, seconds) == (request, 0.01)
     assert np.array_equal(heard.ages(), sounding.ages())
     assert heard.step == sounding.step
     assert parse_answer(decode(encode(2, *answer_values(MUSIC[1:5], 0.5))[8:])) == (MUSIC[1:5], 0.5)
@@ -192,13 +192,13 @@ def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
 
 
 def test_what_was_done_ahead_no_longer_counts_after_another_event() -> None:
-    done, following = Lookahead(), following_of()
+    done, request = Lookahead(), request_of()
     events = [Event(1, 60, 3), Event(2, 62, 3), Event(3, 64, 3)]
-    done.fill(10, following, events)
-    second = following.after(events[0])
-    assert done.decision(10, following) == events[0]
+    done.fill(10, request, events)
+    second = request.next(events[0])
+    assert done.decision(10, request) == events[0]
     assert done.decision(11, second) == events[1]
-    assert done.decision(11, following) is None
+    assert done.decision(11, request) is None
     assert done.has_absorbed(np.array([events[0]]), 11)
     assert not done.has_absorbed(np.array([events[0]]), 12)
     assert done.decision(11, second) is None

@@ -17,11 +17,11 @@ from engine.checkpoint import bundled
 from engine.config import CheckpointError
 from engine.engine import Engine
 from engine.remote.address import Address
-from engine.remote.link import RuntimeLost
 from engine.remote.runtime import RemoteRuntime, local_process
+from engine.remote.server_process import RuntimeLost
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from tests.music import improvise
 
 MUSIC = improvise(120, seed=3)
@@ -47,7 +47,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def next_event(engine: Engine) -> object:
-    return engine.decide(sampling_bias(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
+    return engine.decide(sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(7), own=set(), own_pedal=False))
 
 
 def test_a_remote_runtime_gives_the_results_of_a_local_one(runtime: RemoteRuntime, checkpoint: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_lost_process_is_replaced_and_keeps_the_history(
     here.absorb(MUSIC[1:60])
     engine.absorb(MUSIC[1:40])
     engine.hidden()
-    os.kill(runtime._link.pid, number)
+    os.kill(runtime._server.pid, number)
     began = time.monotonic()
 
     def go_on() -> None:
@@ -90,7 +90,7 @@ def test_a_process_lost_between_absorbing_and_deciding(runtime: RemoteRuntime) -
     engine = Engine(runtime)
     engine.absorb(MUSIC[1:40])
     expected = next_event(engine)
-    os.kill(runtime._link.pid, signal.SIGKILL)
+    os.kill(runtime._server.pid, signal.SIGKILL)
     with pytest.raises(RuntimeLost):
         next_event(engine)
     assert next_event(engine) == expected
@@ -99,7 +99,7 @@ def test_a_process_lost_between_absorbing_and_deciding(runtime: RemoteRuntime) -
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a signal")
 def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: RemoteRuntime) -> None:
     rings = [np.zeros((64, 1 << 16), np.float32)]  # more than the pipes take
-    os.kill(runtime._link.pid, signal.SIGSTOP)
+    os.kill(runtime._server.pid, signal.SIGSTOP)
     with pytest.raises(RuntimeLost):
         runtime.restore(rings)
     runtime.reset()
@@ -137,11 +137,11 @@ def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
     runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", local=True), hang=HANG)
     engine = Engine(runtime)
     engine.absorb(MUSIC[1:40])
-    before, hidden = runtime._link.pid, engine.hidden()
+    before, hidden = runtime._server.pid, engine.hidden()
     broken.touch()
     engine.invalidate()
     engine.absorb([])
-    assert runtime._link.pid != before
+    assert runtime._server.pid != before
     assert close(engine.hidden(), hidden)
     runtime.close()
 
@@ -149,7 +149,7 @@ def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
 def test_waiting_for_a_process_that_cannot_be_killed_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """As a process that is stuck in a driver; here the signal is suppressed."""
     runtime = local_process("onnx", bundled(), hang=HANG)
-    process = runtime._link._process
+    process = runtime._server._process
     process.kill, kill = lambda: None, process.kill  # type: ignore[method-assign]
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(RuntimeLost, match="has not answered"):

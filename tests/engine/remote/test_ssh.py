@@ -18,8 +18,8 @@ from engine.config import CheckpointError
 from engine.engine import Engine
 from engine.remote import standby
 from engine.remote.address import parse
-from engine.remote.link import RuntimeLost
 from engine.remote.runtime import RemoteRuntime
+from engine.remote.server_process import RuntimeLost
 from engine.remote.standby import StandbyRuntime, open_runtime_at
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
@@ -64,7 +64,7 @@ def test_a_lost_connection_fails_over_and_back(ssh: SshServer, loss: str, monkey
         expected = next_event(engine)
         number = signal.SIGKILL if loss.endswith("dies") else signal.SIGSTOP
         if loss.startswith("ssh"):
-            os.kill(runtime._first._link.pid, number)
+            os.kill(runtime._first._server.pid, number)
         else:
             ssh.kill_servers(number)
         assert next_event(engine) == expected

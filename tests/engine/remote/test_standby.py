@@ -17,7 +17,7 @@ from engine.remote.address import this_machine
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.standby import StandbyRuntime
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from engine.states import StateError
 from tests.music import improvise
 
@@ -67,14 +67,14 @@ def failed_back(runtime: StandbyRuntime) -> bool:
 
 
 def next_event(engine: Engine) -> object:
-    return engine.decide(sampling_bias(engine.sounding, Steering(), np.random.default_rng(7), own=set(), own_pedal=False))
+    return engine.decide(sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(7), own=set(), own_pedal=False))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
 def test_a_lost_runtime_fails_over_and_back(runtime: StandbyRuntime, engine: Engine, number: signal.Signals) -> None:
     engine.absorb(MUSIC[1:100])
     expected = next_event(engine)
-    os.kill(runtime._first._link.pid, number)
+    os.kill(runtime._first._server.pid, number)
     assert next_event(engine) == expected, "a short history is complete on the standby"
     assert runtime.standby
     for event in MUSIC[100:140]:
@@ -89,7 +89,7 @@ def test_a_lost_runtime_fails_over_and_back(runtime: StandbyRuntime, engine: Eng
 
 def test_after_failback_the_whole_history_counts_again(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:650])
-    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    os.kill(runtime._first._server.pid, signal.SIGKILL)
     engine.absorb(MUSIC[650:])
     engine.hidden()
     assert runtime.standby
@@ -101,7 +101,7 @@ def test_after_failback_the_whole_history_counts_again(runtime: StandbyRuntime, 
 
 def test_events_rewound_during_recovery(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
-    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    os.kill(runtime._first._server.pid, signal.SIGKILL)
     chance = np.random.default_rng(2)
     position = 100
     while not failed_back(runtime):
@@ -116,7 +116,7 @@ def test_events_rewound_during_recovery(runtime: StandbyRuntime, engine: Engine)
 
 def test_a_reset_on_the_standby(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
-    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    os.kill(runtime._first._server.pid, signal.SIGKILL)
     engine.absorb(MUSIC[100:110])
     engine.forget()
     engine.absorb(MUSIC[1:50])
@@ -131,7 +131,7 @@ def test_a_state_restored_before_the_loss_is_replayed_on_both(runtime: StandbyRu
     engine.restore(snapshot)
     engine.rewind(590)
     engine.absorb(MUSIC[591:610])
-    os.kill(runtime._first._link.pid, signal.SIGKILL)
+    os.kill(runtime._first._server.pid, signal.SIGKILL)
     engine.absorb(MUSIC[610:620])
     assert close(engine.hidden(), hidden_after(620))
     assert runtime.standby
@@ -146,7 +146,7 @@ def test_repeated_losses(runtime: StandbyRuntime, engine: Engine) -> None:
     for _ in range(3):
         engine.absorb(MUSIC[position : position + 40])
         position += 40
-        os.kill(runtime._first._link.pid, signal.SIGKILL)
+        os.kill(runtime._first._server.pid, signal.SIGKILL)
         next_event(engine)
         assert runtime.standby
         runtime._delay = 0.05
@@ -158,6 +158,6 @@ def test_a_standby_that_has_died_is_restarted(runtime: StandbyRuntime, engine: E
     engine.absorb(MUSIC[1:60])
     engine.hidden()
     for one in (runtime._second, runtime._first):
-        os.kill(one._link.pid, signal.SIGKILL)
+        os.kill(one._server.pid, signal.SIGKILL)
     assert close(engine.hidden(), hidden_after(60))
     assert runtime.standby

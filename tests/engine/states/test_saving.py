@@ -14,7 +14,7 @@ from engine.checkpoint import bundled
 from engine.config import CheckpointError
 from engine.engine import Engine, Snapshot
 from engine.runtimes.choose import open_runtime
-from engine.sampling import Steering, sampling_bias
+from engine.sampling import SamplingControls, sampling_bias
 from engine.states import (
     MAX_HEADER_BYTES,
     StateError,
@@ -66,7 +66,7 @@ def test_an_engine_continues_exactly_from_a_loaded_state(tmp_path: Path, checkpo
         one.rewind(one.position - back)
         one.absorb(music[count : count + 40])
     assert same(engine.snapshot(), other.snapshot())
-    choices = sampling_bias(engine.sounding, Steering(), np.random.default_rng(1), own=(), own_pedal=False)
+    choices = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(1), own=(), own_pedal=False)
     assert engine.decide(choices) == other.decide(choices)
 
 

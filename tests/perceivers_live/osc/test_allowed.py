@@ -8,8 +8,8 @@ import pytest
 from pythonosc.osc_message_builder import build_msg
 
 from perceivers_live.controls.registry import Controls
+from perceivers_live.network import ListenError, sender_filter
 from perceivers_live.osc.server import OscServer
-from perceivers_live.osc.wire import OscError, sender_filter
 from tests.perceivers_live.osc.client import Client, beyond_loopback
 
 
@@ -27,7 +27,7 @@ def test_senders_beyond_loopback_are_ignored(server: OscServer, surface: Client,
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "fe80::1%lo"])
 def test_beyond_loopback_somebody_must_be_allowed(host: str) -> None:
-    with pytest.raises(OscError, match="beyond loopback") as refused:
+    with pytest.raises(ListenError, match="beyond loopback") as refused:
         sender_filter(host, " , ")
     assert str(refused.value).isprintable()
 
@@ -59,7 +59,7 @@ def test_at_loopback_nobody_else_can_be_allowed() -> None:
 def test_who_is_allowed_must_be_an_address_or_a_network(controls: Controls, allow: str) -> None:
     before = threading.active_count()
     for host in ("127.0.0.1", "0.0.0.0"):
-        with pytest.raises(OscError, match="allowed are addresses") as refused:
+        with pytest.raises(ListenError, match="allowed are addresses") as refused:
             OscServer(controls, {}, host, 0, allow=f"192.0.2.1,{allow}")
         assert str(refused.value).isprintable()
     assert threading.active_count() == before

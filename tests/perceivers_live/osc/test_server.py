@@ -12,8 +12,8 @@ from pythonosc.udp_client import SimpleUDPClient
 
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.registry import Controls
+from perceivers_live.network import ListenError
 from perceivers_live.osc.server import OscServer
-from perceivers_live.osc.wire import OscError
 from tests.perceivers_live.osc.client import Client
 from tests.waiting import PATIENCE, until
 
@@ -200,7 +200,7 @@ def test_nobody_is_subscribed_to_the_daemons_own_port(surface: Client, server: O
 def test_ipv6_loopback_is_served_too(controls: Controls) -> None:
     try:
         server = OscServer(controls, {}, host="::1", port=0)
-    except OscError:
+    except ListenError:
         pytest.skip("this machine has no IPv6")
     with closing(server), closing(SimpleUDPClient("::1", server.port)) as client:
         client.send_message("/perceivers/subscribe", None)
@@ -216,7 +216,7 @@ def test_ipv6_loopback_is_served_too(controls: Controls) -> None:
     ("host", "port"), [("127.0.0.1", None), ("", 0), ("no.such.host.invalid", 0), ("127.0.0.1", 70_000), ("a\nb", 0)]
 )
 def test_an_address_that_cannot_be_used_is_one_line(server: OscServer, controls: Controls, host: str, port: int | None) -> None:
-    with pytest.raises(OscError, match="OSC cannot listen on") as refused:
+    with pytest.raises(ListenError, match="OSC cannot listen on") as refused:
         OscServer(controls, {}, host=host, port=server.port if port is None else port)
     assert str(refused.value).isprintable()
 

@@ -36,27 +36,27 @@ test("what has sounded is no longer planned", () => {
   assert.deepEqual(music.plan.map((note) => note.pitch), [62]);
 });
 
-test("a plan taken back is kept for a moment, to be seen vanishing, and then gone", () => {
+test("a dropped plan is kept for a moment, to be seen vanishing, and then gone", () => {
   const music = planned();
-  music.takeBack(3, 5.1);
+  music.drop(3, 5.1);
   assert.deepEqual(music.plan.map((note) => [note.pitch, note.end]), [[60, 5.2]]);
-  assert.deepEqual(music.takenBack.map((note) => note.pitch), [62]);
+  assert.deepEqual(music.dropped.map((note) => note.pitch), [62]);
   music.prune(5.2);
-  assert.equal(music.takenBack.length, 1);
+  assert.equal(music.dropped.length, 1);
   music.prune(7);
-  assert.equal(music.takenBack.length, 0);
+  assert.equal(music.dropped.length, 0);
 });
 
 test("what is planned again in its place was not taken back", () => {
   const music = planned();
-  music.takeBack(1, 4.9);
+  music.drop(1, 4.9);
   music.planned([[1, 5.01, "on", 60, 80]]);
-  assert.deepEqual(music.takenBack.map((note) => note.pitch), [62]);
+  assert.deepEqual(music.dropped.map((note) => note.pitch), [62]);
 });
 
-test("a planned release that is taken back leaves the note's end open", () => {
+test("a planned release that is dropped leaves the note's end open", () => {
   const music = planned();
-  music.takeBack(2, 5.1);
+  music.drop(2, 5.1);
   assert.deepEqual(music.plan.map((note) => [note.pitch, note.end]), [[60, null]]);
 });
 

@@ -16,9 +16,9 @@ from perceivers_live.controls.registry import Controls
 from perceivers_live.page.keys import PageKeys, PageSound
 from perceivers_live.page.library import Library
 from perceivers_live.page.query import OscQuery
+from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
-from perceivers_live.page.steering import Steering
 from tests.waiting import PATIENCE
 
 
@@ -42,22 +42,22 @@ class Served:
 
         commands: dict[str, Callable[..., None]] = {"takeover": takeover, "save": save}
         choose = lambda direction, name: self.chosen.append((direction, name))  # noqa: E731
-        self.steering = Steering(self.controls, self.keys, session="one")
-        self.steering.connect(commands, choose)
-        self.hub = self.steering.hub
+        self.requests = PageRequests(self.controls, self.keys, session="one")
+        self.requests.connect(commands, choose)
+        self.hub = self.requests.hub
         self.sound = PageSound(self.hub)
         self.query = OscQuery(self.controls, commands, ("127.0.0.1", 9010), self.hub)
         routes = Routes(self.query.answer, Library(recordings) if recordings is not None else None)
         try:
-            self.server = PageServer(routes, self.steering.serve, self.query.serve, host, allow=allow)
+            self.server = PageServer(routes, self.requests.serve, self.query.serve, host, allow=allow)
         except BaseException:
-            self.steering.close()
+            self.requests.close()
             raise
         self.port = self.server.port
 
     def close(self) -> None:
         self.query.close()
-        self.steering.close()
+        self.requests.close()
         self.server.close()
 
 

@@ -25,8 +25,8 @@ def test_the_plan_is_told_as_it_will_sound_without_its_rests(stage: Served) -> N
         assert until(lambda: stage.hub.is_watched)
         feed.planned([Planned(1.0, 5, NOTE_ON + 60, 82), Planned(1.1, 6, REST), Planned(1.2, 7, NOTE_OFF + 60)])
         assert ours.next("planned")["events"] == [[5, 1.0, "on", 72, 82], [7, 1.2, "off", 72, 0]]
-        feed.taken_back(6)
-        assert ours.next("taken_back") == {"type": "taken_back", "first": 6}
+        feed.dropped(6)
+        assert ours.next("dropped") == {"type": "dropped", "first": 6}
 
 
 def test_without_a_page_notes_are_not_even_queued_but_how_things_stand_is(stage: Served) -> None:

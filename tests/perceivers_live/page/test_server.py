@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from perceivers_live.osc.wire import OscError
+from perceivers_live.network import ListenError
 from perceivers_live.page import listening_socket
 from perceivers_live.page.listening_socket import BURST, MAX_PENDING, PENALTY, ListeningSocket
 from perceivers_live.page.protocol import MAX_FRAME
+from perceivers_live.page.requests import MAX_MISTAKES
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
-from perceivers_live.page.steering import MAX_MISTAKES
 from tests.perceivers_live.osc.client import beyond_loopback
 from tests.perceivers_live.page.serving import Page, Served, page, raw, served
 from tests.waiting import PATIENCE, until
@@ -162,7 +162,7 @@ def test_a_websocket_to_another_host_is_refused(stage: Served) -> None:
 
 
 def test_beyond_loopback_only_who_is_allowed_is_answered() -> None:
-    with pytest.raises(OscError, match="beyond loopback"), served(host="0.0.0.0"):
+    with pytest.raises(ListenError, match="beyond loopback"), served(host="0.0.0.0"):
         pass
     with served(host="0.0.0.0", allow="192.0.2.7") as stage:
         assert ask(stage, "/?HOST_INFO")[0].status == 200  # loopback always is
@@ -176,7 +176,7 @@ def test_beyond_loopback_only_who_is_allowed_is_answered() -> None:
 
 @pytest.mark.parametrize(("host", "port"), [("", 0), ("203.0.113.1", 0), ("no such host", 0), ("a" * 300, 0)])
 def test_an_address_that_cannot_be_used_is_one_line(host: str, port: int) -> None:
-    with pytest.raises(OscError, match="cannot be served on") as refused, served(host=host, allow="192.0.2.7"):
+    with pytest.raises(ListenError, match="cannot be served on") as refused, served(host=host, allow="192.0.2.7"):
         pass
     assert str(refused.value).isprintable()
 

@@ -79,7 +79,7 @@ def test_a_solo_goes_on_and_the_engine_is_taken_back(solo: Solo, number: signal.
     solo.plays(15)
     planned = solo.session.player.planned()
     before = solo.session.player.played
-    os.kill(solo.runtime._first._link.pid, number)
+    os.kill(solo.runtime._first._server.pid, number)
     solo.until(lambda: solo.runtime.standby)
     solo.plays(15)
     assert solo.session.player.played > before + planned
@@ -95,7 +95,7 @@ def test_a_key_press_while_the_engine_hangs_silences_at_once(solo: Solo) -> None
     solo.controls.set("mode", "respond")
     solo.session.commands()["takeover"]()
     solo.until(lambda: bool(solo.session.player.ledger.notes))
-    os.kill(solo.runtime._first._link.pid, signal.SIGSTOP)
+    os.kill(solo.runtime._first._server.pid, signal.SIGSTOP)
     solo.session.receive(time.perf_counter(), (0x90, 40, 80))
     assert not solo.session.player.ledger.notes, "before anybody knows of the loss"
     solo.session.receive(time.perf_counter(), (0x80, 40, 0))
@@ -119,7 +119,7 @@ def test_subscribers_are_told(solo: Solo) -> None:
                     return
 
         told("/perceivers/stats", ("standby", 0.0))
-        os.kill(solo.runtime._first._link.pid, signal.SIGKILL)
+        os.kill(solo.runtime._first._server.pid, signal.SIGKILL)
         told("/perceivers/message", ("", "standby"))
         told("/perceivers/stats", ("standby", 1.0))
         told("/perceivers/message", ("", "standby over"))

@@ -13,7 +13,7 @@ from pythonosc.udp_client import SimpleUDPClient
 
 from engine.events import NOTE_OFF, NOTE_ON
 from perceivers_live.controls.settings import OscSettings, PhraseSettings
-from perceivers_live.osc.wire import OscError
+from perceivers_live.network import ListenError
 from perceivers_live.performer.performer import SavedState, State
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
@@ -200,7 +200,7 @@ def test_an_osc_port_that_is_taken_is_said_and_nothing_is_left_running() -> None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         stage = Stage(settings=dataclasses.replace(SETTINGS, osc=OscSettings(port=taken.getsockname()[1])))
-        with pytest.raises(OscError):
+        with pytest.raises(ListenError):
             stage.session.run()
     assert threading.active_count() == before
 
@@ -211,7 +211,7 @@ def test_beyond_loopback_it_does_not_begin_before_somebody_is_allowed() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     opened = OscSettings(host="0.0.0.0", port=port)
-    with pytest.raises(OscError, match="beyond loopback"):
+    with pytest.raises(ListenError, match="beyond loopback"):
         Stage(settings=dataclasses.replace(SETTINGS, osc=opened)).session.run()
     assert threading.active_count() == before
     allowed = dataclasses.replace(SETTINGS, osc=dataclasses.replace(opened, allow="192.0.2.7"))

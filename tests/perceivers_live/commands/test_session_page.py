@@ -20,7 +20,7 @@ SHOW = """
 import os, sys, time
 from pathlib import Path
 from engine.realtime import DAEMON, set_all_realtime
-from perceivers_live.commands.stage_page import show
+from perceivers_live.commands.session_page import show
 
 set_all_realtime(DAEMON)
 if os.sched_getscheduler(0) != os.SCHED_RR:

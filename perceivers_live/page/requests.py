@@ -37,7 +37,7 @@ MAX_MISTAKES = 50  # rejected messages after which a page is disconnected
 Choose = Callable[[str, str], None]
 
 
-class Steering:
+class PageRequests:
     """Executes the messages of every page, on that page's thread. ``hub`` sends changes to all pages.
 
     Args:
@@ -118,7 +118,7 @@ class Steering:
         if isinstance(request, Midi):
             self._keys.play(page, request.time, request.message)
         elif isinstance(request, SetControl):
-            taken = self._controls.set(request.name, request.value, source=(Steering, page))
+            taken = self._controls.set(request.name, request.value, source=(PageRequests, page))
             if taken != request.value:
                 return {"type": "control", "name": request.name, "value": taken, "by": 0}
         elif isinstance(request, Command):
@@ -162,7 +162,7 @@ class Steering:
         if change is None:
             return None
         value, source = change
-        by = source[1] if isinstance(source, tuple) and source[0] is Steering else 0
+        by = source[1] if isinstance(source, tuple) and source[0] is PageRequests else 0
         return {"type": "control", "name": name, "value": value, "by": by}
 
 

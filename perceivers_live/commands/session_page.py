@@ -20,16 +20,16 @@ from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.midi.connections import Connections, PortState
-from perceivers_live.osc.wire import OscError
+from perceivers_live.network import ListenError
 from perceivers_live.page.feed import Feed
 from perceivers_live.page.hub import NoticeHandler
 from perceivers_live.page.keys import PageKeys, PagePorts, PageSound
 from perceivers_live.page.library import Library
 from perceivers_live.page.protocol import Message, seconds
 from perceivers_live.page.query import OscQuery
+from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
-from perceivers_live.page.steering import Steering
 from perceivers_live.player.ledger import Voicing
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
@@ -38,14 +38,14 @@ from perceivers_live.session.session import Session
 log = logging.getLogger(__name__)
 
 
-class StagePage:
+class SessionPage:
     """Created before the session, which may use the page as a port; ``open`` starts the server."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
         self.keys = PageKeys()
-        self.steering = Steering(controls, self.keys, session=f"{os.getpid()}-{time.time_ns()}")
-        self.hub = self.steering.hub
+        self.requests = PageRequests(controls, self.keys, session=f"{os.getpid()}-{time.time_ns()}")
+        self.hub = self.requests.hub
         self.feed = Feed(self.hub, lambda pitch: Voicing.from_controls(controls.snapshot()).pitch(pitch))
         self.ports = PagePorts(self.keys, PageSound(self.hub))
 
@@ -59,9 +59,9 @@ class StagePage:
         closing: ExitStack,
     ) -> PageServer | None:
         """Serves the page until ``closing`` is closed. If its port cannot be opened: a warning and None."""
-        closing.callback(self.steering.close)
+        closing.callback(self.requests.close)
         closing.callback(session.observers.add(self._observer(session)))
-        self.steering.connect(session.commands(), connections.choose)
+        self.requests.connect(session.commands(), connections.choose)
         self.hub.poll = lambda: _polled(session, connections, states)
         osc = (settings.osc.host, settings.osc.port) if settings.osc.enabled else None
         query = OscQuery(self._controls, session.commands(), osc, self.hub, session.queries())
@@ -69,8 +69,8 @@ class StagePage:
         routes = Routes(query.answer, Library(recordings) if recordings is not None else None)
         page = settings.page
         try:
-            server = PageServer(routes, self.steering.serve, query.serve, page.host, page.port, allow=page.allow)
-        except OscError as error:
+            server = PageServer(routes, self.requests.serve, query.serve, page.host, page.port, allow=page.allow)
+        except ListenError as error:
             if "page" in (settings.midi.input_port, settings.midi.output_port):
                 raise  # without the page there would be no input or output
             log.warning("%s", error)  # most likely another daemon uses the port
@@ -93,7 +93,7 @@ class StagePage:
             human=feed.human,
             machine=feed.machine,
             planned=feed.planned,
-            taken_back=feed.taken_back,
+            dropped=feed.dropped,
             state=lambda state: feed.turn(state.value),
             countdown=feed.countdown,
             stats=health,

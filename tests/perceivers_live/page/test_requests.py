@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.page.keys import EARLIEST
-from perceivers_live.page.steering import MAX_MISTAKES
+from perceivers_live.page.requests import MAX_MISTAKES
 from tests.perceivers_live.page.serving import Served, page, served
 from tests.waiting import PATIENCE, until
 

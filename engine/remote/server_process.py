@@ -32,7 +32,7 @@ class RuntimeLost(UserError, RuntimeError):
     """The server has died, did not answer in time, or sent an invalid answer."""
 
 
-class Link:
+class ServerProcess:
     """A server process and its pipes. ``name`` is for messages. Not thread-safe.
 
     Raises ``OSError`` if the program cannot be started.
