@@ -72,7 +72,7 @@ class _State(NamedTuple):
     """The state that other threads read. It is replaced as a whole, so they need no lock."""
 
     rolling: bool = False  # started or continued, and not stopped since
-    heard: float = -math.inf  # time of the last tick or start
+    last_tick: float = -math.inf  # time of the last tick or start
     timeout: float = TICK_TIMEOUT
     song: int = 0  # number of the song's next tick
     grid: Grid | None = None  # None until the song's first tick, and while the tempo is unknown
@@ -102,9 +102,9 @@ class MidiClock:
         if status == TICK:
             self._tick(time)
         elif status == START:
-            return self._place(0, state._replace(rolling=True, heard=time), Transport.STARTED)
+            return self._place(0, state._replace(rolling=True, last_tick=time), Transport.STARTED)
         elif status == CONTINUE and not _alive(state, time):
-            return self._place(state.song, state._replace(rolling=True, heard=time), Transport.CONTINUED)
+            return self._place(state.song, state._replace(rolling=True, last_tick=time), Transport.CONTINUED)
         elif status == STOP:  # a stop means silence, even if the start was missed
             return self._place(state.song, state._replace(rolling=False), Transport.STOPPED)
         elif status == SONG_POSITION and len(message) == 3 and max(message[1:]) < 128 and not _alive(state, time):
@@ -121,7 +121,7 @@ class MidiClock:
         ticks.add(time, first=state.rolling and state.grid is None)
         song = ticks.last - self._zero
         grid = None if ticks.period is None else Grid(ticks.time, song / PPQ, PPQ * ticks.period)
-        state = state._replace(heard=time, timeout=ticks.timeout, bpm=60 / grid.period if grid else None)
+        state = state._replace(last_tick=time, timeout=ticks.timeout, bpm=60 / grid.period if grid else None)
         self._state = state._replace(song=song + 1, grid=grid) if state.rolling else state
 
     def set_resolution(self, seconds: float) -> None:
@@ -151,4 +151,4 @@ class MidiClock:
 
 
 def _alive(state: _State, now: float) -> bool:
-    return state.rolling and now - state.heard <= state.timeout
+    return state.rolling and now - state.last_tick <= state.timeout

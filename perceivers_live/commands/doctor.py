@@ -34,9 +34,9 @@ from perceivers_live.page.keys import PAGE
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
 STEPS = 60  # events of the engine check
-PULSE = 0xBF  # control change on channel 16
+TEST_STATUS = 0xBF  # control change on channel 16
 NUMBERS = range(102, 120)  # undefined controllers
-PULSES = 100  # messages of the loopback check, LOOP_GAP seconds apart
+TEST_MESSAGES = 100  # messages of the loopback check, LOOP_GAP seconds apart
 LOOP_GAP = 0.02
 LOOP_PATIENCE = 1.0  # seconds for a message to come back
 FIRST = 5  # attempts to receive the first message
@@ -150,11 +150,11 @@ def _priority() -> Iterator[Finding]:
         return
     policies: list[int] = []
 
-    def hurried() -> None:
+    def record_policy() -> None:
         set_realtime(PLAYER)
         policies.append(os.sched_getscheduler(0))
 
-    thread = threading.Thread(target=hurried)
+    thread = threading.Thread(target=record_policy)
     thread.start()
     thread.join()
     permitted = policies == [os.SCHED_RR]
@@ -209,36 +209,36 @@ def _loopback(settings: Settings) -> Iterator[Finding]:
     """Measures round trips from our output to our input, through a cable or a virtual loop."""
     from perceivers_live.midi.ports import InputPort, OutputPort
 
-    came: dict[int, float] = {}
+    arrivals: dict[int, float] = {}
 
-    def heard(now: float, message: Sequence[int]) -> None:
-        if len(message) == 3 and message[0] == PULSE:
-            came.setdefault(message[1], now)
+    def on_message(now: float, message: Sequence[int]) -> None:
+        if len(message) == 3 and message[0] == TEST_STATUS:
+            arrivals.setdefault(message[1], now)
 
     taken: list[float | None] = []  # milliseconds
     wanted = settings.midi
-    with closing(OutputPort(wanted.output_port)) as output, closing(InputPort(wanted.input_port, heard)) as source:
+    with closing(OutputPort(wanted.output_port)) as output, closing(InputPort(wanted.input_port, on_message)) as source:
 
-        def lap(i: int) -> float | None:
+        def round_trip(i: int) -> float | None:
             number = NUMBERS[i % len(NUMBERS)]
-            came.clear()
+            arrivals.clear()
             sent = time.perf_counter()
-            output.send((PULSE, number, 0))
-            while number not in came and time.perf_counter() < sent + LOOP_PATIENCE:
+            output.send((TEST_STATUS, number, 0))
+            while number not in arrivals and time.perf_counter() < sent + LOOP_PATIENCE:
                 time.sleep(0.0002)
-            return (came[number] - sent) * 1000 if number in came else None
+            return (arrivals[number] - sent) * 1000 if number in arrivals else None
 
-        if any(lap(i) is not None for i in range(FIRST)):  # the ports may just be getting connected
-            for i in range(PULSES):
+        if any(round_trip(i) is not None for i in range(FIRST)):  # the ports may just be getting connected
+            for i in range(TEST_MESSAGES):
                 time.sleep(LOOP_GAP)
-                taken.append(lap(i))
+                taken.append(round_trip(i))
     back = [one for one in taken if one is not None]
     if not back:
         text = f"no message from {output.name} arrived at {source.name}"
         yield Finding("loopback", False, text, "connect the output to the input, by cable or in the MIDI system, and try again")
         return
     p50, p95, p99 = np.percentile(back, [50, 95, 99])
-    lost = 100 * (1 - len(back) / PULSES)
+    lost = 100 * (1 - len(back) / TEST_MESSAGES)
     text = f"round trip p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms, {lost:.0f} % lost"
     half = p50 / 2
     advice = f"assuming half of it on each side: input_offset_ms = {-half:.1f}, output_offset_ms = {-half:.1f}"

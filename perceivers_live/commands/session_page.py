@@ -117,12 +117,12 @@ def _open_browser(url: str) -> None:
 
 def figures(stats: Mapping[str, float], steps: Iterable[float], lateness: Iterable[float]) -> dict[str, float]:
     """The session's counters, and percentiles in milliseconds of model steps and of lateness."""
-    told = dict(stats)
+    values = dict(stats)
     for name, seconds_taken in (("step_ms", list(steps)), ("lateness_ms", list(lateness))):
         if seconds_taken:
             for share in (50, 99):
-                told[f"{name}_p{share}"] = round(1000 * float(np.percentile(seconds_taken, share)), 3)
-    return told
+                values[f"{name}_p{share}"] = round(1000 * float(np.percentile(seconds_taken, share)), 3)
+    return values
 
 
 def _polled(session: Session, connections: Connections, states: StateStore) -> list[Message]:
@@ -134,10 +134,10 @@ def _polled(session: Session, connections: Connections, states: StateStore) -> l
         "input": _port(state.input),
         "output": _port(state.output),
     }
-    told = [ports, {"type": "states", "names": states.names()}, _beat(session.beats)]
+    messages = [ports, {"type": "states", "names": states.names()}, _beat(session.beats)]
     if session.midi_map is not None:
-        told.append(_bindings(session.midi_map))
-    return told
+        messages.append(_bindings(session.midi_map))
+    return messages
 
 
 def _port(port: PortState) -> Message:

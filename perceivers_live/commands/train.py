@@ -149,7 +149,7 @@ def _given() -> set[str]:
 def _stop_on_signals(stop: threading.Event, tell: Callable[[str], None], out: Path) -> None:
     """SIGINT and SIGTERM end training after the current step; a second signal ends it at once."""
 
-    def asked(number: int, _: object) -> None:
+    def on_signal(number: int, _: object) -> None:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             tell(f"stopping at once; the last save is in {out}")
@@ -159,7 +159,7 @@ def _stop_on_signals(stop: threading.Event, tell: Callable[[str], None], out: Pa
         tell(f"stopping after this step and saving to {out}; once more: stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, asked)
+        signal.signal(number, on_signal)
 
 
 def _tell(text: str) -> None:

@@ -50,7 +50,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -1.0,
                 1.0,
                 help="How many notes: 2 to this power times the note rate of your phrase (at most 20 per second), lengths in "
-                "proportion. Pace says how firmly that is kept.",
+                "proportion. pace sets how strictly that is kept.",
                 group="texture",
             ),
             Control(
@@ -59,7 +59,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.5,
                 0.0,
                 2.0,
-                help="How firmly the note rate is kept that density asks for; 0: a reply may drift, 2: strictly. For more or "
+                help="How strictly the note rate set by density is kept; 0: a reply may drift, 2: strictly. For more or "
                 "fewer notes use density.",
                 group="texture",
             ),
@@ -69,8 +69,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.0,
                 -1.0,
                 1.0,
-                help="How hard the machine plays: your mean velocity plus 24 times this; the music follows. To balance "
-                "instruments use loudness.",
+                help="How hard the machine plays: your mean velocity plus 24 times this; the model continues at that level. "
+                "To balance instruments use loudness.",
                 group="texture",
             ),
             Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note the machine plays.", group="texture"),
@@ -177,7 +177,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.0,
                 -1.0,
                 1.0,
-                help="Velocity curve of the output, to balance instruments; positive is louder. For another touch use dynamics.",
+                help="Velocity curve of the output, to balance instruments; positive is louder. To play harder or softer use "
+                "dynamics.",
                 group="sound",
                 affects="output",
             ),

@@ -50,12 +50,14 @@ class MidiSettings:
 
     input_port: str = _setting(
         "",
-        "Part of the input port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.",
+        "Part of the input port's name, in upper or lower case; page: the browser page; empty: a virtual port named "
+        "perceivers-live.",
         key="in",
     )
     output_port: str = _setting(
         "",
-        "Part of the output port's name, in upper or lower case; page: the page; empty: a virtual port named perceivers-live.",
+        "Part of the output port's name, in upper or lower case; page: the browser page; empty: a virtual port named "
+        "perceivers-live.",
         key="out",
     )
     channel: int = _setting(1, "Output channel.", 1, 16)

@@ -32,7 +32,7 @@ from perceivers_live.midi.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 INTERVAL = 0.5  # seconds between two polls
-SELDOM = 10.0  # seconds between two searches for a MIDI system that is not needed
+OPTIONAL_PROBE_INTERVAL = 10.0  # seconds between two searches for a MIDI system that is not needed
 PAUSE = 0.1  # seconds after a choice that failed; limits the rate of log messages
 SYSTEM = 0xF0  # messages from here on have no channel
 CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
@@ -86,17 +86,17 @@ class Connections:
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
         self._next_probe = 0.0  # time of the next search for a MIDI system that is not needed
-        self._there: tuple[tuple[str, ...], tuple[str, ...]] = (), ()  # the ports of other programs and devices
+        self._available: tuple[tuple[str, ...], tuple[str, ...]] = (), ()  # the ports of other programs and devices
         self._input: Input | None = None
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._closing: list[threading.Thread] = []
-        self._said: dict[str, str] = {}  # last log message about each port, to avoid repeats
-        self._looked = threading.Event()  # set after the first poll
+        self._last_logged: dict[str, str] = {}  # last log message about each port, to avoid repeats
+        self._first_poll_done = threading.Event()  # set after the first poll
         self._failure: Exception | None = None  # error of the first poll that cannot be recovered from
         self._chosen: dict[str, str] = {}  # direction -> port that is to be opened instead
-        self._stopping, self._awake = False, threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="ports", daemon=True)
+        self._stopping, self._wake = False, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ports", daemon=True)
 
     def listen(
         self,
@@ -113,7 +113,7 @@ class Connections:
 
     def __enter__(self) -> Connections:
         self._thread.start()
-        self._looked.wait()
+        self._first_poll_done.wait()
         if self._failure is not None:
             self._close_all()
             raise self._failure
@@ -121,7 +121,7 @@ class Connections:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stopping = True
-        self._awake.set()
+        self._wake.set()
         self._thread.join(4 * CLOSE_TIMEOUT)
         self._close_all()
 
@@ -140,18 +140,18 @@ class Connections:
     def state(self) -> PortsState:
         """The available ports, and the state of both chosen ones."""
         ports = {"input": self._input, "output": self._output}
-        told = {
-            which: PortState(self._wanted[which], port.name if port else None, self._said.get(which, ""))
+        states = {
+            which: PortState(self._wanted[which], port.name if port else None, self._last_logged.get(which, ""))
             for which, port in ports.items()
         }
-        return PortsState(*self._there, told["input"], told["output"])
+        return PortsState(*self._available, states["input"], states["output"])
 
     def choose(self, direction: str, wanted: str) -> None:
         """Switches the ``"input"`` or ``"output"`` to another port soon, and releases notes that sound on the old one. If the new
         port cannot be opened, the old one stays open and a warning is logged.
         """
         self._chosen[direction] = wanted  # replaces an earlier choice that was not followed yet
-        self._awake.set()
+        self._wake.set()
 
     def send(self, message: Sequence[int]) -> None:
         """Sends one raw message. Raises ``PortError`` while the output is missing."""
@@ -171,7 +171,7 @@ class Connections:
                 if opened is None:
                     open_it()
             except NoSuchPort as absent:
-                self._say(which, f"{absent}; waiting for it", logging.WARNING)
+                self._log_if_changed(which, f"{absent}; waiting for it", logging.WARNING)
             except PortError as error:  # kept until the other port has been tried
                 faults.append(error)
         if faults:
@@ -191,7 +191,7 @@ class Connections:
         else:
             port = OutputPort(wanted, self._probe)
             output, watchdog = port, Watchdog(port.address) if wanted else None
-        self._say("output", f"out: {output.name}")
+        self._log_if_changed("output", f"out: {output.name}")
         return output, watchdog
 
     def _open_input(self) -> None:
@@ -204,7 +204,7 @@ class Connections:
         else:
             self._resolution(self._probe.resolution if self._probe is not None else 0.0)
             made = InputPort(wanted, self._inverting if self._invert_pedal else self._on_message, self._probe)
-        self._say("input", f"in: {made.name}")
+        self._log_if_changed("input", f"in: {made.name}")
         return made
 
     def _inverting(self, now: float, message: Sequence[int]) -> None:
@@ -247,40 +247,40 @@ class Connections:
     def _needs_system(self) -> bool:
         return self._local is None or any(wanted != self._local.name for wanted in self._wanted.values())
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         try:
             self._probe = self._first_probe()
             self._open()
             if self._probe is not None:
-                self._there = _others(self._probe.names())
+                self._available = _others(self._probe.names())
         except Exception as error:
             if isinstance(error, PermanentPortError) or not isinstance(error, PortError):
                 self._failure = error
                 return
-            self._say("system", f"{error}; trying again", logging.WARNING)
+            self._log_if_changed("system", f"{error}; trying again", logging.WARNING)
         finally:
-            self._looked.set()
+            self._first_poll_done.set()
         while not self._stopping:
-            self._awake.wait(INTERVAL)
-            self._awake.clear()
+            self._wake.wait(INTERVAL)
+            self._wake.clear()
             try:
-                self._look()
+                self._poll()
             except PermanentPortError as error:
-                self._say("input", str(error), logging.WARNING)
+                self._log_if_changed("input", str(error), logging.WARNING)
             except Exception as error:  # a failing MIDI system may raise anything, and may recover
-                self._say("system", f"{error}; trying again", logging.WARNING)
+                self._log_if_changed("system", f"{error}; trying again", logging.WARNING)
 
     def _first_probe(self) -> Probe | None:
         """None if no MIDI system runs and none is needed. Raises ``PortError`` if one is needed."""
         if self._needs_system:
             return Probe()
-        self._next_probe = time.monotonic() + SELDOM
+        self._next_probe = time.monotonic() + OPTIONAL_PROBE_INTERVAL
         try:
             return Probe()
         except PortError:
             return None
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         self._follow_choices()
         if self._probe is None:
             if not self._needs_system:
@@ -289,24 +289,24 @@ class Connections:
                     self._probe = self._first_probe()
                 return
             self._probe = Probe()  # raises while no system runs
-            self._say("system", "the MIDI system is back")
+            self._log_if_changed("system", "the MIDI system is back")
         if not self._probe.alive():
-            self._say("system", "the MIDI system has stopped; waiting for it", logging.WARNING)
+            self._log_if_changed("system", "the MIDI system has stopped; waiting for it", logging.WARNING)
             self._close_all()
-            self._there = (), ()
-            self._said.clear()
+            self._available = (), ()
+            self._last_logged.clear()
             self._lost()
             return
         inputs, outputs = self._probe.names()  # raises if a port disappears meanwhile
-        self._there = _others((inputs, outputs))
+        self._available = _others((inputs, outputs))
         went = self._probe.gone()
         if self._input is not None and self._input.is_gone(inputs, went):
-            self._say("input", f"the input {self._input.name} has disappeared; waiting for it", logging.WARNING)
+            self._log_if_changed("input", f"the input {self._input.name} has disappeared; waiting for it", logging.WARNING)
             self._close(self._input)
             self._input = None
             self._lost()
         if self._output is not None and self._output.is_gone(outputs, went):
-            self._say("output", f"the output {self._output.name} has disappeared; waiting for it", logging.WARNING)
+            self._log_if_changed("output", f"the output {self._output.name} has disappeared; waiting for it", logging.WARNING)
             gone, self._output = self._output, None
             self._close(gone)
             self._close_watchdog()
@@ -325,7 +325,7 @@ class Connections:
                 if port.cut:
                     ends = (change.source, change.destination)
                     other, ours = ends if port is self._input else ends[::-1]
-                    self._say(
+                    self._log_if_changed(
                         which,
                         f"the {which} was disconnected from {other}; to continue, connect it to {ours} again",
                         logging.WARNING,
@@ -333,7 +333,7 @@ class Connections:
                     if port is self._input:
                         self._lost()
                 elif was_cut:
-                    self._say(which, f"the {which} is connected again, to {port.name}")
+                    self._log_if_changed(which, f"the {which} is connected again, to {port.name}")
                     if port is self._output:
                         self._back()
 
@@ -357,10 +357,10 @@ class Connections:
         thread.start()
         thread.join(CLOSE_TIMEOUT)
 
-    def _say(self, what: str, text: str, level: int = logging.INFO) -> None:
-        if self._said.get(what) != text:
+    def _log_if_changed(self, what: str, text: str, level: int = logging.INFO) -> None:
+        if self._last_logged.get(what) != text:
             log.log(level, "%s", text)
-        self._said[what] = text
+        self._last_logged[what] = text
 
 
 def _others(names: tuple[Sequence[str], Sequence[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

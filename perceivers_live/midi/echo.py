@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 WINDOW = 0.3  # seconds within which an echo comes back
 PROOF = 6  # consecutive notes of the machine that must come back to prove a loop,
-SUBJECTS = 2  # of at least this many keys,
+PROOF_KEYS = 2  # of at least this many keys,
 SPREAD = 0.02  # with delays that differ by at most this, in seconds: a JACK period and scheduling delays
 LATE = 0.06  # an echo of a proven loop that is later than usual by more than this, in seconds, was held up by a stall
-LOST, GONE = 4, 1.0  # a loop counts as gone if at least 4 consecutive notes, sent over at least 1 second, do not come back
-SUSPICIOUS, WATCHED = 12, 16  # a warning is logged if 12 of the machine's newest 16 notes came back, after any delays
-FASTEST = 50  # note-ons of one key in a second; more than a human can play
-MOST = 512  # sent messages that are kept for comparison
+GONE_NOTES, GONE_SECONDS = 4, 1.0  # so many consecutive notes, over so many seconds, that do not come back end a loop
+SUSPICIOUS, RECENT_NOTES = 12, 16  # a warning is logged if 12 of the machine's newest 16 notes came back, after any delays
+MAX_HUMAN_REPEATS = 50  # note-ons of one key in a second; more than a human can play
+MAX_SENT = 512  # sent messages that are kept for comparison
 ADVICE = "disconnect the output from the input, or set midi.input_channel to the keyboard's channel"
 
 Subject = tuple[object, ...]
@@ -59,19 +59,19 @@ class EchoGuard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent: deque[_Sent] = deque(maxlen=MOST)  # messages that have not come back, oldest first
-        self._strikes: deque[tuple[float, Subject]] = deque(maxlen=FASTEST)  # incoming note-ons
-        self._said: set[str] = set()
+        self._sent: deque[_Sent] = deque(maxlen=MAX_SENT)  # messages that have not come back, oldest first
+        self._strikes: deque[tuple[float, Subject]] = deque(maxlen=MAX_HUMAN_REPEATS)  # incoming note-ons
+        self._logged: set[str] = set()
         self.echoes = 0  # number of echoes ignored
-        self._start_again()
+        self._reset()
 
-    def _start_again(self) -> None:
+    def _reset(self) -> None:
         self._returned: deque[tuple[float, Subject]] = deque(maxlen=PROOF)  # delays of its newest notes that came back
-        self._outcomes: deque[bool] = deque(maxlen=WATCHED)  # whether the machine's newest notes came back
+        self._outcomes: deque[bool] = deque(maxlen=RECENT_NOTES)  # whether the machine's newest notes came back
         self._delay: float | None = None  # seconds; None: no loop is proven
         self._missed: list[float] = []  # times of consecutive notes that did not come back, of those sent on these channels:
         self._channels: set[int] = set()  # channels known to come back through the loop
-        self._excused: set[tuple[int, object]] = set()  # (channel, key or pedal) whose press was ignored as an echo
+        self._ignored_presses: set[tuple[int, object]] = set()  # (channel, key or pedal) whose press was ignored as an echo
 
     @property
     def established(self) -> bool:
@@ -82,7 +82,7 @@ class EchoGuard:
         """Resets everything, after the cabling has changed."""
         with self._lock:
             self._sent.clear()
-            self._start_again()
+            self._reset()
 
     def sent(self, now: float, message: Sequence[int], *, own: bool = True) -> None:
         """Registers a channel message that is being sent. ``own``: by the machine; else passed through from the human."""
@@ -105,9 +105,9 @@ class EchoGuard:
             self._sent.remove(sent)
             proven = self._delay is not None
             self._learn(now - sent.time, sent)
-            excused = proven and self._may_excuse(message, subject)
-            self.echoes += excused
-            return excused
+            ignored = proven and self._should_ignore(message, subject)
+            self.echoes += ignored
+            return ignored
 
     def _source(self, now: float, subject: Subject) -> _Sent | None:
         """The sent message that an incoming one can be the echo of: the oldest, or that whose delay is nearest to the loop's."""
@@ -118,8 +118,8 @@ class EchoGuard:
         fitting = [one for one in same if now - one.time >= delay - SPREAD]
         return min(fitting, key=lambda one: abs(now - one.time - delay), default=None)
 
-    def _may_excuse(self, message: Sequence[int], subject: Subject) -> bool:
-        """Whether an echo is ignored. A release is not if its press came before the proof, and so counted as the human's."""
+    def _should_ignore(self, message: Sequence[int], subject: Subject) -> bool:
+        """Whether to ignore an echo. A release is kept if its press came before the proof and counted as the human's."""
         kind, channel = message[0] & 0xF0, message[0] & 0x0F
         if kind in (0x80, 0x90):
             down, what = bool(subject[0]), (channel, subject[1])
@@ -128,10 +128,10 @@ class EchoGuard:
         else:
             return True
         if down:
-            self._excused.add(what)
+            self._ignored_presses.add(what)
             return True
-        known = what in self._excused
-        self._excused.discard(what)
+        known = what in self._ignored_presses
+        self._ignored_presses.discard(what)
         return known
 
     def _learn(self, delay: float, sent: _Sent) -> None:
@@ -148,11 +148,11 @@ class EchoGuard:
             self._channels.add(sent.channel)
             return
         keys = {subject[1] for _, subject in self._returned}
-        if len(delays) == PROOF and len(keys) >= SUBJECTS and max(delays) - min(delays) <= SPREAD:
+        if len(delays) == PROOF and len(keys) >= PROOF_KEYS and max(delays) - min(delays) <= SPREAD:
             self._delay = median(delays)
             self._channels.add(sent.channel)
             self._say("proven", f"MIDI loop: the output comes back on the input; its echoes are ignored; {ADVICE}")
-        elif len(self._outcomes) == WATCHED and sum(self._outcomes) >= SUSPICIOUS:
+        elif len(self._outcomes) == RECENT_NOTES and sum(self._outcomes) >= SUSPICIOUS:
             self._say("suspected", f"possible MIDI loop: the output seems to come back on the input; {ADVICE}")
 
     def _expire(self, now: float) -> None:
@@ -166,9 +166,9 @@ class EchoGuard:
                 self._outcomes.append(False)
             if self._delay is not None and missed.channel in self._channels:
                 self._missed.append(missed.time)
-            if len(self._missed) >= LOST and self._missed[-1] - self._missed[0] >= GONE:
+            if len(self._missed) >= GONE_NOTES and self._missed[-1] - self._missed[0] >= GONE_SECONDS:
                 log.info("the MIDI loop is gone: the output no longer comes back on the input")
-                self._start_again()
+                self._reset()
 
     def _judge_rate(self, now: float, message: Sequence[int], subject: Subject) -> None:
         """Warns of a key that is struck faster than a human can play: ``thru`` may be sending in a loop."""
@@ -176,11 +176,11 @@ class EchoGuard:
             return
         self._strikes.append((now, subject))
         first, struck = self._strikes[0]
-        if len(self._strikes) == FASTEST and now - first < 1.0 and all(one == struck for _, one in self._strikes):
-            self._say("suspected", f"possible MIDI loop: a key is struck {FASTEST} times a second; {ADVICE}")
+        if len(self._strikes) == MAX_HUMAN_REPEATS and now - first < 1.0 and all(one == struck for _, one in self._strikes):
+            self._say("suspected", f"possible MIDI loop: a key is struck {MAX_HUMAN_REPEATS} times a second; {ADVICE}")
 
     def _say(self, what: str, text: str) -> None:
         """Logs a warning once; a suspicion is not logged after a proof."""
-        if not self._said & {what, "proven"}:
+        if not self._logged & {what, "proven"}:
             log.warning("%s", text)
-        self._said.add(what)
+        self._logged.add(what)

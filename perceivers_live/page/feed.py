@@ -34,15 +34,15 @@ class Feed:
     def __init__(self, hub: Hub, sounds_as: Callable[[int], int] = lambda pitch: pitch) -> None:
         self._hub, self._sounds_as = hub, sounds_as
 
-    def human(self, one: Timed) -> None:
+    def human(self, timed: Timed) -> None:
         """The human played an action."""
         if self._hub.is_watched:
-            self._hub.post(lambda: _played("human", one))
+            self._hub.post(lambda: _played("human", timed))
 
-    def machine(self, one: Timed) -> None:
+    def machine(self, timed: Timed) -> None:
         """The machine played an action."""
         if self._hub.is_watched:
-            self._hub.post(lambda: _played("machine", one))
+            self._hub.post(lambda: _played("machine", timed))
 
     def planned(self, events: Sequence[PlannedEvent]) -> None:
         """Events were planned."""
@@ -75,8 +75,8 @@ class Feed:
         return {"type": "planned", "events": told} if told else None
 
 
-def _played(part: str, one: Timed) -> Message:
-    return {"type": "played", "part": part, "events": [[seconds(one.time), *_action(one.action, one.velocity)]]}
+def _played(part: str, timed: Timed) -> Message:
+    return {"type": "played", "part": part, "events": [[seconds(timed.time), *_action(timed.action, timed.velocity)]]}
 
 
 def _action(action: int, velocity: int, sounds_as: Callable[[int], int] = lambda pitch: pitch) -> tuple[str, int, int]:

@@ -175,19 +175,19 @@ class Performer:
             previous = position
         self.timeline.append(events, floor=places[merged.final - 1].position if merged.final else base)
 
-    def _to_timed(self, one: MachineEvent) -> Timed:
+    def _to_timed(self, planned: MachineEvent) -> Timed:
         """An event of the machine in monotonic seconds. The only place where a velocity bin becomes a MIDI velocity."""
-        action, velocity = one.event.action, one.event.velocity
-        return Timed(self.timeline.time(one.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
+        action, velocity = planned.event.action, planned.event.velocity
+        return Timed(self.timeline.time(planned.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
 
-    def _feed_detector(self, one: Timed) -> None:
-        """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
+    def _feed_detector(self, timed: Timed) -> None:
+        """Adds an action of the human to the phrase, or to a new phrase if the last timed is over."""
         end = self._detector.end()
-        if one.action < NOTE_OFF and (self._detector.start is None or (end is not None and one.time > end)):
+        if timed.action < NOTE_OFF and (self._detector.start is None or (end is not None and timed.time > end)):
             self._detector.reset()
             self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
-        self._detector.feed(one._replace(time=self.timeline.quantized(one.time)))
-        self._subdivision.feed(one)
+        self._detector.feed(timed._replace(time=self.timeline.quantized(timed.time)))
+        self._subdivision.feed(timed)
 
     def takeover(self, now: float) -> None:
         """The machine begins to play now, even within the human's phrase."""
@@ -325,8 +325,8 @@ class Performer:
             length = DUET_TAIL / (OVERTIME - EARLY)
         else:
             call = self._detector.length(now)
-            asked = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
-            length = min(max(asked, MIN_REPLY), MAX_REPLY)
+            wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
+            length = min(max(wanted, MIN_REPLY), MAX_REPLY)
         start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)

@@ -54,9 +54,9 @@ class Turn:
         self.closing: int | None = None  # the step at which the last chord is released; None: the turn goes on
         self._own: deque[MachineEvent] = deque(maxlen=MAX_EVENTS)
 
-    def add(self, one: MachineEvent) -> None:
+    def add(self, event: MachineEvent) -> None:
         """Appends the machine's next event."""
-        self._own.append(one)
+        self._own.append(event)
 
     def position_of(self, serial: int) -> int:
         """Position of the newest event with at most this serial number; 0 if there is none."""

@@ -1,4 +1,4 @@
-"""The keys and the pedal that the human holds. The only record of them."""
+"""The keys and the pedal that the human holds. Other records of them, such as the phrase detector's, lag behind this one."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class HumanKeys:
         with self._lock:
             return [one for one in self._reader.feed(time, message) if self._apply(one)]
 
-    def apply(self, one: Timed) -> bool:
-        """Applies one action instead of a message. False if it has no effect."""
+    def apply(self, timed: Timed) -> bool:
+        """Applies timed action instead of a message. False if it has no effect."""
         with self._lock:
-            return self._apply(one)
+            return self._apply(timed)
 
     def release_all(self, time: float) -> list[Timed]:
         """Releases all keys and the pedal, such as after a lost input port; returns the releases."""
@@ -54,17 +54,17 @@ class HumanKeys:
             self._held, self._pedal = frozenset(), False
             return [Timed(time, action) for action in actions]
 
-    def _apply(self, one: Timed) -> bool:
-        if one.action < NOTE_OFF:
-            pitch = one.action - NOTE_ON
+    def _apply(self, timed: Timed) -> bool:
+        if timed.action < NOTE_OFF:
+            pitch = timed.action - NOTE_ON
             low, high = sorted(self._key_range())
             if low <= pitch <= high:
                 self._held |= {pitch}
             return low <= pitch <= high
-        if one.action < NOTE_OFF + PITCHES:
-            pitch = one.action - NOTE_OFF
+        if timed.action < NOTE_OFF + PITCHES:
+            pitch = timed.action - NOTE_OFF
             was = pitch in self._held
             self._held -= {pitch}
             return was
-        self._pedal = one.action == SUSTAIN_DOWN
+        self._pedal = timed.action == SUSTAIN_DOWN
         return True

@@ -95,18 +95,18 @@ class Ledger:
             taken |= {sent for pitch, sent in self._notes.items() if pitch != sent - shift}
             return self.keys.held | {key - shift for key in taken if 0 <= key - shift < PITCHES}
 
-    def release_for(self, one: Timed) -> list[Sent]:
+    def release_for(self, timed: Timed) -> list[Sent]:
         """Before an action of the human: releases the machine's note with the same pitch, as decided or as sent, or its pedal.
         Returns the releases.
         """
         with self._lock:
             releases: list[int] = []
-            self._retry(NOTE_OFF + one.action if one.action < NOTE_OFF else one.action)
-            if one.action < NOTE_OFF:
-                releases = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if one.action in (pitch, sent)]
-            elif one.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
-                releases = [SUSTAIN_UP]  # the receiver has one pedal for both
-            return self._release(one.time, releases)
+            self._retry(NOTE_OFF + timed.action if timed.action < NOTE_OFF else timed.action)
+            if timed.action < NOTE_OFF:
+                releases = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if timed.action in (pitch, sent)]
+            elif timed.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
+                releases = [SUSTAIN_UP]  # the receiver has timed pedal for both
+            return self._release(timed.time, releases)
 
     def play(self, action: int, velocity: int = 0, time: float = 0.0) -> Sent | None:
         """Sends one action and returns it, with ``time``; also if the output port fails (``Sent.fault``). Returns None and sends

@@ -60,12 +60,12 @@ class Observers(PlayerObserver):
     def listening(self) -> None:
         self._notify(lambda observer: observer.listening())
 
-    def human(self, one: Timed) -> None:
-        self._notify(lambda observer: observer.human(one))
+    def human(self, timed: Timed) -> None:
+        self._notify(lambda observer: observer.human(timed))
 
-    def sounded(self, one: Sent) -> None:
-        if one.fault is None or one.sent.action >= NOTE_OFF:  # a release that failed also ends what observers show or record
-            self._notify(lambda observer: observer.machine(one.sent))
+    def sounded(self, sent: Sent) -> None:
+        if sent.fault is None or sent.sent.action >= NOTE_OFF:  # a release that failed also ends what observers show or record
+            self._notify(lambda observer: observer.machine(sent.sent))
 
     def planned(self, events: Sequence[Planned]) -> None:
         self._notify(lambda observer: observer.planned(events))

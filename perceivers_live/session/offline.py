@@ -23,8 +23,8 @@ class _SentActions(PlayerObserver):
     def __init__(self) -> None:
         self.actions: list[Timed] = []
 
-    def sounded(self, one: Sent) -> None:
-        self.actions.append(one.sent)
+    def sounded(self, sent: Sent) -> None:
+        self.actions.append(sent.sent)
 
 
 def render(

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceivers_live.midi.echo import FASTEST, GONE, LATE, LOST, MOST, PROOF, SPREAD, WATCHED, WINDOW, EchoGuard
+from perceivers_live.midi.echo import (
+    GONE_NOTES,
+    GONE_SECONDS,
+    LATE,
+    MAX_HUMAN_REPEATS,
+    MAX_SENT,
+    PROOF,
+    RECENT_NOTES,
+    SPREAD,
+    WINDOW,
+    EchoGuard,
+)
 
 Message = tuple[int, ...]
 Way = Callable[[Message], Message]
@@ -109,11 +120,11 @@ def test_repeated_strikes_of_one_key_are_no_proof(guard: EchoGuard, caplog: pyte
 def test_a_loop_ends_when_echoes_stop_coming(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     ignored(guard, playing(10), lambda: 0.05, tuple)
-    for i in range(LOST + 1):
+    for i in range(GONE_NOTES + 1):
         assert guard.established
-        guard.sent(30.0 + GONE * i, (0x90, 50 + i, 70))
+        guard.sent(30.0 + GONE_SECONDS * i, (0x90, 50 + i, 70))
     assert not guard.established
-    assert not guard.is_echo(30.05 + GONE * LOST, (0x90, 50 + LOST, 70))
+    assert not guard.is_echo(30.05 + GONE_SECONDS * GONE_NOTES, (0x90, 50 + GONE_NOTES, 70))
     ignored(guard, playing(10, 50.0), lambda: 0.05, tuple)
     assert guard.established
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]  # said once
@@ -122,7 +133,7 @@ def test_a_loop_ends_when_echoes_stop_coming(guard: EchoGuard, caplog: pytest.Lo
 def test_a_loop_outlasts_a_stall(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
     """A computer that stands still for a moment: the notes of a chord come back late, and some are lost."""
     caplog.set_level(logging.INFO)
-    chord: list[Message] = [(0x90, pitch, 70) for pitch in range(50, 50 + 2 * LOST)]
+    chord: list[Message] = [(0x90, pitch, 70) for pitch in range(50, 50 + 2 * GONE_NOTES)]
     ignored(guard, playing(10), lambda: 0.005, tuple)
     assert all(ignored(guard, [(30.0, message) for message in chord], lambda: WINDOW - 0.01, tuple))
     for message in chord:
@@ -151,22 +162,22 @@ def test_a_loop_of_no_steady_delay_is_suspected_once_and_nothing_is_ignored(
     guard: EchoGuard, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(2)
-    outcome = ignored(guard, playing(3 * WATCHED), lambda: chance.uniform(0.0, 0.28), tuple)
+    outcome = ignored(guard, playing(3 * RECENT_NOTES), lambda: chance.uniform(0.0, 0.28), tuple)
     assert not any(outcome)
     assert ["seems to come back" in record.message for record in caplog.records] == [True]
 
 
 def test_what_is_passed_on_for_ever_is_suspected(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
-    for i in range(2 * FASTEST):
+    for i in range(2 * MAX_HUMAN_REPEATS):
         assert not guard.is_echo(10.0 + 0.003 * i, (0x90, 60, 80))
         guard.sent(10.0 + 0.003 * i, (0x90, 60, 80), own=False)
     assert len(caplog.records) == 1
 
 
 def test_a_flood_is_bounded(guard: EchoGuard) -> None:
-    for i in range(3 * MOST):
+    for i in range(3 * MAX_SENT):
         guard.sent(10.0, (0x90, i % 128, 1 + i // 128))
-    assert len(guard._sent) == MOST
+    assert len(guard._sent) == MAX_SENT
 
 
 KEYS = st.integers(58, 62)
