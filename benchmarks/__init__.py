@@ -1,1 +1,1 @@
-"""The benchmarks that the README's figures come from: ``python -m benchmarks.NAME``."""
+"""The benchmarks that measured the figures in README.md: ``python -m benchmarks.NAME``."""

@@ -1,8 +1,9 @@
 """Ablations of PerceiverS at equal budgets: python -m benchmarks.ablations FOLDER_OF_MIDI [--steps 300]
 
-Trains small models that differ in one setting each, on the same number of events, two at a time with one thread each. Prints nats
-an event on the same validation music: on random parts (`validation`) and on the first 256 events of every piece (`openings`),
-where Effective Segmentation should help. The budget is minutes: the results hold for models with this little training.
+Trains small models that differ in one setting each, on the same number of events, two at a time with one thread each. Prints the
+loss on the same validation music in nats per event: on random excerpts (`validation`), and on the first 256 events of every piece
+(`openings`), where Effective Segmentation should help. Each model trains for a few minutes only, so the results do not show how
+the variants compare after full training.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from trainer.train import train
 MODEL = ("width=128", "heads=4", "kv_heads=2", "layers=3", "scales=256,4096", "window=256")
 EXAMPLES = ("latents=512", "context=4096", "near=512", "sampled=1024")
 VARIANTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("as built: two scales, cascade, band, effective", (), ()),
+    ("default: two scales, cascade, band, effective", (), ()),
     ("traditional segmentation", (), ("draw=traditional",)),
     ("long scale first", ("scales=4096,256",), ()),
-    ("one scale, short, and a layer more", ("scales=256", "layers=4"), ()),
-    ("one scale, long, and a layer more", ("scales=4096", "layers=4"), ()),
+    ("one short scale, one more layer", ("scales=256", "layers=4"), ()),
+    ("one long scale, one more layer", ("scales=4096", "layers=4"), ()),
     ("sum instead of cascade", ("combine=sum",), ()),
     ("block mask", ("mask=block",), ()),
     ("rotary over time on half of the heads", ("rotary=half-time",), ()),
-    ("sliding window only, a layer for each scale", ("scales=", "layers=5"), ()),
+    ("sliding window only, one layer for each scale", ("scales=", "layers=5"), ()),
 )
 
 
 def opening_loss(folder: Path, corpus: Corpus, length: int = 256) -> float:
-    """Nats an event over the first events of every validation piece."""
+    """Mean loss in nats per event over the first ``length`` events of every validation piece."""
     model = load_model(folder)
     sums = np.zeros(2)
     with torch.inference_mode():
@@ -54,13 +55,23 @@ def opening_loss(folder: Path, corpus: Corpus, length: int = 256) -> float:
 
 
 def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, steps: int, seed: int) -> tuple[str, float, ...]:
-    """(name, M parameters, validation, openings, seconds)"""
+    """Trains a variant (name, model settings, segmentation settings).
+
+    Returns its name, millions of parameters, loss on excerpts and on openings in nats per event, and training time in seconds.
+    """
     name, model, examples = variant
     torch.set_num_threads(1)
     corpus = Corpus(cache)
-    how = changed(Segmentation(), (*EXAMPLES, *examples))
+    segmentation = changed(Segmentation(), (*EXAMPLES, *examples))
     training = Training(
-        steps=steps, batch=4, validate_every=steps, validation_batches=24, samples=False, workers=0, seed=seed, segmentation=how
+        steps=steps,
+        batch=4,
+        validate_every=steps,
+        validation_batches=24,
+        samples=False,
+        workers=0,
+        seed=seed,
+        segmentation=segmentation,
     )
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -75,7 +86,7 @@ def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, 
 @click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data")
 @click.option("--steps", default=300, show_default=True, help="Optimizer steps of 4 examples of 512 targets.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--jobs", default=2, show_default=True, help="Models trained at the same time.")
+@click.option("--jobs", default=2, show_default=True, help="Number of models trained at the same time.")
 def main(data: Path, cache: Path, steps: int, seed: int, jobs: int) -> None:
     corpus = prepare(data, cache)
     print(f"{steps} steps, {steps * 4 * 512 / 1e6:.2f} M events each, seed {seed}")

@@ -1,9 +1,10 @@
 """Step times on a CPU for variants of the bundled model: python -m benchmarks.choices [--count 300] [--rounds 3]
 
-Measures absorbing one event with full rings, for the bundled model's shape and with one setting changed, in turns: key/value
-heads, the latents' window, the scales, threads, the precision of the weights. The weights are random; they do not influence the
-time. Also measures the effect of the rings' precision: one product of a query with the keys of the long scale, stored in float32,
-or stored in half precision and converted to float32 first, as a CPU without half-precision arithmetic must do.
+Measures the time to absorb one event with full rings, for the bundled model's shape and for variants with one setting changed:
+key/value heads, the latents' window, the scales, threads, the precision of the weights. The variants take turns. The weights are
+random, which does not affect the time. Two more rows show the effect of the rings' precision: they time one product of a query
+with the keys of the long scale. The keys are stored in float32, or stored in float16 and converted to float32 first, as a CPU
+without half-precision arithmetic must do.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from trainer.export import write_onnx
 import onnxruntime  # isort: skip -- after `engine`, which disables its telemetry
 
 SMALL = PRESETS["small"]
-CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # the model, threads, int8
-    "as it is": (SMALL, 0, False),
-    "4 key/value heads, one for each head": (dataclasses.replace(SMALL, kv_heads=4), 0, False),
+CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # name -> model, threads (0: the default), int8 weights
+    "unchanged": (SMALL, 0, False),
+    "4 key/value heads, one per query head": (dataclasses.replace(SMALL, kv_heads=4), 0, False),
     "1 key/value head": (dataclasses.replace(SMALL, kv_heads=1), 0, False),
     "a window of 256": (dataclasses.replace(SMALL, window=256), 0, False),
     "a window of 1024": (dataclasses.replace(SMALL, window=1024), 0, False),
-    "the short scale alone": (dataclasses.replace(SMALL, scales=SMALL.scales[:1]), 0, False),
+    "only the short scale": (dataclasses.replace(SMALL, scales=SMALL.scales[:1]), 0, False),
     "a long scale of 32768": (dataclasses.replace(SMALL, scales=(SMALL.scales[0], 32768)), 0, False),
     "two threads": (SMALL, 2, False),
     "int8 weights": (SMALL, 0, True),
 }
 
 
-def opened(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Callable[[int], float]:
-    """A function that absorbs one event, given its number, and returns the milliseconds."""
+def event_timer(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Callable[[int], float]:
+    """A function that absorbs the event with a given number and returns the time in milliseconds."""
     torch.manual_seed(0)
     model = PerceiverS(config).eval()
     save_model(model, folder)
@@ -58,15 +59,17 @@ def opened(config: ModelConfig, threads: int, int8: bool, folder: Path) -> Calla
     return lambda number: timed(lambda: engine.absorb([events[number]]))
 
 
-def product(half: bool) -> Callable[[int], float]:
-    """A function that multiplies one query with the long scale's keys and returns the milliseconds."""
+def product_timer(half: bool) -> Callable[[int], float]:
+    """A function that multiplies one query with the long scale's keys and returns the time in milliseconds. ``half``: the keys
+    are stored in float16.
+    """
     rows, width = SMALL.scales[-1], SMALL.head_dim
-    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    keys = helper.make_tensor_value_info("keys", kind, [rows, width])
+    dtype = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    keys = helper.make_tensor_value_info("keys", dtype, [rows, width])
     query = helper.make_tensor_value_info("query", TensorProto.FLOAT, [width, 1])
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [rows, 1])
-    nodes = [helper.make_node("Cast", ["keys"], ["wide"], to=TensorProto.FLOAT)] if half else []
-    nodes.append(helper.make_node("MatMul", ["wide" if half else "keys", "query"], ["scores"]))
+    nodes = [helper.make_node("Cast", ["keys"], ["converted"], to=TensorProto.FLOAT)] if half else []
+    nodes.append(helper.make_node("MatMul", ["converted" if half else "keys", "query"], ["scores"]))
     graph = helper.make_graph(nodes, "product", [keys, query], [scores])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
@@ -78,19 +81,23 @@ def product(half: bool) -> Callable[[int], float]:
 
 
 @click.command()
-@click.option("--count", default=300, show_default=True, help="Events in each turn.")
-@click.option("--rounds", default=3, show_default=True, help="Turns.")
+@click.option("--count", default=300, show_default=True, help="Events per turn.")
+@click.option("--rounds", default=3, show_default=True, help="Turns per variant.")
 def main(count: int, rounds: int) -> None:
     warnings.simplefilter("ignore")
     with ExitStack() as closing:
-        rows = {
-            name: opened(*change, Path(closing.enter_context(tempfile.TemporaryDirectory()))) for name, change in CHANGES.items()
+        timers = {
+            name: event_timer(*change, Path(closing.enter_context(tempfile.TemporaryDirectory())))
+            for name, change in CHANGES.items()
         }
-        rows |= {"keys of the long scale, float32": product(False), "the same, kept in half precision": product(True)}
-        taken: dict[str, list[float]] = {name: [] for name in rows}
+        timers |= {
+            "keys of the long scale, float32": product_timer(False),
+            "keys of the long scale, float16": product_timer(True),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in timers}
         for turn in range(rounds):
-            for name, absorb in rows.items():
-                taken[name] += [absorb(number) for number in range(turn * count, (turn + 1) * count)]
+            for name, run in timers.items():
+                taken[name] += [run(number) for number in range(turn * count, (turn + 1) * count)]
     print(f"{machine()}; ms, n = {rounds * count}")
     print(f"{'':40}{'p50':>8}{'p95':>8}{'p99':>8}")
     for name, times in taken.items():

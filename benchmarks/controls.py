@@ -1,10 +1,11 @@
-"""What the controls ask for and what is heard: python -m benchmarks.controls DATA [--calls 20] [--seeds 3] [--only density]
+"""How closely replies follow the controls: python -m benchmarks.controls DATA [--calls 20] [--seeds 3] [--only density]
 
-DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. Held-out calls are answered on a virtual
-clock, as in a live session, with one control moved over its range at a time, and from an empty memory. Rates, velocities and
-lengths are relative to the call's. ``collapsed``: replies that are a trill, a spray of notes or silence where the call is not.
+DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. The machine answers held-out calls on a
+virtual clock, as in a live session, while one control at a time is set to values across its range. It also plays takeovers and
+solos without a call, from an empty memory. Rates, velocities and lengths are relative to the call's. ``collapsed``: share of
+replies that degenerate into a trill, a spray of notes or silence although the call does not.
 
---out FILE.png draws asked against heard; --json FILE keeps every figure.
+--out FILE.png plots the requested values and the replies; --json FILE writes every figure.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
 from trainer.data import SPLITS, DataError
 
-MOVED: Mapping[str, Sequence[float]] = {  # control -> the values that it is given
+SWEEPS: Mapping[str, Sequence[float]] = {  # control -> the values that it is set to
     "density": (-1.0, -0.5, 0.0, 0.5, 1.0),
     "pace": (0.0, 2.0),
     "dynamics": (-1.0, -0.5, 0.0, 0.5, 1.0),
@@ -42,16 +43,18 @@ MOVED: Mapping[str, Sequence[float]] = {  # control -> the values that it is giv
     "max_polyphony": (1, 2, 4),
     "variety": (0.0, 1.0, 3.0),
 }
-ENDS: Mapping[str, Sequence[float]] = {"temperature": (0.5, 0.6, 1.4, 1.5)}
+EXTREMES: Mapping[str, Sequence[float]] = {"temperature": (0.5, 0.6, 1.4, 1.5)}
 REGISTERS = ((21, 108), (48, 72), (36, 47), (84, 108), (60, 62))
-EMPTY_SECONDS = 12.0  # of a solo from an empty memory
-LEAST, MOST = 2.0, 12.0  # notes a second from an empty memory
-LEAST_SECONDS = 2.0  # a reply is never asked to be shorter
+EMPTY_SECONDS = 12.0  # length of a solo from an empty memory
+MIN_RATE, MAX_RATE = 2.0, 12.0  # notes per second; the range expected from an empty memory
+MIN_SECONDS = 2.0  # the shortest length that is requested of a reply
 LENGTH_LIMIT = 0.20  # relative error
 
 
 class Asked(NamedTuple):
-    """One row of the table: what is moved, to what, and all controls that differ from their defaults."""
+    """One row of the table: the control, its value as text, and all settings that differ from their defaults. ``empty``: the
+    machine plays from an empty memory, without a call.
+    """
 
     control: str
     value: str
@@ -60,17 +63,19 @@ class Asked(NamedTuple):
 
 
 def rows(only: Sequence[str]) -> list[Asked]:
-    """All rows, or those of some controls. A row of an empty memory has no call."""
-    made = [Asked(name, f"{value:g}", {name: value}) for name, values in {**MOVED, **ENDS}.items() for value in values]
+    """All rows of the table; if ``only`` is not empty, those whose ``control`` is in it."""
+    made = [Asked(name, f"{value:g}", {name: value}) for name, values in {**SWEEPS, **EXTREMES}.items() for value in values]
     for low, high in REGISTERS:
         limits = {"register_low": low, "register_high": high}
         made.append(Asked("register", f"{low}-{high}", limits))
         made.append(Asked("empty, takeover", f"{low}-{high}", limits, empty=True))
         made.append(Asked("empty, solo", f"{low}-{high}", {**limits, "mode": "solo"}, empty=True))
-    return [one for one in made if not only or one.control in only]
+    return [row for row in made if not only or row.control in only]
 
 
 class Job(NamedTuple):
+    """One reply to be rendered; ``row``: index of its row in the table."""
+
     row: int
     asked: Asked
     call: Sequence[Timed]
@@ -86,7 +91,7 @@ def _open(checkpoint: Path, runtime: str) -> None:
 
 
 def _answer(job: Job) -> tuple[list[Timed], float]:
-    """A reply, and the seconds that it took."""
+    """Renders a reply; returns it and the seconds that this took."""
     assert _engine is not None
     _engine.forget()
     began = time.perf_counter()
@@ -98,49 +103,55 @@ def _answer(job: Job) -> tuple[list[Timed], float]:
 
 
 def measured(job: Job, reply: Sequence[Timed]) -> Heard:
-    """What is heard of a reply, and of its call under ``call ...``."""
+    """The properties of a reply (see ``heard``), those of its call with names ``call ...``, and those of its ending with
+    ``end ...``.
+    """
     call = {f"call {name}": value for name, value in heard(job.call).items()}
     end = {f"end {name}": value for name, value in ending(reply).items()}
-    low, high = (int(str(job.asked.settings.get(f"register_{end}", limit))) for end, limit in (("low", 0), ("high", PITCHES - 1)))
+    low, high = (
+        int(str(job.asked.settings.get(f"register_{side}", limit))) for side, limit in (("low", 0), ("high", PITCHES - 1))
+    )
     return {**heard(reply), **call, **end, "collapsed": float(collapsed(reply, job.call, high - low + 1))}
 
 
 def summary(asked: Asked, found: Sequence[Heard]) -> dict[str, Any]:
-    """A row's medians over its replies, and the shares that are within the limits."""
-    have = [one for one in found if "rate" in one]
-    of = {name: np.array([one.get(name, np.nan) for one in have]) for name in set().union(*have)}
-    if not have:
+    """The cells of a row: medians over its replies, shares of replies within limits, and extremes."""
+    with_notes = [reply for reply in found if "rate" in reply]
+    values = {name: np.array([reply.get(name, np.nan) for reply in with_notes]) for name in set().union(*with_notes)}
+    if not with_notes:
         return {"replies": len(found), "collapsed": 1.0}
-    row: dict[str, Any] = {"replies": len(found), "collapsed": float(np.mean([one["collapsed"] for one in found]))}
-    row["rate"] = _median(of["rate"])
-    row["2 to 12"] = _share((of["rate"] >= LEAST) & (of["rate"] <= MOST), of["rate"])
-    row["low"], row["high"], row["held"] = of["low"].min(), of["high"].max(), of["held"].max()
+    row: dict[str, Any] = {"replies": len(found), "collapsed": float(np.mean([reply["collapsed"] for reply in found]))}
+    row["rate"] = _median(values["rate"])
+    row["2 to 12"] = _share((values["rate"] >= MIN_RATE) & (values["rate"] <= MAX_RATE), values["rate"])
+    row["low"], row["high"], row["held"] = values["low"].min(), values["high"].max(), values["held"].max()
     if not asked.empty:
         setting = {name: float(str(value)) for name, value in asked.settings.items()}
-        factor = of["rate"] / of["call rate"]
-        targets = [Target.of(Call(one, None), setting.get("density", 0.0), 0.0) for one in of["call rate"]]
-        wanted = np.array([one.factor for one in targets])
+        factor = values["rate"] / values["call rate"]
+        targets = [Target.of(Call(rate, None), setting.get("density", 0.0), 0.0) for rate in values["call rate"]]
+        requested = np.array([target.factor for target in targets])
         row["rate, x call"] = _median(factor)
-        row["rate error"] = _median(np.abs(factor / wanted - 1))
-        proportional = of["call note length"] / factor
-        row["length, x proportional"] = _median(of["note length"] / proportional)
-        moved = of["velocity"] - of["call velocity"]
+        row["rate error"] = _median(np.abs(factor / requested - 1))
+        proportional = values["call note length"] / factor
+        row["length, x proportional"] = _median(values["note length"] / proportional)
+        moved = values["velocity"] - values["call velocity"]
         row["velocity moved"] = _median(moved)
         row["velocity error"] = _median(np.abs(moved - 24 * setting.get("dynamics", 0.0)))
-        row["spread"] = _median(of["spread"] / np.maximum(of["call spread"], 0.1))
-        due = np.maximum(of["call seconds"] * setting.get("response_length", 1.0), LEAST_SECONDS)
-        row["seconds, x asked"] = _median(of["seconds"] / due)
-        row["within 20 %"] = _share(np.abs(of["seconds"] / due - 1) <= LENGTH_LIMIT, of["seconds"])
+        row["spread"] = _median(values["spread"] / np.maximum(values["call spread"], 0.1))
+        requested_seconds = np.maximum(values["call seconds"] * setting.get("response_length", 1.0), MIN_SECONDS)
+        row["seconds, x asked"] = _median(values["seconds"] / requested_seconds)
+        row["within 20 %"] = _share(np.abs(values["seconds"] / requested_seconds - 1) <= LENGTH_LIMIT, values["seconds"])
     return row
 
 
 def _median(values: np.ndarray) -> float:
+    """Median of the finite values; NaN if there are none."""
     kept = values[np.isfinite(values)]
     return float(np.median(kept)) if len(kept) else float("nan")
 
 
-def _share(within: np.ndarray, of: np.ndarray) -> float:
-    return float(np.mean(within[np.isfinite(of)])) if np.isfinite(of).any() else float("nan")
+def _share(condition: np.ndarray, values: np.ndarray) -> float:
+    """Share of the finite values for which the condition holds; NaN if there are none."""
+    return float(np.mean(condition[np.isfinite(values)])) if np.isfinite(values).any() else float("nan")
 
 
 COLUMNS = {  # heading -> key of ``summary`` and format
@@ -162,7 +173,7 @@ COLUMNS = {  # heading -> key of ``summary`` and format
 
 
 def table(found: Sequence[tuple[Asked, Mapping[str, Any]]]) -> str:
-    """Medians over the replies of each row; ``length`` is the notes' length beside the call's, in proportion to the rate."""
+    """The table of all rows. ``length``: length of the notes relative to the call's notes scaled by the change of the rate."""
     lines = [f"{'':16}{'asked':>8}" + "".join(f"{name:>{_width(form)}}" for name, (_, form) in COLUMNS.items())]
     for asked, row in found:
         cells = "".join(
@@ -178,12 +189,12 @@ def _width(form: str) -> int:
 
 
 def endings(groups: Mapping[str, Sequence[Heard]]) -> str:
-    """How replies end, beside real phrase ends and the same music cut at other places."""
+    """A table of how replies end, compared with real phrase ends and with the same music cut at arbitrary times."""
     lines = [f"{'ends':16}{'n':>6}{'held, x gap':>13}{'on harmony':>12}{'pedal up after, s':>19}"]
     for name, ends in groups.items():
-        of = {key: np.array([one.get(key, np.nan) for one in ends if one]) for key in ("hold", "on harmony", "pedal after")}
-        held, after = _median(of["hold"]), _median(of["pedal after"])
-        lines.append(f"{name:16}{len(ends):6}{held:13.2f}{float(np.nanmean(of['on harmony'])):12.0%}{after:19.2f}")
+        values = {key: np.array([end.get(key, np.nan) for end in ends if end]) for key in ("hold", "on harmony", "pedal after")}
+        held, after = _median(values["hold"]), _median(values["pedal after"])
+        lines.append(f"{name:16}{len(ends):6}{held:13.2f}{float(np.nanmean(values['on harmony'])):12.0%}{after:19.2f}")
     return "\n".join(lines)
 
 
@@ -195,7 +206,7 @@ def endings(groups: Mapping[str, Sequence[Heard]]) -> str:
 @click.option("--calls", "count", default=20, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--seconds", default=6.0, show_default=True, help="Length of a call.")
-@click.option("--only", multiple=True, help="One control, or `empty, solo`; may be repeated.")
+@click.option("--only", multiple=True, help="Only this control, or `empty, solo`; may be repeated.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
 @click.option("--runtime", default="onnx", show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
@@ -226,8 +237,8 @@ def main(
     print(table(summaries))
     ends = {
         "replies": [ending(reply) for job, (reply, _) in zip(jobs, replies, strict=True) if not job.asked.empty],
-        "real phrases": [ending(one.call) for one in calls],
-        "cut anywhere": [ending(one.call, one.call[0].time + 0.7 * (one.call[-1].time - one.call[0].time)) for one in calls],
+        "real phrases": [ending(call.call) for call in calls],
+        "cut anywhere": [ending(call.call, call.call[0].time + 0.7 * (call.call[-1].time - call.call[0].time)) for call in calls],
     }
     if ends["replies"]:
         print(endings(ends))

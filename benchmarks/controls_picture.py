@@ -1,4 +1,4 @@
-"""What the controls ask for beside what is heard, as a picture: a panel for each quantity, a dot for each reply."""
+"""Plots what the controls request and what the replies have: one panel per control, one dot per reply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Row = tuple[str, str, Sequence[Heard]]  # control, value, replies
 
 
 class Panel(NamedTuple):
-    """One control: what is heard of a reply, what is asked for by a value, both in ``unit``, and the range shown."""
+    """One control. ``heard`` maps a reply to the measured quantity, ``asked`` maps a value of the control to the requested
+    quantity; both are in ``unit``. The axis runs from ``low`` to ``high``.
+    """
 
     control: str
     unit: str
@@ -28,15 +30,22 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("density", "octaves of the call's rate", lambda one: math.log2(one["rate"] / one["call rate"]), lambda d: d, -3, 3),
-    Panel("dynamics", "velocity beside the call", lambda one: one["velocity"] - one["call velocity"], lambda d: 24 * d, -50, 50),
-    Panel("response_length", "times the call", lambda one: one["seconds"] / one["call seconds"], lambda d: d, 0, 3),
-    Panel("max_polyphony", "keys held", lambda one: one["held"], lambda d: d, 0, 8),
+    Panel("density", "rate / call's rate, log2", lambda reply: math.log2(reply["rate"] / reply["call rate"]), lambda d: d, -3, 3),
+    Panel(
+        "dynamics",
+        "velocity - call's velocity",
+        lambda reply: reply["velocity"] - reply["call velocity"],
+        lambda d: 24 * d,
+        -50,
+        50,
+    ),
+    Panel("response_length", "length / call's length", lambda reply: reply["seconds"] / reply["call seconds"], lambda d: d, 0, 3),
+    Panel("max_polyphony", "keys held", lambda reply: reply["held"], lambda d: d, 0, 8),
 )
 
 
 def draw(rows: Sequence[Row]) -> Image.Image:
-    """The panels of those controls that were moved, side by side."""
+    """Draws the panels of the controls that the rows have, side by side."""
     panels = [panel for panel in PANELS if any(control == panel.control for control, _, _ in rows)]
     image = Image.new("RGB", (max(len(panels), 1) * PANEL * SCALE, (PANEL + MARGIN) * SCALE), "white")
     for i, panel in enumerate(panels):
@@ -60,8 +69,8 @@ def _draw_panel(pen: ImageDraw.ImageDraw, left: int, panel: Panel, rows: Sequenc
         middle = left + MARGIN + (i + 0.5) * step
         asked = height(panel.asked(float(value)))
         pen.line(((middle - step / 3) * SCALE, asked, (middle + step / 3) * SCALE, asked), "#cc4400", 2 * SCALE)
-        found = [panel.heard(one) for one in replies if "rate" in one]
-        for j, one in enumerate(one for one in found if math.isfinite(one)):
-            x, y = (middle + JITTER * math.sin(7 * j)) * SCALE, height(one)
+        quantities = [panel.heard(reply) for reply in replies if "rate" in reply]
+        for j, quantity in enumerate(value for value in quantities if math.isfinite(value)):
+            x, y = (middle + JITTER * math.sin(7 * j)) * SCALE, height(quantity)
             pen.ellipse((x - DOT * SCALE, y - DOT * SCALE, x + DOT * SCALE, y + DOT * SCALE), "#2266aa")
         pen.text((middle * SCALE, (bottom + 14) * SCALE), value, "black", anchor="mm", font_size=10 * SCALE)

@@ -1,8 +1,9 @@
-"""The course of a training run: python -m benchmarks.curve RUN [-o PICTURE]
+"""The learning curve of a training run: python -m benchmarks.curve RUN [-o PICTURE]
 
-Prints the validations in the log of a run, and draws them and the training loss over the number of target events seen, including
-those of earlier runs whose weights this run started from. Validation uses the averaged weights, if the run averages them, and
-music without augmentation. The training loss is smoothed, of the weights at each step, on augmented music.
+Prints the validation losses in the log of a run. With ``-o``, plots them and the training loss over the number of target events
+seen, including those of earlier runs whose weights this run started from. The validation loss is that of the averaged weights, if
+the run averages them, on music without augmentation. The training loss is smoothed; it is that of the current weights on
+augmented music.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT, SCALE = 720, 320, 52, 40, 30, 16, 2  # pixels; drawn larger and scaled down
 GRID, TEXT, LOSS, VALIDATION = "#dddddd", "#222222", "#9db8d2", "#cc4400"
-Point = tuple[float, float]  # million target events seen, nats an event
+Point = tuple[float, float]  # million target events seen, nats per event
 
 
-class Course(NamedTuple):
-    """The course of a run. ``hours``: elapsed time of its steps, also where other programs shared the machine."""
+class LearningCurve(NamedTuple):
+    """Losses of a run. ``million_events`` and ``hours`` include earlier runs; ``hours`` is wall-clock time."""
 
     loss: list[Point]
     validation: list[Point]
@@ -29,9 +30,9 @@ class Course(NamedTuple):
     hours: float
 
 
-def read(run: Path) -> Course:
-    """The course of the run in a folder. Of steps that were repeated after a resume, the last counts. Raises ``ClickException``
-    for a folder without a run, or if nothing is logged yet.
+def read(run: Path) -> LearningCurve:
+    """Reads the log of the run in a folder. If steps were repeated after a resume, the last repetition counts. Raises
+    ``click.ClickException`` if the folder has no run, or if nothing is logged yet.
     """
     try:
         progress = json.loads((run / "config.json").read_text())["progress"]
@@ -46,12 +47,12 @@ def read(run: Path) -> Course:
         return sorted({row["step"]: (earlier + row["step"] * per_step, row[name]) for row in rows if name in row}.values())
 
     hours = (progress["seconds"] + progress["earlier_seconds"]) / 3600
-    return Course(points("loss"), points("validation"), earlier + progress["events"] / 1e6, hours)
+    return LearningCurve(points("loss"), points("validation"), earlier + progress["events"] / 1e6, hours)
 
 
-def draw(course: Course) -> Image.Image:
-    """The picture, with the range of the nats chosen to hold every point."""
-    points = course.loss + course.validation
+def draw(curve: LearningCurve) -> Image.Image:
+    """Plots the losses over the events; the axes span all points."""
+    points = curve.loss + curve.validation
     low = math.floor(min(nats for _, nats in points) * 10) / 10
     high = max(math.ceil(max(nats for _, nats in points) * 10) / 10, low + 0.1)
     first, last = min(events for events, _ in points), max(events for events, _ in points)
@@ -76,12 +77,12 @@ def draw(course: Course) -> Image.Image:
         pen.line((across, (HEIGHT - BOTTOM) * SCALE, across, (HEIGHT - BOTTOM + 5) * SCALE), TEXT, SCALE)
         text((across / SCALE, HEIGHT - BOTTOM + 14), str(mark), TEXT, "mm")
     text((WIDTH - RIGHT, HEIGHT - 10), "million target events seen", TEXT, "rm")
-    text((LEFT, 14), "nats an event:", TEXT, "lm")
+    text((LEFT, 14), "nats per event:", TEXT, "lm")
     text((LEFT + 100, 14), "training, augmented", LOSS, "lm")
     text((LEFT + 230, 14), "validation", VALIDATION, "lm")
-    pen.line([at(point) for point in course.loss], LOSS, SCALE, joint="curve")
-    pen.line([at(point) for point in course.validation], VALIDATION, 2 * SCALE, joint="curve")
-    for across, height in map(at, course.validation):
+    pen.line([at(point) for point in curve.loss], LOSS, SCALE, joint="curve")
+    pen.line([at(point) for point in curve.validation], VALIDATION, 2 * SCALE, joint="curve")
+    for across, height in map(at, curve.validation):
         pen.ellipse((across - 3 * SCALE, height - 3 * SCALE, across + 3 * SCALE, height + 3 * SCALE), VALIDATION)
     return image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
@@ -90,12 +91,12 @@ def draw(course: Course) -> Image.Image:
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Picture to write (.png, .webp).")
 def main(run: Path, output: Path | None) -> None:
-    course = read(run)
-    for events, nats in course.validation:
-        print(f"{events:8.2f} million events: validation {nats:.4f} nats an event")
-    print(f"{course.million_events:.2f} million target events in {course.hours:.1f} hours, earlier runs included")
+    curve = read(run)
+    for events, nats in curve.validation:
+        print(f"{events:8.2f} million events: validation {nats:.4f} nats per event")
+    print(f"{curve.million_events:.2f} million target events in {curve.hours:.1f} hours, earlier runs included")
     if output is not None:
-        draw(course).save(output, lossless=True)
+        draw(curve).save(output, lossless=True)
 
 
 if __name__ == "__main__":

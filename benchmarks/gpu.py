@@ -1,17 +1,18 @@
-"""The first day on a GPU: python benchmarks/gpu.py --all --json out.json [--preset base] [--history 32768] [--count 400]
+"""All GPU measurements: python benchmarks/gpu.py --all --json out.json [--preset base] [--history 32768] [--count 400]
 
-    exactness    streaming against the full forward in float32, past every ring's wrap, in every way
-    parity       the next event's distribution in half precision against float32: divergence in nats
-    latency      ms an event, sampling included, in every way, beside the floor: the bytes of weights and rings over the bandwidth
-    profile      the operators that take most of the time of an event
-    training     target events a second of whole steps at three batch sizes
+    exactness    difference between streaming and the full forward in float32, after every ring has wrapped, for each runtime
+    parity       KL divergence in nats between the next event's distributions in float32 and in half precision
+    latency      ms per event, sampling included, for each runtime; floor: bytes of weights and rings divided by the bandwidth
+    profile      the operators that take the most time of an event
+    training     target events per second of whole training steps at three batch sizes
 
-The ways are eager (an operator at a time), cuda (captured as CUDA graphs), cuda-compiled (graphs of compiled kernels) and
-tensorrt (plans inside CUDA graphs, compiled first). Weights are random, except for parity. Without ``--all``, only latency is
-measured.
+The runtimes are eager (one operator at a time), cuda (CUDA graphs), cuda-compiled (CUDA graphs of compiled kernels) and tensorrt
+(TensorRT plans in CUDA graphs; they are compiled first). Weights are random, except for parity. Without ``--all``, only latency
+is measured.
 
-Every measurement is a process of its own. Its result is written to the file at once; the same command goes on where it was cut
-off, and tries again what failed. Without an NVIDIA GPU, the CPU is measured, and what needs a GPU says so.
+Every measurement runs in a separate process, and its result is written to the file immediately. If the run was interrupted, the
+same command continues it, and repeats measurements that failed. Without an NVIDIA GPU, the CPU is measured; measurements that
+need a GPU report that there is none.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = ("eager", "cuda", "cuda-compiled", "tensorrt")  # in the order of what they risk
+WAYS = ("eager", "cuda", "cuda-compiled", "tensorrt")  # runtimes, the least likely to fail first
 LATENCY = tuple(f"latency {way}" for way in WAYS)
 BATCHES = {"tiny": (1, 2, 4), "small": (32, 64, 128), "base": (32, 64, 96), "large": (16, 32, 48)}
 Results = dict[str, dict[str, Any]]
 
 
 def steps_of(preset: str) -> list[str]:
-    """All measurements, the most important first."""
+    """Names of all measurements, the most important first."""
     exactness = [f"exactness {way}" for way in WAYS]
     return [*exactness[:2], *LATENCY[:2], "parity", *exactness[2:], *LATENCY[2:], "profile", *training_steps(preset)]
 
 
 def training_steps(preset: str) -> list[str]:
+    """Names of the training measurements."""
     return [f"training {batch}" for batch in BATCHES[preset]]
 
 
 def measured(step: str, options: dict[str, Any], limit: float) -> dict[str, Any]:
-    """The result of a measurement, or its ``error``."""
+    """Runs a measurement for at most ``limit`` seconds; returns its result, or ``error`` with a message."""
     command = [sys.executable, "-m", "benchmarks.gpu_steps", step, json.dumps(options)]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
@@ -57,7 +59,9 @@ def measured(step: str, options: dict[str, Any], limit: float) -> dict[str, Any]
 
 
 def stored(path: Path | None, options: dict[str, Any]) -> Results:
-    """The results of an earlier run with the same options. Raises ``click.ClickException`` for a file of another one."""
+    """The results of an earlier run, without failed ones. Raises ``click.ClickException`` if the file is of a run with other
+    options or not a file of results.
+    """
     if path is None or not path.exists():
         return {}
     try:
@@ -71,7 +75,7 @@ def stored(path: Path | None, options: dict[str, Any]) -> Results:
 
 
 def store(path: Path | None, options: dict[str, Any], results: Results) -> None:
-    """Writes the results; a reader never sees half a file."""
+    """Writes the results and replaces the file atomically."""
     if path is not None:
         part = path.with_name(f"{path.name}.part")
         part.write_text(json.dumps({"options": options, "results": results}, indent=1))
@@ -79,32 +83,38 @@ def store(path: Path | None, options: dict[str, Any], results: Results) -> None:
 
 
 def table(results: Results) -> list[str]:
-    """All results for people."""
-    lines = [f"{'ms an event':24}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>9}"]
-    for step, one in results.items():
-        name, _, what = step.partition(" ")
-        if "error" in one:
-            lines.append(f"{step:24}not here: {one['error']}")
+    """The lines of the printed table."""
+    lines = [f"{'ms per event':24}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>9}"]
+    for step, result in results.items():
+        name, _, argument = step.partition(" ")
+        if "error" in result:
+            lines.append(f"{step:24}not here: {result['error']}")
         elif name == "latency":
-            lines.append(f"{step:24}" + "".join(f"{one[field]:9.3f}" for field in ("p50", "p95", "p99", "max", "floor")))
+            lines.append(f"{step:24}" + "".join(f"{result[field]:9.3f}" for field in ("p50", "p95", "p99", "max", "floor")))
         elif name == "exactness":
-            lines.append(f"{step:24}largest difference {one['difference']:.1e} ({'exact' if one['exact'] else 'NOT EXACT'})")
+            lines.append(
+                f"{step:24}largest difference {result['difference']:.1e} ({'exact' if result['exact'] else 'NOT EXACT'})"
+            )
         elif name == "parity":
-            lines.append(f"{step:24}{one['nats']:.6f} nats an event, {100 * one['error_of_hidden']:.3f} % of the hidden state")
+            lines.append(
+                f"{step:24}{result['nats']:.6f} nats per event, {100 * result['error_of_hidden']:.3f} % of the hidden state"
+            )
         elif name == "profile":
-            lines += [f"{step:24}{row['ms']:9.3f} ms {row['calls']:6.0f} calls  {row['operator']}" for row in one["rows"]]
+            lines += [f"{step:24}{row['ms']:9.3f} ms {row['calls']:6.0f} calls  {row['operator']}" for row in result["rows"]]
         elif name == "training":
-            lines.append(f"{step:24}{one['events_a_second']:12,.0f} events/s {one['peak_mb']:9,.0f} MB (batch {what})")
+            lines.append(f"{step:24}{result['events_a_second']:12,.0f} events/s {result['peak_mb']:9,.0f} MB (batch {argument})")
     return lines
 
 
 @click.command()
-@click.option("--all", "everything", is_flag=True, help="All measurements instead of latency only.")
+@click.option("--all", "everything", is_flag=True, help="Run all measurements, not only latency.")
 @click.option("--preset", type=click.Choice(list(BATCHES)), default="base", show_default=True)
 @click.option("--history", default=32768, show_default=True, help="Events of history.")
-@click.option("--count", default=400, show_default=True, help="Events that are timed.")
-@click.option("--limit", default=600.0, show_default=True, help="Seconds that a measurement may take.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results here, and go on from them.")
+@click.option("--count", default=400, show_default=True, help="Number of timed events.")
+@click.option("--limit", default=600.0, show_default=True, help="Time limit of each measurement in seconds.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the results to this file; continue the run if it exists."
+)
 def main(everything: bool, preset: str, history: int, count: int, limit: float, json_file: Path | None) -> None:
     options = {"preset": preset, "history": history, "count": count}
     results = stored(json_file, options)

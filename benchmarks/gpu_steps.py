@@ -1,6 +1,6 @@
-"""The measurements of ``benchmarks.gpu``, one a process: python -m benchmarks.gpu_steps STEP OPTIONS
+"""Runs one measurement of ``benchmarks.gpu``: python -m benchmarks.gpu_steps STEP OPTIONS
 
-OPTIONS are JSON: preset, history, count. The last line of the output is the result as JSON.
+OPTIONS is a JSON object with preset, history and count. The last line of the output is the result as JSON.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from engine.sampling import SamplingControls, sampling_bias
 from engine.sounding import ages_of
 from perceivers_live.commands.measuring import copy_bandwidth, improvised, machine, row, timed
 
-WARM_UP = 20  # events, before any is timed
+WARM_UP = 20  # events generated before the timed ones
 EXACT = 1e-4  # largest difference of hidden states in float32, relative to the largest value
-EVENTS = 400  # of the exactness check; the rings of its model have at most 72 rows
+EVENTS = 400  # in the exactness check; the rings of its model have at most 72 rows
 TRAINING_STEPS = 5
-PROFILED = 20  # events
-SHOWN = 12  # operators
+PROFILED = 20  # profiled events
+SHOWN = 12  # operators listed in the profile
 GPU = torch.cuda.is_available()
 
 
-def opened(way: str, model: PerceiverS, folder: Path, precision: str) -> Runtime:
-    """A runtime; ``precision``: fp32 or fp16. Eager runs on the CPU without a GPU, the others raise ``RuntimeUnavailable``."""
+def open_way(way: str, model: PerceiverS, folder: Path, precision: str) -> Runtime:
+    """Opens the runtime named ``way`` with ``precision`` fp32 or fp16. Without a GPU, eager runs on the CPU in float32; the
+    others raise ``RuntimeUnavailable``.
+    """
     dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
     if way == "tensorrt":
         from engine.runtimes.tensorrt.cache import PlanCache
@@ -57,7 +59,7 @@ def opened(way: str, model: PerceiverS, folder: Path, precision: str) -> Runtime
 
 
 def random_model(preset: str) -> PerceiverS:
-    """Random weights, with which every block contributes."""
+    """A model with random weights large enough that every block affects the output."""
     torch.manual_seed(1)
     model = PerceiverS(PRESETS[preset]).eval()
     for block in model.blocks:
@@ -67,16 +69,19 @@ def random_model(preset: str) -> PerceiverS:
 
 
 def exactness(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Streams the smallest model, one event at a time and in chunks, and compares with the full forward on the CPU."""
+    """Streams events through the smallest model, singly and in chunks, and compares with the full forward on the CPU.
+
+    ``difference``: largest difference of hidden states, relative to the largest value; ``exact``: whether it is below ``EXACT``.
+    """
     model, events = random_model("tiny"), [*improvised(EVENTS, np.random.default_rng(0))]
-    engine = Engine(opened(way, random_model("tiny"), folder, "fp32"))
+    engine = Engine(open_way(way, random_model("tiny"), folder, "fp32"))
     array = np.concatenate(([engine.last], events))
     inputs = (array, ages_of(array), np.arange(len(array)), np.cumsum(array[:, 0]))
     with torch.inference_mode():
         expected = model.hidden(*(torch.from_numpy(part)[None] for part in inputs), len(array))[0].numpy()
-    worst, chance = 0.0, np.random.default_rng(0)
+    worst, rng = 0.0, np.random.default_rng(0)
     while engine.position < EVENTS:
-        size = int(chance.choice([1, 1, 1, 5, 8, 20, 64]))
+        size = int(rng.choice([1, 1, 1, 5, 8, 20, 64]))
         engine.absorb(events[engine.position : engine.position + size])
         worst = max(worst, float(np.abs(engine.hidden() - expected[engine.position]).max()))
     difference = worst / max(1.0, float(np.abs(expected).max()))
@@ -84,7 +89,10 @@ def exactness(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]
 
 
 def parity(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The bundled model in half precision, on the GPU if there is one, against float32 on the CPU."""
+    """Compares the bundled model in half precision, on the GPU if there is one, with float32 on the CPU.
+
+    ``nats``: KL divergence of waits and actions per event; ``error_of_hidden``: relative error of the hidden states.
+    """
     music, states = improvised(options["count"], np.random.default_rng(0)), []
     half = TorchRuntime(bundled(), "cuda" if GPU else "eager", precision=torch.float16)
     newest = min(len(music), 200)
@@ -95,14 +103,14 @@ def parity(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     exact, rounded = states
     following = torch.tensor(np.array(music[-newest:])).long()
     with torch.inference_mode():
-        p, q = (load_model(bundled()).head(one, following[:, 0], following[:, 1]) for one in states)
+        p, q = (load_model(bundled()).head(state, following[:, 0], following[:, 1]) for state in states)
         pairs = ((p.wait, q.wait), (p.action, q.action))
         nats = sum(float((a.softmax(-1) * (a.log_softmax(-1) - b.log_softmax(-1))).sum(-1).mean()) for a, b in pairs)
     return {"nats": nats, "error_of_hidden": float((exact - rounded).norm() / exact.norm())}
 
 
 def event(engine: Engine, seed: int) -> None:
-    """Generates one event as when playing: bias, decision, absorbing; waits for the device."""
+    """Generates one event as in a performance: bias, decision, absorption. Returns when the device has finished."""
     own = set(engine.sounding.held().tolist())
     bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
     engine.absorb([engine.decide(bias)])
@@ -110,8 +118,8 @@ def event(engine: Engine, seed: int) -> None:
 
 
 def playing(way: str, options: dict[str, Any], folder: Path) -> Engine:
-    """An engine with its history, warmed up."""
-    engine = Engine(opened(way, random_model(options["preset"]), folder, "fp16"))
+    """An engine of the preset with random weights that has absorbed the history and is warmed up."""
+    engine = Engine(open_way(way, random_model(options["preset"]), folder, "fp16"))
     engine.absorb(improvised(options["history"], np.random.default_rng(0)))
     for seed in range(WARM_UP):
         event(engine, seed)
@@ -119,6 +127,7 @@ def playing(way: str, options: dict[str, Any], folder: Path) -> Engine:
 
 
 def latency(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Percentiles of the time per event in ms, and its floor."""
     engine = playing(way, options, folder)
     floor = engine.runtime.step_bytes / copy_bandwidth(engine.runtime)
     taken = [timed(lambda seed=seed: event(engine, seed)) for seed in range(WARM_UP, WARM_UP + options["count"])]  # type: ignore[misc]
@@ -126,31 +135,38 @@ def latency(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def profile(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The operators of an event, an operator at a time, by their own time on the device."""
+    """The operators that take the most time of an event, without the time of operators they call; in the runtime eager."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
     engine = playing("eager", options, folder)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if GPU else [])]
-    with profiler(activities=activities) as seen:
+    with profiler(activities=activities) as profiled:
         for seed in range(PROFILED):
             event(engine, seed)
-    own: Callable[[Any], float] = (lambda one: one.self_device_time_total) if GPU else (lambda one: one.self_cpu_time_total)
-    rows = sorted(seen.key_averages(), key=own, reverse=True)[:SHOWN]
-    return {"rows": [{"operator": one.key[:80], "ms": own(one) / 1000 / PROFILED, "calls": one.count / PROFILED} for one in rows]}
+    own_time: Callable[[Any], float] = (
+        (lambda entry: entry.self_device_time_total) if GPU else (lambda entry: entry.self_cpu_time_total)
+    )
+    entries = sorted(profiled.key_averages(), key=own_time, reverse=True)[:SHOWN]
+    return {
+        "rows": [
+            {"operator": entry.key[:80], "ms": own_time(entry) / 1000 / PROFILED, "calls": entry.count / PROFILED}
+            for entry in entries
+        ]
+    }
 
 
 def training(batch: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Whole steps of training, compiled on a GPU: target events a second, and the peak of the GPU's memory."""
+    """Target events per second of whole training steps, and peak GPU memory in MB. The model is compiled on a GPU only."""
     from benchmarks.training import improvised as performance
     from trainer import optimizer as optim
     from trainer.segmentation import Segmentation, draw
     from trainer.train import Objective, fast_arithmetic
 
     config, device = PRESETS[options["preset"]], torch.device("cuda" if GPU else "cpu")
-    how, rng = Segmentation.for_model(config), np.random.default_rng(0)
-    piece = performance(config.reach + 2 * how.latents)
-    examples = [draw(piece, how, rng) for _ in range(int(batch))]
+    segmentation, rng = Segmentation.for_model(config), np.random.default_rng(0)
+    piece = performance(config.reach + 2 * segmentation.latents)
+    examples = [draw(piece, segmentation, rng) for _ in range(int(batch))]
     *inputs, weight = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*examples, strict=True))
     objective = Objective(PerceiverS(config)).to(device)
     forward = torch.compile(objective, dynamic=False, fullgraph=True) if GPU else objective
@@ -174,6 +190,7 @@ def training(batch: str, options: dict[str, Any], folder: Path) -> dict[str, Any
 
 
 def about(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Processor, GPU and version of PyTorch."""
     return {"machine": machine(), "device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__}
 
 
@@ -188,10 +205,10 @@ STEPS: dict[str, Callable[[str, dict[str, Any], Path], dict[str, Any]]] = {
 
 
 def main(step: str, options: dict[str, Any]) -> None:
-    name, _, what = step.partition(" ")
+    name, _, argument = step.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            result = STEPS[name](what, options, Path(folder))
+            result = STEPS[name](argument, options, Path(folder))
         except RuntimeUnavailable as reason:
             sys.exit(str(reason))
     print(json.dumps(result), flush=True)

@@ -1,27 +1,27 @@
-"""Latencies of the daemon: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--slow 2] [--json FILE]
+"""Latencies of a live session: python -m benchmarks.live [--trials 60] [--seconds 30] [--page] [--slow 2] [--json FILE]
 
-The daemon runs on a JACK server of the benchmark (64 frames at 48 kHz) and is played through real MIDI ports: idle, and with a
-busy process on every core. With ``--page``: idle, with a page connected, and with a page and four badly behaved clients
-(`page_clients.py`). ``--slow``: how many times as long the model takes as on this machine. In milliseconds:
+The daemon runs on a JACK server of its own (64 frames at 48 kHz). The benchmark plays to it through real MIDI ports, first on an
+idle computer, then with a busy process on every core. With ``--page`` the cases are: idle, one connected page, and a page with
+four badly behaved clients (`page_clients.py`). With ``--slow N`` the model takes N times as long. Rows, in ms:
 
     start to listening           from the command until the daemon's ports and OSC are ready
-    round trip                   a message to another process and back, through two MIDI ports each way: the floor of the others
+    round trip                   a message to another process and back, through two MIDI ports each way: the floor of other rows
     key -> silence               from a key press in `respond` until the machine's last note-off has arrived
     takeover -> note decided     from the OSC command until the first note is planned
     takeover -> note heard       from the OSC command until the first note has arrived; the model chooses its time, at most 0.5 s
-    key -> planned anew          from a key press in `duet` until the first event that takes it into account is planned
+    key -> new plan              from a key press in `duet` until the first event that takes it into account is planned
     lateness, sent               from the planned time of an event until it has been passed to the driver
-    lateness, in time            the same, for events that were planned before their time: the part of the player's thread
+    lateness, in time            the same for events planned at least 2 ms before their time, delayed only by the player's thread
     lateness, heard              from the planned time of a note until it has arrived
-    thru, stuck model            the human's notes through the daemon, while its model hangs and is killed and replaced
-    not served                   percent of the ticks in the machine's turns, `alone` in `respond`, or in a duet with the human
+    thru, stuck model            a note of the human through the daemon, while the model hangs and is killed and replaced
+    not served                   percentage of ticks in the machine's turns: `alone` in `respond`, or in a `duet` with the human
 
-``not served`` is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026). A tick is served if the machine
-had decided about it in time, silence included, and its events left within it. It counts 1 - b / 32, where b is the number of
-ticks for which the current plan has not taken the human's notes into account. StreamMUSE's tick is a sixteenth note, here 125 ms.
-Our events are timed in ticks of 10 ms, which is more demanding.
+``not served`` is 1 - ISRw of StreamMUSE (Zheng et al., "Real-Time Language Model Jamming", 2026). A tick is served if what
+happens in it, possibly silence, was decided in time, and its events were sent within it. A served tick counts as 1 - b / 32,
+where b is the number of ticks for which the plan has ignored a note of the human. StreamMUSE's tick is a sixteenth note, here
+125 ms. The daemon times events in steps of 10 ms; ticks of this length are more demanding.
 
-A player with a log inside the daemon (`live_daemon.py`) records what cannot be measured from outside.
+A player that logs inside the daemon (`live_daemon.py`) records what cannot be measured from outside.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from benchmarks.live_notes import PLANNED, SOUNDED, Note, after, heard_late, in_time, known, read, ticks
-from engine.events import NOTE_OFF as NOTES
+from benchmarks.live_log import PLANNED, SOUNDED, LogEntry, delays, heard_late, in_time, read, responses, ticks
+from engine import events
 from engine.realtime import DRIVER, set_realtime
 from perceivers_live.commands.measuring import Row, machine, row
 from tests.live.daemon import Daemon, Home
@@ -56,18 +56,18 @@ from tests.live.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[1]
 TICKS = (0.01, 0.125)  # seconds
-LOWEST = 20  # a key lower than the machine plays
+HUMAN_KEY = 20  # a key below the machine's register
 SETTINGS = "[page]\nport = 0\n[recording]\nrecord = false\n"
 PORTS = ("--in", "human-keys:port", "--out", "human-ear:port")
-STARTS = 5
-PASSED = 60  # notes, over two seconds: the model is given one to answer
-LOST = 1.0  # second after which a note counts as lost, and as late as that
-START_BUDGET = 2000.0
-BUDGETS = {"key -> silence": 10.0, "key -> planned anew": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}
-LATENESS = {"idle": 1.0, "busy": 2.0, "page": 1.0, "hostile": 2.0}  # budget of what is sent, ms
+STARTS = 5  # measured starts of the daemon
+THRU_NOTES = 60  # they take over two seconds, longer than the model's timeout of one
+LOST = 1.0  # seconds after which a note counts as lost; its latency is then this time
+START_BUDGET = 2000.0  # ms
+BUDGETS = {"key -> silence": 10.0, "key -> new plan": 50.0, "takeover -> note heard": 60.0, "not served": 0.1}  # ms; %
+LATENESS = {"idle": 1.0, "busy": 2.0, "page": 1.0, "hostile": 2.0}  # ms; budgets of ``lateness, sent`` and ``in time``
 PAGE_CLIENTS = {"page": ["reader"], "hostile": ["reader", "silent", "slow", "large", "flood"]}
-SETTLING = 2.0  # seconds until the clients are what they are
-HOG = """
+SETTLING = 2.0  # seconds for the clients to connect
+BUSY_PROCESS = """
 import os
 if hasattr(os, "sched_setscheduler"):
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -86,36 +86,36 @@ back.delete()
 
 
 class Trial(NamedTuple):
-    """Time of a takeover, and seconds until a key press silenced the machine; None: it did not happen."""
+    """Time of a takeover, and seconds from a key press to the machine's last note-off. None: the machine did not play."""
 
     asked: float | None
     silenced: float | None
 
 
 class Human:
-    """A keyboard and a listener in this process, which record the times of sent and received messages."""
+    """The human: MIDI ports of this process that send a keyboard's messages and record the received ones with their times."""
 
     def __init__(self) -> None:
         import rtmidi
 
-        set_realtime(DRIVER)  # as in an audio program
+        set_realtime(DRIVER)  # as audio programs do
         self._out, self._in = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "human-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "human-ear")
-        self.begin()
+        self.clear()
         self._out.open_virtual_port("port")
         self._in.set_callback(self._arrived)
         self._in.open_virtual_port("port")
 
-    def begin(self) -> None:
-        """Clears the received messages."""
+    def clear(self) -> None:
+        """Clears the received messages, note-ons and sounding pitches."""
         self.heard: list[Message] = []
-        self.strikes: list[Message] = []
-        self.sounding: set[int] = set()  # the pedal as -1
+        self.note_ons: list[Message] = []
+        self.sounding: set[int] = set()  # pitches; -1: the pedal
 
     def _arrived(self, event: tuple[list[int], float], _: object) -> None:
         message = Message(time.perf_counter(), *event[0][:3])
         kind = message.status & 0xF0
         if kind == NOTE_ON and message.data2:
-            self.strikes.append(message)
+            self.note_ons.append(message)
             self.sounding.add(message.data1)
         elif kind in (NOTE_OFF, NOTE_ON):
             self.sounding.discard(message.data1)
@@ -130,7 +130,7 @@ class Human:
         return now
 
     def play(self, seconds: float, rng: random.Random) -> None:
-        """Plays notes of about a quarter of a second."""
+        """Plays random notes of 0.1 to 0.25 s for ``seconds``."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             pitch = rng.randint(48, 84)
@@ -142,35 +142,35 @@ class Human:
     def close(self) -> None:
         """Closes the ports. Nothing may be sent at the same time."""
         self._in.cancel_callback()
-        time.sleep(0.1)  # a running callback ends
+        time.sleep(0.1)  # for a running callback to end
         self._out.delete()
         self._in.delete()
 
 
-def handover(human: Human, remote: Remote) -> float | None:
-    """Sends a takeover and waits for the first note. Returns the time of the takeover."""
-    before, asked = len(human.strikes), time.perf_counter()
+def takeover(human: Human, remote: Remote) -> float | None:
+    """Sends a takeover and waits for the first note. Returns the time of the takeover; None if no note arrives within 2 s."""
+    before, asked = len(human.note_ons), time.perf_counter()
     remote.send("takeover")
-    return asked if waited(lambda: len(human.strikes) > before, 2.0) else None
+    return asked if wait_for(lambda: len(human.note_ons) > before, 2.0) else None
 
 
 def interruption(human: Human) -> float | None:
-    """Presses a key while the machine sounds. Returns the seconds until its last note-off has arrived."""
-    if not waited(lambda: human.sounding, 1.0):
+    """Presses a key while the machine sounds. Returns the seconds to its last note-off; None if it does not sound."""
+    if not wait_for(lambda: human.sounding, 1.0):
         return None
     before = len(human.heard)
-    struck = human.send(NOTE_ON, LOWEST, 70)
-    waited(lambda: not human.sounding, 1.0)
+    pressed = human.send(NOTE_ON, HUMAN_KEY, 70)
+    wait_for(lambda: not human.sounding, 1.0)
     time.sleep(0.1)
-    human.send(NOTE_OFF, LOWEST, 64)
-    time.sleep(0.05)  # a takeover by OSC could arrive earlier
-    last = human.heard[before:]
-    return last[-1].time - struck if last else None
+    human.send(NOTE_OFF, HUMAN_KEY, 64)
+    time.sleep(0.05)  # or else the next takeover, by OSC, could arrive before it
+    received = human.heard[before:]
+    return received[-1].time - pressed if received else None
 
 
-def waited(condition: Callable[[], object], patience: float) -> bool:
-    """Waits for a condition; False after ``patience`` seconds."""
-    deadline = time.perf_counter() + patience
+def wait_for(condition: Callable[[], object], timeout: float) -> bool:
+    """Waits for a condition; False after ``timeout`` seconds."""
+    deadline = time.perf_counter() + timeout
     while not condition():
         if time.perf_counter() > deadline:
             return False
@@ -179,12 +179,12 @@ def waited(condition: Callable[[], object], patience: float) -> bool:
 
 
 @contextlib.contextmanager
-def load(under: str) -> Iterator[str]:
-    """``busy``: one process on every core that does nothing, all the time."""
-    command = [sys.executable, "-c", HOG]
-    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if under == "busy" else []
+def load(case: str) -> Iterator[None]:
+    """With ``busy``, keeps every core busy meanwhile."""
+    command = [sys.executable, "-c", BUSY_PROCESS]
+    processes = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)] if case == "busy" else []
     try:
-        yield under
+        yield
     finally:
         for process in processes:
             process.kill()
@@ -192,6 +192,7 @@ def load(under: str) -> Iterator[str]:
 
 
 def round_trips(jack: JackServer, human: Human, count: int) -> list[float]:
+    """The times of ``count`` messages through a process that sends them back, in seconds."""
     with subprocess.Popen([sys.executable, "-c", ECHO], env=jack.env, stdin=subprocess.PIPE) as echo:
         jack.connect("human-keys:port", jack.wait_for_port("echo-in"))
         jack.connect(jack.wait_for_port("echo-out"), "human-ear:port")
@@ -199,7 +200,7 @@ def round_trips(jack: JackServer, human: Human, count: int) -> list[float]:
         for _ in range(count):
             before = len(human.heard)
             sent = human.send(0xB0, 1, 0)
-            if waited(lambda seen=before: len(human.heard) > seen, 1.0):
+            if wait_for(lambda seen=before: len(human.heard) > seen, 1.0):
                 taken.append(human.heard[before].time - sent)
             time.sleep(random.uniform(0.005, 0.01))
         assert echo.stdin is not None
@@ -208,7 +209,7 @@ def round_trips(jack: JackServer, human: Human, count: int) -> list[float]:
 
 
 def starts(jack: JackServer) -> list[float]:
-    """Seconds until a daemon listens."""
+    """Seconds from the start of a daemon until it listens, ``STARTS`` times."""
     taken = []
     for _ in range(STARTS):
         with tempfile.TemporaryDirectory() as folder:
@@ -224,8 +225,8 @@ def starts(jack: JackServer) -> list[float]:
     return taken
 
 
-def stuck(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
-    """Seconds that the human's notes take through the daemon while its model does not answer."""
+def thru_latencies(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
+    """Stops the model's process. Returns the latency of the human's notes through the daemon meanwhile, in seconds."""
     remote.send("mode", "listen")
     remote.send("thru", 1)
     remote.ask("thru")
@@ -234,37 +235,39 @@ def stuck(human: Human, remote: Remote, daemon: Daemon) -> list[float]:
             if b"engine.remote.serve" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(int(child), signal.SIGSTOP)
     taken = []
-    for i in range(PASSED):
-        pitch, before = 24 + i % 8, len(human.strikes)
+    for i in range(THRU_NOTES):
+        pitch, before = 24 + i % 8, len(human.note_ons)
         sent = human.send(NOTE_ON, pitch, 64)
 
-        def passed(pitch: int = pitch, before: int = before) -> list[float]:
-            return [one.time for one in human.strikes[before:] if one.data1 == pitch]
+        def arrivals(pitch: int = pitch, before: int = before) -> list[float]:
+            return [message.time for message in human.note_ons[before:] if message.data1 == pitch]
 
-        waited(passed, LOST)
-        taken.append(passed()[0] - sent if passed() else LOST)
+        wait_for(arrivals, LOST)
+        taken.append(arrivals()[0] - sent if arrivals() else LOST)
         human.send(NOTE_OFF, pitch, 64)
         time.sleep(0.03)
     return taken
 
 
 class Performance(NamedTuple):
-    """Handovers and interruptions, then a duet from a moment on; the daemon's notes; and what ``stuck`` measured."""
+    """What was measured in a performance: the trials; the time at which the duet after them began; the log of the daemon's
+    player; and the latencies of ``thru_latencies`` in seconds.
+    """
 
     trials: list[Trial]
-    duet: float
-    notes: list[Note]
-    stuck: list[float]
+    duet_start: float
+    entries: list[LogEntry]
+    thru: list[float]
 
 
 @contextlib.contextmanager
-def visitors(daemon: Daemon, under: str) -> Iterator[None]:
-    """Clients of the daemon's page, in a process of their own."""
-    if under not in PAGE_CLIENTS:
+def page_clients(daemon: Daemon, case: str) -> Iterator[None]:
+    """Runs clients of the daemon's page in another process, if ``case`` has any."""
+    if case not in PAGE_CLIENTS:
         yield
         return
     url = daemon.wait_for_line(r"the page is at (http://\S+)", TIMEOUT)[1]
-    command = [sys.executable, "-m", "benchmarks.page_clients", url, *PAGE_CLIENTS[under]]
+    command = [sys.executable, "-m", "benchmarks.page_clients", url, *PAGE_CLIENTS[case]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT) as clients:
         try:
             time.sleep(SETTLING)
@@ -273,95 +276,113 @@ def visitors(daemon: Daemon, under: str) -> Iterator[None]:
             clients.kill()
 
 
-def performed(jack: JackServer, human: Human, under: str, trials: int, seconds: float, slow: float) -> Performance:
+def perform(jack: JackServer, human: Human, case: str, trials: int, seconds: float, slow: float) -> Performance:
+    """Runs a daemon, the trials, a duet of ``seconds``, and notes through the daemon with a stuck model."""
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as folder:
-        path, home, port = Path(folder, "notes"), Home(Path(folder)), free_port()
+        path, home, port = Path(folder, "player.log"), Home(Path(folder)), free_port()
         home.configure(SETTINGS)
         program = (sys.executable, "-m", "benchmarks.live_daemon", str(path), str(slow))
         daemon = Daemon((*PORTS, "--osc-port", str(port), "--seed", "1"), {**jack.env, "PYTHONPATH": str(ROOT)}, home, program)
         try:
             daemon.wait_for_line("listening;", TIMEOUT)
-            human.begin()
-            with closing(Remote(port)) as remote, visitors(daemon, under):
-                done = []
+            human.clear()
+            with closing(Remote(port)) as remote, page_clients(daemon, case):
+                results = []
                 for _ in range(trials):
-                    asked = handover(human, remote)
+                    asked = takeover(human, remote)
                     time.sleep(rng.uniform(0.1, 0.4))
-                    done.append(Trial(asked, interruption(human)))
+                    results.append(Trial(asked, interruption(human)))
                 remote.send("mode", "duet")
-                duet = time.perf_counter()
+                duet_start = time.perf_counter()
                 human.play(seconds, rng)
                 end = time.perf_counter()
-                through = stuck(human, remote, daemon)
+                thru = thru_latencies(human, remote, daemon)
         finally:
             daemon.end()
-        return Performance(done, duet, [one for one in read(path) if one.when < end], through)
+        return Performance(results, duet_start, [entry for entry in read(path) if entry.when < end], thru)
 
 
-def measure(jack: JackServer, human: Human, under: str, trials: int, seconds: float, slow: float) -> Iterator[Row]:
+def measure(jack: JackServer, human: Human, case: str, trials: int, seconds: float, slow: float) -> Iterator[Row]:
+    """Measures the rows of a case: ``idle``, ``busy``, ``page`` or ``hostile``. Raises ``click.ClickException`` if a row has no
+    measurements.
+    """
     trips = ms(round_trips(jack, human, 300))
     floor = float(np.median(trips))
 
-    def made(name: str, taken: Sequence[float], floor: float | None = None, budget: float | None = None) -> Row:
+    def make_row(name: str, taken: Sequence[float], floor: float | None = None, budget: float | None = None) -> Row:
         if not len(taken):
-            raise click.ClickException(f"{name}, {under}: there was nothing to measure")
+            raise click.ClickException(f"{name}, {case}: there was nothing to measure")
         budget = BUDGETS.get(name.split(",")[0]) if budget is None else budget
-        return dataclasses.replace(row(f"{name}, {under}", list(taken), floor=floor), budget=budget)
+        return dataclasses.replace(row(f"{name}, {case}", list(taken), floor=floor), budget=budget)
 
-    yield made("start to listening", ms(starts(jack)), budget=START_BUDGET)
-    yield made("round trip", trips)
-    done, duet, notes, through = performed(jack, human, under, trials, seconds, slow)
-    asked = [one.asked for one in done if one.asked is not None]
-    yield made("key -> silence", ms([one.silenced for one in done if one.silenced is not None]), floor)
-    planned = [one.when for one in notes if one.what == PLANNED and one.action < NOTES]
-    yield made("takeover -> note decided", ms(after(asked, planned)))
-    yield made("takeover -> note heard", ms(after(asked, [one.time for one in human.strikes])), floor)
-    yield made("key -> planned anew", ms([when - key for key, when, action in known(notes) if action < NOTES and key > duet]))
-    sounded = [one for one in notes if one.what == SOUNDED]
-    yield made("lateness, sent", ms([one.when - one.meant for one in sounded]), budget=LATENESS[under])
-    yield made("lateness, in time", ms([one.when - one.meant for one in in_time(notes)]), budget=LATENESS[under])
-    yield made("lateness, heard", ms(heard_late(notes, [(one.time, one.data1) for one in human.strikes])), floor / 2)
-    yield made("thru, stuck model", ms(through), floor)
+    yield make_row("start to listening", ms(starts(jack)), budget=START_BUDGET)
+    yield make_row("round trip", trips)
+    results, duet_start, entries, thru = perform(jack, human, case, trials, seconds, slow)
+    asked = [trial.asked for trial in results if trial.asked is not None]
+    yield make_row("key -> silence", ms([trial.silenced for trial in results if trial.silenced is not None]), floor)
+    planned = [entry.when for entry in entries if entry.what == PLANNED and entry.action < events.NOTE_OFF]
+    yield make_row("takeover -> note decided", ms(delays(asked, planned)))
+    yield make_row("takeover -> note heard", ms(delays(asked, [message.time for message in human.note_ons])), floor)
+    yield make_row(
+        "key -> new plan",
+        ms(
+            [
+                replanned - pressed
+                for pressed, replanned, action in responses(entries)
+                if action < events.NOTE_OFF and pressed > duet_start
+            ]
+        ),
+    )
+    sounded = [entry for entry in entries if entry.what == SOUNDED]
+    yield make_row("lateness, sent", ms([entry.when - entry.meant for entry in sounded]), budget=LATENESS[case])
+    yield make_row("lateness, in time", ms([entry.when - entry.meant for entry in in_time(entries)]), budget=LATENESS[case])
+    yield make_row(
+        "lateness, heard", ms(heard_late(entries, [(message.time, message.data1) for message in human.note_ons])), floor / 2
+    )
+    yield make_row("thru, stuck model", ms(thru), floor)
     for name, part in (
-        ("alone", [one for one in notes if one.when < duet]),
-        ("duet", [one for one in notes if one.when >= duet]),
+        ("alone", [entry for entry in entries if entry.when < duet_start]),
+        ("duet", [entry for entry in entries if entry.when >= duet_start]),
     ):
         for tick in TICKS:
             served = ticks(part, tick)
-            missed = made(f"not served, {1000 * tick:g} ms, {name}", [100 * (1 - float(np.mean(served)))])
+            missed = make_row(f"not served, {1000 * tick:g} ms, {name}", [100 * (1 - float(np.mean(served)))])
             yield dataclasses.replace(missed, unit="%", n=len(served))
 
 
 def ms(seconds: Sequence[float]) -> list[float]:
-    return [1000 * one for one in seconds]
+    """Seconds in ms."""
+    return [1000 * value for value in seconds]
 
 
 def report(rows: Iterator[Row], json_file: Path | None) -> None:
+    """Prints each row as soon as it is measured, and writes all of them to ``json_file``."""
     print(machine())
     print(f"{'':34}{'unit':>5}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>8}{'budget':>8}{'n':>7}")
     done = []
-    for one in rows:
-        done.append(one)
-        floor, budget = (f"{value:8.2f}" if value is not None else f"{'':8}" for value in (one.floor, one.budget))
+    for result in rows:
+        done.append(result)
+        floor, budget = (f"{value:8.2f}" if value is not None else f"{'':8}" for value in (result.floor, result.budget))
         print(
-            f"{one.name:34}{one.unit:>5}{one.p50:9.2f}{one.p95:9.2f}{one.p99:9.2f}{one.max:9.2f}{floor}{budget}{one.n:7}",
+            f"{result.name:34}{result.unit:>5}{result.p50:9.2f}{result.p95:9.2f}{result.p99:9.2f}{result.max:9.2f}"
+            f"{floor}{budget}{result.n:7}",
             flush=True,
         )
-    over = [one.name for one in done if one.budget is not None and one.p99 > one.budget]
+    over = [result.name for result in done if result.budget is not None and result.p99 > result.budget]
     print("all p99 within budget" if not over else f"p99 over budget: {'; '.join(over)}")
     if json_file is not None:
         json_file.write_text(
-            json.dumps({"machine": machine(), "rows": [dataclasses.asdict(one) for one in done]}), encoding="utf-8"
+            json.dumps({"machine": machine(), "rows": [dataclasses.asdict(result) for result in done]}), encoding="utf-8"
         )
 
 
 @click.command()
-@click.option("--trials", default=60, show_default=True, help="Handovers and interruptions.")
+@click.option("--trials", default=60, show_default=True, help="Number of takeovers, each followed by a key press.")
 @click.option("--seconds", default=30.0, show_default=True, help="Length of the duet.")
-@click.option("--page", is_flag=True, help="With clients of the page, well and badly behaved, in place of busy cores.")
-@click.option("--slow", type=click.FloatRange(min=1), default=1.0, show_default=True, help="Times as long as here for the model.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here as well.")
+@click.option("--page", is_flag=True, help="Measure with well and badly behaved clients of the page instead of busy cores.")
+@click.option("--slow", type=click.FloatRange(min=1), default=1.0, show_default=True, help="Factor of the model's time.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures to this file.")
 def main(trials: int, seconds: float, page: bool, slow: float, json_file: Path | None) -> None:
     with ExitStack() as stack:
         jack = stack.enter_context(JackServer(period=64))
@@ -370,9 +391,9 @@ def main(trials: int, seconds: float, page: bool, slow: float, json_file: Path |
         stack.callback(human.close)
 
         def rows() -> Iterator[Row]:
-            for situation in ("idle", *PAGE_CLIENTS) if page else ("idle", "busy"):
-                with load(situation) as under:
-                    yield from measure(jack, human, under, trials, seconds, slow)
+            for case in ("idle", *PAGE_CLIENTS) if page else ("idle", "busy"):
+                with load(case):
+                    yield from measure(jack, human, case, trials, seconds, slow)
 
         report(rows(), json_file)
 

@@ -1,7 +1,7 @@
-"""Frame times of the page at 30 notes a second, in Chromium without a GPU; and pictures of the page.
+"""Frame times of the page at 30 notes per second, in Chromium without a GPU; and screenshots of the page.
 
-    python -m benchmarks.page                              a table of frame times at three sizes of window
-    python -m benchmarks.page --pictures docs              the page at a real daemon, as pictures for the README
+    python -m benchmarks.page                     prints a table of frame times at three window sizes
+    python -m benchmarks.page --pictures docs     writes screenshots of the page of a real daemon, for the README
 
 Needs Chromium and ``pip install '.[dev]'``.
 """
@@ -31,15 +31,17 @@ from tests.live.browser import Visitor, chromium
 from tests.live.daemon import Daemon, Home
 
 SIZES = ((1440, 900), (1024, 768), (390, 844))
-RATE = 30.0  # notes a second
-MEASURED = 10.0  # seconds
+RATE = 30.0  # notes per second
+MEASURED = 10.0  # seconds of measurement per window size
 PORT: dict[str, object] = {"wanted": "page", "name": "page", "state": "open", "text": ""}
 PHRASE = [f"Key{letter}" for letter in "CEGTUIUTYTERTEBC"]
 
 
 @contextmanager
-def crowded_stage() -> Iterator[str]:
-    """Serves a page on which two parts play 30 notes a second, one of them planned a second ahead; yields its address."""
+def busy_page() -> Iterator[str]:
+    """Serves a page on which human and machine together play ``RATE`` notes per second, with notes planned a second ahead. Yields
+    the page's address.
+    """
     requests = PageRequests(Controls(), PageKeys(), session="benchmark")
     server = PageServer(Routes(lambda path, attributes: (HTTPStatus.NOT_FOUND, {})), requests.serve, requests.serve)
     ended = threading.Event()
@@ -56,12 +58,13 @@ def crowded_stage() -> Iterator[str]:
 
 
 def play(hub: Hub, ended: threading.Event) -> None:
-    chance = random.Random(7)
+    """Posts random notes of both parts until ``ended`` is set."""
+    rng = random.Random(7)
     number = 0
     while not ended.wait(1 / RATE):
-        now, pitch, velocity = time.perf_counter(), chance.randint(30, 96), chance.randint(20, 110)
+        now, pitch, velocity = time.perf_counter(), rng.randint(30, 96), rng.randint(20, 110)
         part, at = ("human", now) if number % 2 else ("machine", now)
-        on, off = [at, "on", pitch, velocity], [at - 0.0001, "off", chance.randint(30, 96), 0]
+        on, off = [at, "on", pitch, velocity], [at - 0.0001, "off", rng.randint(30, 96), 0]
         planned = [[2 * number, now + 1, "on", pitch, velocity], [2 * number + 1, now + 1.2, "off", pitch, 0]]
         hub.post(lambda part=part, on=on, off=off: {"type": "played", "part": part, "events": [off, on]})  # type: ignore[misc]
         hub.post(lambda planned=planned: {"type": "planned", "events": planned})  # type: ignore[misc]
@@ -69,9 +72,10 @@ def play(hub: Hub, ended: threading.Event) -> None:
 
 
 def frame_times(browser: Browser) -> None:
+    """Prints the table of frame times."""
     print(f"{'window':>12} {'frames':>8} {'p50 ms':>8} {'p99 ms':>8} {'drawing p50 ms':>15} {'p99 ms':>8}")
     for width, height in SIZES:
-        with crowded_stage() as url:
+        with busy_page() as url:
             visitor = Visitor(browser, url, width, height)
             time.sleep(MEASURED + 1)
             p50, p99 = (visitor.ask(f"perceivers.frames.percentile({share})") for share in (0.5, 0.99))
@@ -82,7 +86,7 @@ def frame_times(browser: Browser) -> None:
 
 
 def pictures(browser: Browser, folder: Path) -> None:
-    """The page while the machine answers: ``page.webp`` and, at several moments, frames of a short moving picture."""
+    """Screenshots of the page while the machine answers a phrase: ``page.webp``, and ``page-moving.webp``, an animation."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,24 +99,24 @@ def pictures(browser: Browser, folder: Path) -> None:
             visitor.page.click("#stage")
             frames: list[Path] = []
 
-            def shoot() -> None:
+            def screenshot() -> None:
                 frames.append(Path(scratch) / f"{len(frames):03}.png")
                 visitor.page.screenshot(path=frames[-1])
 
             for code in PHRASE:
                 visitor.page.keyboard.down(code)
                 time.sleep(0.1)
-                shoot()
+                screenshot()
                 visitor.page.keyboard.up(code)
             while visitor.status != "The machine plays":
-                shoot()
+                screenshot()
             ends = time.monotonic() + 4
             while time.monotonic() < ends:
-                shoot()
+                screenshot()
             still = len(frames) - 1
             visitor.page.keyboard.down("KeyQ")
             for _ in range(12):
-                shoot()
+                screenshot()
             visitor.page.keyboard.up("KeyQ")
             visitor.close()
         finally:
@@ -128,12 +132,12 @@ def pictures(browser: Browser, folder: Path) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pictures", type=Path, help="folder for pictures instead of the table")
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, help="write screenshots to this folder instead of printing the table")
+    options = parser.parse_args()
     with chromium() as browser:
-        if given.pictures:
-            pictures(browser, given.pictures)
+        if options.pictures:
+            pictures(browser, options.pictures)
         else:
             frame_times(browser)
 

@@ -1,10 +1,10 @@
-"""Clients of the page, well and badly behaved, until standard input ends: python -m benchmarks.page_clients URL [KIND ...]
+"""Runs well and badly behaved clients of the page until standard input ends: python -m benchmarks.page_clients URL [KIND ...]
 
-reader     reads everything and changes controls now and then, as the real page does
-silent     never reads
-slow       reads a byte a second
-large      sends frames of 1 MB, again and again
-flood      opens connections as fast as it can and sends nothing, up to 10,000 at a time
+reader     reads everything and sends a ping now and then, as the real page does
+silent     connects and never reads
+slow       reads one byte per second
+large      keeps sending frames of 1 MB
+flood      opens connections as fast as it can, up to 10,000 at a time, and sends nothing
 nonsense   sends invalid messages as fast as it can
 """
 
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from websockets.sync.client import connect
 
-MOST = 10_000  # connections
+MAX_CONNECTIONS = 10_000
 
 
 def reader(host: str, port: int) -> None:
@@ -59,7 +59,7 @@ def flood(host: str, port: int) -> None:
     held: deque[socket.socket] = deque()
     while True:
         held.append(socket.create_connection((host, port), 5))
-        if len(held) > MOST:
+        if len(held) > MAX_CONNECTIONS:
             held.popleft().close()
 
 
@@ -69,11 +69,11 @@ def nonsense(host: str, port: int) -> None:
             page.send("[" * (number % 1000))
 
 
-KINDS: dict[str, Callable[[str, int], None]] = {one.__name__: one for one in (reader, silent, slow, large, flood, nonsense)}
+KINDS: dict[str, Callable[[str, int], None]] = {kind.__name__: kind for kind in (reader, silent, slow, large, flood, nonsense)}
 
 
-def again(kind: Callable[[str, int], None], host: str, port: int) -> None:
-    """Runs a client again each time that the server disconnects it."""
+def repeat(kind: Callable[[str, int], None], host: str, port: int) -> None:
+    """Runs a client, and starts it again whenever the server disconnects it."""
     while True:
         with contextlib.suppress(Exception):
             kind(host, port)
@@ -84,7 +84,7 @@ def main() -> None:
     url, *kinds = sys.argv[1:]
     parts = urlsplit(url)
     for name in kinds or KINDS:
-        threading.Thread(target=again, args=(KINDS[name], parts.hostname, parts.port), daemon=True).start()
+        threading.Thread(target=repeat, args=(KINDS[name], parts.hostname, parts.port), daemon=True).start()
     sys.stdin.read()
 
 

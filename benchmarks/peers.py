@@ -1,15 +1,16 @@
 """Time of one event, compared with other models: python -m benchmarks.peers [--rounds 20] [--cpu-time] [--json FILE]
 
-An event of a performance is sampled once and absorbed once. Both are timed for:
+In a performance each event is sampled (``sample``) and absorbed into the model's state (``feed``). Both are timed for:
 
     perceivers-live     the bundled checkpoint through ``engine``, in float32 and with int8 weights
-    plain               a sliding-window Transformer with as many parameters on the same runtime, with random weights: once with a
-                        cache of the same size, once with the window of the longest scale in every layer
-    Notochord           the GRU of its release, used as in its app ``homunculus`` in a duet of two voices
+    plain Transformer   a sliding-window Transformer with as many parameters, on the same runtime: once with a cache of the same
+                        size in total, once with the window of the longest scale in every layer
+    Notochord           the GRU in the size of its release, used as in its app ``homunculus``, in a duet of two voices
 
 All models get the same events with the same held notes, on one thread, with full caches. They take turns of a few events, so that
-other load on the machine affects all of them. Sampled events are discarded. Models without a checkpoint have random weights,
-which do not influence the time. Notochord is not a dependency of this project; without it, the other rows are printed.
+other load on the machine affects all of them. Sampled events are discarded. The plain Transformer and Notochord have random
+weights, which does not affect the time. Notochord is not a dependency of this project; if it is not installed, its rows are left
+out.
 """
 
 from __future__ import annotations
@@ -44,13 +45,15 @@ from trainer.export import write_onnx
 
 INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
 PARTS = ("feed", "sample", "feed + sample")
-SETTLING = 5  # events at the start of a turn that are not counted, because the processor's caches are cold
+COLD_EVENTS = 5  # at the start of a turn; not counted, because the processor's caches are cold
 PLAYER, MACHINE = 1, 2  # Notochord's instruments in the duet, one for each voice
-NOTOCHORD_MEMORY = 512  # events; the size of its state does not depend on them
+NOTOCHORD_MEMORY = 512  # events of history; the size of its state does not depend on their number
 
 
 class Peer(NamedTuple):
-    """``sample`` draws the next event from the state; ``feed`` advances the state by an event."""
+    """A model under test. ``sample`` draws the next event and leaves the state unchanged; ``feed`` absorbs an event into the
+    state.
+    """
 
     name: str
     parameters: int
@@ -58,8 +61,10 @@ class Peer(NamedTuple):
     feed: Callable[[Event], object]
 
 
-def played(count: int, rng: np.random.Generator, held: list[int]) -> list[Event]:
-    """Legal events with up to six held notes. ``held``, in order of the note-ons, is updated and passed to the next call."""
+def random_events(count: int, rng: np.random.Generator, held: list[int]) -> list[Event]:
+    """Random legal events with up to six held notes. ``held`` has the held notes in order of their note-ons; it is updated, so
+    that the next call continues from it.
+    """
     events = []
     for wait in rng.integers(0, 25, count).tolist():
         if len(held) > rng.integers(6):
@@ -70,8 +75,8 @@ def played(count: int, rng: np.random.Generator, held: list[int]) -> list[Event]
     return events
 
 
-def ours(name: str, runtime: Runtime, parameters: int, past: Sequence[Event]) -> Peer:
-    """An engine whose rings are full of ``past``."""
+def perceivers(name: str, runtime: Runtime, parameters: int, past: Sequence[Event]) -> Peer:
+    """An engine that has absorbed ``past``. ``name``: for the table, without the runtime."""
     engine, seeds = Engine(runtime), itertools.count()
     engine.absorb(past)
 
@@ -85,7 +90,9 @@ def ours(name: str, runtime: Runtime, parameters: int, past: Sequence[Event]) ->
 
 
 def plain(config: ModelConfig, window: int, past: Sequence[Event]) -> Peer:
-    """A Transformer with a sliding window and random weights, as deep and wide as ``config`` with its cross-attention stages."""
+    """A sliding-window Transformer with random weights and the width of ``config``. It has a layer for each layer and for each
+    cross-attention stage of ``config``.
+    """
     layers = len(config.scales) + config.layers
     model = PerceiverS(dataclasses.replace(config, layers=layers, scales=(), window=window)).eval()
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
@@ -93,12 +100,12 @@ def plain(config: ModelConfig, window: int, past: Sequence[Event]) -> Peer:
         save_model(model, Path(name))
         write_onnx(model, Path(name))
         runtime = open_runtime("onnx", Path(name), threads=1)
-    return ours(f"plain Transformer, window {window}", runtime, size(model), past)
+    return perceivers(f"plain Transformer, window {window}", runtime, size(model), past)
 
 
 def notochord(past: Sequence[Event]) -> Peer:
-    """Notochord with the sizes of its release, which are the defaults of its constructor: the 213.0 MB of that checkpoint are
-    17.7 M parameters and their two moments in Adam. Raises ``ImportError`` if it is not installed.
+    """Notochord in the size of its release, which is the default of its constructor: the checkpoint of 213.0 MB has 17.7 M
+    parameters and two Adam moments for each. Raises ``ImportError`` if Notochord is not installed.
     """
     import notochord as package
     from notochord.event import EventConstraints
@@ -109,7 +116,7 @@ def notochord(past: Sequence[Event]) -> Peer:
     keys = set(range(128))
 
     def sample() -> dict[str, Any]:
-        # as homunculus, auto_query(immediate=True): default controls, one voice of the player and one of the machine
+        # as in homunculus, auto_query(immediate=True): default controls, one voice for the player and one for the machine
         constraints = EventConstraints(
             note_on_map={PLAYER: set(keys), MACHINE: set(keys)},
             min_polyphony={},
@@ -141,11 +148,14 @@ def notochord(past: Sequence[Event]) -> Peer:
 
 
 def size(model: torch.nn.Module) -> int:
+    """Number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
 def turn(peer: Peer, events: Sequence[Event], pause: float, clock: Callable[[], float]) -> list[tuple[float, float, float]]:
-    """Milliseconds of ``PARTS`` by ``clock`` for each event, with ``pause`` seconds of sleep before it."""
+    """Runs a turn of a model. Returns the times of ``PARTS`` for each event in ms, measured with ``clock``. Sleeps ``pause``
+    seconds before each event.
+    """
     taken = []
     for event in events:
         if pause:
@@ -160,7 +170,7 @@ def turn(peer: Peer, events: Sequence[Event], pause: float, clock: Callable[[], 
 
 
 def machine() -> str:
-    """Processor, system and versions of packages."""
+    """Processor, number of cores, system and package versions."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -172,49 +182,51 @@ def machine() -> str:
 @click.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
 @click.option("--rounds", default=20, show_default=True, help="Turns of each model.")
-@click.option("--events", default=50, show_default=True, help="Events in each turn.")
-@click.option("--pause-ms", default=0.0, help="Sleep before every event, so that caches cool down as in a performance.")
-@click.option("--cpu-time", is_flag=True, help="Measure the thread's processor time, on which other load has less influence.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures here.")
+@click.option("--events", default=50, show_default=True, help="Events per turn.")
+@click.option(
+    "--pause-ms", default=0.0, help="Sleep before each event, so that the processor's caches become cold as in a performance."
+)
+@click.option("--cpu-time", is_flag=True, help="Measure the thread's CPU time, which other load affects less.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures to this file.")
 def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: bool, out: Path | None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
-    clock, unit = (time.thread_time, "processor ms") if cpu_time else (time.perf_counter, "ms")
+    clock, unit = (time.thread_time, "CPU ms") if cpu_time else (time.perf_counter, "ms")
     rng, held = np.random.default_rng(0), list[int]()
     config, _ = read_config(checkpoint)
-    past = played(max(config.windows) + config.slack, rng, held)
+    past = random_events(max(config.windows) + config.slack, rng, held)
     equal = sum(config.windows) // len(config.windows)  # the same number of cache rows in total
     own = size(load_model(checkpoint))
     peers = []
     for name in ("onnx", "onnx-int8"):
         try:
-            peers.append(ours("perceivers-live", open_runtime(name, checkpoint, threads=1), own, past))
+            peers.append(perceivers("perceivers-live", open_runtime(name, checkpoint, threads=1), own, past))
         except RuntimeUnavailable as error:
-            print(f"without {name}: {error}")
+            print(f"{name} is left out: {error}")
     peers += [plain(config, window, past) for window in (equal, max(config.windows))]
-    anchor = None
+    reference = None
     try:
         peers.append(notochord(past))
-        anchor = peers[-1].name
+        reference = peers[-1].name
     except ImportError as error:
-        print(f"without Notochord ({error}); to compare with it: {INSTALL}")
+        print(f"Notochord is left out ({error}); to install it: {INSTALL}")
     taken: dict[str, list[tuple[float, float, float]]] = {peer.name: [] for peer in peers}
     for _ in range(rounds):
-        stream = played(SETTLING + events, rng, held)
+        stream = random_events(COLD_EVENTS + events, rng, held)
         for peer in peers:
-            taken[peer.name] += turn(peer, stream, pause_ms / 1000, clock)[SETTLING:]
+            taken[peer.name] += turn(peer, stream, pause_ms / 1000, clock)[COLD_EVENTS:]
     print(f"{machine()}, 1 thread, {rounds} turns of {events} events each")
-    print(f"{unit + ' an event':44}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'of p50':>8}{'of p95':>8}")
+    print(f"{unit + ' per event':44}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'of p50':>8}{'of p95':>8}")
     figures = {name: np.percentile(np.array(rows), [50, 95, 99, 100], axis=0).T for name, rows in taken.items()}
     for peer in peers:
         print(f"{peer.name} ({peer.parameters / 1e6:.1f} M parameters)")
         for i, part in enumerate(PARTS):
             row = figures[peer.name][i]
-            shares = "" if anchor is None else "".join(f"{share:8.2f}" for share in (row / figures[anchor][i])[:2])
+            shares = "" if reference is None else "".join(f"{share:8.2f}" for share in (row / figures[reference][i])[:2])
             print(f"    {part:40}" + "".join(f"{ms:8.2f}" for ms in row) + shares)
-    if anchor:
-        print(f"of p50, of p95: time relative to {anchor}")
+    if reference:
+        print(f"of p50, of p95: time relative to {reference}")
     if out:
         rows = [
             {"name": f"{name}: {part}", "unit": unit}

@@ -1,17 +1,17 @@
 """Phrase-end detection on real performances: python -m benchmarks.phrases FOLDER_OF_MIDI [--pieces N] [--json FILE]
 
-Phrase ends in a performance by one player are defined as gaps between two onsets in which all keys come up (onsets within 50 ms
-are one chord). A gap is a phrase end if it lasts at least 3 s; or if it lasts at least 1 s, is the longest within 5 s before and
-after, and is at least 3 times the median gap there. The end of the piece is one as well. All other gaps are inside a phrase: hand
-shifts, held chords, slow passages, and short pauses beside a longer one.
+The performances are by one pianist and have no marked phrase ends, so they are defined as follows. Onsets within 50 ms are one
+chord. A gap between two onsets is a phrase end if all keys come up in it, and it either lasts at least 3 s, or lasts at least 1
+s, is the longest gap within 5 s before and after, and is at least 3 times the median gap there. The end of the piece is a phrase
+end as well. All other gaps are inside a phrase: hand shifts, held chords, slow music, and short pauses near a longer one.
 
-At a phrase end, the detector gets the releases in the gap and then nothing more. The delay until it fires is measured from the
-last onset and from the last release of a key (negative: it fired while a chord was held). In time: it fired before the player
-continued. Inside a phrase, firing is a misfire; misfires are counted per minute of playing inside phrases. After each, the
-detector is reset, as the performer does.
+At a phrase end, the detector gets the releases in the gap, and then nothing more. Its delay is the time until it fires, from the
+last onset and from the last release of a key (negative: it fired while a chord was held). `in time` is the share of phrase ends
+at which it fired before the pianist continued. Inside a phrase, firing is a misfire; misfires are counted per minute of playing
+inside phrases. The detector is reset after it fires, as in a performance.
 
-For comparison: a fixed silence, counted from the last onset or from the time when all keys are up. The last two columns are the
-misfires of fixed silences as long as the row's median delays, after the last onset and after the last release. The constants of
+For comparison, the table has detectors that wait for a fixed silence, from the last onset or from the time when all keys are up.
+The last two columns are the misfires of fixed silences as long as the row's median delays. The constants of
 `perceivers_live/performer/phrases.py` were chosen on the training and validation splits (`--split validation`).
 """
 
@@ -32,12 +32,15 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import CHORD_SPAN, PhraseDetector
 from trainer.data import SPLITS, Corpus, prepare
 
-SHORTEST_END, SURE_END, NEIGHBOURHOOD, TIMES_MEDIAN = 1.0, 3.0, 5.0, 3.0  # seconds, except the last one
-PATIENCE = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
-FIXED = (1.0, 2.0)  # seconds
+MIN_END, CERTAIN_END, NEIGHBOURHOOD = 1.0, 3.0, 5.0  # seconds; the module's docstring defines a phrase end
+TIMES_MEDIAN = 3.0
+PATIENCES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+FIXED_SILENCES = (1.0, 2.0)  # seconds
 
 
 class Detector(Protocol):
+    """What is tested: ``PhraseDetector``, or a fixed silence. ``end``: the time at which it fires if nothing more is played."""
+
     def feed(self, timed: Timed) -> None: ...
     def end(self) -> float | None: ...
     def reset(self) -> None: ...
@@ -68,7 +71,9 @@ class FixedSilence:
 
 
 class Gap(NamedTuple):
-    """First and last onset of a chord, the time when all keys were up, and the next onset; infinite if there is none."""
+    """The gap after a chord: the chord's first onset ``chord`` and last onset ``onset``, the time ``up`` when all keys were up,
+    and the next onset ``next``, in seconds; infinite if there is none. ``is_end``: whether a phrase ends here.
+    """
 
     chord: float
     onset: float
@@ -77,55 +82,57 @@ class Gap(NamedTuple):
     is_end: bool = False
 
 
-class Passage(NamedTuple):
-    """A chord with the actions up to the next one, and whether a phrase ends there."""
+class ChordSegment(NamedTuple):
+    """The actions from a chord's first onset up to the next chord, and the gap between the two."""
 
     actions: list[Timed]
     gap: Gap
 
 
-def passages(timed: Sequence[Timed]) -> list[Passage]:
-    """A performance cut into chords, its phrase ends marked."""
+def chord_segments(timed: Sequence[Timed]) -> list[ChordSegment]:
+    """Cuts a performance into chords and marks the phrase ends."""
     parts: list[list[Timed]] = []
     held: set[int] = set()
     chord = onset = up = -np.inf
     gaps: list[Gap] = []
-    for one in timed:
-        if one.action < NOTE_OFF:
-            if one.time - chord > CHORD_SPAN:
+    for action in timed:
+        if action.action < NOTE_OFF:
+            if action.time - chord > CHORD_SPAN:
                 if parts:
-                    gaps.append(Gap(chord, onset, up, one.time))
+                    gaps.append(Gap(chord, onset, up, action.time))
                 parts.append([])
-                chord = one.time
-            onset, up = one.time, np.inf
-            held.add(one.action)
-        elif one.action < NOTE_OFF + PITCHES:
-            held.discard(one.action - NOTE_OFF)
-            up = one.time if not held else up
+                chord = action.time
+            onset, up = action.time, np.inf
+            held.add(action.action)
+        elif action.action < NOTE_OFF + PITCHES:
+            held.discard(action.action - NOTE_OFF)
+            up = action.time if not held else up
         if parts:
-            parts[-1].append(one)
+            parts[-1].append(action)
     gaps.append(Gap(chord, onset, up, np.inf))
-    return [Passage(part, gap._replace(is_end=end)) for part, gap, end in zip(parts, gaps, ends(gaps), strict=True)]
+    return [ChordSegment(part, gap._replace(is_end=end)) for part, gap, end in zip(parts, gaps, phrase_ends(gaps), strict=True)]
 
 
-def ends(gaps: Sequence[Gap]) -> list[bool]:
-    """Which gaps are phrase ends, as defined in the module's docstring."""
+def phrase_ends(gaps: Sequence[Gap]) -> list[bool]:
+    """Whether each gap is a phrase end, as defined in the module's docstring."""
     onsets, nexts = np.array([gap.onset for gap in gaps]), np.array([gap.next for gap in gaps])
     lengths = nexts - onsets
     found = []
     for i, gap in enumerate(gaps):
         around = lengths[np.searchsorted(nexts, gap.onset - NEIGHBOURHOOD) : np.searchsorted(onsets, gap.next + NEIGHBOURHOOD)]
         around = around[np.isfinite(around)]
-        alone = lengths[i] >= max(SHORTEST_END, TIMES_MEDIAN * np.median(around), around.max()) if len(around) else False
-        found.append(bool(np.isinf(gap.next) or (gap.up < gap.next and (lengths[i] >= SURE_END or alone))))
+        longest = lengths[i] >= max(MIN_END, TIMES_MEDIAN * np.median(around), around.max()) if len(around) else False
+        found.append(bool(np.isinf(gap.next) or (gap.up < gap.next and (lengths[i] >= CERTAIN_END or longest))))
     return found
 
 
-def fired(detector: Detector, actions: Sequence[Timed], until: float) -> float | None:
-    """Feeds a passage. Returns the time at which the detector fired, between actions or before ``until``, or None."""
+def firing_time(detector: Detector, actions: Sequence[Timed], until: float) -> float | None:
+    """Feeds actions to the detector. Returns the first time at which it fired before the next action, or before ``until`` after
+    the last one; None if it did not.
+    """
     time: float | None = None
-    for i, one in enumerate(actions):
-        detector.feed(one)
+    for i, action in enumerate(actions):
+        detector.feed(action)
         if time is None:
             end = detector.end()
             if end is not None and end < (actions[i + 1].time if i + 1 < len(actions) else until):
@@ -133,17 +140,17 @@ def fired(detector: Detector, actions: Sequence[Timed], until: float) -> float |
     return time
 
 
-def measure(pieces: Sequence[Sequence[Passage]], make: Callable[[], Detector]) -> dict[str, float]:
-    """Runs one detector over all pieces; returns a row of the table."""
+def measure(pieces: Sequence[Sequence[ChordSegment]], make: Callable[[], Detector]) -> dict[str, float]:
+    """Runs new detectors from ``make`` over all pieces, one for each; returns the figures of a row. Delays are in seconds."""
     misfires, in_time, ended = 0, 0, 0
     after_onset: list[float] = []
     after_release: list[float] = []
     for piece in pieces:
         detector = make()
         for actions, gap in piece:
-            time = fired(detector, actions, np.inf if gap.is_end else gap.next)
+            time = firing_time(detector, actions, np.inf if gap.is_end else gap.next)
             if gap.is_end:
-                assert time is not None, "at the end of a piece every detector fires"
+                assert time is not None, "every detector fires at the end of a piece"
                 ended += 1
                 in_time += time < gap.next
                 after_onset.append(time - gap.onset)
@@ -165,21 +172,24 @@ def measure(pieces: Sequence[Sequence[Passage]], make: Callable[[], Detector]) -
     }
 
 
-def inside(pieces: Sequence[Sequence[Passage]]) -> list[Gap]:
+def gaps_inside(pieces: Sequence[Sequence[ChordSegment]]) -> list[Gap]:
+    """The gaps that are inside a phrase."""
     return [gap for piece in pieces for _, gap in piece if not gap.is_end]
 
 
-def minutes_inside(pieces: Sequence[Sequence[Passage]]) -> float:
-    return sum(gap.next - gap.chord for gap in inside(pieces)) / 60
+def minutes_inside(pieces: Sequence[Sequence[ChordSegment]]) -> float:
+    """Minutes of playing inside phrases."""
+    return sum(gap.next - gap.chord for gap in gaps_inside(pieces)) / 60
 
 
-def fixed_misfires(pieces: Sequence[Sequence[Passage]], seconds: float, *, keys_up: bool = False) -> float:
-    """Misfires a minute of a fixed silence after the last onset; with ``keys_up``, after the last release without held keys."""
-    silences = [gap.next - (gap.up if keys_up else gap.onset) for gap in inside(pieces) if gap.up < gap.next or not keys_up]
+def fixed_misfires(pieces: Sequence[Sequence[ChordSegment]], seconds: float, *, keys_up: bool = False) -> float:
+    """Misfires per minute of a fixed silence after the last onset; with ``keys_up``, after the time when all keys are up."""
+    silences = [gap.next - (gap.up if keys_up else gap.onset) for gap in gaps_inside(pieces) if gap.up < gap.next or not keys_up]
     return sum(silence > seconds for silence in silences) / minutes_inside(pieces)
 
 
-def line(name: str, row: dict[str, float]) -> str:
+def table_line(name: str, row: dict[str, float]) -> str:
+    """A row as a line of the table."""
     return (
         f"{name:22}{row['misfires_per_minute']:9.2f}{row['after_onset_p50']:10.2f}{row['after_onset_p95']:7.2f}"
         f"{row['after_release_p50']:10.2f}{row['after_release_p95']:7.2f}{row['in_time']:9.0%}"
@@ -191,9 +201,9 @@ def line(name: str, row: dict[str, float]) -> str:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
-@click.option("--pieces", default=0, help="Pieces, drawn at random; 0: all of the split.")
+@click.option("--pieces", default=0, help="Number of pieces, drawn at random; 0: all of the split.")
 @click.option("--seed", default=0)
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the figures here as well.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the figures to this file.")
 def main(data: Path, cache: Path, split: str, pieces: int, seed: int, file: Path | None) -> None:
     corpus = Corpus(prepare(data, cache))
     chosen = corpus.split(split)
@@ -204,21 +214,23 @@ def main(data: Path, cache: Path, split: str, pieces: int, seed: int, file: Path
     performances = []
     for piece in chosen:
         times, actions, velocities = (part.tolist() for part in corpus.actions(piece))
-        performances.append(passages([Timed(*one) for one in zip(times, actions, velocities, strict=True)]))
+        performances.append(chord_segments([Timed(*action) for action in zip(times, actions, velocities, strict=True)]))
     count = sum(gap.is_end for piece in performances for _, gap in piece)
-    print(f"{split}: {len(performances)} pieces, {minutes_inside(performances):.0f} minutes within phrases, {count} phrase ends")
+    print(f"{split}: {len(performances)} pieces, {minutes_inside(performances):.0f} minutes inside phrases, {count} phrase ends")
     print(f"{'':22}{'misfires':>9}{'after onset':>17}{'after release':>17}{'in time':>9}{'fixed silences':>19}")
     print(f"{'':22}{'/minute':>9}{'p50':>10}{'p95':>7}{'p50':>10}{'p95':>7}{'':9}{'onset':>10}{'release':>9}")
     makers: dict[str, Callable[[], Detector]] = {
         f"patience {patience:g}": partial(PhraseDetector, PhraseSettings(), lambda patience=patience: patience)
-        for patience in PATIENCE
+        for patience in PATIENCES
     }
-    makers |= {f"fixed {seconds:g} s": partial(FixedSilence, seconds) for seconds in FIXED}
-    makers |= {f"fixed {seconds:g} s, keys up": partial(FixedSilence, seconds, keys_up=True) for seconds in (0.5, *FIXED)}
+    makers |= {f"fixed {seconds:g} s": partial(FixedSilence, seconds) for seconds in FIXED_SILENCES}
+    makers |= {
+        f"fixed {seconds:g} s, keys up": partial(FixedSilence, seconds, keys_up=True) for seconds in (0.5, *FIXED_SILENCES)
+    }
     rows = {}
     for name, make in makers.items():
         rows[name] = measure(performances, make)
-        print(line(name, rows[name]), flush=True)
+        print(table_line(name, rows[name]), flush=True)
     if file is not None:
         file.write_text(json.dumps({"split": split, "pieces": len(performances), "ends": count, "rows": rows}, indent=1) + "\n")
 

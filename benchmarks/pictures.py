@@ -1,4 +1,4 @@
-"""Replies as MIDI files and piano rolls, and the scores as bars."""
+"""Writes replies as MIDI files and piano rolls, and a bar chart of the scores."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from benchmarks.calls import Call
 from benchmarks.scores import Score
 from engine.events import Timed
 from engine.midi_file import write_file
-from trainer.samples import COLOURS, picture
+from trainer.samples import COLOURS
+from trainer.samples import picture as piano_roll
 
-SHEET, COLUMNS, MARGIN = 10, 2, 6  # piano rolls on a sheet, columns, pixels between them
+SHEET, COLUMNS, MARGIN = 10, 2, 6  # piano rolls per sheet, columns, pixels between them
 NAME, UNIT, ROW, BAR = 130, 240, 22, 12  # pixels: width of names and of a score of 1, height of a row and of its bar
 SCALE = 2  # drawn larger and scaled down, for anti-aliasing
-MAX_SCORE = 1.6  # higher scores are drawn as this
+MAX_SCORE = 1.6  # bars of higher scores end here
 
 
 def write(
@@ -26,29 +27,29 @@ def write(
     scores: Mapping[str, Score],
     faults: Sequence[list[str]],
 ) -> None:
-    """Writes ``reply-N.mid``; ``rolls-N.png``, sheets of piano rolls with the faults' names; and ``scores.png``."""
+    """Writes ``reply-N.mid``; ``rolls-N.png``, sheets of piano rolls with the names of the faults; and ``scores.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     rolls = []
-    for i, (call, reply, wrong) in enumerate(zip(calls, replies, faults, strict=True)):
+    for i, (call, reply, names) in enumerate(zip(calls, replies, faults, strict=True)):
         write_file(folder / f"reply-{i}.mid", [("you", call.call), ("machine", reply)])
-        rolls.append(picture([call.call, reply], width=900, row=2))
-        ImageDraw.Draw(rolls[-1]).text((4, 2), f"{i}  {call.name[-50:]}   {', '.join(wrong)}", "black")
+        rolls.append(piano_roll([call.call, reply], width=900, row=2))
+        ImageDraw.Draw(rolls[-1]).text((4, 2), f"{i}  {call.name[-50:]}   {', '.join(names)}", "black")
     for first in range(0, len(rolls), SHEET):
         sheet(rolls[first : first + SHEET]).save(folder / f"rolls-{first // SHEET}.png")
     bars(scores).save(folder / "scores.png")
 
 
 def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size, arranged in columns."""
+    """Arranges pictures of the same size in columns."""
     width, height = pictures[0].size[0] + MARGIN, pictures[0].size[1] + MARGIN
-    made = Image.new("RGB", (COLUMNS * width, -(-len(pictures) // COLUMNS) * height), "grey")
-    for i, one in enumerate(pictures):
-        made.paste(one, (i % COLUMNS * width, i // COLUMNS * height))
-    return made
+    combined = Image.new("RGB", (COLUMNS * width, -(-len(pictures) // COLUMNS) * height), "grey")
+    for i, picture in enumerate(pictures):
+        combined.paste(picture, (i % COLUMNS * width, i // COLUMNS * height))
+    return combined
 
 
 def bars(scores: Mapping[str, Score]) -> Image.Image:
-    """A bar with its interval for every score, between lines at 0 (another piece) and 1 (the real continuation)."""
+    """A bar chart of the scores with their intervals, and lines at 0 (another piece) and 1 (the real continuation)."""
     width, height = NAME + round(MAX_SCORE * UNIT) + 60, (len(scores) + 2) * ROW
     image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
     pen = ImageDraw.Draw(image)
@@ -59,12 +60,12 @@ def bars(scores: Mapping[str, Score]) -> Image.Image:
     for mark, text in ((0, "another piece"), (0.5, ""), (1, "real continuation")):
         pen.line((at(mark), ROW * SCALE, at(mark), height * SCALE), "#bbbbbb", SCALE)
         pen.text((at(mark), ROW * SCALE / 2), text, "black", anchor="mm", font_size=11 * SCALE)
-    for row, (name, one) in enumerate(scores.items(), 1):
+    for row, (name, score) in enumerate(scores.items(), 1):
         middle = (row + 0.5) * ROW * SCALE
         half = BAR * SCALE / 2
-        left, right = sorted((at(0), at(one.value)))
+        left, right = sorted((at(0), at(score.value)))
         pen.rectangle((left, middle - half, right, middle + half), COLOURS[1] if name != "mean" else COLOURS[0])
-        pen.line((at(one.low), middle, at(one.high), middle), "black", SCALE)
+        pen.line((at(score.low), middle, at(score.high), middle), "black", SCALE)
         pen.text(((NAME - 8) * SCALE, middle), name, "black", anchor="rm", font_size=12 * SCALE)
-        pen.text((width * SCALE - 8, middle), f"{one.value:.2f}", "black", anchor="rm", font_size=12 * SCALE)
+        pen.text((width * SCALE - 8, middle), f"{score.value:.2f}", "black", anchor="rm", font_size=12 * SCALE)
     return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -1,9 +1,10 @@
-"""How close the pulse brings notes to a clock's beat: python -m benchmarks.pulse DATA [--calls 10] [--bpm 120] [--json FILE]
+"""How closely notes follow a virtual clock with ``pulse``: python -m benchmarks.pulse DATA [--calls 10] [--bpm 120] [--json FILE]
 
-Held-out calls, which have no tempo in common with the clock, are answered on a virtual clock with ``pulse`` at 0, 0.5 and 1.
-``off``: mean distance of the notes, chords as one, from the subdivision that the machine chose; by chance it is a quarter of the
-subdivision's width. ``spread``: from a chord's first note to its last. ``nats``: negative log-likelihood of the reply's waits and
-of all its fields under the model, for each event: the price of the grid.
+The machine answers held-out calls on a virtual clock with ``pulse`` at 0, 0.5 and 1. The calls are not in the clock's tempo.
+``off``: mean distance of onsets (of a chord: its first) from the grid, the subdivision of the beat that the machine chose.
+``chance``: the same for random onsets, a quarter of a subdivision. ``spread``: time from a chord's first onset to its last.
+``nats``: negative log-likelihood of the reply under the model, per event: of the waits (``nats/wait``) and of all fields
+(``/event``). Its increase is the cost of following the grid.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TEMPI = (60.0, 90.0, 120.0, 180.0)
 
 
 class Metronome:
-    """Evenly spaced beats that never stop; implements ``Beats``."""
+    """A source of evenly spaced beats that never stops; implements ``Beats``."""
 
     running = True
 
@@ -59,7 +60,7 @@ class Metronome:
 
 
 def cost(model: PerceiverS, call: Sequence[Timed], reply: Sequence[Timed]) -> tuple[float, float]:
-    """Nats of the waits, and of all fields, for each event of the reply."""
+    """Negative log-likelihood of a reply in nats per event: of its waits, and of all its fields."""
     before = len(encode(call))
     events = np.array(encode([*call, *reply]), np.int64)
     with torch.inference_mode():
@@ -68,24 +69,24 @@ def cost(model: PerceiverS, call: Sequence[Timed], reply: Sequence[Timed]) -> tu
 
 
 def measured(engine: Engine, model: PerceiverS, call: Call, bpm: float, pulse: float, seed: int) -> dict[str, float]:
-    """What a reply with this pulse is like."""
+    """Renders a reply with this tempo and pulse, and measures it. ``off``, ``chance`` and ``spread`` are in ms."""
     engine.forget()
     metronome = Metronome(bpm)
     reply = render(engine, call.call, Controls({"pulse": pulse}), PhraseSettings(), seed=seed, beats=metronome)
-    played, waits = Subdivision(metronome), cost(model, call.call, reply)
-    for one in call.call:
-        played.feed(one)
-    parts, begin = played.parts(), min(one.time for one in reply)
-    heads = np.array([chord[0].start for chord in passage(reply).chords()]) + begin
-    positions = np.array([metronome.position(time) for time in heads[1:]]) * parts  # the first comes at once
+    subdivision, nats = Subdivision(metronome), cost(model, call.call, reply)
+    for action in call.call:
+        subdivision.feed(action)
+    parts, begin = subdivision.parts(), min(action.time for action in reply)
+    onsets = np.array([chord[0].start for chord in passage(reply).chords()]) + begin
+    positions = np.array([metronome.position(time) for time in onsets[1:]]) * parts  # without the first, which ignores the grid
     off = np.abs(positions - np.round(positions)) / parts * 60 / bpm
     return {
         "off": 1000 * float(off.mean()),
         "chance": 15_000 / bpm / parts,
         "spread": 1000 * chord_spread(passage(reply)),
         "rate": rate_of(reply),
-        "wait nats": waits[0],
-        "nats": waits[1],
+        "wait nats": nats[0],
+        "nats": nats[1],
     }
 
 
@@ -109,11 +110,11 @@ def main(
         raise click.ClickException(str(error)) from error
     engine, model, rows = Engine(open_runtime(runtime, checkpoint, threads=1)), load_model(checkpoint), list[dict[str, Any]]()
     print(f"{count} calls of {seconds:g} s, {split} split")
-    print(f"{'bpm':>5}{'pulse':>7}{'off, ms':>9}{'chance':>8}{'spread, ms':>12}{'rate/s':>8}{'nats a wait':>13}{'an event':>10}")
+    print(f"{'bpm':>5}{'pulse':>7}{'off, ms':>9}{'chance':>8}{'spread, ms':>12}{'rate/s':>8}{'nats/wait':>13}{'/event':>10}")
     for bpm in tempi:
         for pulse in STRENGTHS:
             found = [measured(engine, model, call, bpm, pulse, seed) for seed, call in enumerate(calls)]
-            row = {name: float(np.nanmean([one[name] for one in found])) for name in found[0]}
+            row = {name: float(np.nanmean([reply[name] for reply in found])) for name in found[0]}
             rows.append({"bpm": bpm, "pulse": pulse, **row})
             print(
                 f"{bpm:5g}{pulse:7g}{row['off']:9.1f}{row['chance']:8.1f}{row['spread']:12.1f}{row['rate']:8.1f}"

@@ -1,8 +1,8 @@
-"""The pulse with another program's clock: python -m benchmarks.pulse_live [--seconds 30] [--bpm 120] [--json FILE]
+"""How closely notes follow a MIDI clock with ``pulse``: python -m benchmarks.pulse_live [--seconds 30] [--bpm 120] [--json FILE]
 
-Pure Data sends a MIDI clock by its own time through JACK. The daemon plays a solo with ``pulse`` at 0, 0.5 and 1; Pure Data
-records it. All times are Pure Data's. ``off``: mean distance of onsets (of a chord: its first) from the grid of the clock, in ms;
-``chance``: the same for onsets anywhere; ``spread``: of chords, from the first onset to the last, in ms.
+Pure Data sends a MIDI clock through JACK. The daemon plays a solo with ``pulse`` at 0, 0.5 and 1; Pure Data records it. All times
+are measured by Pure Data. ``off``: mean distance of onsets (of a chord: its first) from the grid of the clock, in ms; ``chance``:
+the same for random onsets; ``spread``: time from a chord's first onset to its last, in ms.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from tests.live.pure_data import PureData
 from tests.live.recording import Message
 
 PPQ, TICK, START, STOP = 24, 0xF8, 0xFA, 0xFC
-SETTLE = 3.0  # seconds before the first onset that counts: the daemon finds the tempo
+SETTLE = 3.0  # seconds that are not counted, in which the daemon detects the tempo
 
 
 def clock(bpm: float, seconds: float) -> list[Message]:
-    """A MIDI clock from its start to its stop."""
+    """The messages of a MIDI clock from start to stop; times in seconds."""
     ticks = round(seconds * bpm / 60 * PPQ)
     times = [60 * i / bpm / PPQ for i in range(ticks)]
     return [Message(0.0, START), *(Message(time, TICK) for time in times), Message(times[-1] + 0.01, STOP)]
 
 
 def timed(received: Sequence[Message], since: float, until: float) -> list[Timed]:
-    """The notes that begin in a span of time, and their ends."""
+    """The note-ons between two times, and their note-offs."""
     found, held = list[Timed](), set[int]()
     for message in received:
         struck = message.status & 0xF0 == 0x90 and message.data2 > 0
@@ -55,8 +55,10 @@ def timed(received: Sequence[Message], since: float, until: float) -> list[Timed
 
 
 def measured(jack: JackServer, pure_data: PureData, home: Home, bpm: float, pulse: float, seconds: float) -> dict[str, Any]:
-    """A solo with this tempo and pulse, as Pure Data hears it."""
-    heard, sent = len(pure_data.received()), len(pure_data.played())
+    """Has the daemon play a solo with this tempo and pulse, and measures what Pure Data received. ``off``, ``chance`` and
+    ``spread`` are in ms.
+    """
+    received, sent = len(pure_data.received()), len(pure_data.played())
     ports = ("--in", pure_data.output_port, "--out", pure_data.input_port)
     daemon = Daemon(("--mode", "solo", "--pulse", str(pulse), "--seed", "3", *ports), jack.env, home)
     try:
@@ -67,11 +69,11 @@ def measured(jack: JackServer, pure_data: PureData, home: Home, bpm: float, puls
         daemon.end()
     ticks = [message.time for message in pure_data.played()[sent:] if message.status == TICK]
     beats = np.array(ticks[::PPQ])
-    music = passage(timed(pure_data.received()[heard:], beats[0] + SETTLE, ticks[-1]))
-    begin = next(one.time for one in timed(pure_data.received()[heard:], beats[0] + SETTLE, ticks[-1]))
-    heads = np.array([chord[0].start for chord in music.chords()]) + begin
+    music = passage(timed(pure_data.received()[received:], beats[0] + SETTLE, ticks[-1]))
+    begin = next(action.time for action in timed(pure_data.received()[received:], beats[0] + SETTLE, ticks[-1]))
+    onsets = np.array([chord[0].start for chord in music.chords()]) + begin
     parts = Subdivision(Metronome(bpm)).parts()
-    positions = np.interp(heads, beats, np.arange(len(beats))) * parts
+    positions = np.interp(onsets, beats, np.arange(len(beats))) * parts
     off = np.abs(positions - np.round(positions)) / parts * 60 / bpm
     return {
         "bpm": bpm,
@@ -85,7 +87,7 @@ def measured(jack: JackServer, pure_data: PureData, home: Home, bpm: float, puls
 
 
 @click.command()
-@click.option("--seconds", default=30.0, show_default=True, help="Of each solo.")
+@click.option("--seconds", default=30.0, show_default=True, help="Length of each solo.")
 @click.option("--bpm", "tempi", multiple=True, type=float, default=TEMPI, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(seconds: float, tempi: Sequence[float], json_file: Path | None) -> None:

@@ -1,8 +1,9 @@
-"""Round trips to another process: python -m benchmarks.roundtrip [--count 2000] [--rounds 5] [--load]
+"""Latency of a request to the model's process: python -m benchmarks.roundtrip [--count 2000] [--rounds 5] [--load]
 
-Measures, in turns, a pipe of Python's ``multiprocessing``, which pickles, and the frames of ``engine.remote``. The call is empty
-(``empty``) or a decision (``decide``, with biases and noise), of a runtime that answers at once. Last, an event of the bundled
-model, absorbed and decided. ``--load`` keeps every core busy meanwhile. Prints µs.
+Measures round trips in µs through a pickling ``multiprocessing`` pipe (``pickled``) and through the protocol of ``engine.remote``
+(``framed``), in turns. The process answers immediately, either an empty request (``empty``) or a decision with biases and noise
+(``decide``). The last row is a whole event of the bundled model: it is absorbed, and the next one is decided. ``--load`` keeps
+every core busy meanwhile.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from engine.sampling import NOISES
 from engine.sounding import AGES
 from perceivers_live.commands.measuring import machine, row
 
-WARMUP = 100
+WARMUP = 100  # requests before the measured ones
 RNG = np.random.default_rng(0)
 BIASES = [RNG.random(size).astype(np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS, NOISES)]
 BIAS = SamplingBias(*BIASES[:3], 1.0, 0.02, BIASES[3])
@@ -39,7 +40,7 @@ EVENT = np.array([[10, 60, 16]], np.int64), np.full((1, AGES), -1, np.int16), np
 
 
 class Echo:
-    """A runtime that answers at once."""
+    """A runtime that answers immediately, without a model."""
 
     name, config, step_bytes, warm_for = "echo", PRESETS["small"], 0, None
 
@@ -53,6 +54,7 @@ class Echo:
 
 
 def answer_pickled(connection: Connection) -> None:
+    """The process at the other end of the pickling pipe."""
     runtime = Echo()
     while True:
         try:
@@ -62,15 +64,15 @@ def answer_pickled(connection: Connection) -> None:
         connection.send(("", getattr(runtime, method)(*arguments)))
 
 
-class Pickled:
-    """The same calls over a ``multiprocessing`` pipe."""
+class PickledClient:
+    """Sends requests to ``Echo`` in another process over a ``multiprocessing`` pipe."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=answer_pickled, args=(theirs,), daemon=True)
+        self._connection, child_end = context.Pipe()
+        self._process = context.Process(target=answer_pickled, args=(child_end,), daemon=True)
         self._process.start()
-        theirs.close()
+        child_end.close()
 
     def ask(self, method: str, *arguments: object) -> object:
         self._connection.send((method, arguments))
@@ -82,25 +84,26 @@ class Pickled:
         self._process.join()
 
 
-def taken(ask: Callable[[], object], count: int) -> list[float]:
-    """Microseconds of each of ``count`` calls."""
+def measure(request: Callable[[], object], count: int) -> list[float]:
+    """The time of each of ``count`` requests in µs, after ``WARMUP`` others."""
     times = []
     for _ in range(count + WARMUP):
         began = time.perf_counter()
-        ask()
+        request()
         times.append(1e6 * (time.perf_counter() - began))
     return times[WARMUP:]
 
 
 def busy() -> None:
+    """Keeps a core busy."""
     os.nice(5)
     while True:
         pass
 
 
 @click.command()
-@click.option("--count", default=2000, show_default=True, help="Round trips of each kind in a round.")
-@click.option("--rounds", default=5, show_default=True, help="Turns of each.")
+@click.option("--count", default=2000, show_default=True, help="Round trips per turn.")
+@click.option("--rounds", default=5, show_default=True, help="Turns of each request.")
 @click.option("--load", is_flag=True, help="Keep every core busy.")
 @click.option("--serve", "serving", is_flag=True, hidden=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
@@ -108,7 +111,7 @@ def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | N
     if serving:
         serve(standard_streams(), Echo, bundled())  # type: ignore[arg-type]
         return
-    pickled = Pickled()
+    pickled = PickledClient()
     framed = RemoteRuntime(Address((sys.executable, "-m", "benchmarks.roundtrip", "--serve"), "echo", local=True))
     model = local_process("onnx", bundled())
 
@@ -116,32 +119,32 @@ def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | N
         model.step(*EVENT, 1)
         model.decide(1, BIAS)
 
-    asked: dict[str, tuple[Callable[[], object], int]] = {
+    requests: dict[str, tuple[Callable[[], object], int]] = {
         "empty, pickled": (lambda: pickled.ask("keep_warm"), count),
         "empty, framed": (framed.ping, count),
         "decide, pickled": (lambda: pickled.ask("decide", 7, BIAS), count),
         "decide, framed": (lambda: framed.decide(7, BIAS), count),
-        "an event of the bundled model, framed": (event, count // 20),
+        "event of the bundled model, framed": (event, count // 20),
     }
-    burners = [multiprocessing.Process(target=busy, daemon=True) for _ in range((os.cpu_count() or 1) if load else 0)]
-    for burner in burners:
-        burner.start()
-    times: dict[str, list[float]] = {name: [] for name in asked}
+    busy_processes = [multiprocessing.Process(target=busy, daemon=True) for _ in range((os.cpu_count() or 1) if load else 0)]
+    for process in busy_processes:
+        process.start()
+    times: dict[str, list[float]] = {name: [] for name in requests}
     for _ in range(rounds):
-        for name, (ask, times_asked) in asked.items():
-            times[name] += taken(ask, times_asked)
-    for burner in burners:
-        burner.kill()
+        for name, (request, repeats) in requests.items():
+            times[name] += measure(request, repeats)
+    for process in busy_processes:
+        process.kill()
     pickled.close()
     framed.close()
     model.close()
-    rows = [row(name, one, unit="µs") for name, one in times.items()]
+    rows = [row(name, taken, unit="µs") for name, taken in times.items()]
     print(f"{machine()}{', every core busy' if load else ''}; round trips between two processes, µs")
     print(f"{'':40}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'n':>8}")
-    for one in rows:
-        print(f"{one.name:40}{one.p50:9.0f}{one.p95:9.0f}{one.p99:9.0f}{one.max:9.0f}{one.n:8}")
+    for result in rows:
+        print(f"{result.name:40}{result.p50:9.0f}{result.p95:9.0f}{result.p99:9.0f}{result.max:9.0f}{result.n:8}")
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(one) for one in rows]}))
+        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(result) for result in rows]}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The largest model that this machine can play: python -m benchmarks.sizes [--limit-ms 10]
+"""The largest model that is fast enough on this machine: python -m benchmarks.sizes [--limit-ms 10]
 
-Exports models of growing size with random weights, which do not influence the time. Prints p50/p95/p99 in ms of absorbing one
-event with full rings, in float32 and with int8 weights; last, the largest model whose p99 is within the limit.
+Exports models of increasing size with random weights, which does not affect the time. Prints p50, p95 and p99 of the time to
+absorb one event with full rings in ms, with float32 and with int8 weights; and the largest model whose p99 is within the limit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from engine.runtimes.onnx import OnnxRuntime
 from perceivers_live.commands.measuring import improvised
 from trainer.export import write_onnx
 
-LADDER = ((4, 256), (8, 256), (12, 256), (8, 384), (12, 384), (16, 384), (12, 512), (16, 512))  # layers, width
+SHAPES = ((4, 256), (8, 256), (12, 256), (8, 384), (12, 384), (16, 384), (12, 512), (16, 512))  # layers, width
 
 
 def step_times(runtime: OnnxRuntime, count: int) -> np.ndarray:
-    """Milliseconds of absorbing one event, [count], with every ring full."""
+    """The times to absorb single events with full rings in ms, [count]."""
     rng = np.random.default_rng(0)
     engine = Engine(runtime)
     engine.absorb(improvised(engine.config.reach + engine.config.slack, rng))
@@ -43,12 +43,12 @@ def step_times(runtime: OnnxRuntime, count: int) -> np.ndarray:
 @click.command()
 @click.option("--limit-ms", default=10.0, show_default=True)
 @click.option("--threads", default=0, show_default=True)
-@click.option("--count", default=400, show_default=True, help="Steps in each row.")
+@click.option("--count", default=400, show_default=True, help="Measured events per row.")
 def main(limit_ms: float, threads: int, count: int) -> None:
     warnings.simplefilter("ignore")
     print(f"{'layers':>7}{'width':>7}{'M parameters':>14}{'weights':>9}{'p50':>8}{'p95':>8}{'p99':>8}")
     largest = "none"
-    for layers, width in LADDER:
+    for layers, width in SHAPES:
         config = dataclasses.replace(PRESETS["small"], layers=layers, width=width, heads=width // 64)
         torch.manual_seed(0)
         model = PerceiverS(config).eval()

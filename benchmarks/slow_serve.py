@@ -1,7 +1,7 @@
-"""The model's process of a slower machine: python -m benchmarks.slow_serve FACTOR [options of engine.remote.serve]
+"""The model's process, slowed down: python -m benchmarks.slow_serve FACTOR [options of engine.remote.serve]
 
-Each call of the runtime takes ``FACTOR`` times as long as here; the rest of the time the process is busy. For
-``benchmarks.live --slow``.
+Simulates a slower computer for ``benchmarks.live --slow``: each call of the runtime takes ``FACTOR`` times as long, and the
+process is busy for the added time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from engine.runtimes.choose import open_runtime
 SLOWED = ("step", "prefill_cross", "decide")
 
 
-class Slow:
-    """A runtime with slow calls."""
+class SlowRuntime:
+    """A runtime whose calls in ``SLOWED`` take ``factor`` times as long."""
 
     def __init__(self, runtime: Runtime, factor: float) -> None:
         self._runtime, self._factor = runtime, factor
@@ -42,10 +42,10 @@ class Slow:
 
 
 def main(factor: float, arguments: Sequence[str]) -> None:
-    def opened(name: str, checkpoint: Path, *, threads: int = 0) -> Any:
-        return Slow(open_runtime(name, checkpoint, threads=threads), factor)
+    def open_slowed(name: str, checkpoint: Path, *, threads: int = 0) -> Any:
+        return SlowRuntime(open_runtime(name, checkpoint, threads=threads), factor)
 
-    serve.open_runtime = opened  # type: ignore[assignment]
+    serve.open_runtime = open_slowed  # type: ignore[assignment]
     serve.main(arguments)
 
 

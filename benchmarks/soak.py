@@ -1,20 +1,23 @@
-"""Hours on stage: python -m benchmarks.soak [--minutes 60] [--performances FOLDER] [--seed 0] [--json FILE]
+"""Endurance test with injected faults: python -m benchmarks.soak [--minutes 60] [--performances FOLDER] [--seed 0] [--json FILE]
 
-A real daemon on a JACK server of its own. Performances (MIDI files, or else the bundled call) are played at it in real time while
-it changes its mode and whether it passes them on, and every half a minute something goes wrong: cables are pulled, connections
-are cut in a patchbay, a layered keyboard plays with a pedal that trembles, the model's process is killed or hangs, the machine
-sleeps or is overloaded, the JACK server is killed, floods of MIDI and OSC come in; when the time is over the daemon is killed,
-and told to stop in every way there is. Straight after that the human plays eight notes that the daemon has to pass on, and has
-the machine take over. Then all are silent: what still sounds hangs.
+Runs a real daemon on a JACK server of its own, and plays performances to it in real time (MIDI files, or the bundled call). Modes
+and MIDI thru change at random. About every half minute the test injects a fault: keyboard and synthesizer are unplugged,
+connections are cut by another program, a layered keyboard plays with a noisy pedal, the model's process is killed or stopped, all
+processes are suspended, the CPU is overloaded, the JACK server is killed, floods of MIDI or OSC messages arrive. At the end the
+daemon itself is killed, and stopped by SIGTERM, SIGINT and SIGHUP.
 
-A JACK server under load skips clients in a period, and what they had to receive in it is lost. So the daemon logs each message
-that the driver delivers or accepts (`soak_daemon.py`). A message that the keyboard has sent and the driver has not delivered, or
-that the driver has accepted and the synthesizer has not received, is counted as dropped by JACK, and not as lost or hung.
+After each fault the test plays eight notes that the daemon has to pass through, sends a takeover, and waits for the machine's
+first note. Then it sets the mode to `listen` and sends nothing: notes that still sound after a while are hung.
 
-Printed at the end: for each disturbance the notes that hung, the human's that were not passed on, those dropped by JACK, and the
-time until the machine was heard again; and by quarter of the time the latency from `/perceivers/takeover` to the first note
-(undisturbed), resident memory, threads and open files of the daemon and its model: all of one daemon. Fails if a note hung or was
-lost, the machine did not come back, or, from ten minutes on, memory, threads or files have grown.
+A JACK server under load can skip a client in a period, and drops the messages for that client. So the daemon logs each message
+that the driver delivers or accepts (`soak_daemon.py`). If the driver did not deliver a message of the keyboard, or accepted a
+message that the synthesizer did not receive, the note counts as dropped by JACK, not as lost or hung.
+
+Prints for each fault the hung notes, the human's notes that were not passed through (`lost`), those dropped by JACK, and the time
+until the machine's next note. Prints for each quarter of the test, measured before each fault: the latency from
+`/perceivers/takeover` to the first note; and resident memory, threads and open files of the daemon and its child processes. Fails
+if a note hung or was lost, if the machine did not play again, or if memory, threads or files have grown in a test of at least ten
+minutes.
 """
 
 from __future__ import annotations
@@ -32,15 +35,15 @@ from pathlib import Path
 import click
 
 from benchmarks.soak_report import Sample, report
-from benchmarks.soak_stage import CHECKED, SoakStage, waited
+from benchmarks.soak_session import THRU_KEYS, SoakSession, wait_for
 from perceivers_live.commands.demo import bundled_call
 from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
 from tests.live.remote import Remote
 
-GROWTH_AFTER = 10.0  # minutes; a shorter run sees mostly how the daemon fills its buffers
-CALM = 10.0  # seconds of playing before a disturbance, and half as many after it
-OVERLOAD = """
+GROWTH_AFTER = 10.0  # minutes; in a shorter test, memory grows mostly because buffers fill
+PLAY_SECONDS = 10.0  # before a fault; half as many after it
+BUSY_PROCESS = """
 import time
 end = time.monotonic() + 5
 while time.monotonic() < end:
@@ -49,10 +52,11 @@ while time.monotonic() < end:
 MODES = ("respond", "duet", "solo", "listen")
 
 
-class Soak(SoakStage):
-    """The disturbances."""
+class Soak(SoakSession):
+    """Injects the faults."""
 
-    def disturbances(self) -> dict[str, Callable[[], None]]:
+    def faults(self) -> dict[str, Callable[[], None]]:
+        """Functions that inject a fault and return when it is over, by name."""
         return {
             "keyboard and synthesizer unplugged": self.unplug,
             "keyboard disconnected, keys held": self.disconnect,
@@ -67,8 +71,8 @@ class Soak(SoakStage):
             "panic, yield, forget, modes": self.send_commands,
         }
 
-    def last_disturbances(self) -> dict[str, Callable[[], None]]:
-        """Those that a daemon does not survive."""
+    def final_faults(self) -> dict[str, Callable[[], None]]:
+        """Faults that end the daemon. They start a new one."""
         return {
             "daemon killed": lambda: self.end_daemon(signal.SIGKILL),
             "daemon told to stop, SIGTERM": lambda: self.end_daemon(signal.SIGTERM),
@@ -77,32 +81,33 @@ class Soak(SoakStage):
         }
 
     def unplug(self) -> None:
+        """Removes the keyboard's and the synthesizer's ports for 1.5 s."""
         self.peer.close()
         time.sleep(1.5)
         self.peer = Peer(self.jack)
 
     def disconnect(self) -> None:
-        """Another program cuts the keyboard's connection under held keys that are passed on, and makes it again."""
-        self.turn("thru", 1)
-        for message in ((0x90, CHECKED[0], 64), (0x90, 60, 64), (0xB0, 64, 127), (0xB1, 66, 127)):
+        """Disconnects the keyboard while keys are held and passed through, and connects it again."""
+        self.set_control("thru", 1)
+        for message in ((0x90, THRU_KEYS[0], 64), (0x90, 60, 64), (0xB0, 64, 127), (0xB1, 66, 127)):
             self.peer.send(*message)
         time.sleep(0.1)
-        ours = self.jack.wait_for_port("perceivers-live-in")
-        self.jack.disconnect(self.peer.keys, ours)
-        waited(lambda: CHECKED[0] not in self.peer.sounding)
-        self.count_hanging(self.peer.sounding & {CHECKED[0]}, excused=False)
-        self.jack.connect(self.peer.keys, ours)
-        for message in ((0x80, CHECKED[0], 64), (0x80, 60, 64), (0xB0, 64, 0), (0xB1, 66, 0)):
+        daemon_port = self.jack.wait_for_port("perceivers-live-in")
+        self.jack.disconnect(self.peer.keys, daemon_port)
+        wait_for(lambda: THRU_KEYS[0] not in self.peer.sounding)
+        self.count_hanging(self.peer.sounding & {THRU_KEYS[0]}, excused=False)
+        self.jack.connect(self.peer.keys, daemon_port)
+        for message in ((0x80, THRU_KEYS[0], 64), (0x80, 60, 64), (0xB0, 64, 0), (0xB1, 66, 0)):
             self.peer.send(*message)
 
     def play_layered(self) -> None:
-        """Every key on two channels, a pedal between up and down, channel mode messages after the keys; the machine plays too."""
-        self.turn("thru", 1)
+        """Plays each key on two channels, with pedal values around the switching point and all-notes-off messages, in a duet."""
+        self.set_control("thru", 1)
         self.remote.send("mode", "duet")
-        with self.passing_on() as strikes:
+        with self.checking_thru() as note_ons:
             for round_ in range(40):
-                pitch = CHECKED[round_ % len(CHECKED)]
-                strikes += [(0x90, pitch), (0x91, pitch)]
+                pitch = THRU_KEYS[round_ % len(THRU_KEYS)]
+                note_ons += [(0x90, pitch), (0x91, pitch)]
                 for message in ((0x90, pitch, 64), (0x91, pitch, 64), (0xB0, 64, 61 + round_ % 6), (0xD0, round_)):
                     self.peer.send(*message)
                 time.sleep(0.03)
@@ -118,12 +123,13 @@ class Soak(SoakStage):
                 os.kill(pid, number)
 
     def kill_server(self) -> None:
+        """Kills the JACK server and starts it again."""
         self.peer.close()
         self.jack.restart()
         self.peer = Peer(self.jack)
 
     def sleep(self) -> None:
-        """Everything but the clock stands still; nobody plays meanwhile."""
+        """Stops all processes for 3 s, as if the computer was suspended. Nothing is played meanwhile."""
         assert self.jack.process is not None
         everything = [*self.processes(), self.jack.process.pid]
         for number in (signal.SIGSTOP, signal.SIGCONT):
@@ -132,24 +138,25 @@ class Soak(SoakStage):
             time.sleep(3.0 if number == signal.SIGSTOP else 0.0)
 
     def overload(self) -> None:
-        """Twice as many busy processes as cores, for five seconds; the machine is asked to play after the first of them."""
+        """Starts two busy processes per core, which run for five seconds, and returns after one."""
         for _ in range(2 * (os.cpu_count() or 1)):
-            self.busy.append(subprocess.Popen([sys.executable, "-c", OVERLOAD]))
+            self.busy.append(subprocess.Popen([sys.executable, "-c", BUSY_PROCESS]))
         time.sleep(1.0)
 
     def end_daemon(self, number: signal.Signals) -> None:
+        """Ends the daemon by a signal, counts the notes that still sound, and starts a new daemon."""
         self.daemon.signal(number)
         self.daemon.wait()
-        waited(lambda: not self.peer.sounding)
-        self.hung += len(self.peer.sounding)  # nothing else is there that could end them
+        wait_for(lambda: not self.peer.sounding)
+        self.hung += len(self.peer.sounding)  # no process is left that could release them
         self.daemon = self.start_daemon()
         self.remote.close()
         self.remote = Remote(self.port)
-        self.remote.send("register_low", CHECKED[-1] + 1)
+        self.remote.send("register_low", THRU_KEYS[-1] + 1)
 
     def flood_midi(self) -> None:
-        """Ten thousand messages a second; RtMidi's own buffer on JACK loses some of what comes faster."""
-        self.turn("thru", 0)
+        """Sends 10,000 messages per second. At higher rates RtMidi's buffer for JACK loses messages."""
+        self.set_control("thru", 0)
         began = time.perf_counter()
         for number in range(3000):
             time.sleep(max(0.0, began + number * 3 / 10_000 - time.perf_counter()))
@@ -157,16 +164,17 @@ class Soak(SoakStage):
             self.peer.send(0x90, pitch, 64)
             self.peer.send(0x80, pitch, 0)
             self.peer.send(0xB0, self.rng.randint(1, 60), self.rng.randint(0, 127))
-        self.catch_up(lambda: self.log.delivered)
+        self.wait_for_arrival(lambda: self.log.delivered)
 
     def flood_osc(self) -> None:
+        """Sends 5000 messages, with valid and unknown names and with values out of range, as fast as possible."""
         for _ in range(5000):
             self.remote.send(self.rng.choice(("temperature", "density", "nonsense", "pace")), self.rng.uniform(-3, 3))
         for name, value in (("temperature", 1.0), ("density", 0.0), ("pace", 0.5)):
             self.remote.send(name, value)
 
     def send_commands(self) -> None:
-        """Commands and modes in quick succession, with key presses between them."""
+        """Sends commands and mode changes in quick succession, with key presses between them."""
         for _ in range(20):
             command = self.rng.choice(("panic", "yield", "takeover", "forget", "mode"))
             self.remote.send(command, *((self.rng.choice(MODES),) if command == "mode" else ()))
@@ -174,26 +182,26 @@ class Soak(SoakStage):
             time.sleep(self.rng.uniform(0, 0.1))
             self.peer.send(0x80, 60, 0)
 
-    def disturb(self) -> None:
-        """Runs one of the disturbances that have been run least often."""
-        choice = self.disturbances()
-        least = min(self.outcomes[one].times for one in choice)
-        name = self.rng.choice([one for one in choice if self.outcomes[one].times == least])
-        self.run(name, choice[name])
+    def run_random(self) -> None:
+        """Runs a random one of the faults that have run least often."""
+        faults = self.faults()
+        least = min(self.outcomes[name].times for name in faults)
+        name = self.rng.choice([name for name in faults if self.outcomes[name].times == least])
+        self.run(name, faults[name])
 
-    def run(self, name: str, disturb: Callable[[], None]) -> None:
-        """Disturbs the machine while it plays; then measures when it plays again, what it passes on and what hangs."""
+    def run(self, name: str, inject: Callable[[], None]) -> None:
+        """Injects a fault while the machine plays. Then counts lost notes, measures the recovery, and counts hung notes."""
         outcome, self.hung, self.lost, self.dropped = self.outcomes[name], 0, 0, 0
         outcome.times += 1
         self.remote.send("takeover")
-        time.sleep(0.5)  # something sounds
-        disturb()
+        time.sleep(0.5)  # for notes to sound
+        inject()
         began = time.perf_counter()
-        self.turn("mode", "listen")
-        self.pass_on()
-        self.turn("mode", "respond")
-        outcome.recovery.append(time.perf_counter() - began if self.heard(timeout=15.0, again=0.25) is not None else math.inf)
-        self.listen_for_hanging()
+        self.set_control("mode", "listen")
+        self.check_thru()
+        self.set_control("mode", "respond")
+        outcome.recovery.append(time.perf_counter() - began if self.takeover(timeout=15.0, repeat=0.25) is not None else math.inf)
+        self.check_hanging()
         outcome.hung, outcome.lost = outcome.hung + self.hung, outcome.lost + self.lost
         outcome.dropped += self.dropped
         while self.busy:
@@ -214,32 +222,32 @@ def main(minutes: float, performances: Path | None, seed: int, json_file: Path |
             began = time.monotonic()
             while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
                 soak.remote.send("mode", soak.rng.choice(MODES[:3]))
-                soak.turn("thru", soak.rng.randint(0, 1))
-                soak.play(CALM)
+                soak.set_control("thru", soak.rng.randint(0, 1))
+                soak.play(PLAY_SECONDS)
                 soak.remote.send("mode", "respond")
                 soak.remote.send("yield")
                 for _ in range(5):
                     time.sleep(0.3)
-                    latency = soak.heard(timeout=2.0, again=2.0)
+                    latency = soak.takeover(timeout=2.0, repeat=2.0)
                     soak.remote.send("yield")
                     samples.append(Sample(share, latency, *soak.resources()))
-                soak.disturb()
-                soak.play(CALM / 2)
+                soak.run_random()
+                soak.play(PLAY_SECONDS / 2)
             for _ in range(max(1, round(minutes / 15))):
-                for name, disturb in soak.last_disturbances().items():
-                    soak.run(name, disturb)
-                    soak.play(CALM / 2)
-        except Exception as error:  # the rest is worth knowing all the same
+                for name, inject in soak.final_faults().items():
+                    soak.run(name, inject)
+                    soak.play(PLAY_SECONDS / 2)
+        except Exception as error:  # the report is printed before it is raised
             failed = error
         finally:
             soak.close()
     growing = report(soak.outcomes, samples, minutes, json_file)
     if failed is not None:
         raise failed
-    if any(one.hung or one.lost or math.inf in one.recovery for one in soak.outcomes.values()):
-        raise click.ClickException("a note hung or was lost, or the machine did not come back")
+    if any(outcome.hung or outcome.lost or math.inf in outcome.recovery for outcome in soak.outcomes.values()):
+        raise click.ClickException("a note hung or was lost, or the machine did not play again")
     if growing and minutes >= GROWTH_AFTER:
-        raise click.ClickException(f"from the first quarter to the last there are more: {', '.join(growing)}")
+        raise click.ClickException(f"grown from the first quarter to the last: {', '.join(growing)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The daemon with a log of the MIDI messages at its ports: python -m benchmarks.soak_daemon LOG [OPTIONS]
 
-`benchmarks/soak.py` starts it. Each message is written to LOG at once, since the process may be killed. A line has the
-monotonic time in seconds, ``in`` (delivered by the driver) or ``out`` (accepted by the driver), and the bytes in hexadecimal.
+`benchmarks/soak.py` starts it. Each message is written to LOG immediately, because the process may be killed. A line has
+the monotonic time in seconds; ``in`` (delivered by the driver) or ``out`` (accepted by the driver); and the bytes in hexadecimal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perceivers_live.cli import main
 from perceivers_live.midi import connections
 from perceivers_live.midi.ports import InputPort, OutputPort, Probe
 
-_log = -1
+_log = -1  # file descriptor
 
 
 def _write(direction: str, now: float, message: Sequence[int]) -> None:
@@ -24,6 +24,8 @@ def _write(direction: str, now: float, message: Sequence[int]) -> None:
 
 
 class LoggedInput(InputPort):
+    """Logs each message before it is processed."""
+
     def __init__(self, wanted: str, on_message: MessageListener, probe: Probe | None = None) -> None:
         def logged(now: float, message: Sequence[int]) -> None:
             _write("in", now, message)
@@ -33,6 +35,8 @@ class LoggedInput(InputPort):
 
 
 class LoggedOutput(OutputPort):
+    """Logs each message after it is sent."""
+
     def send(self, message: Sequence[int]) -> None:
         super().send(message)
         _write("out", time.perf_counter(), message)

@@ -1,4 +1,4 @@
-"""Reads the log of `soak_daemon.py`, and tells from it who is to blame for notes that are lost or hang: the daemon or JACK."""
+"""Reads the log of `soak_daemon.py` and finds out whether the daemon or JACK caused lost and hung notes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.live.recording import Message, hanging_notes, notes_on, pedal_down
 
 
 class Missing(NamedTuple):
-    """Notes that should have arrived, or ended, and did not: because of the daemon; because the driver did not deliver a message
-    to the daemon; because the driver accepted a message from the daemon and it did not arrive.
+    """Numbers of lost or hung notes by cause. ``daemon``: the daemon. ``undelivered``: the driver did not deliver a message to
+    the daemon. ``unsent``: the driver accepted a message from the daemon, and it did not arrive.
     """
 
     daemon: int = 0
@@ -47,24 +47,30 @@ class PortLog:
         self._offset += len(whole) + 1 if whole else 0
         for line in whole.decode().splitlines():
             when, direction, message = line.split(" ", 2)
-            to = self._delivered if direction == "in" else self._accepted
-            to.append(Message(float(when), *bytes.fromhex(message)))
+            messages = self._delivered if direction == "in" else self._accepted
+            messages.append(Message(float(when), *bytes.fromhex(message)))
 
 
-def missing_strikes(
+def missing_notes(
     sent: Iterable[Message], delivered: Iterable[Message], accepted: Iterable[Message], arrived: Iterable[Message]
 ) -> Missing:
-    """Strikes of the human's that were to be passed on, each with the strikes of the same stretch at the following stations."""
-    stations = [Counter((one.status, one.data1) for one in notes_on(station)) for station in (sent, delivered, accepted, arrived)]
-    played, received, passed_on, heard = ({key: at[key] for key in stations[0]} for at in stations)
+    """Counts the human's note-ons that were not passed through. Parameters: the messages of the same period as sent by the
+    keyboard, delivered to the daemon, accepted from the daemon, and arrived at the synthesizer.
+    """
+    counts = [
+        Counter((note_on.status, note_on.data1) for note_on in notes_on(messages))
+        for messages in (sent, delivered, accepted, arrived)
+    ]
+    played, received, passed_on, heard = ({key: count[key] for key in counts[0]} for count in counts)
     lost = sum(max(0, received[key] - passed_on[key]) for key in played)
     undelivered = sum(max(0, played[key] - received[key]) for key in played)
     return Missing(lost, undelivered, sum(max(0, passed_on[key] - heard[key]) for key in played))
 
 
 def hanging(sounding: Collection[int], log: PortLog, *, excused: bool = True) -> Missing:
-    """Of what sounds at the synthesizer (pitches; the pedal as -1): what the daemon has not released. ``excused``: it need not
-    release what the human still holds, as far as it knows.
+    """Counts hung notes. ``sounding``: the pitches that sound at the synthesizer; -1: the pedal. ``excused``: notes that the
+    human still holds according to the messages delivered to the daemon do not count as hung by the daemon, but as
+    ``undelivered``.
     """
     unreleased = hanging_notes(log.accepted) | ({-1} if pedal_down(log.accepted) else set())
     held = hanging_notes(log.delivered) | ({-1} if pedal_down(log.delivered) else set())

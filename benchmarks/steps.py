@@ -1,9 +1,9 @@
-"""A step and an event, compared with another version of this code: python -m benchmarks.steps OTHER [--rounds 20] [--window 256]
+"""Time of a step and an event, compared with another version: python -m benchmarks.steps OTHER [--rounds 20] [--window 256]
 
-OTHER is a checkout of the other version (``git worktree add OTHER REVISION``), which runs with its own code and its own bundled
-checkpoint. With ``--window``, this code runs a model with random weights and that window in the latent layers. Each version is a
-process; they take turns, so that other load on the machine affects both. Prints ms of absorbing 1, 8 and 64 events, and of an
-event with its sampling; last, the other version's p50 divided by this version's.
+OTHER is a checkout of the other version (``git worktree add OTHER REVISION``), which runs its own code and its own bundled
+checkpoint. With ``--window``, this version runs a model with random weights and that window in the latent layers. Each version is
+a separate process. They take turns, so that other load on the machine affects both. Prints the time in ms to absorb 1 (``step``),
+8 and 64 events, and to sample and absorb one (``event``); and the speed-up: the other version's p50 divided by this version's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import numpy as np
 
 HERE = Path(__file__).parents[1]
 ROWS = ("step", "event", "absorb 8", "absorb 64")
-HISTORY = 9000  # events: more than the longest scale
+HISTORY = 9000  # events; more than the longest scale
 
 
 class Version:
-    """A process that runs the code of a version. ``measure`` returns milliseconds."""
+    """A process that runs a version's code. ``root``: its checkout. Raises ``click.ClickException`` if the process fails to
+    start.
+    """
 
     def __init__(self, root: Path, int8: bool, window: int) -> None:
         command = [sys.executable, __file__, "--serve", str(root), *(["--int8"] if int8 else []), "--window", str(window)]
@@ -38,6 +40,7 @@ class Version:
             raise click.ClickException(f"{root}: the version's process has failed; see its message above")
 
     def measure(self, row: str, count: int) -> list[float]:
+        """The times of ``count`` repetitions of a row of ``ROWS`` in ms."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([row, count]) + "\n")
         self._process.stdin.flush()
@@ -53,7 +56,9 @@ class Version:
 
 
 def serve(int8: bool, window: int) -> None:
-    """The process of a version: answers requests until its input ends. It alone imports the version's code."""
+    """Runs in a version's process: answers requests until its input ends. Only this function and ``random_model`` import the
+    version's code.
+    """
     from engine import sampling
     from engine.checkpoint import bundled
     from engine.engine import Engine
@@ -64,11 +69,11 @@ def serve(int8: bool, window: int) -> None:
         checkpoint = random_model(Path(name), window, int8) if window else bundled()
         engine = Engine(OnnxRuntime(checkpoint, int8=int8))
     rng = np.random.default_rng(0)
-    biased = getattr(sampling, "sampling_bias", None) or sampling.odds  # its earlier name
+    make_bias = getattr(sampling, "sampling_bias", None) or sampling.odds  # the earlier name
 
     def event(seed: int) -> None:
         own = set(engine.sounding.held().tolist())
-        bias = biased(engine.sounding, sampling.SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
+        bias = make_bias(engine.sounding, sampling.SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
         engine.absorb([engine.decide(bias)])
 
     def improvised(count: int, rng: np.random.Generator) -> list[Event]:
@@ -94,7 +99,7 @@ def serve(int8: bool, window: int) -> None:
 
 
 def random_model(folder: Path, window: int, int8: bool) -> Path:
-    """Writes a model of the bundled shape with another window and random weights, which do not influence the time."""
+    """Writes a model of the bundled shape with another window. Its weights are random, which does not affect the time."""
     import torch
 
     from engine.checkpoint import save_model
@@ -112,7 +117,7 @@ def random_model(folder: Path, window: int, int8: bool) -> Path:
 
 @click.command()
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--rounds", default=20, show_default=True, help="Turns of each.")
+@click.option("--rounds", default=20, show_default=True, help="Turns of each version.")
 @click.option("--window", default=0, help="Latent window of this version's model; 0: the bundled model.")
 @click.option("--serve", "serving", is_flag=True, hidden=True)
 @click.option("--int8", is_flag=True, hidden=True)
@@ -120,7 +125,7 @@ def main(other: Path, rounds: int, window: int, serving: bool, int8: bool) -> No
     if serving:
         serve(int8, window)
         return
-    print(f"{'':24}{'other p50':>11}{'p99':>8}{'this p50':>11}{'p99':>8}{'times as fast':>15}")
+    print(f"{'':24}{'other p50':>11}{'p99':>8}{'this p50':>11}{'p99':>8}{'speed-up':>15}")
     for int8 in (False, True):
         versions = [Version(other.resolve(), int8, 0), Version(HERE, int8, window)]
         for row in ROWS:

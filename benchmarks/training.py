@@ -1,9 +1,9 @@
 """Throughput and memory of training: python -m benchmarks.training [--preset small]
 
-Prints target events a second of whole steps (forward, backward, optimizer), the peak memory of the process, and the FLOPs counted
-by PyTorch (on a CPU without attention) as a share of the matrix-multiplication peak measured in the same process. The first rows
-use every event of contexts of 1k, 8k and 32k; the others sample the older events, as the trainer does, with two latent windows
-and batch sizes.
+Prints target events per second of whole steps (forward, backward, optimizer), the peak memory of the process, and the FLOP/s
+counted by PyTorch, which on a CPU leaves out attention: also relative to the peak of matrix multiplications in the same process.
+The first rows use every event of contexts of 1k, 8k and 32k events. The others sample the older events, as the trainer does by
+default, with two latent windows and two batch sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LATENTS = 1024
 
 
 def improvised(count: int) -> Actions:
-    """A long performance; each key that goes down comes up again."""
+    """A random performance of at least ``count`` events; every note-on has a note-off."""
     rng = np.random.default_rng(0)
     timed, now = [], 0.0
     for _ in range(count // 2):
@@ -46,7 +46,7 @@ def improvised(count: int) -> Actions:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Highest FLOP/s of several large matrix products."""
+    """The highest FLOP/s of several large matrix products."""
     a, b = (torch.randn(4096, 1024, device=device).to(dtype) for _ in "ab")
     best = 0.0
     for _ in range(20):
@@ -59,7 +59,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class Row(NamedTuple):
-    """A configuration: latent ``window``, examples a step, events of context, whether older events are sampled."""
+    """A configuration: latent ``window`` and ``context`` in events, examples per step ``batch``, whether older events are
+    sampled.
+    """
 
     window: int
     batch: int
@@ -75,17 +77,17 @@ ROWS = (
 
 @fast_arithmetic()
 def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tuple[float, float, float, float]:
-    """Events a second, peak memory in MB, achieved and peak FLOP/s."""
+    """Target events per second, peak memory in MB, FLOP/s of training, and peak FLOP/s of matrix products."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     peak = matmul_peak(device, torch.bfloat16 if bf16 else torch.float32)
     scales = (1024,) if row.context == 1024 else (1024, row.context)
     config = dataclasses.replace(PRESETS[preset], scales=scales, window=row.window)
-    how = Segmentation(latents=LATENTS, context=row.context, cold=0.0, draw="traditional")
+    segmentation = Segmentation(latents=LATENTS, context=row.context, cold=0.0, draw="traditional")
     if not row.sampled:
-        how = dataclasses.replace(how, near=row.context, sampled=0)
+        segmentation = dataclasses.replace(segmentation, near=row.context, sampled=0)
     rng = np.random.default_rng(0)
-    examples = [draw(improvised(row.context + 2 * LATENTS), how, rng) for _ in range(row.batch)]
+    examples = [draw(improvised(row.context + 2 * LATENTS), segmentation, rng) for _ in range(row.batch)]
     *inputs, weight = (torch.from_numpy(np.stack(part)).to(device) for part in zip(*examples, strict=True))
     objective = Objective(PerceiverS(config)).to(device)
     forward = torch.compile(objective, dynamic=False) if compiled else objective
@@ -111,14 +113,14 @@ def measure(row: Row, preset: str, steps: int, bf16: bool, compiled: bool) -> tu
     seconds = float(np.median(taken))
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident
-    with FlopCounterMode(display=False) as counter:  # last, since it needs more memory than the step that is measured
+    with FlopCounterMode(display=False) as counter:  # after the memory is read, since counting needs more
         (objective(*inputs).sum(-1) * weight).mean().backward()
     return row.batch * LATENTS / seconds, memory / 1e6, counter.get_total_flops() / seconds, peak
 
 
 @click.command()
 @click.option("--preset", default="small", show_default=True)
-@click.option("--steps", default=7, show_default=True, help="Steps in each row; the median is printed.")
+@click.option("--steps", default=7, show_default=True, help="Steps per row; their median is printed.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--compile", "compiled", is_flag=True)
 def main(preset: str, steps: int, precision: str, compiled: bool) -> None:
@@ -136,7 +138,7 @@ def main(preset: str, steps: int, precision: str, compiled: bool) -> None:
     )
     print("".join(f"{title:>{width}}" for title, width in (*titles, ("of the peak", 13))))
     for row in ROWS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a new process, whose peak memory is that of this row
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # a new process, so that the peak memory is this row's
             rate, memory, flops, peak = pool.apply(measure, (row, preset, steps, bf16, compiled))
         older = "sampled" if row.sampled else "all"
         print(

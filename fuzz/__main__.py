@@ -2,9 +2,10 @@
 
     python -m pip install atheris               # Linux and macOS
     python -m fuzz --seconds 60                 # every target in turn, or those named
-    python -m fuzz --again fuzz/crashes/osc-... # repeats a finding with its traceback; does not need Atheris
+    python -m fuzz --again fuzz/crashes/osc-... # repeats a crash with its traceback; does not need Atheris
 
-Inputs that break a promise (see ``contract``) are saved in ``fuzz/crashes``, inputs that reach new code in ``fuzz/corpus``.
+Inputs that violate the contract of a target (see ``contract``) are saved in ``fuzz/crashes``, inputs that reach new code in
+``fuzz/corpus``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fuzz.contract import strict_logging
 from fuzz.targets import TARGETS
 
 HERE = Path(__file__).parent
-TIMEOUT = 10  # seconds of one input
+TIMEOUT = 10  # seconds for one input
 MAX_MEMORY = 2048  # MB
 
 
@@ -35,22 +36,22 @@ def main() -> None:
     if unknown:
         options.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     for file in given.again:
-        again(file)
+        repeat_crash(file)
     if not given.again:
         sys.exit(sum([explore(name, given.seconds) for name in given.targets or TARGETS]) > 0)
 
 
-def again(file: Path) -> None:
-    """Feeds one saved input to its target, whose name begins the file's name."""
+def repeat_crash(file: Path) -> None:
+    """Feeds one saved input to its target. The file name begins with the name of the target."""
     name = max((name for name in TARGETS if file.name.startswith(f"{name}-")), key=len)
     strict_logging()
     with tempfile.TemporaryDirectory() as scratch:
         TARGETS[name](Path(scratch)).feed(file.read_bytes())
-    print(f"{file}: {name} keeps its promises")
+    print(f"{file}: {name} keeps its contract")
 
 
 def explore(name: str, seconds: int) -> int:
-    """Runs a target in a separate process; prints a summary, returns the number of inputs that broke a promise."""
+    """Fuzzes a target in a separate process, prints a summary and returns the number of inputs that violate the contract."""
     corpus, crashes = HERE / "corpus" / name, HERE / "crashes"
     corpus.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(exist_ok=True)
@@ -66,7 +67,7 @@ def explore(name: str, seconds: int) -> int:
     if done.returncode and not found:
         print("did not run:", done.stderr.strip().splitlines()[-1] if done.stderr else done.returncode)
         return 1
-    print(f"broken by {', '.join(map(str, found))}" if found else "", flush=True)
+    print(f"contract violated by {', '.join(map(str, found))}" if found else "", flush=True)
     return len(found)
 
 

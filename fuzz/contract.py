@@ -1,4 +1,4 @@
-"""Fuzz targets and the promise of each: the only exceptions are refusals for the user, in one line."""
+"""Fuzz targets and their contract: invalid input raises nothing but the expected exceptions, with a one-line message."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ MAX_LINE = 1000  # characters of a message for the user
 
 
 class Target(NamedTuple):
-    """``feed`` takes any bytes and raises only if a promise is broken. ``seeds`` are valid inputs to start from."""
+    """``feed`` accepts any bytes and raises only if the contract is violated. ``seeds`` are valid inputs to start from."""
 
     feed: Callable[[bytes], None]
     seeds: Sequence[bytes]
     longest: int = 4096  # bytes of the longest input tried
 
 
-Maker = Callable[[Path], Target]  # makes a target, given a scratch folder
+Maker = Callable[[Path], Target]  # makes a target that uses a scratch folder
 
 
-class BrokenPromise(AssertionError):
-    """A target broke its promise."""
+class ContractViolation(AssertionError):
+    """A target violated its contract."""
 
 
-class NoFaults(logging.Handler):
-    """Fails on an ERROR in the log, which means an unexpected exception that was caught."""
+class FailOnError(logging.Handler):
+    """Raises ``ContractViolation`` for an ERROR in the log, which means that an unexpected exception was caught."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        raise BrokenPromise(f"logged as an error: {record.getMessage()}")
+        raise ContractViolation(f"error in the log: {record.getMessage()}")
 
 
 def strict_logging() -> None:
-    """Discards log records and raises ``BrokenPromise`` for errors among them."""
-    logging.getLogger().handlers = [NoFaults(logging.ERROR)]
+    """Discards log records and raises ``ContractViolation`` for errors among them."""
+    logging.getLogger().handlers = [FailOnError(logging.ERROR)]
     logging.getLogger().setLevel(logging.WARNING)
     logging.raiseExceptions = True
 
 
 @contextmanager
-def refused(*kinds: type[Exception]) -> Iterator[None]:
-    """Accepts these exceptions, if their message is one readable line."""
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Accepts these exceptions if their message is one printable line. Raises ``ContractViolation`` otherwise."""
     try:
         yield
     except kinds as error:
         text = str(error)
         if not text.isprintable() or not 0 < len(text) <= MAX_LINE:
-            raise BrokenPromise(f"{type(error).__name__} of {len(text)} characters: {text[:200]!r}") from error
+            raise ContractViolation(f"{type(error).__name__} of {len(text)} characters: {text[:200]!r}") from error
 
 
-def promise(kept: object, text: str) -> None:
-    """Raises ``BrokenPromise`` with this text unless it is kept."""
-    if not kept:
-        raise BrokenPromise(text)
+def require(condition: object, message: str) -> None:
+    """Raises ``ContractViolation`` with this message unless the condition is true."""
+    if not condition:
+        raise ContractViolation(message)

@@ -1,4 +1,4 @@
-"""Targets for files: settings, bindings, music, recordings, states, checkpoints."""
+"""Targets that read files: settings, bindings, MIDI files, recordings, states, checkpoints, training data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON, REST, Event, Timed
 from engine.midi_file import MidiFileError, read_file, write_file
 from engine.states import StateError, checksum, load_state, save_state
-from fuzz.contract import Maker, Target, promise, refused
+from fuzz.contract import Maker, Target, one_line_errors, require
 from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.midi_map_file import Binding, MidiMapError, read, write
@@ -41,7 +41,7 @@ def settings(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         path.write_bytes(data)
-        with refused(ConfigError):
+        with one_line_errors(ConfigError):
             load(path)
 
     tables = default_toml().split("\n\n")
@@ -57,30 +57,30 @@ def bindings(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         path.write_bytes(data)
-        with refused(MidiMapError):
+        with one_line_errors(MidiMapError):
             write(path, (found := read(path, ("takeover",))))
-            promise(read(path, ("takeover",)) == found, "reading the written bindings gives other bindings")
+            require(read(path, ("takeover",)) == found, "the bindings are different after writing and reading them")
 
     return Target(feed, [path.read_bytes(), whole])
 
 
 def midi_file(scratch: Path) -> Target:
-    """A MIDI file that is to be answered."""
+    """A MIDI file as input of ``perceivers-live render``."""
     path = scratch / "call.mid"
 
     def feed(data: bytes) -> None:
         path.write_bytes(data)
-        with refused(MidiFileError):
+        with one_line_errors(MidiFileError):
             timed = read_file(path)
-            promise(all(a.time <= b.time for a, b in pairwise(timed)), "time runs backwards")
-            promise(len(encode(timed)) <= 100 * len(data) + 100_000, "a small file became a huge performance")
+            require(all(a.time <= b.time for a, b in pairwise(timed)), "times are not ascending")
+            require(len(encode(timed)) <= 100 * len(data) + 100_000, "a small file gives a huge number of events")
             write_file(path, [("again", timed)])
 
     return Target(feed, _midi_files(path))
 
 
 def training_file(scratch: Path) -> Target:
-    """A MIDI file that is to be learnt from: both ways of reading it mean the same."""
+    """A MIDI file as training data: the fast and the sequential reader give the same actions."""
     from engine.midi_file import load, to_timed_actions
     from trainer.data import packed_times
     from trainer.reading import actions_of, prepare_actions, to_actions, to_actions_fast
@@ -89,15 +89,17 @@ def training_file(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         path.write_bytes(data)
-        with refused(MidiFileError):
+        with one_line_errors(MidiFileError):
             performance = load(path)
             if (fast := to_actions_fast(performance)) is not None:
                 both = zip(fast, actions_of(to_timed_actions(performance)), strict=True)
-                promise(all(np.array_equal(one, other) for one, other in both), "the fast reader read something else")
+                require(all(np.array_equal(one, other) for one, other in both), "the fast reader gives other actions")
             for pedal in ("events", "extend"):
                 found = prepare_actions(to_actions(performance), pedal)
-                promise(np.isfinite(found.times).all() and (np.diff(found.times) >= 0).all(), "time is out of joint")
-                promise((np.diff(packed_times(found).astype(np.int64)) >= 0).all(), "time was wrapped when it was packed")
+                require(
+                    np.isfinite(found.times).all() and (np.diff(found.times) >= 0).all(), "times are not finite and ascending"
+                )
+                require((np.diff(packed_times(found).astype(np.int64)) >= 0).all(), "packed times overflow")
 
     return Target(feed, _midi_files(path))
 
@@ -124,12 +126,12 @@ def journal(scratch: Path) -> Target:
         for name, content in (("as-it-is", data), ("checked", _checked(data))):
             (scratch / f"{name}.journal").write_bytes(content)
         for path in recover(scratch):
-            with refused(MidiFileError):  # of a recording that is longer than a file to be read may be
+            with one_line_errors(MidiFileError):  # a recording may be longer than the limit of read_file
                 read_file(path)
-        promise(not list(scratch.glob("*.journal")), "a journal remains after recovery")
+        require(not list(scratch.glob("*.journal")), "a journal remains after recovery")
 
     def _checked(data: bytes) -> bytes:
-        """Journal records of these bytes with valid checksums."""
+        """A journal with records made from these bytes, with valid checksums."""
         times = np.frombuffer(
             data[: len(data) // 12 * 12], [("time", "<f8"), ("action", "<u2"), ("velocity", "u1"), ("part", "u1")]
         )
@@ -140,14 +142,14 @@ def journal(scratch: Path) -> Target:
 
 
 def with_checksum(data: bytes, path: Path) -> bytes:
-    """A saved state with a valid checksum, if its tensors can be read; else the same bytes. Overwrites ``path``."""
+    """The saved state with a valid checksum if its tensors can be read, else the same bytes. Overwrites ``path``."""
     path.write_bytes(data)
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("state", "")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             return save(tensors, {"state": text, "sha256": checksum(text, tensors)})
-    except Exception:  # of safetensors, or a type that numpy lacks
+    except Exception:  # an error of safetensors, or a dtype that numpy lacks
         return data
 
 
@@ -164,13 +166,13 @@ def state(scratch: Path) -> Target:
     def feed(data: bytes) -> None:
         for content in (data, with_checksum(data, path)):
             path.write_bytes(content)
-            with refused(StateError):
+            with one_line_errors(StateError):
                 snapshot, _ = load_state(path, SHORT, model=MODEL)
                 engine = Engine(Toy())
                 engine.restore(snapshot)
                 engine.absorb([Event(100, REST)])
                 engine.rewind(engine.position - 1)
-                promise(engine.step == snapshot.moments[-1].sounding.step, "the restored state has another time")
+                require(engine.step == snapshot.moments[-1].sounding.step, "the restored engine is at another step")
 
     return Target(feed, made)
 
@@ -180,7 +182,7 @@ def config(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         (scratch / "config.json").write_bytes(data)
-        with refused(CheckpointError):
+        with one_line_errors(CheckpointError):
             read_config(scratch)
 
     return Target(feed, [json.dumps({"model": preset.to_dict(), "steps": 7}).encode() for preset in PRESETS.values()])
@@ -196,7 +198,7 @@ def weights(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         path.write_bytes(data)
-        with refused(CheckpointError):
+        with one_line_errors(CheckpointError):
             load_model(scratch)
 
     return Target(feed, [path.read_bytes()], 1 << 15)
@@ -229,9 +231,9 @@ def _graph(scratch: Path, name: str) -> Target:
 
     def feed(data: bytes) -> None:
         (scratch / name).write_bytes(data)
-        with refused(CheckpointError):
+        with one_line_errors(CheckpointError):
             engine = Engine(open_runtime("onnx", scratch))
-            with suppress(Exception):  # of any type: the daemon reports it and continues
+            with suppress(Exception):  # any exception: the daemon reports it and continues
                 for _ in range(3):
                     chances = sampling_bias(
                         engine.sounding, SamplingControls(), np.random.default_rng(1), own=frozenset(), own_pedal=False
@@ -263,9 +265,9 @@ def archive(scratch: Path) -> Target:
         shutil.rmtree(scratch)
         scratch.mkdir()
         path.write_bytes(data)
-        with refused(DataError):
+        with one_line_errors(DataError):
             unpack(path, cache, limit=1 << 20)
-        promise({one.name for one in scratch.iterdir()} <= {"cache", "archive"}, "something was written outside")
+        require({one.name for one in scratch.iterdir()} <= {"cache", "archive"}, "a file was written outside the cache")
 
     return Target(feed, made, 16_384)
 
@@ -283,10 +285,10 @@ def cache(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         (scratch / "index.json").write_bytes(data)
-        with refused(DataError):
+        with one_line_errors(DataError):
             corpus = Corpus(scratch)
             for piece in range(len(corpus.pieces)):
-                promise(len(corpus.actions(piece).times) == corpus.length(piece), "a piece is not as long as it should be")
+                require(len(corpus.actions(piece).times) == corpus.length(piece), "a piece has the wrong length")
             corpus.split("train")
 
     return Target(feed, [json.dumps({"format": FORMAT, "pedal": "events", "pieces": pieces, "skipped": {}}).encode()])

@@ -1,4 +1,4 @@
-"""What reaches a running daemon: raw MIDI, OSC datagrams, what the process that computes says."""
+"""Targets in a running daemon: raw MIDI messages, OSC datagrams, frames of the process that runs the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pythonosc.osc_message_builder import build_msg
 from engine.engine import Engine
 from engine.remote.protocol import SMALL, Kind, ServerInfo, call_limit, parse_arrays, parse_event, parse_ready, ready_values
 from engine.remote.wire import FrameReader, WireError, encode
-from fuzz.contract import Maker, Target, promise, refused
+from fuzz.contract import Maker, Target, one_line_errors, require
 from fuzz.toy import SHORT, Toy
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.control import ControlError
@@ -30,19 +30,19 @@ from tests.perceivers_live.receiver import Synthesizer
 
 SENDER = ("127.0.0.1", 9)
 MODEL = "0123456789abcdef" * 4
-ROUNDS = 1000  # of the performer, in as much time as one step lets pass
+MAX_ROUNDS = 1000  # of the performer in one call of ``perform``
 TRIGGERS = ("forget", "panic", "takeover", "yield")
 CLOCKED = (loop, output, session_commands)  # the modules that read the clock
-LEARNT = ("temperature", "takeover", "mode")
+LEARNABLE = ("temperature", "takeover", "mode")  # names for the commands learn and unlearn
 
 
-class Stage:
-    """A session without threads, on a clock of its own, that plays a toy's music."""
+class FuzzSession:
+    """A session without threads, with a simulated clock, that plays the music of a toy runtime."""
 
     def __init__(self, scratch: Path) -> None:
         self.now = 1000.0
         self.port, self.fails, self.failed = Synthesizer(), False, False
-        self.forgot = False  # what was down then is not known of any more
+        self.forgot = False  # after "forget" the model does not have the keys that were held then
         self.engine = Engine(Toy())
         self.controls = Controls()
         for module in CLOCKED:
@@ -62,7 +62,7 @@ class Stage:
             raise OSError("the port is gone")
         self.port.send(message)
 
-    def hear(self, *message: int) -> None:
+    def receive(self, *message: int) -> None:
         self.session.receive(self.now, message)
 
     def command(self, name: str) -> None:
@@ -70,9 +70,9 @@ class Stage:
         self.commands[name]()
 
     def perform(self, seconds: float = 0.0) -> None:
-        """Whatever the performer and the player have to do in the next seconds."""
+        """Runs the performer and the player for the next seconds."""
         until = self.now + seconds
-        for _ in range(ROUNDS):
+        for _ in range(MAX_ROUNDS):
             due = self.session.performer.work(self.now)
             self.session.loop.handle_next(0)
             times = [time for time in (self.session.player.play_due(self.now), due) if time is not None]
@@ -80,34 +80,34 @@ class Stage:
                 break
             self.now = max(self.now, min(times, default=self.now))
         else:
-            promise(False, "the performer never has enough")
+            require(False, "the performer does not finish")
         self.now = max(self.now, until)
 
     def close(self) -> None:
-        """Once the machine has given way the model must know what is held, and once a session has ended nothing may sound."""
+        """Checks that the model has the held keys after the command ``yield``, and that nothing sounds after the session."""
         self.commands["yield"]()
         self.perform()
         known, held = set(self.engine.sounding.held().tolist()), self.session.keys.held
         agreed = known == held or (self.forgot and known < held)
-        promise(self.failed or agreed, f"the human holds {sorted(held)}, the model knows of {sorted(known)}")
+        require(self.failed or agreed, f"the human holds {sorted(held)}, the model has {sorted(known)}")
         self.fails = False
         self.session.silence()
-        promise(self.port.silent, f"still sounding: {self.port.sounding}, {self.port.pedals}")
+        require(self.port.silent, f"still sounding: {self.port.sounding}, {self.port.pedals}")
 
 
-Step = Callable[[Stage], object]
+Action = Callable[[FuzzSession], object]
 
 
 def midi(scratch: Path) -> Target:
-    """Messages of any kind at any time, whole and broken, with commands and changes in between."""
+    """Valid and malformed MIDI messages at any time, with commands, control changes and port failures in between."""
 
     def feed(data: bytes) -> None:
-        stage = Stage(scratch)
-        for step in steps(data):
-            step(stage)
-            stage.perform()
-        stage.perform(0.5)
-        stage.close()
+        fuzzed = FuzzSession(scratch)
+        for action in actions_of(data):
+            action(fuzzed)
+            fuzzed.perform()
+        fuzzed.perform(0.5)
+        fuzzed.close()
 
     phrase = bytes([0x90, 60, 80, 5, 0x80, 60, 0, 0x90, 64, 80, 5, 0x90, 64, 0, 0xB0, 64, 127, 0x3F, 0x3F, 0xB0, 64, 0])
     clock = bytes([0xFA, *[0xF8, 1] * 30, 0x90, 60, 1, 0x3F, 0xFC, 0xFB, 0xF8, 0x3F])
@@ -118,73 +118,73 @@ def midi(scratch: Path) -> Target:
     return Target(feed, [phrase, clock, odd, commands, changes, lost, phrase + clock + commands + changes], 512)
 
 
-def steps(data: bytes) -> Iterator[Step]:
-    """Bytes as what happens to a session: status bytes begin a message; 0x00..0x3F let so many times 20 ms pass; 0x40..0x4F are
-    a message of so many 16-bit numbers, 0x50..0x5F one of so many bytes; the rest are commands, controls and faults.
+def actions_of(data: bytes) -> Iterator[Action]:
+    """Converts bytes to actions in a session. A status byte begins a message; 0x00..0x3F: n * 20 ms pass; 0x40..0x4F: a message
+    of n 16-bit numbers; 0x50..0x5F: a message of n bytes; other values: commands, control changes and failures.
     """
     rest = iter(data)
     for first in rest:
         if first >= 0x80:
-            yield hears(first, *islice(rest, 0 if first > 0xF3 else 1 if first & 0xF0 in (0xC0, 0xD0) else 2))
+            yield midi_message(first, *islice(rest, 0 if first > 0xF3 else 1 if first & 0xF0 in (0xC0, 0xD0) else 2))
         elif first < 0x40:
-            yield passes(first / 50)
+            yield time_passes(first / 50)
         elif first < 0x50:
             pairs = bytes(islice(rest, 2 * (first - 0x40)))
-            yield hears(*(int.from_bytes(pairs[i : i + 2], "little", signed=True) for i in range(0, len(pairs), 2)))
+            yield midi_message(*(int.from_bytes(pairs[i : i + 2], "little", signed=True) for i in range(0, len(pairs), 2)))
         elif first < 0x60:
-            yield hears(*islice(rest, first - 0x50))
+            yield midi_message(*islice(rest, first - 0x50))
         elif first < 0x70:
-            yield commands(first - 0x60)
+            yield command(first - 0x60)
         elif first == 0x70:
-            yield turns(next(rest, 0), next(rest, 0))
+            yield control_change(next(rest, 0), next(rest, 0))
         elif first == 0x71:
-            yield breaks(next(rest, 0) % 2 == 1)
+            yield port_failure(next(rest, 0) % 2 == 1)
         else:
-            yield lambda stage: stage.session.input_lost(stage.now)
+            yield lambda fuzzed: fuzzed.session.input_lost(fuzzed.now)
 
 
-def hears(*message: int) -> Step:
-    return lambda stage: stage.hear(*message)
+def midi_message(*values: int) -> Action:
+    return lambda fuzzed: fuzzed.receive(*values)
 
 
-def passes(seconds: float) -> Step:
-    return lambda stage: stage.perform(seconds)
+def time_passes(seconds: float) -> Action:
+    return lambda fuzzed: fuzzed.perform(seconds)
 
 
-def breaks(fails: bool) -> Step:
-    return lambda stage: setattr(stage, "fails", fails)
+def port_failure(fails: bool) -> Action:
+    return lambda fuzzed: setattr(fuzzed, "fails", fails)
 
 
-def commands(number: int) -> Step:
+def command(number: int) -> Action:
     if number < len(TRIGGERS):
-        return lambda stage: stage.command(TRIGGERS[number])
+        return lambda fuzzed: fuzzed.command(TRIGGERS[number])
     name = "learn" if number < 9 else "unlearn"
-    return lambda stage: stage.commands[name](LEARNT[number % len(LEARNT)])
+    return lambda fuzzed: fuzzed.commands[name](LEARNABLE[number % len(LEARNABLE)])
 
 
-def turns(number: int, value: int) -> Step:
-    """A control to an index, or to a share of its range."""
+def control_change(number: int, value: int) -> Action:
+    """Sets a control to an index or to a fraction of its range."""
     control = list(CONTROLS.values())[number % len(CONTROLS)]
     wanted = value if value < 32 else control.low + (control.high - control.low) * value / 255
 
-    def turn(stage: Stage) -> None:
+    def turn(fuzzed: FuzzSession) -> None:
         with contextlib.suppress(ControlError):
-            stage.controls.set(control.name, wanted)
+            fuzzed.controls.set(control.name, wanted)
 
     return turn
 
 
 def osc(scratch: Path) -> Target:
-    """Datagrams, at a server that has been closed: it reads and acts, and sends nothing."""
-    stage = Stage(scratch)
-    server = OscServer(stage.controls, stage.commands, port=0, queries=stage.session.queries())
+    """OSC datagrams. The server has been closed, so it handles them but sends nothing."""
+    fuzzed = FuzzSession(scratch)
+    server = OscServer(fuzzed.controls, fuzzed.commands, port=0, queries=fuzzed.session.queries())
     server.close()
 
     def feed(data: bytes) -> None:
         server._handle(data, SENDER)
         server._echo_changes()
-        stage.perform()
-        promise(len(server._recipients.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
+        fuzzed.perform()
+        require(len(server._recipients.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
 
     messages: list[tuple[str, str | float | list[str]]] = [
         ("temperature", 0.5),
@@ -205,29 +205,29 @@ def osc(scratch: Path) -> Target:
 
 
 def bundle(*elements: bytes) -> bytes:
-    """An OSC bundle that need not wait."""
+    """An OSC bundle for immediate execution."""
     return b"#bundle\0" + bytes(7) + b"\1" + b"".join(len(one).to_bytes(4, "big") + one for one in elements)
 
 
 def wire(_: Path) -> Target:
-    """Frames between the daemon and the process that computes, in either direction."""
+    """Frames between the daemon and the process that runs the model, in both directions."""
 
     def feed(data: bytes) -> None:
         reader, taken = FrameReader(), 0
         for begin in range(0, len(data), 7):
             reader.feed(data[begin : begin + 7])
-            with refused(WireError):
+            with one_line_errors(WireError):
                 while (frame := reader.next(lambda kind: call_limit(kind, SHORT) if kind >= Kind.PING else SMALL)) is not None:
                     taken += len(encode(frame.kind, *frame.values))
-                    with refused(WireError):
+                    with one_line_errors(WireError):
                         parse_ready(frame.values)
-                    with refused(WireError):
+                    with one_line_errors(WireError):
                         parse_event(frame.values)
-                    with refused(WireError):
+                    with one_line_errors(WireError):
                         parse_arrays(frame.values, [(SHORT.width,)])
                 continue
             return
-        promise(taken <= len(data), "more was read than there is")
+        require(taken <= len(data), "more bytes were decoded than received")
 
     info = ServerInfo("onnx", SHORT, 1 << 20, None, "1.0")
     row = np.zeros((1, 3), np.int64), np.zeros((1, 129), np.int16), np.zeros(1, np.int64)

@@ -1,4 +1,4 @@
-"""One target under Atheris: ``python -m fuzz.one TARGET FOLDER -max_total_time=60`` and other options of libFuzzer."""
+"""Fuzzes one target with Atheris: ``python -m fuzz.one TARGET FOLDER -max_total_time=60`` and other libFuzzer options."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import atheris
 
-FOLLOWED = ["engine", "perceivers_live", "trainer", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
-RAM_DISK = Path("/dev/shm")  # a real disk would take most of the time
-IMPORTED_LATE = ["engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.unpack"]  # by what is followed
+INSTRUMENTED = ["engine", "perceivers_live", "trainer", "pythonosc", "tomllib", "json", "http", "zipfile", "tarfile", "csv"]
+RAM_DISK = Path("/dev/shm")  # a disk would take most of the time
+IMPORTED_LATE = ["engine.checkpoint", "engine.runtimes.onnx", "trainer.data", "trainer.unpack"]  # inside functions
 
-with atheris.instrument_imports(include=FOLLOWED):
+with atheris.instrument_imports(include=INSTRUMENTED):
     for late in IMPORTED_LATE:
         importlib.import_module(late)
     from fuzz.contract import strict_logging

@@ -1,4 +1,4 @@
-"""What reaches the page's port: HTTP requests, the page's messages, OSCQuery's."""
+"""Targets at the page's port: HTTP requests, messages of the page, messages of OSCQuery clients."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from websockets.server import ServerProtocol
 
 from engine.errors import UserError
 from engine.midi import MessageReader
-from fuzz.contract import Maker, Target, promise, refused
-from fuzz.live import Stage
+from fuzz.contract import Maker, Target, one_line_errors, require
+from fuzz.live import FuzzSession
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.page.client import Client
 from perceivers_live.page.hub import Hub
@@ -29,11 +29,11 @@ SECRET = b"not to be read"
 
 
 def http(scratch: Path) -> Target:
-    """Requests at the page's port: each is answered, and nothing outside the page and the recordings is read."""
-    stage = Stage(scratch)
+    """HTTP requests: each is answered without a server error, and no file outside the page and the recordings is read."""
+    fuzzed = FuzzSession(scratch)
     (scratch / "secret.mid").write_bytes(SECRET)
     (scratch / "sessions").mkdir()
-    query = OscQuery(stage.controls, stage.commands, ("127.0.0.1", 9010), Hub(dict))
+    query = OscQuery(fuzzed.controls, fuzzed.commands, ("127.0.0.1", 9010), Hub(dict))
     server = PageServer(Routes(query.answer, Library(scratch / "sessions")), lambda _: None, query.serve)
     server.close()
 
@@ -44,8 +44,8 @@ def http(scratch: Path) -> Target:
         for request in protocol.events_received():
             if isinstance(request, Request):
                 response = server._process_request(cast(Any, None), request)
-                promise(response is None or 200 <= response.status_code < 500, "a request made the server fail")
-                promise(response is None or SECRET not in response.body, "a file of others was read")
+                require(response is None or 200 <= response.status_code < 500, "a request caused a server error")
+                require(response is None or SECRET not in response.body, "a file outside the folders was read")
 
     def get(target: str, *headers: str) -> bytes:
         return "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
@@ -66,28 +66,28 @@ def http(scratch: Path) -> Target:
 
 
 def page(scratch: Path) -> Target:
-    """Messages of a page, as frames one a line: each is followed or refused in a line, and every key is let go of in the end."""
-    stage, keys = Stage(scratch), PageKeys()
+    """Messages of the page, one per line: each is executed or gets a one-line error, and all keys are released at the end."""
+    fuzzed, keys = FuzzSession(scratch), PageKeys()
     down = MessageReader()
 
-    def heard(now: float, message: Sequence[int]) -> None:
+    def receive(now: float, message: Sequence[int]) -> None:
         down.feed(now, message)
 
-    keys.open(heard)
-    requests = PageRequests(stage.controls, keys)
-    requests.connect(stage.commands, lambda direction, name: None)
+    keys.open(receive)
+    requests = PageRequests(fuzzed.controls, keys)
+    requests.connect(fuzzed.commands, lambda direction, name: None)
 
     def feed(data: bytes) -> None:
         for line in data.split(b"\n")[:16]:
             answer = None
-            with refused(UserError):
+            with one_line_errors(UserError):
                 answer = requests._follow(parse(line), 1)
             if answer is not None:
                 json.loads(frame([answer]))
-        for name, value in stage.controls.snapshot().items():
-            promise(CONTROLS[name].clamp(value) == value, f"{name} is {value}")
+        for name, value in fuzzed.controls.snapshot().items():
+            require(CONTROLS[name].clamp(value) == value, f"{name} is {value}")
         keys.gone(1)
-        promise(not down.held and not down.pedal, "a key stays down")
+        require(not down.held and not down.pedal, "a key is still held")
 
     seeds: list[dict[str, Any]] = [
         {"type": "ping", "sent": 1.5},
@@ -106,16 +106,16 @@ def page(scratch: Path) -> Target:
 
 
 def query_socket(scratch: Path) -> Target:
-    """Messages of an OSCQuery client: only controls that there are can be listened to."""
-    stage = Stage(scratch)
-    query = OscQuery(stage.controls, stage.commands, None, Hub(dict))
+    """Messages of an OSCQuery client: it can listen only to existing controls."""
+    fuzzed = FuzzSession(scratch)
+    query = OscQuery(fuzzed.controls, fuzzed.commands, None, Hub(dict))
     client = cast(Client, object())
 
     def feed(data: bytes) -> None:
         query._listeners[client] = set()
         for line in data.split(b"\n")[:16]:
             query._follow(client, line)
-        promise(query._listeners[client] <= set(CONTROLS), "something else is listened to")
+        require(query._listeners[client] <= set(CONTROLS), "it listens to something that is not a control")
 
     asked = [{"COMMAND": command, "DATA": "/perceivers/temperature"} for command in ("LISTEN", "IGNORE")]
     return Target(feed, [json.dumps(one).encode() for one in asked], 512)

@@ -14,8 +14,8 @@ from tests.perceivers_live.toys import Hidden, ToyRuntime, steady
 SHORT = ModelConfig(width=4, heads=1, kv_heads=1, layers=1, scales=(4,), window=3, slack=64)
 
 
-class _Anything(dict[int, Hidden]):
-    """Hidden states of a toy; for positions that it has not seen, a state without sounding notes."""
+class _HiddenStates(dict[int, Hidden]):
+    """Hidden states of a toy by position. For unknown positions, a state without sounding notes."""
 
     def __missing__(self, position: int) -> Hidden:
         return Hidden(0, position, np.full(AGES, -1, np.int16))
@@ -24,7 +24,7 @@ class _Anything(dict[int, Hidden]):
 class Toy(ToyRuntime):
     def __init__(self) -> None:
         super().__init__(steady(), SHORT)
-        self._hidden = _Anything()
+        self._hidden = _HiddenStates()
 
     def rings(self) -> list[np.ndarray]:
         return [np.zeros(shape, np.float32) for shape in (*ring_shapes(SHORT), hidden_shape(SHORT))]

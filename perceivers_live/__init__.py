@@ -6,7 +6,7 @@ Data flows in one direction:
     session.input     classifies each message: music, clock, bound controller, echo of our own output
     session.reaction  reacts before the model does: a key press silences the machine
     session.inbox     queues what was played for the performer, in order
-    performer         decides what to play: phrases, turns, start, decision (one event), steering, pulse, timeline
+    performer         decides what to play: phrases, turns, start, decision (one event), pulse, timeline
     player            sends the plan on time; its ledger owns the output: each note-on gets one note-off
 
 ``session`` runs these on threads, ``commands.perform`` connects them to real ports. ``session.offline`` and ``commands.demo`` run

@@ -1,4 +1,4 @@
-"""MIDI files, byte by byte."""
+"""MIDI files built from bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def midi_bytes(*tracks: bytes, kind: int = 1, division: int = 480) -> bytes:
 
 
 def number(value: int) -> bytes:
-    """As waits and lengths are written, seven bits a byte."""
+    """A variable-length quantity, as for delta times and lengths: seven bits a byte."""
     digits = [value & 0x7F]
     while value := value >> 7:
         digits.append(value & 0x7F | 0x80)
@@ -30,7 +30,7 @@ def number(value: int) -> bytes:
 
 
 def track_bytes(events: Iterable[tuple[int, Sequence[int]]]) -> bytes:
-    """Waits in ticks and whole events."""
+    """Events, each after its delta time in ticks."""
     return b"".join(number(wait) + bytes(event) for wait, event in events)
 
 

@@ -1,4 +1,4 @@
-"""Music for the tests, made here: legal event streams and timed actions without any outside data."""
+"""Random music for the tests: legal event streams and timed actions."""
 
 from __future__ import annotations
 

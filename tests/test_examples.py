@@ -1,4 +1,4 @@
-"""The examples do what they say."""
+"""The examples work as documented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceivers_live.osc.server import OscServer
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def test_the_osc_client_steers_and_is_answered(tmp_path: Path) -> None:
+def test_the_osc_client_sets_controls_and_receives_answers(tmp_path: Path) -> None:
     controls, ran = Controls(), []
     server = OscServer(controls, {"takeover": lambda: ran.append("takeover")}, port=0)
     try:

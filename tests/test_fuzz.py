@@ -1,4 +1,4 @@
-"""Whatever bytes come in, every target of ``python -m fuzz`` keeps its promises: here on a few damaged inputs each."""
+"""Every target of ``python -m fuzz`` keeps its contract, tested with a few damaged inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("tqdm")
 
-from fuzz.contract import NoFaults, Target
+from fuzz.contract import FailOnError, Target
 from fuzz.live import CLOCKED
 from fuzz.targets import TARGETS
 
@@ -24,10 +24,10 @@ ODD = (bytes(4), b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80", b"\n", b"9" 
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The clock of sessions, which targets replace; and an error in the log is one here."""
+    """Restores the clock of sessions, which targets replace, and fails on errors in the log."""
     for module in CLOCKED:
         monkeypatch.setattr(module, "time", time)
-    faults = NoFaults(logging.ERROR)
+    faults = FailOnError(logging.ERROR)
     logging.getLogger().addHandler(faults)
     yield
     logging.getLogger().removeHandler(faults)
@@ -35,7 +35,7 @@ def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @st.composite
 def damaged(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
-    """A real input, with bytes changed, left out, repeated, put in or cut off."""
+    """A valid input with bytes changed, removed, repeated, inserted or cut off."""
     data = draw(st.sampled_from(seeds))
     for _ in range(draw(st.integers(0, 4))):
         at, length = draw(st.integers(0, len(data))), draw(st.sampled_from((0, 1, 2, 4, 16)))
@@ -47,7 +47,7 @@ def damaged(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_keeps_its_promises(name: str, tmp_path: Path) -> None:
+def test_a_target_keeps_its_contract(name: str, tmp_path: Path) -> None:
     target: Target = TARGETS[name](tmp_path)
     for seed in (*target.seeds, b""):
         target.feed(seed)

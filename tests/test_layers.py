@@ -1,4 +1,4 @@
-"""Who may import whom, and that nothing goes round in a circle. An import inside a function counts like any other."""
+"""Which packages and folders may import which, without circular imports. Imports inside functions count too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BELOW_SESSION = {"network", "controls", "clock", "recording", "midi", "osc", "page", "player", "performer"}
-MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the daemon it may import
+MAY_IMPORT: dict[str, set[str]] = {  # folder or module of the daemon: what else of the daemon it may import
     "network": set(),
     "controls": set(),
     "clock": set(),
@@ -28,8 +28,8 @@ MAY: dict[str, set[str]] = {  # folder or module of the daemon: what else of the
     "__main__": {"cli"},
 }
 PACKAGES = ("engine", "trainer", "perceivers_live")
-OTHERS = ("tests", "benchmarks", "fuzz", "tools")  # nothing that is installed may need them
-TRAINS = "perceivers_live.commands.train"  # the one module of the daemon that may import the trainer
+OTHERS = ("tests", "benchmarks", "fuzz", "tools")  # the installed packages may not import them
+TRAIN_COMMAND = "perceivers_live.commands.train"  # the one module of the daemon that may import the trainer
 
 
 def name_of(path: Path) -> str:
@@ -70,25 +70,25 @@ def allowed(importer: str, module: str) -> bool:
     if top == "engine":
         return True
     if top == "trainer":
-        return package == "trainer" or importer == TRAINS
+        return package == "trainer" or importer == TRAIN_COMMAND
     if top in OTHERS or package != "perceivers_live":
         return False
     here, there = (name.split(".")[1] if "." in name else "" for name in (importer, module))
-    return here == there or there in MAY[here]
+    return here == there or there in MAY_IMPORT[here]
 
 
 def test_a_module_imports_only_what_its_folder_may() -> None:
-    forbidden = [f"{importer} imports {module}" for importer in IMPORTS for module in IMPORTS[importer]]
-    assert forbidden, "nothing was found"
-    assert [one for one in forbidden if not allowed(*one.split(" imports "))] == []
+    found_imports = [f"{importer} imports {module}" for importer in IMPORTS for module in IMPORTS[importer]]
+    assert found_imports, "nothing was found"
+    assert [one for one in found_imports if not allowed(*one.split(" imports "))] == []
 
 
 def test_every_folder_of_the_daemon_is_in_the_table() -> None:
     folders = {name.split(".")[1] for name in MODULES if name.startswith("perceivers_live.")}
-    assert folders - {"music"} <= set(MAY)
+    assert folders - {"music"} <= set(MAY_IMPORT)
 
 
-def test_no_imports_go_round_in_a_circle() -> None:
+def test_imports_are_not_circular() -> None:
     try:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
@@ -96,7 +96,7 @@ def test_no_imports_go_round_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("command", ["--help", "config --default", "ports"])
-def test_what_needs_no_model_imports_nothing_heavy(command: str) -> None:
+def test_commands_without_a_model_do_not_import_large_packages(command: str) -> None:
     program = f"""
 import sys
 from perceivers_live.cli import main

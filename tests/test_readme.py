@@ -1,4 +1,4 @@
-"""The README's commands exist, and what it quotes is what the repository holds."""
+"""Commands, paths, modules and links in the documents exist."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_module_shown_exists() -> None:
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
-def test_every_link_into_the_repository_leads_somewhere() -> None:
+def test_every_link_into_the_repository_exists() -> None:
     for name, text in TEXTS.items():
         for link in re.findall(r"\]\(([^)]+)\)", text):
             if link.startswith(f"{HOME}/blob/main/"):
@@ -58,7 +58,7 @@ def test_every_link_into_the_repository_leads_somewhere() -> None:
             assert target.exists(), f"{name}: {link}"
 
 
-def test_the_readmes_links_work_where_it_is_shown_alone() -> None:
+def test_links_of_the_readme_are_absolute() -> None:
     links = re.findall(r"\]\(([^)]+)\)", TEXTS["README.md"])
     assert links
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
@@ -69,5 +69,5 @@ def test_the_architecture_names_every_folder_of_the_daemon() -> None:
     assert [name for name in sorted(folders) if not re.search(rf"\b{name}\b", TEXTS["docs/architecture.md"])] == []
 
 
-def test_the_project_says_where_it_is() -> None:
+def test_the_homepage_is_in_pyproject_toml() -> None:
     assert f'Homepage = "{HOME}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Waiting for a condition. The time limit ends only a wait for what never comes."""
+"""Waiting for a condition. The timeout is reached only if the condition never becomes true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The course of a training run is read from its log, and drawn."""
+"""The losses of a training run are read from its log and drawn."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_events_include_earlier_ones_and_a_repeated_step_counts_once(run: Path) -> None:
+def test_events_include_earlier_runs_and_a_repeated_step_counts_once(run: Path) -> None:
     course = read(run)
     assert course.loss == [(3.5, 5.0), (4.0, 4.7), (5.0, 4.5)]
     assert course.validation == [(4.0, 4.65), (5.0, 4.45)]
     assert (course.million_events, course.hours) == (5.0, 1.5)
 
 
-def test_the_picture_shows_the_validations_falling_to_the_right(run: Path) -> None:
+def test_the_validation_curve_in_the_picture_falls_to_the_right(run: Path) -> None:
     picture = draw(read(run))
     assert picture.size == (WIDTH, HEIGHT)
     colour = ImageColor.getrgb(VALIDATION)

@@ -1,4 +1,4 @@
-"""Faults are found in music that has them, and not in music that has none, nor where the pianist did the same."""
+"""Faults are found in replies that have them, but not in faultless replies, nor if the call has the same fault."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ THIN = made(*even(0, 8), *even(8, 12, gap=2.0, length=1.9))
         ("thin", THIN),
     ],
 )
-def test_a_fault_is_found_and_is_none_where_the_call_has_it(name: str, reply: Passage) -> None:
+def test_a_fault_is_found_unless_the_call_has_it_too(name: str, reply: Passage) -> None:
     assert name in faults(reply, FINE)
     assert name not in faults(reply, reply)
 
 
-def test_a_reply_that_stops_breathing() -> None:
+def test_a_reply_without_pauses_to_a_call_with_pauses_is_breathless() -> None:
     assert faults(FINE, BREATHING) == ["breathless"]
     assert not faults(BREATHING, BREATHING)
 
 
-def test_music_without_faults() -> None:
+def test_faultless_music_has_no_faults() -> None:
     assert not faults(FINE, FINE)
     assert "silence" not in faults(made(*even(0, 5), *even(9, 12), *chord(5.0, 9.0, 60)), FINE)
 
@@ -73,7 +73,7 @@ def test_short_notes_under_the_pedal_are_not_scattered() -> None:
     assert "scattered notes" not in faults(made(*DRY.notes, pedal=((5.0, 12.0),)), FINE)
 
 
-def test_no_reply_at_all_is_a_fault() -> None:
+def test_an_empty_reply_is_a_fault() -> None:
     assert "silence" in faults(Passage([], (), SECONDS), FINE)
 
 

@@ -1,4 +1,4 @@
-"""The first day on a GPU, rehearsed on a CPU: all measurements in one file, which a run that was cut off goes on from."""
+"""``benchmarks.gpu``, tested on a CPU: all measurements are in one file, and an interrupted run continues from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("tqdm")  # the trainer's own
+pytest.importorskip("tqdm")  # a dependency of the trainer
 
 from benchmarks.gpu import WAYS, steps_of
 
@@ -21,7 +21,7 @@ OPTIONS = ("--preset", "tiny", "--history", "120", "--count", "30")
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """As a user runs it: by its path, from anywhere."""
+    """Runs the script by its path, in any folder."""
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", *OPTIONS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
@@ -29,7 +29,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of a run that had been cut off after the first steps, with one of them failed."""
+    """The results of an interrupted run: one step is measured, the others failed."""
     file = tmp_path_factory.mktemp("gpu") / "out.json"
     done = run(file.parent, "--json", file.name, "--limit", "0.01")  # nothing succeeds
     assert done.returncode == 0, done.stderr
@@ -45,12 +45,12 @@ def read(file: Path) -> dict[str, dict[str, Any]]:
     return results
 
 
-def test_all_is_measured_and_a_second_run_goes_on(file: Path) -> None:
+def test_a_second_run_measures_everything_that_is_missing(file: Path) -> None:
     done = run(file.parent, "--all", "--json", file.name)
     assert done.returncode == 0, done.stderr
     results = read(file)
     assert set(results) == {"machine", *steps_of("tiny")}
-    assert results["parity"]["nats"] == 0.125, "what is there is not measured again"
+    assert results["parity"]["nats"] == 0.125, "existing results are not measured again"
     assert results["exactness eager"]["exact"]
     latency = results["latency eager"]
     assert 0 < latency["floor"] < latency["p50"] <= latency["p99"] <= latency["max"]
@@ -65,7 +65,7 @@ def test_all_is_measured_and_a_second_run_goes_on(file: Path) -> None:
         assert done.stdout.count("not here: PyTorch finds no NVIDIA GPU") == len(missing)
 
 
-def test_a_file_of_other_options_is_refused(file: Path) -> None:
+def test_a_file_made_with_other_options_is_refused(file: Path) -> None:
     done = run(file.parent, "--json", file.name, "--count", "31")
     assert done.returncode == 1
     assert "written with other options" in done.stderr

@@ -1,4 +1,4 @@
-"""What is heard of a passage is what was played, and what the tables and the picture show of it."""
+"""Measured quantities of a passage, and their tables and picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def melody(rate: float, seconds: float, velocity: int = 60, keys: tuple[int, ...
     return timed
 
 
-def test_rate_velocity_length_and_range_are_those_that_were_played() -> None:
+def test_measured_rate_velocity_length_and_range_equal_the_played_ones() -> None:
     found = heard(melody(8.0, 4.0, 77))
     assert found["rate"] == pytest.approx(8.0)
     assert (found["velocity"], found["spread"]) == (77, 0)
@@ -30,13 +30,13 @@ def test_rate_velocity_length_and_range_are_those_that_were_played() -> None:
     assert heard([]) == {}
 
 
-def test_keys_held_together_are_counted_and_a_chord_has_a_spread() -> None:
+def test_keys_held_together_are_counted_and_the_spread_of_a_chord_is_measured() -> None:
     chord = [Timed(0.01 * i, NOTE_ON + 60 + 4 * i, 60) for i in range(3)] + [Timed(1.0, NOTE_OFF + 60 + 4 * i) for i in range(3)]
     assert most_held(passage(chord).notes) == 3
     assert chord_spread(passage(chord)) == pytest.approx(0.02)
 
 
-def test_a_trill_and_a_spray_and_silence_are_collapses_and_the_call_itself_is_not() -> None:
+def test_silence_a_trill_and_a_spray_of_notes_are_collapses() -> None:
     call = melody(6.0, 6.0, keys=(60, 64, 67, 72, 62, 65, 69, 71))
     assert not collapsed(call, call)
     assert collapsed([], call)
@@ -44,7 +44,7 @@ def test_a_trill_and_a_spray_and_silence_are_collapses_and_the_call_itself_is_no
     assert collapsed(melody(40.0, 6.0, keys=tuple(range(40, 90))), call)
 
 
-def test_an_ending_is_described_by_its_hold_its_harmony_and_the_pedal() -> None:
+def test_an_ending_is_described_by_hold_harmony_and_pedal() -> None:
     held = [
         Timed(0.0, SUSTAIN_DOWN),
         *melody(4.0, 3.0),
@@ -56,11 +56,11 @@ def test_an_ending_is_described_by_its_hold_its_harmony_and_the_pedal() -> None:
     assert found["hold"] == pytest.approx(4.0)
     assert found["on harmony"] == 1.0
     assert found["pedal after"] == pytest.approx(0.1)
-    stranger = [*melody(4.0, 3.0), Timed(3.0, NOTE_ON + 61, 60), Timed(3.1, NOTE_OFF + 61)]
-    assert ending(stranger)["on harmony"] == 0.0
+    dissonant = [*melody(4.0, 3.0), Timed(3.0, NOTE_ON + 61, 60), Timed(3.1, NOTE_OFF + 61)]
+    assert ending(dissonant)["on harmony"] == 0.0
 
 
-def test_a_row_says_how_far_from_what_was_asked_a_reply_is() -> None:
+def test_a_row_states_the_deviation_of_the_reply_from_the_request() -> None:
     call, reply = melody(6.0, 6.0, 60), melody(9.0, 6.0, 72)
     both = {**heard(reply), **{f"call {name}": value for name, value in heard(call).items()}, "collapsed": 0.0}
     row = summary(Asked("density", "1", {"density": 1.0}), [both])

@@ -1,4 +1,4 @@
-"""Distances of passages made for the purpose, whose likeness is known."""
+"""Distances between synthetic passages with known differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECONDS = 12.0
 def melody(
     pitches: Sequence[int] = (60, 64, 67, 72), *, gap: float = 0.25, length: float = 0.2, velocity: int = 64, chord: int = 1
 ) -> Passage:
-    """Notes at even distances, the pitches over and over; ``chord`` of each, in octaves."""
+    """Evenly spaced notes that repeat ``pitches``, each as a chord of ``chord`` octaves."""
     count = round(SECONDS / gap)
     notes = [
         Note(i * gap, i * gap + length, pitches[i % len(pitches)] + 12 * voice, velocity)
@@ -36,7 +36,7 @@ def distance(name: str, call: Passage, reply: Passage) -> float:
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_a_passage_is_like_itself(name: str) -> None:
+def test_the_distance_of_a_passage_from_itself_is_zero(name: str) -> None:
     assert distance(name, melody(), melody()) == pytest.approx(0, abs=0.02)
 
 
@@ -56,17 +56,17 @@ def test_a_passage_is_like_itself(name: str) -> None:
         ("rate, last third", lambda: melody(gap=0.5), 0.96),
     ],
 )
-def test_each_measure_tells_what_differs_in_its_unit(name: str, other: Callable[[], Passage], expected: float) -> None:
+def test_each_measure_gives_the_difference_in_its_unit(name: str, other: Callable[[], Passage], expected: float) -> None:
     assert distance(name, melody(), other()) == pytest.approx(expected, rel=0.05)
 
 
-def test_a_measure_ignores_what_is_not_its_own() -> None:
+def test_a_measure_ignores_other_properties() -> None:
     assert distance("key", melody(), melody((72, 76, 79, 84), gap=0.5, velocity=20)) == pytest.approx(0, abs=0.05)
     assert distance("loudness", melody(), melody((30, 31), gap=0.1)) == pytest.approx(0)
     assert distance("melodic intervals", melody(), melody((65, 69, 72, 77), length=0.02)) == pytest.approx(0)
 
 
-def test_the_key_is_that_of_the_calls_end_and_the_replys_beginning() -> None:
+def test_the_key_is_compared_at_the_end_of_the_call_and_the_start_of_the_reply() -> None:
     low, high = melody((60, 64, 67)), melody((61, 66, 68))
     turn = SECONDS / 2
     modulating = Passage(
@@ -76,7 +76,7 @@ def test_the_key_is_that_of_the_calls_end_and_the_replys_beginning() -> None:
     assert distance("key", high, modulating) == pytest.approx(1, abs=0.02)
 
 
-def test_a_reply_that_dies_away_is_found_in_its_last_third() -> None:
+def test_a_reply_that_dies_away_differs_in_the_rate_of_the_last_third() -> None:
     dying = Passage([note for note in melody().notes if note.start < 8], (), SECONDS)
     assert distance("rate, first third", melody(), dying) < 0.1
     assert distance("rate, last third", melody(), dying) > 4
@@ -98,13 +98,13 @@ def test_a_passage_begins_with_its_first_note_and_is_cut_at_its_end() -> None:
     assert len(passage(timed).notes) == 2
 
 
-def test_a_part_without_notes_has_no_likeness() -> None:
+def test_distances_from_a_passage_without_notes_are_nan() -> None:
     nothing = passage([], 5.0)
     for name in ("key", "note lengths", "register", "loudness", "repetition"):
         assert np.isnan(distance(name, melody(), nothing))
 
 
-def test_onsets_that_close_are_one_chord() -> None:
+def test_onsets_close_together_are_one_chord() -> None:
     rolled = Passage([Note(0.0, 1, 60, 64), Note(0.02, 1, 64, 64), Note(0.04, 1, 67, 64), Note(1.0, 2, 60, 64)], (), 2.0)
     assert [len(chord) for chord in rolled.chords()] == [2, 1, 1]
     assert rolled.gaps() == pytest.approx([0.04, 0.96])

@@ -37,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus(prepare(folder, tmp_path_factory.mktemp("cache"), workers=1))
 
 
-def test_calls_end_where_their_continuations_begin_at_a_wide_gap(corpus: Corpus) -> None:
+def test_calls_end_at_a_wide_gap_where_their_continuations_begin(corpus: Corpus) -> None:
     calls = cut_calls(corpus, "train", 20, SECONDS, seed=3)
     assert len({one.piece for one in calls}) == 20
     gaps = []
@@ -48,7 +48,7 @@ def test_calls_end_where_their_continuations_begin_at_a_wide_gap(corpus: Corpus)
         assert one.call[-1].time - one.call[0].time <= SECONDS + 1e-6
         assert sum(event.action < NOTE_OFF for event in one.call) >= MIN_NOTES
         gaps.append(first.time - max(event.time for event in one.call if event.action < NOTE_OFF))
-    assert np.median(gaps) > 0.5  # of 0.1 s mostly
+    assert np.median(gaps) > 0.5  # most gaps are 0.1 s
 
 
 def test_the_same_seed_cuts_the_same_calls_and_another_does_not(corpus: Corpus) -> None:
@@ -56,7 +56,7 @@ def test_the_same_seed_cuts_the_same_calls_and_another_does_not(corpus: Corpus) 
     assert cut_calls(corpus, "train", 5, SECONDS, seed=3) != cut_calls(corpus, "train", 5, SECONDS, seed=4)
 
 
-def test_more_calls_than_pieces_come_from_the_same_pieces(corpus: Corpus) -> None:
+def test_several_calls_are_cut_from_one_piece_if_there_are_few_pieces(corpus: Corpus) -> None:
     assert len(corpus.split("validation")) == 2
     assert len(cut_calls(corpus, "validation", 5, SECONDS, seed=0)) == 5
 
@@ -66,7 +66,7 @@ def test_pieces_that_are_too_short_are_refused_in_one_line(corpus: Corpus) -> No
         cut_calls(corpus, "train", 5, 60.0, seed=0)
 
 
-def test_an_excerpt_keeps_the_pedal_and_lets_everything_go() -> None:
+def test_an_excerpt_keeps_the_pedal_and_releases_everything_at_its_end() -> None:
     music = actions_of(
         [
             Timed(0.0, SUSTAIN_DOWN),
@@ -84,7 +84,7 @@ def test_an_excerpt_keeps_the_pedal_and_lets_everything_go() -> None:
     ]
 
 
-def test_the_command_answers_scores_and_writes(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_command_writes_replies_scores_and_figures(corpus: Corpus, tmp_path: Path) -> None:
     def run(*more: str) -> str:
         asked = [str(corpus.folder), "--calls", "3", "--seconds", str(SECONDS), "--split", "train", *more]
         result = CliRunner().invoke(main, asked, catch_exceptions=False)

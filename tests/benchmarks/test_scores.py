@@ -1,4 +1,4 @@
-"""0 for what is like another piece, 1 for what is like the real continuation, between them in proportion."""
+"""Scores: 0 for replies as far away as another piece, 1 for those as near as the real continuation, linear in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CALLS = 24
 
 
 def piece(seed: int, moment: int) -> Passage:
-    """Random notes whose key, place, pace, touch, loudness and pedal are those of piece ``seed``."""
+    """Random notes with the scale, register, rate, note length, velocity and pedal of piece ``seed``."""
     style, rng = np.random.default_rng(seed), np.random.default_rng((seed, moment))
     low, scale = int(style.integers(36, 72)), style.choice(24, 5, replace=False)
     gap, length, velocity, pedal = style.uniform(0.1, 0.5), style.uniform(0.05, 1), style.uniform(30, 100), style.uniform(0, 12)
@@ -38,7 +38,7 @@ def test_the_real_continuation_scores_one_in_every_measure() -> None:
         assert values == pytest.approx(1)
 
 
-def test_another_piece_scores_about_nothing_and_half_of_each_about_half() -> None:
+def test_another_piece_scores_about_zero_and_a_mixture_about_half() -> None:
     nothing = score(scores(OTHER)["mean"])
     assert nothing.low < 0.15 and abs(nothing.value) < 0.3  # noqa: PT018
     mixed = score(scores([*REAL[: CALLS // 2], *OTHER[CALLS // 2 :]])["mean"])
@@ -46,12 +46,12 @@ def test_another_piece_scores_about_nothing_and_half_of_each_about_half() -> Non
     assert mixed.low < mixed.value < mixed.high
 
 
-def test_no_reply_counts_as_another_piece() -> None:
+def test_an_empty_reply_counts_as_another_piece() -> None:
     found = measure(CALL, range(CALLS), [Passage([], (), 12.0)] * CALLS, REAL)
     assert found["key"].reply == pytest.approx(found["key"].other)
 
 
-def test_the_floor_is_of_other_pieces_only() -> None:
+def test_the_floor_is_measured_with_other_pieces_only() -> None:
     pieces = [i // 2 for i in range(CALLS)]  # two calls of each
     twice = [CALL[i - i % 2] for i in range(CALLS)]
     found = measure(twice, pieces, twice, twice)
@@ -59,14 +59,14 @@ def test_the_floor_is_of_other_pieces_only() -> None:
     assert found["register"].other.min() > 0.5
 
 
-def test_a_measure_that_tells_music_apart_is_told_from_one_that_does_not() -> None:
+def test_apart_states_whether_a_measure_distinguishes_pieces() -> None:
     found = measure(CALL, range(CALLS), REAL, REAL)
     assert found["loudness"].apart > 0.9
     shuffled = measure(CALL, range(CALLS), REAL, OTHER)
     assert 0.3 < shuffled["loudness"].apart < 0.7
 
 
-def test_nearer_than_the_real_continuation_counts_no_more_in_the_mean() -> None:
+def test_scores_over_one_count_as_one_in_the_mean() -> None:
     ones = np.ones(4)
     found = resampled({"key": Distances(0 * ones, 2 * ones, ones), "register": Distances(2 * ones, 2 * ones, ones)})
     assert found["key"][0] == 2

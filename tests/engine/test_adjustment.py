@@ -1,4 +1,4 @@
-"""The machine comes to the rate and the velocity that are asked for, and is left alone where it has them."""
+"""Waits and velocities are adjusted towards the requested rate and velocity, and unchanged if the machine has reached them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_nothing_is_corrected_before_the_first_note() -> None:
 
 
 @pytest.mark.parametrize("rate", [1.0, 5.0, 20.0])
-def test_a_reply_at_the_rate_of_the_call_is_left_alone(rate: float) -> None:
+def test_waits_are_unchanged_if_the_reply_has_the_rate_of_the_call(rate: float) -> None:
     assert abs(math.log(scale_after(even(rate, 10), rate))) < 0.3
 
 
-def test_what_is_too_fast_is_stretched_and_what_is_too_slow_is_shortened() -> None:
+def test_waits_are_stretched_if_too_fast_and_shortened_if_too_slow() -> None:
     assert scale_after(even(20, 10), 5.0) > 2
     assert scale_after(even(2, 10), 5.0) < 0.5
 
@@ -60,17 +60,17 @@ def test_silence_shortens_the_waits() -> None:
     assert wait_scale(strikes, 0.0, strikes[-1].time + 1.0, target, 1.0) < wait_scale(strikes, 0.0, strikes[-1].time, target, 1.0)
 
 
-def test_the_first_notes_velocity_does_not_depend_on_the_silence_before() -> None:
+def test_velocity_of_the_first_note_does_not_depend_on_the_silence_before_it() -> None:
     target = Target.of(Call(6.0, 60.0), 0.0, 0.5)
     assert velocity_shift([], 5.0, 4.0, target) == velocity_shift([], 5.0, 5.0, target) == pytest.approx(12)
 
 
-def test_what_is_long_ago_is_forgotten() -> None:
+def test_old_notes_do_not_affect_the_wait_scale() -> None:
     assert abs(math.log(scale_after([*even(20, 10), *even(5, 30, 10.0)], 5.0))) < 0.15
 
 
 @pytest.mark.parametrize("density", [-1.0, -0.5, 0.5, 1.0])
-def test_density_asks_for_a_power_of_two_of_the_calls_rate_at_once(density: float) -> None:
+def test_density_multiplies_the_rate_of_the_call_by_a_power_of_two_at_once(density: float) -> None:
     target = Target.of(Call(6.0, 64.0), density, 0.0)
     assert target.rate == pytest.approx(6 * 2**density)
     assert wait_scale([], 0.0, 0.0, target, 1.0) == pytest.approx(2**-density)  # the model is still at the call's rate
@@ -78,7 +78,7 @@ def test_density_asks_for_a_power_of_two_of_the_calls_rate_at_once(density: floa
     assert wait_scale(played, 0.0, 20.0, target, 1.0) == pytest.approx(1, abs=0.25)  # it has adapted
 
 
-def test_fewer_notes_at_a_time_or_fewer_keys_are_fewer_notes() -> None:
+def test_limits_of_polyphony_and_keys_lower_the_target_rate() -> None:
     call = Call(12.0, 64.0, chord=3.0)
     assert Target.of(call, 0.0, 0.0, polyphony=3).rate == 12.0
     assert Target.of(call, 0.0, 0.0, polyphony=1).rate == pytest.approx(4.0)
@@ -87,12 +87,12 @@ def test_fewer_notes_at_a_time_or_fewer_keys_are_fewer_notes() -> None:
     assert Target.of(call, 0.0, 0.0, keys=1).rate == pytest.approx(4.0)
 
 
-def test_no_more_notes_are_asked_for_than_two_hands_play_unless_the_human_did() -> None:
+def test_target_rate_is_limited_unless_the_human_played_faster() -> None:
     assert Target.of(Call(15.0, 64.0), 1.0, 0.0).rate == MAX_RATE
     assert Target.of(Call(25.0, 64.0), 1.0, 0.0).rate == 25.0
 
 
-def test_without_a_call_the_rate_is_only_kept_near_the_usual_one() -> None:
+def test_without_a_call_the_rate_is_kept_near_the_default() -> None:
     target = Target.of(NO_CALL, 0.0, 0.0)
     for rate, expected in ((DEFAULT_RATE * 1.1, 1.0), (DEFAULT_RATE / 1.1, 1.0)):
         assert wait_scale(even(rate, 10), 0.0, 10.0, target, 1.0) == pytest.approx(expected)
@@ -101,17 +101,17 @@ def test_without_a_call_the_rate_is_only_kept_near_the_usual_one() -> None:
 
 
 @pytest.mark.parametrize("dynamics", [-1.0, -0.5, 0.0, 0.5, 1.0])
-def test_a_model_that_does_not_adapt_still_comes_near_the_velocity_that_is_asked_for(dynamics: float) -> None:
+def test_velocity_shift_approaches_the_target_with_a_model_that_does_not_adapt(dynamics: float) -> None:
     target, strikes = Target.of(Call(8.0, 60.0), 0.0, dynamics), list[Strike]()
     for i in range(160):  # the model would always play 60
         shift = velocity_shift(strikes, 0.0, i / 8, target)
         strikes.append(Strike(round(100 * i / 8), 60, velocity_bin(round(60 + shift))))
     mean = np.mean([4 * one.velocity + 2 for one in strikes])
-    assert abs(mean - 60 - 12 * dynamics) < 4  # half of it in the long run; a model that hears itself adapts further
+    assert abs(mean - 60 - 12 * dynamics) < 4  # half of it in the long run; a model that reads its own output adapts further
     assert all(0 <= one.velocity < VELOCITY_BINS for one in strikes)
 
 
-def test_scaled_waits_ascend_and_begin_at_nothing_and_leave_chords_alone() -> None:
+def test_scaled_waits_ascend_from_zero_and_leave_chords_unchanged() -> None:
     for scale in (0.25, 0.7, 1.0, 1.9, 4.0):
         for dither in (0.0, 0.5, 0.99):
             steps = scaled_waits(scale, dither, CHORD_STEPS)
@@ -122,7 +122,7 @@ def test_scaled_waits_ascend_and_begin_at_nothing_and_leave_chords_alone() -> No
     assert scaled_waits(1.0, 0.99, 0).tolist() == list(range(WAITS))
 
 
-def test_rounding_does_not_change_the_mean() -> None:
+def test_dithered_rounding_does_not_change_the_mean_wait() -> None:
     steps = np.mean([scaled_waits(0.5, dither, 0) for dither in np.linspace(0, 0.999, 100)], axis=0)
     assert np.allclose(steps, np.arange(WAITS) / 2, atol=0.02)
 
@@ -137,14 +137,14 @@ def test_a_fast_run_is_not_one_chord() -> None:
     assert left.count(CHORD_STEPS) > 3  # every second note begins another
 
 
-def test_the_machines_share_of_the_last_notes_is_half_at_the_humans_rate() -> None:
+def test_machine_share_is_half_at_the_humans_rate() -> None:
     assert machine_share([], 0.0, 0.0, 5.0) == pytest.approx(0.5)
     for rate in (1.0, 5.0, 20.0):
         strikes = even(rate, 10)
         assert machine_share(strikes, 0.0, strikes[-1].time, rate) == pytest.approx(0.5, abs=0.07)
 
 
-def test_it_follows_what_the_machine_does_and_silence_takes_it_to_nothing() -> None:
+def test_machine_share_rises_with_the_machines_rate_and_falls_to_zero_in_silence() -> None:
     strikes = even(20, 10)
     assert 0.75 < machine_share(strikes, 0.0, strikes[-1].time, 5.0) < 0.85
     assert machine_share(strikes, 0.0, strikes[-1].time + 60, 5.0) < 0.01

@@ -1,4 +1,4 @@
-"""Attention against a loop over all keys; sampled keys against all keys; FlexAttention against blockwise attention."""
+"""Attention equals a loop over all keys, sampled keys approximate all keys, FlexAttention equals blockwise attention."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def example(seed: int) -> tuple[torch.Tensor, ...]:
     return q, k, v, positions[:, -LATENTS:], positions, multiplicity
 
 
-def by_hand(*inputs: torch.Tensor, window: int, block: bool) -> torch.Tensor:
+def reference_attention(*inputs: torch.Tensor, window: int, block: bool) -> torch.Tensor:
     q, k, v, q_pos, k_pos, multiplicity = inputs
     out = torch.zeros_like(q)
     for b in range(q.shape[0]):
@@ -58,7 +58,7 @@ def test_each_query_sees_its_window_and_each_key_is_weighted_by_its_multiplicity
     monkeypatch.setattr(attention, "QUERY_BLOCK", 16)  # several blocks
     q, k, v, q_pos, k_pos, multiplicity = example(window)
     found = PastAttention(q_pos, k_pos, window, multiplicity=multiplicity, block=block)(q, k, v)
-    assert torch.allclose(found, by_hand(q, k, v, q_pos, k_pos, multiplicity, window=window, block=block), atol=1e-5)
+    assert torch.allclose(found, reference_attention(q, k, v, q_pos, k_pos, multiplicity, window=window, block=block), atol=1e-5)
 
 
 @pytest.mark.parametrize("window", [12, 500])
@@ -66,7 +66,7 @@ def test_without_multiplicity_each_key_counts_once(window: int) -> None:
     q, k, v, q_pos, k_pos, multiplicity = example(window)
     found = PastAttention(q_pos, k_pos, window)(q, k, v)
     assert torch.allclose(
-        found, by_hand(q, k, v, q_pos, k_pos, torch.ones_like(multiplicity), window=window, block=False), atol=1e-5
+        found, reference_attention(q, k, v, q_pos, k_pos, torch.ones_like(multiplicity), window=window, block=False), atol=1e-5
     )
 
 
@@ -85,7 +85,7 @@ def test_a_sampled_context_equals_the_whole_context_in_expectation() -> None:
     rng = np.random.default_rng(0)
     config = PRESETS["tiny"]
     model = PerceiverS(config).double()
-    for block in model.blocks:  # fresh blocks add nothing to the residual stream: give them outputs
+    for block in model.blocks:  # untrained blocks add nothing to the residual stream
         torch.nn.init.normal_(block.out.weight, std=0.1)
         torch.nn.init.normal_(block.down.weight, std=0.1)
     events = np.array(improvise(64, seed=1))

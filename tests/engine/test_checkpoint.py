@@ -48,8 +48,8 @@ def write_config(folder: Path, data: Any) -> None:
     (folder / "config.json").write_text(json.dumps(data))
 
 
-def refusal(folder: Path) -> str:
-    """The message with which ``load_model`` refuses a folder. Checks that it is one line and that little memory was used."""
+def check_refused(folder: Path) -> str:
+    """Checks that ``load_model`` refuses a folder with a one-line error and uses little memory. Returns the error message."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(CheckpointError) as caught:
         load_model(folder)
@@ -60,7 +60,7 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_weights_and_config_come_back_exactly(model: PerceiverS, tmp_path: Path) -> None:
+def test_saved_weights_and_config_are_loaded_exactly(model: PerceiverS, tmp_path: Path) -> None:
     save_model(model, tmp_path / "new" / "folder", steps=7, data={"name": "é"})
     loaded = load_model(tmp_path / "new" / "folder")
     assert loaded.config == model.config
@@ -87,31 +87,31 @@ def test_other_float_types_are_read_as_float32(model: PerceiverS, folder: Path, 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
 def test_weights_that_are_not_floating_point_are_refused(model: PerceiverS, folder: Path, dtype: torch.dtype) -> None:
     save_file({name: tensor.to(dtype) for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
-    refusal(folder)
+    check_refused(folder)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def test_missing_files_are_named(folder: Path) -> None:
+def test_missing_files_are_named_in_the_error(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert "model.safetensors" in refusal(folder)
+    assert "model.safetensors" in check_refused(folder)
     (folder / "config.json").unlink()
-    assert "config.json" in refusal(folder)
-    assert "not a checkpoint" in refusal(folder / "nowhere")
+    assert "config.json" in check_refused(folder)
+    assert "not a checkpoint" in check_refused(folder / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_folders_in_place_of_files_are_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
     (folder / name).mkdir()
-    refusal(folder)
+    check_refused(folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.000005, 0.001, 0.5, 0.999999])
 def test_truncated_weights_are_refused(folder: Path, weights: bytes, share: float) -> None:
     (folder / "model.safetensors").write_bytes(weights[: int(share * len(weights))])
-    refusal(folder)
+    check_refused(folder)
 
 
 def header(entries: dict[str, Any], data: bytes = b"") -> bytes:
@@ -119,7 +119,7 @@ def header(entries: dict[str, Any], data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-GARBAGE = {
+INVALID_WEIGHTS = {
     "zeros": bytes(4096),
     "ones": b"\xff" * 4096,
     "pickle": b"\x80\x04\x95" + bytes(500),
@@ -134,29 +134,29 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("name", GARBAGE)
-def test_garbage_for_weights_is_refused(folder: Path, name: str) -> None:
-    (folder / "model.safetensors").write_bytes(GARBAGE[name])
-    refusal(folder)
+@pytest.mark.parametrize("name", INVALID_WEIGHTS)
+def test_invalid_weight_files_are_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").write_bytes(INVALID_WEIGHTS[name])
+    check_refused(folder)
 
 
 def test_weights_larger_than_the_configs_model_are_not_read(folder: Path) -> None:
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(1 << 36)  # sparse
-    assert "larger" in refusal(folder)
+    assert "larger" in check_refused(folder)
 
 
-def test_one_tensor_of_another_shape_is_refused(model: PerceiverS, folder: Path) -> None:
+def test_a_tensor_of_another_shape_is_refused(model: PerceiverS, folder: Path) -> None:
     tensors = dict(model.state_dict())
     tensors["head.wait_out.bias"] = torch.zeros(7)
     save_file(tensors, folder / "model.safetensors")
-    assert "wait_out.bias" in refusal(folder)
+    assert "wait_out.bias" in check_refused(folder)
 
 
 @pytest.mark.parametrize("change", [{"width": 128}, {"layers": 3}, {"scales": [64]}, {"mlp": 2}, {"heads": 1}])
 def test_weights_of_another_config_are_refused(folder: Path, change: dict[str, Any]) -> None:
     write_config(folder, {"model": TINY | change})
-    assert "config" in refusal(folder)
+    assert "config" in check_refused(folder)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_damaged_header_is_read_or_refused(scratch: Path, weights: bytes, flip
 
 # --- config.json -----------------------------------------------------------------------------------------------------
 
-TEXTS = {
+INVALID_CONFIGS = {
     "empty": b"",
     "cut": json.dumps({"model": TINY}).encode()[:-5],
     "no JSON": b"width: 64",
@@ -198,13 +198,13 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", INVALID_CONFIGS)
 def test_invalid_configs_are_refused(folder: Path, name: str) -> None:
-    (folder / "config.json").write_bytes(TEXTS[name])
-    refusal(folder)
+    (folder / "config.json").write_bytes(INVALID_CONFIGS[name])
+    check_refused(folder)
 
 
-HOSTILE: list[tuple[str, Any]] = [
+INVALID_VALUES: list[tuple[str, Any]] = [
     *((field, value) for field in ("width", "heads", "layers", "window", "mlp", "slack") for value in (0, -1, 1 << 40, 1.5)),
     *(("width", value) for value in (None, True, "64", "6\n4", [], {}, float("nan"), float("inf"), 10**300, 1 << 20, 63)),
     ("layers", 129),
@@ -221,18 +221,20 @@ HOSTILE: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), HOSTILE, ids=[f"{field[:20]}={str(value)[:20]!r}" for field, value in HOSTILE])
-def test_hostile_values_are_refused(folder: Path, field: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("field", "value"), INVALID_VALUES, ids=[f"{field[:20]}={str(value)[:20]!r}" for field, value in INVALID_VALUES]
+)
+def test_invalid_config_values_are_refused(folder: Path, field: str, value: Any) -> None:
     write_config(folder, {"model": TINY | {field: value}})
-    refusal(folder)
+    check_refused(folder)
 
 
 LARGEST = {"width": 8192, "heads": 64, "kv_heads": 64, "layers": 128, "mlp": 1 << 20, "scales": [1 << 20] * 8, "window": 1 << 20}
 
 
-def test_huge_claims_on_small_weights_allocate_nothing(folder: Path) -> None:
+def test_a_huge_config_with_small_weights_is_refused_without_allocating(folder: Path) -> None:
     write_config(folder, {"model": TINY | LARGEST})
-    refusal(folder)
+    check_refused(folder)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Timed actions <-> events: one at a time and in bulk are the same, times stay within half a step for ever, nothing is lost."""
+"""Timed actions <-> events: streaming and bulk encoding are equal, times are exact to half a step without drift."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_stream_list_and_array_encoding_are_equal(timed: list[Timed], end: bool)
 
 @bounded
 @given(performances())
-def test_decoding_gives_back_every_action_within_half_a_step(timed: list[Timed]) -> None:
+def test_decoding_restores_every_action_within_half_a_step(timed: list[Timed]) -> None:
     back = list(decode(encode(timed, end=True), origin=timed[0].time if timed else 0.0))
     assert [one.action for one in back] == [one.action for one in timed]
     for before, after in zip(timed, back, strict=True):
@@ -105,14 +105,14 @@ def test_every_event_is_in_the_vocabulary(timed: list[Timed]) -> None:
         assert event.action != REST or event.wait == MAX_WAIT
 
 
-def test_nothing_encodes_to_the_markers_alone() -> None:
+def test_an_empty_performance_is_encoded_as_start_and_end_only() -> None:
     assert encode([]) == [START_EVENT]
     assert in_bulk([], end=True) == encode([], end=True) == [START_EVENT, Event(0, END)]
 
 
-def test_no_drift_over_hours() -> None:
+def test_times_do_not_drift_over_hours() -> None:
     rng = np.random.default_rng(1)
-    gaps = rng.uniform(0.2449, 0.2451, 60_000)  # every single one is rounded down: differences would lose a minute
+    gaps = rng.uniform(0.2449, 0.2451, 60_000)  # each gap is rounded down: rounding the differences would lose a minute
     times = np.cumsum(gaps) + 17.3
     timed = [Timed(time, NOTE_ON + 60 if i % 2 == 0 else NOTE_OFF + 60, 64) for i, time in enumerate(times.tolist())]
     assert times[-1] > 4 * 3600
@@ -136,7 +136,7 @@ def test_no_drift_over_hours() -> None:
         (300, [100, 100, 100]),
     ],
 )
-def test_long_gaps_are_full_rests_and_a_remainder(gap: int, waits: list[int]) -> None:
+def test_long_gaps_are_encoded_as_full_rests_and_a_remainder(gap: int, waits: list[int]) -> None:
     timed = [Timed(3.0, NOTE_ON + 60, 64), Timed(3.0 + gap / 100, NOTE_OFF + 60)]
     expected = [Event(wait, REST) for wait in waits[:-1]] + [Event(waits[-1], NOTE_OFF + 60)]
     assert events_after_gap(gap, NOTE_OFF + 60) == expected
@@ -150,7 +150,7 @@ def test_the_first_action_defines_time_zero_unless_an_origin_is_given() -> None:
     assert StreamEncoder(origin=7.0).push(note) == [Event(25, NOTE_ON + 60, 16)]
 
 
-def test_an_action_before_its_predecessor_gets_the_predecessors_time() -> None:
+def test_an_action_out_of_order_gets_the_time_of_the_previous_action() -> None:
     timed = [Timed(1.0, NOTE_ON + 60, 64), Timed(2.0, NOTE_ON + 62, 64), Timed(1.5, NOTE_OFF + 60), Timed(2.1, NOTE_OFF + 62)]
     expected = [(0, NOTE_ON + 60), (100, NOTE_ON + 62), (0, NOTE_OFF + 60), (10, NOTE_OFF + 62)]
     assert [event[:2] for event in encode(timed)[1:]] == expected
@@ -158,7 +158,7 @@ def test_an_action_before_its_predecessor_gets_the_predecessors_time() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0049, 0.005, 0.0149, 1.0, 59.994, 123456.789])
-def test_steps_are_the_nearest(seconds: float) -> None:
+def test_to_step_rounds_to_the_nearest_step(seconds: float) -> None:
     assert abs(to_step(seconds) / 100 - seconds) <= HALF_STEP
 
 
@@ -177,12 +177,12 @@ def test_velocity_bins_hold_four_velocities_and_map_to_their_middle() -> None:
 
 
 def notes_of(timed: Iterable[Timed]) -> list[tuple[int, float, int, float | None]]:
-    """(pitch, struck, velocity, released or None) in order of striking; fails on strikes of sounding keys and stray releases."""
+    """(pitch, onset, velocity, release or None) in order of onset. Fails on note-ons of sounding keys and stray note-offs."""
     notes: list[tuple[int, float, int, float | None]] = []
     sounding: dict[int, int] = {}
     for one in timed:
         if one.action < NOTE_OFF:
-            assert one.action not in sounding, "struck while it sounds"
+            assert one.action not in sounding, "note-on of a sounding key"
             sounding[one.action] = len(notes)
             notes.append((one.action, one.time, one.velocity, None))
         elif one.action < SUSTAIN_DOWN:
@@ -191,8 +191,8 @@ def notes_of(timed: Iterable[Timed]) -> list[tuple[int, float, int, float | None
     return notes
 
 
-def with_pedal_by_hand(timed: list[Timed]) -> list[tuple[int, float, int, float | None]]:
-    """What ``extend_pedal`` must give, note by note, looked up in the whole performance."""
+def reference_extended_notes(timed: list[Timed]) -> list[tuple[int, float, int, float | None]]:
+    """The expected notes of ``extend_pedal``, each computed from the whole performance."""
     notes = []
     for i, one in enumerate(timed):
         if one.action >= NOTE_OFF:
@@ -215,23 +215,23 @@ def with_pedal_by_hand(timed: list[Timed]) -> list[tuple[int, float, int, float 
 def test_extended_notes_last_until_the_pedal_or_the_next_strike(timed: list[Timed]) -> None:
     extended = list(extend_pedal(timed))
     assert all(one.action not in (SUSTAIN_DOWN, SUSTAIN_UP) for one in extended)
-    assert notes_of(extended) == with_pedal_by_hand(timed)
+    assert notes_of(extended) == reference_extended_notes(timed)
     assert [one.time for one in extended] == sorted(one.time for one in extended)
 
 
-def test_extended_pedal_by_hand() -> None:
+def test_extend_pedal_of_a_worked_example() -> None:
     timed = [
         Timed(0.0, NOTE_ON + 60, 40),
         Timed(0.1, SUSTAIN_DOWN),
-        Timed(0.2, NOTE_OFF + 60),  # waits for the next strike of its key
+        Timed(0.2, NOTE_OFF + 60),  # sounds until the next note-on of its key
         Timed(0.3, NOTE_ON + 64, 50),
-        Timed(0.4, NOTE_OFF + 64),  # waits for the pedal
-        Timed(0.5, NOTE_ON + 60, 60),  # still held when the pedal comes up
+        Timed(0.4, NOTE_OFF + 64),  # sounds until the pedal is released
+        Timed(0.5, NOTE_ON + 60, 60),  # still held when the pedal is released
         Timed(0.6, SUSTAIN_UP),
         Timed(0.7, NOTE_OFF + 60),
         Timed(0.8, SUSTAIN_DOWN),
         Timed(0.9, NOTE_ON + 67, 70),
-        Timed(1.0, NOTE_OFF + 67),  # the pedal never comes up
+        Timed(1.0, NOTE_OFF + 67),  # the pedal is never released
         Timed(1.1, NOTE_ON + 72, 80),
         Timed(1.2, NOTE_OFF + 72),
     ]
@@ -252,7 +252,7 @@ def test_extended_pedal_by_hand() -> None:
 # --- tokens_388 ------------------------------------------------------------------------------------------------------
 
 
-def test_388_tokens_counted_by_hand() -> None:
+def test_388_tokens_of_a_worked_example() -> None:
     events = encode(
         [
             Timed(0.0, NOTE_ON + 60, 64),  # velocity, note-on                   2
@@ -268,7 +268,7 @@ def test_388_tokens_counted_by_hand() -> None:
     assert tokens_388(np.array(events)) == 15
 
 
-def test_388_tokens_of_nothing_and_of_the_pedal_alone() -> None:
+def test_388_tokens_of_an_empty_performance_and_of_pedal_events_only() -> None:
     assert tokens_388(np.array([START_EVENT, Event(0, END)])) == 0
     assert tokens_388(np.array([START_EVENT, Event(0, SUSTAIN_DOWN), Event(7, SUSTAIN_UP)])) == 3
 

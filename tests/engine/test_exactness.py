@@ -60,7 +60,7 @@ SHAPES = {
 def random_model(shape: str) -> PerceiverS:
     torch.manual_seed(1)
     model = PerceiverS(SHAPES[shape]).eval()
-    for block in model.blocks:  # as initialised they add nothing
+    for block in model.blocks:  # untrained blocks add nothing
         torch.nn.init.normal_(block.out.weight, std=0.3)
         torch.nn.init.normal_(block.down.weight, std=0.3)
     return model
@@ -93,7 +93,7 @@ def full_forward(checkpoint: Path, music: list[Event]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plans(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> PlanCache:
-    """TensorRT's, of the checkpoint."""
+    """The TensorRT plans of the checkpoint."""
     cache = PlanCache(tmp_path_factory.mktemp("plans"))
     compile_missing(checkpoint, "fp32", SIZES, cache)
     return cache
@@ -114,7 +114,9 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.abs(a - b).max() < 1e-4 * max(1.0, np.abs(b).max()))
 
 
-def test_one_at_a_time(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
+def test_absorbing_one_event_at_a_time_equals_the_full_forward(
+    runtime: Runtime, music: list[Event], full_forward: np.ndarray
+) -> None:
     engine = Engine(runtime)
     assert close(engine.hidden(), full_forward[0])
     for i, event in enumerate(music[1:], 1):
@@ -122,7 +124,9 @@ def test_one_at_a_time(runtime: Runtime, music: list[Event], full_forward: np.nd
         assert close(engine.hidden(), full_forward[i]), f"differs at position {i}"
 
 
-def test_chunks_of_any_size(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
+def test_absorbing_chunks_of_any_size_equals_the_full_forward(
+    runtime: Runtime, music: list[Event], full_forward: np.ndarray
+) -> None:
     rng = np.random.default_rng(5)
     engine, done = Engine(runtime), 1
     while done < LENGTH:
@@ -132,7 +136,7 @@ def test_chunks_of_any_size(runtime: Runtime, music: list[Event], full_forward: 
         assert close(engine.hidden(), full_forward[done - 1]), f"differs at position {done - 1}"
 
 
-def test_after_a_rewind_the_state_equals_one_without_the_rewound_events(
+def test_state_after_a_rewind_equals_one_without_the_rewound_events(
     runtime: Runtime, music: list[Event], full_forward: np.ndarray
 ) -> None:
     rng = np.random.default_rng(7)
@@ -156,7 +160,7 @@ def test_rewind_beyond_the_slack_recomputes(runtime: Runtime, music: list[Event]
     assert close(engine.hidden(), full_forward[12])
 
 
-def test_snapshot_is_exact(runtime: Runtime, music: list[Event]) -> None:
+def test_a_restored_snapshot_continues_exactly(runtime: Runtime, music: list[Event]) -> None:
     engine = Engine(runtime)
     engine.absorb(music[1:150])
     snapshot = engine.snapshot()
@@ -171,8 +175,10 @@ def test_snapshot_is_exact(runtime: Runtime, music: list[Event]) -> None:
     assert engine.position == 145
 
 
-def test_a_long_past_at_once(runtime: Runtime, music: list[Event], full_forward: np.ndarray) -> None:
-    """The first part only enters the cross-attention's rings; no hidden state within the slack depends on its latents."""
+def test_absorbing_a_long_history_at_once_equals_the_full_forward(
+    runtime: Runtime, music: list[Event], full_forward: np.ndarray
+) -> None:
+    """The oldest events are only written to the cross-attention rings: hidden states within the slack need no more."""
     engine = Engine(runtime)
     engine.absorb(music[1:])
     assert close(engine.hidden(), full_forward[-1])
@@ -192,8 +198,8 @@ def test_rebuilding_from_the_history_changes_nothing(runtime: Runtime, music: li
         engine.absorb([music[i]])
 
 
-class Faulty:
-    """A real runtime that fails when told to."""
+class FaultyRuntime:
+    """A real runtime whose steps fail while ``fails`` is set."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -211,7 +217,7 @@ class Faulty:
 def test_events_absorbed_while_the_runtime_failed_are_kept(
     runtime: Runtime, music: list[Event], full_forward: np.ndarray
 ) -> None:
-    faulty = Faulty(runtime)
+    faulty = FaultyRuntime(runtime)
     engine = Engine(faulty)
     engine.absorb(music[1:100])
     faulty.fails = True
@@ -226,7 +232,7 @@ def test_events_absorbed_while_the_runtime_failed_are_kept(
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
 def test_the_compiled_step_is_exact(music: list[Event]) -> None:
-    """The step and the decision of ``cuda-compiled``, here as Inductor compiles them for a CPU."""
+    """Tests the compiled functions of ``cuda-compiled`` on a CPU."""
     model = random_model("tiny")
     engine, compiled = Engine(TorchRuntime(model)), Engine(TorchRuntime(model, compiled=True))
     for i, event in enumerate(music[1:200]):
@@ -237,8 +243,11 @@ def test_the_compiled_step_is_exact(music: list[Event]) -> None:
         assert compiled.decide(bias) == engine.decide(bias)
 
 
-class Opened(TensorRTRuntime):
-    """PyTorch functions replace the plans, which need a GPU. Capturing them writes into rings; here each is run once instead."""
+class RuntimeWithPyTorchPlans(TensorRTRuntime):
+    """A TensorRT runtime with PyTorch functions instead of plans, which need a GPU.
+
+    Capturing a CUDA graph writes into the rings, so each function is run once here.
+    """
 
     def __init__(self, checkpoint: Path, cache: PlanCache) -> None:
         TorchRuntime.__init__(self, checkpoint)
@@ -259,8 +268,10 @@ class Opened(TensorRTRuntime):
         return function
 
 
-def test_plans_change_no_results(checkpoint: Path, music: list[Event], full_forward: np.ndarray, tmp_path: Path) -> None:
-    runtime = Opened(checkpoint, PlanCache(tmp_path))
+def test_tensorrt_plans_do_not_change_the_results(
+    checkpoint: Path, music: list[Event], full_forward: np.ndarray, tmp_path: Path
+) -> None:
+    runtime = RuntimeWithPyTorchPlans(checkpoint, PlanCache(tmp_path))
     graphs = runtime._steps
     runtime._load_plans()
     assert runtime.serving == "tensorrt"
@@ -271,8 +282,8 @@ def test_plans_change_no_results(checkpoint: Path, music: list[Event], full_forw
         assert close(engine.hidden(), full_forward[i]), f"differs at position {i}"
 
 
-class Compiled(Compilation):
-    """Has compiled all plans, which needs a GPU."""
+class FinishedCompilation(Compilation):
+    """A compilation, which needs a GPU, that has finished without errors."""
 
     def __init__(self) -> None:
         pass
@@ -286,27 +297,27 @@ class Compiled(Compilation):
 
 def test_plans_are_not_loaded_while_playing(checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "engine")
-    runtime = Opened(checkpoint, PlanCache(tmp_path))
-    graphs, runtime._compilation = runtime._steps, Compiled()
+    runtime = RuntimeWithPyTorchPlans(checkpoint, PlanCache(tmp_path))
+    graphs, runtime._compilation = runtime._steps, FinishedCompilation()
     runtime.keep_warm()
     assert (runtime.serving, runtime._steps, runtime._compilation) == ("cuda", graphs, None)
     assert "the next start uses them" in caplog.text
 
 
-def test_rewinding_again_and_again_ends_in_a_clear_error(checkpoint: Path, music: list[Event]) -> None:
+def test_rewinding_too_often_raises_an_engine_error(checkpoint: Path, music: list[Event]) -> None:
     engine = Engine(open_runtime("eager", checkpoint))
     engine.absorb(music[1:])
 
-    def back_for_ever() -> None:
+    def rewind_repeatedly() -> None:
         for _ in range(100):
             engine.rewind(engine.position - engine.config.slack)
 
     with pytest.raises(EngineError, match="cannot rewind"):
-        back_for_ever()
-    engine.absorb(music[1:10])  # and goes on
+        rewind_repeatedly()
+    engine.absorb(music[1:10])  # the engine still works
 
 
-def test_rebuilding_from_the_newest_events_is_a_session_that_began_there(
+def test_rebuilding_from_the_newest_events_equals_a_session_that_began_there(
     runtime: Runtime, checkpoint: Path, music: list[Event]
 ) -> None:
     engine, newest = Engine(runtime), 50

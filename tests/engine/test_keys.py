@@ -1,4 +1,4 @@
-"""Keys and pedals that several channels share."""
+"""Keys and pedals on several channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.keys import LAYER, PEDAL_DOWN, PEDAL_UP, HeldKeys, Press, SustainPed
 bounded = settings(max_examples=200, deadline=None, derandomize=True)
 
 
-def test_copies_on_other_channels_within_the_layer_are_no_strikes() -> None:
+def test_layered_copies_on_other_channels_are_not_strikes() -> None:
     keys = HeldKeys()
     assert keys.press(1.0, 0, 60) is Press.STRIKE
     assert keys.press(1.0006, 1, 60) is Press.LAYER
@@ -21,14 +21,14 @@ def test_copies_on_other_channels_within_the_layer_are_no_strikes() -> None:
     assert keys.held == {64}
 
 
-def test_a_copy_that_comes_too_late_is_a_strike() -> None:
+def test_a_copy_that_arrives_too_late_is_a_repeated_strike() -> None:
     keys = HeldKeys()
     keys.press(1.0, 0, 60)
     assert keys.press(1.001 + LAYER, 1, 60) is Press.REPEAT
     assert [keys.release(channel, 60) for channel in (0, 1)] == [False, True]
 
 
-def test_a_channel_is_no_copy_of_itself() -> None:
+def test_a_repeated_note_on_the_same_channel_is_not_a_layered_copy() -> None:
     keys = HeldKeys()
     assert [keys.press(1.0, 0, 60), keys.press(1.0, 0, 60), keys.press(1.001, 1, 60), keys.press(1.002, 1, 60)] == [
         Press.STRIKE,
@@ -39,7 +39,7 @@ def test_a_channel_is_no_copy_of_itself() -> None:
 
 
 @pytest.mark.parametrize("interval", [0.05, 0.5])
-def test_every_layered_repetition_is_one_strike_with_or_without_releases(interval: float) -> None:
+def test_each_repeated_layered_note_is_one_strike_with_or_without_releases(interval: float) -> None:
     for releases in (True, False):
         keys, strikes = HeldKeys(), 0
         for i in range(20):
@@ -50,7 +50,7 @@ def test_every_layered_repetition_is_one_strike_with_or_without_releases(interva
         assert strikes == 20
 
 
-def test_a_channel_lets_go_of_its_own_keys_only() -> None:
+def test_release_all_releases_only_the_keys_of_the_channel() -> None:
     keys = HeldKeys()
     for channel, pitch in ((0, 64), (0, 60), (1, 60), (1, 67)):
         keys.press(0.0, channel, pitch)
@@ -66,7 +66,7 @@ MOVES = st.lists(st.tuples(st.sampled_from(["press", "release"]), st.integers(0,
 
 @bounded
 @given(MOVES)
-def test_a_key_is_held_while_a_channel_that_pressed_it_has_not_let_go(moves: list[tuple[str, int, int]]) -> None:
+def test_a_key_is_held_until_every_channel_that_pressed_it_has_released_it(moves: list[tuple[str, int, int]]) -> None:
     keys, holders = HeldKeys(), set()
     for i, (move, channel, pitch) in enumerate(moves):
         held = {one[0] for one in holders}
@@ -79,7 +79,7 @@ def test_a_key_is_held_while_a_channel_that_pressed_it_has_not_let_go(moves: lis
         assert keys.held == {one[0] for one in holders}
 
 
-def test_a_pedal_stays_as_it_is_between_its_thresholds() -> None:
+def test_a_pedal_keeps_its_state_between_the_thresholds() -> None:
     for value in range(PEDAL_UP, PEDAL_DOWN):
         pedals = SustainPedals()
         assert not pedals.move(0, value), "it was up"
@@ -89,7 +89,7 @@ def test_a_pedal_stays_as_it_is_between_its_thresholds() -> None:
         assert pedals.move(0, PEDAL_UP - 1)
 
 
-def test_the_pedals_are_down_while_one_of_them_is() -> None:
+def test_the_pedal_is_down_while_it_is_down_on_any_channel() -> None:
     pedals = SustainPedals()
     assert [pedals.move(0, 127), pedals.move(1, 127), pedals.lift(0), pedals.lift(2), pedals.move(1, 0)] == [
         True,

@@ -1,4 +1,4 @@
-"""Raw messages: whatever comes in, clean actions come out."""
+"""Raw MIDI messages: any input gives valid actions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def control(number: int, value: int, channel: int = 0) -> list[int]:
 
 
 def actions(reader: MessageReader, *messages: Sequence[int]) -> list[list[int]]:
-    """What each message gives, without times."""
+    """The actions of each message, without times."""
     return [[one.action for one in reader.feed(0.0, message)] for message in messages]
 
 
@@ -44,7 +44,7 @@ def test_note_on_with_velocity_zero_is_a_note_off() -> None:
     assert actions(MessageReader(), on(60), on(60, 0), on(60, 0)) == [[NOTE_ON + 60], [NOTE_OFF + 60], []]
 
 
-def test_a_strike_of_a_sounding_key_closes_it_first() -> None:
+def test_note_on_of_a_sounding_key_releases_it_first() -> None:
     reader = MessageReader()
     assert actions(reader, on(60), on(60), off(60), off(60)) == [
         [NOTE_ON + 60],
@@ -54,7 +54,7 @@ def test_a_strike_of_a_sounding_key_closes_it_first() -> None:
     ]
 
 
-def test_a_key_held_on_two_channels_sounds_until_the_last_lets_go() -> None:
+def test_a_key_held_on_two_channels_sounds_until_the_last_release() -> None:
     for first, second in ((0, 5), (5, 0)):
         reader = MessageReader()
         assert reader.feed(0.0, on(60, 80)) == [Timed(0.0, NOTE_ON + 60, 80)]
@@ -69,7 +69,7 @@ def test_a_layered_keyboard_strikes_once_and_holds_until_the_last_release() -> N
 
 
 @pytest.mark.parametrize("message", [off(60), on(60, 0), off(61), off(60, 3)])
-def test_stray_note_offs_give_nothing(message: list[int]) -> None:
+def test_stray_note_offs_are_ignored(message: list[int]) -> None:
     reader = MessageReader()
     reader.feed(0.0, on(62))
     assert reader.feed(0.0, message) == []
@@ -87,7 +87,7 @@ def test_the_pedal_goes_down_at_64_and_up_below_56() -> None:
     assert given_ == [[], [], [SUSTAIN_DOWN], [], [], [], [], [], [SUSTAIN_UP], [], [], [SUSTAIN_DOWN]]
 
 
-def test_a_half_pedal_that_trembles_is_one_press() -> None:
+def test_a_fluctuating_half_pedal_is_one_press() -> None:
     given_ = actions(MessageReader(), *(control(64, 62 + i % 4) for i in range(200)), control(64, 0))
     assert [action for one in given_ for action in one] == [SUSTAIN_DOWN, SUSTAIN_UP]
 
@@ -99,24 +99,24 @@ def test_the_pedal_is_down_while_any_channel_holds_it() -> None:
     assert not reader.pedal
 
 
-@pytest.mark.parametrize("number", [120, 123, 124, 125, 126, 127])  # the modes let go of all notes as well
-def test_sound_off_and_notes_off_release_their_channel_only(number: int) -> None:
+@pytest.mark.parametrize("number", [120, 123, 124, 125, 126, 127])  # mode messages release all notes too
+def test_all_sound_off_and_all_notes_off_release_only_their_channel(number: int) -> None:
     reader = MessageReader()
     actions(reader, on(64), on(60), on(67, 64, 1), on(60, 64, 1), control(64, 127))
-    assert actions(reader, control(number, 0)) == [[NOTE_OFF + 64]]  # 60 is held by channel 1 as well
+    assert actions(reader, control(number, 0)) == [[NOTE_OFF + 64]]  # 60 is held on channel 1 too
     assert reader.held == {60, 67}
     assert reader.pedal
     assert sorted(actions(reader, control(number, 0, 1))[0]) == [NOTE_OFF + 60, NOTE_OFF + 67]
 
 
-def test_reset_controllers_lifts_the_pedal_of_its_channel_and_keeps_the_keys() -> None:
+def test_reset_controllers_releases_the_pedal_of_its_channel_and_no_keys() -> None:
     reader = MessageReader()
     actions(reader, on(60), control(64, 127), control(64, 127, 1))
     assert actions(reader, control(121, 127), control(121, 0, 1), control(121, 0)) == [[], [SUSTAIN_UP], []]
     assert reader.held == {60}
 
 
-def test_drums_are_left_out_on_request() -> None:
+def test_drums_are_ignored_on_request() -> None:
     assert actions(MessageReader(drums=False), on(60, 64, 9), control(64, 127, 9), on(60)) == [[], [], [NOTE_ON + 60]]
     assert actions(MessageReader(), on(60, 64, 9)) == [[NOTE_ON + 60]]
 
@@ -164,7 +164,7 @@ def test_close_releases_keys_and_pedal_once() -> None:
     ],
     ids=str,
 )
-def test_what_is_no_music_gives_nothing(message: list[int]) -> None:
+def test_other_and_malformed_messages_are_ignored(message: list[int]) -> None:
     reader = MessageReader()
     actions(reader, on(60), control(64, 127))
     assert reader.feed(1.0, message) == []
@@ -182,7 +182,7 @@ CONTROL_CHANGES = st.tuples(st.integers(0, 2), st.sampled_from([64, 120, 121, 12
 
 @bounded
 @given(st.lists(st.one_of(CHANNEL_MESSAGES, CONTROL_CHANGES, st.lists(st.integers(-3, 300), max_size=5)), max_size=60))
-def test_any_bytes_give_clean_actions(messages: list[list[int]]) -> None:
+def test_any_bytes_give_valid_actions(messages: list[list[int]]) -> None:
     reader, piano = MessageReader(), Piano()
     for i, message in enumerate(messages):
         timed = reader.feed(i / 10, message)
@@ -193,7 +193,7 @@ def test_any_bytes_give_clean_actions(messages: list[list[int]]) -> None:
     assert (piano.down, piano.pedal) == (set(), False)
 
 
-def test_every_action_has_its_message_and_reads_back() -> None:
+def test_actions_are_converted_to_midi_messages() -> None:
     for pitch in (0, 60, 127):
         assert message_of(NOTE_ON + pitch, 77, 3) == (0x93, pitch, 77)
         assert message_of(NOTE_OFF + pitch, 0, 3)[:2] == (0x83, pitch)

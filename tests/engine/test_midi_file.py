@@ -1,4 +1,4 @@
-"""MIDI files: whatever is in them, clean actions come out, or one line that says why not."""
+"""MIDI files: any content gives valid actions or a one-line error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_bytes(path: Path, data: bytes) -> list[Timed]:
     return read_file(path)
 
 
-def test_tempo_changes_count_from_where_they_stand(midi: Path) -> None:
+def test_tempo_changes_apply_from_their_position(midi: Path) -> None:
     tempo = mido.MidiTrack(
         [
             mido.MetaMessage("set_tempo", tempo=500_000, time=0),
@@ -55,32 +55,32 @@ def test_tracks_are_merged_in_time_order(midi: Path) -> None:
     assert sorted((one.time, one.action) for one in timed if one.action >= NOTE_OFF) == [(1.0, 176), (1.0, 200)]
 
 
-def test_running_status(midi: Path) -> None:
+def test_running_status_is_read(midi: Path) -> None:
     track = b"\x00\x90\x3c\x40" + b"\x60\x3e\x41" + b"\x60\x3c\x00" + b"\x60\x3e\x00"
     timed = read_bytes(midi, midi_bytes(track, division=96))
     assert [(one.time, one.action, one.velocity) for one in timed] == [(0, 60, 64), (0.5, 62, 65), (1.0, 188, 0), (1.5, 190, 0)]
 
 
-def test_hanging_notes_and_pedal_are_closed_at_the_end(midi: Path) -> None:
+def test_hanging_notes_and_pedal_are_released_at_the_end(midi: Path) -> None:
     track = b"\x00\x90\x3c\x40" + b"\x00\xb0\x40\x7f" + b"\x60\x90\x3e\x40" + b"\x60\x80\x3e\x00"
     timed = read_bytes(midi, midi_bytes(track, division=96))
     assert timed[-3] == Timed(1.0, NOTE_OFF + 62)
     assert sorted(timed[-2:]) == [Timed(1.0, NOTE_OFF + 60), Timed(1.0, SUSTAIN_UP)]
 
 
-def test_drums_are_skipped_unless_asked_for(midi: Path) -> None:
+def test_drums_are_skipped_by_default(midi: Path) -> None:
     track = b"\x00\x99\x24\x40" + b"\x00\x90\x3c\x40" + b"\x60\x89\x24\x40" + b"\x00\x80\x3c\x40"
     assert [one.action for one in read_bytes(midi, midi_bytes(track))] == [NOTE_ON + 60, NOTE_OFF + 60]
     assert [one.action for one in read_file(midi, drums=True)] == [NOTE_ON + 36, NOTE_ON + 60, NOTE_OFF + 36, NOTE_OFF + 60]
 
 
-def test_other_messages_do_not_disturb(midi: Path) -> None:
+def test_other_messages_are_ignored(midi: Path) -> None:
     track = b"\x00\xf0\x05\x7e\x7f\x09\x01\xf7" + b"\x00\xc0\x05" + b"\x00\xe0\x00\x40" + b"\x60\x90\x3c\x40" + b"\x60\xd0\x40"
     track += b"\x00\xff\x05\x03la\xe9" + b"\x60\x80\x3c\x40"
     assert read_bytes(midi, midi_bytes(track, division=96)) == [Timed(0.5, NOTE_ON + 60, 64), Timed(1.5, NOTE_OFF + 60)]
 
 
-def test_smpte_time_is_read_or_refused_but_never_runs_backwards(midi: Path) -> None:
+def test_smpte_time_is_read_or_refused(midi: Path) -> None:
     track = b"\x00\x90\x3c\x40" + b"\x64\x80\x3c\x40"  # 100 ticks at 25 frames of 40 ticks
     try:
         timed = read_bytes(midi, midi_bytes(track, division=(256 - 25) << 8 | 40))
@@ -90,7 +90,7 @@ def test_smpte_time_is_read_or_refused_but_never_runs_backwards(midi: Path) -> N
 
 
 GOOD = midi_bytes(b"\x00\x90\x3c\x40" + b"\x60\xb0\x40\x7f" + b"\x60\x80\x3c\x40" + b"\x60\xb0\x40\x00")
-REFUSED = {
+INVALID = {
     "empty": b"",
     "text": b"this is no music",
     "zeros": bytes(1000),
@@ -105,50 +105,50 @@ REFUSED = {
 }
 
 
-def refusal(path: Path) -> str:
+def check_refused(path: Path) -> str:
     with pytest.raises(MidiFileError) as caught:
         read_file(path)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_holds_no_music_is_refused_in_one_line(name: str, midi: Path) -> None:
-    midi.write_bytes(REFUSED[name])
-    message = refusal(midi)
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_files_are_refused_in_one_line(name: str, midi: Path) -> None:
+    midi.write_bytes(INVALID[name])
+    message = check_refused(midi)
     assert "\n" not in message
     assert str(midi) in message
-    assert not message.endswith("()"), "says nothing about the reason"
+    assert not message.endswith("()"), "the message has no reason"
 
 
 def test_missing_files_and_folders_are_refused_in_one_line(tmp_path: Path) -> None:
-    assert "No such file" in refusal(tmp_path / "nowhere.mid")
-    assert "\n" not in refusal(tmp_path)
+    assert "No such file" in check_refused(tmp_path / "nowhere.mid")
+    assert "\n" not in check_refused(tmp_path)
 
 
 @pytest.mark.parametrize("size", [MAX_FILE_BYTES + 1, 3 << 30])
-def test_a_file_beyond_the_limit_is_not_read_whole(midi: Path, size: int) -> None:
+def test_a_file_over_the_size_limit_is_refused_without_reading_all_of_it(midi: Path, size: int) -> None:
     with midi.open("wb") as file:
         file.truncate(size)  # sparse
     began = time.process_time()
-    assert "larger than 4 MB" in refusal(midi)
+    assert "larger than 4 MB" in check_refused(midi)
     assert time.process_time() - began < 0.5
 
 
 def test_a_file_that_lasts_longer_than_a_day_is_refused(midi: Path) -> None:
-    """A few bytes can claim years, and every second of them would become an event."""
+    """A few bytes can encode a duration of years, and every second of it would become an event."""
     far = b"\xff\xff\xff\x7f"  # 268,435,455 ticks
     for division, read in ((480, False), (4000, True)):
         midi.write_bytes(midi_bytes(b"\x00\x90\x3c\x40" + far + b"\x80\x3c\x40", division=division))
         if read:
             assert read_file(midi)[-1].time < LONGEST
         else:
-            assert "24 hours" in refusal(midi)
+            assert "24 hours" in check_refused(midi)
 
 
-def test_an_endless_number_is_refused_in_linear_time(midi: Path) -> None:
+def test_an_unterminated_variable_length_number_is_refused_in_linear_time(midi: Path) -> None:
     midi.write_bytes(midi_bytes(b"\xff" * 200_000))
     began = time.process_time()
-    refusal(midi)
+    check_refused(midi)
     assert time.process_time() - began < 1.5
 
 
@@ -210,7 +210,7 @@ def closed(timed: list[Timed]) -> list[Timed]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_written_file_reads_back_the_same(seed: int, midi: Path) -> None:
+def test_a_written_file_is_read_back_unchanged(seed: int, midi: Path) -> None:
     timed = closed(improvise_timed(300, seed=seed))
     write_file(midi, [("you", timed)])
     back = read_file(midi)
@@ -218,7 +218,7 @@ def test_a_written_file_reads_back_the_same(seed: int, midi: Path) -> None:
     assert [one.time for one in back] == pytest.approx([one.time for one in timed], abs=1e-6)
 
 
-def test_two_tracks_keep_their_names_and_both_their_notes(midi: Path) -> None:
+def test_two_tracks_keep_their_names_and_notes(midi: Path) -> None:
     you = [Timed(0.0, NOTE_ON + 60, 50), Timed(1.0, NOTE_OFF + 60)]
     machine = [Timed(0.5, NOTE_ON + 72, 90), Timed(1.5, NOTE_OFF + 72)]
     write_file(midi, [("you", you), ("machine", machine)])
@@ -234,7 +234,7 @@ def test_a_written_file_has_no_drift_over_hours(midi: Path) -> None:
     assert max(abs(a.time - b.time) for a, b in zip(read_file(midi), timed, strict=True)) <= 0.0005 + 1e-6
 
 
-# --- what music does not need, and what is damaged -------------------------------------------------------------------
+# --- irrelevant content and damage -----------------------------------------------------------------------------------
 
 NOTES = track_bytes([(wait, event) for i in range(20) for wait, event in ((0, (0x90, 50 + i, 64)), (240, (0x80, 50 + i, 0)))])
 STRIKES = [(250 * i, 50 + i) for i in range(20)]  # milliseconds
@@ -249,7 +249,7 @@ def with_events(*events: bytes) -> bytes:
     return midi_bytes(b"".join(b"\x00" + event for event in events) + NOTES)
 
 
-NEEDLESS = {
+IRRELEVANT = {
     "a key of 8 flats": with_events(b"\xff\x59\x02\xf8\x00"),
     "a key in one byte": with_events(b"\xff\x59\x01\x02"),
     "a metre of 2 bytes": with_events(b"\xff\x58\x02\x04\x02"),
@@ -284,9 +284,9 @@ NEEDLESS = {
 }
 
 
-@pytest.mark.parametrize("name", NEEDLESS)
-def test_what_music_does_not_need_costs_nothing(name: str, midi: Path) -> None:
-    timed = read_bytes(midi, NEEDLESS[name])
+@pytest.mark.parametrize("name", IRRELEVANT)
+def test_irrelevant_content_does_not_change_the_notes(name: str, midi: Path) -> None:
+    timed = read_bytes(midi, IRRELEVANT[name])
     assert strikes(timed) == STRIKES
     assert sorted(one.action for one in timed if one.action >= NOTE_OFF) == [NOTE_OFF + pitch for _, pitch in STRIKES]
 
@@ -301,7 +301,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_is_damaged_is_read_as_far_as_it_goes(name: str, midi: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_intact_part_of_a_damaged_file_is_read(name: str, midi: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, notes = DAMAGED[name]
     timed = read_bytes(midi, data)
     assert strikes(timed) == STRIKES[:notes]
@@ -311,12 +311,12 @@ def test_what_is_damaged_is_read_as_far_as_it_goes(name: str, midi: Path, caplog
     assert [str(midi) in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_values_beyond_127_are_127_and_such_keys_are_none(midi: Path) -> None:
+def test_velocities_over_127_are_clamped_and_pitches_over_127_are_ignored(midi: Path) -> None:
     timed = read_bytes(midi, midi_bytes(b"\x00\x90\x3c\xc8" + b"\x00\x90\x80\x40" + b"\x60\x80\x3c\x00"))
     assert [(one.action, one.velocity) for one in timed] == [(NOTE_ON + 60, 127), (NOTE_OFF + 60, 0)]
 
 
-def test_notes_that_end_by_all_notes_off_or_never_have_their_ends(midi: Path) -> None:
+def test_notes_end_at_all_notes_off_or_at_the_end_of_the_track(midi: Path) -> None:
     track = b"\x00\x90\x3c\x40" + b"\x60\xb0\x7b\x00" + b"\x00\x90\x3e\x40" + b"\x00\x90\x40\x40" + b"\x60\xc0\x00" + b"\x60"
     timed = read_bytes(midi, midi_bytes(track + b"\xff\x2f\x00", division=96))
     assert [(one.time, one.action) for one in timed] == [
@@ -329,7 +329,7 @@ def test_notes_that_end_by_all_notes_off_or_never_have_their_ends(midi: Path) ->
     ]
 
 
-def test_an_end_of_track_hours_later_does_not_hold_a_key_so_long(midi: Path) -> None:
+def test_a_late_end_of_track_does_not_prolong_a_hanging_note(midi: Path) -> None:
     assert read_bytes(midi, midi_bytes(b"\x00\x90\x3c\x40" + b"\xff\xff\x7f\xff\x2f\x00"))[-1] == Timed(5.0, NOTE_OFF + 60)
 
 
@@ -340,14 +340,14 @@ def test_a_key_on_two_channels_at_once_is_one_strike(midi: Path) -> None:
     assert timed[1].time == pytest.approx((1 + 192) / 96 / 2)
 
 
-def test_tracks_of_format_2_follow_one_another(midi: Path) -> None:
+def test_tracks_of_format_2_are_read_in_sequence(midi: Path) -> None:
     tracks = [b"\x00\x90\x3c\x40" + b"\x60\x80\x3c\x00", b"\x00\x90\x3e\x40" + b"\x60\x80\x3e\x00"]
     timed = read_bytes(midi, midi_bytes(*tracks, kind=2, division=96))
     assert strikes(timed) == [(0, 60), (500, 62)]
 
 
 @pytest.mark.parametrize(("frames", "rate"), [(24, 24), (25, 25), (29, 30_000 / 1001), (30, 30)])
-def test_smpte_time_follows_no_tempo(midi: Path, frames: int, rate: float) -> None:
+def test_smpte_time_ignores_the_tempo(midi: Path, frames: int, rate: float) -> None:
     track = b"\x00\xff\x51\x03\x01\x00\x00" + b"\x00\x90\x3c\x40" + b"\x64\x80\x3c\x40"  # 100 ticks
     timed = read_bytes(midi, midi_bytes(track, division=(256 - frames) << 8 | 40))
     assert [one.time for one in timed] == pytest.approx([0.0, 100 / 40 / rate])
@@ -355,7 +355,7 @@ def test_smpte_time_follows_no_tempo(midi: Path, frames: int, rate: float) -> No
 
 @bounded
 @given(st.integers(1, 0xFFFFFF), st.integers(1, 0x7FFF))
-def test_any_tempo_and_division_agree_with_mido(scratch: Path, tempo: int, division: int) -> None:
+def test_times_equal_those_of_mido_for_any_tempo_and_division(scratch: Path, tempo: int, division: int) -> None:
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=tempo, time=7)])
     track += [mido.Message("note_on", note=60, velocity=50, time=240), mido.Message("note_off", note=60, time=100)]
     mido.MidiFile(tracks=[track], ticks_per_beat=division).save(scratch)
@@ -371,7 +371,7 @@ def test_the_worst_file_of_the_largest_size_is_read_in_bounded_time(midi: Path) 
 
 
 def test_a_pipe_is_read(tmp_path: Path) -> None:
-    """As the shell's ``<(...)`` gives one."""
+    """Such as the shell's ``<(...)``."""
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[midi_bytes(NOTES)])
     writer.start()
@@ -382,31 +382,31 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b.mid", "x" * 300 + ".mid", "nowhere/a.mid"])
 def test_names_that_cannot_be_opened_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    assert "\n" not in refusal(tmp_path / name)
+    assert "\n" not in check_refused(tmp_path / name)
 
 
-def test_the_waits_of_what_is_skipped_count(midi: Path) -> None:
+def test_delta_times_of_skipped_messages_are_counted(midi: Path) -> None:
     skipped = b"\x08\xf0\x02\x43\x12" + b"\x08\xf7\x02\x01\xf7" + b"\x10\xff\x59\x01\x00" + b"\x20\xc0\x05" + b"\x20\xf8"
     timed = read_bytes(midi, midi_bytes(skipped + b"\x00\x90\x3c\x40" + b"\x60\x80\x3c\x40", division=96))
     assert [one.time for one in timed] == [0.5, 1.0]
 
 
 def test_any_name_and_any_silence_can_be_written(midi: Path) -> None:
-    """A silence of a hundred hours becomes the longest that a file can hold, which is longer than a file may last."""
+    """A silence of 100 hours is written as the longest delta time of the format, which exceeds the limit for reading."""
     write_file(midi, [("Чайковский \U0001f3b9", [Timed(0.0, NOTE_ON + 60, 64), Timed(1.0, NOTE_OFF + 60)])])
     assert mido.MidiFile(midi).tracks[0].name == "?????????? ?"
     assert len(read_file(midi)) == 2
     write_file(midi, [("long", [Timed(0.0, NOTE_ON + 60, 64), Timed(360_000.0, NOTE_OFF + 60)])])
-    assert "24 hours" in refusal(midi)
+    assert "24 hours" in check_refused(midi)
 
 
-@pytest.mark.parametrize("name", NEEDLESS)
-def test_other_programs_can_read_what_was_read_and_written_again(name: str, midi: Path) -> None:
-    write_file(midi, [("again", read_bytes(midi, NEEDLESS[name]))])
+@pytest.mark.parametrize("name", IRRELEVANT)
+def test_rewritten_files_can_be_read_by_mido(name: str, midi: Path) -> None:
+    write_file(midi, [("again", read_bytes(midi, IRRELEVANT[name]))])
     times = itertools.accumulate((message.time for message in mido.MidiFile(midi)), initial=0.0)
-    heard = [
+    found = [
         (round(time * 1000), message.note)
         for time, message in zip(list(times)[1:], mido.MidiFile(midi), strict=True)
         if message.type == "note_on"
     ]
-    assert heard == STRIKES
+    assert found == STRIKES

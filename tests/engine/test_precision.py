@@ -18,7 +18,7 @@ MUSIC = improvise(240, seed=3)
 
 
 def hidden_states(precision: torch.dtype) -> Tensor:
-    """At the newest positions, after the music: float32 [n, D]."""
+    """Hidden states at the newest positions, after the music: float32 [n, D]."""
     engine = Engine(TorchRuntime(bundled(), precision=precision))
     engine.absorb(MUSIC[1:])
     return torch.from_numpy(engine.recent_hidden(200))
@@ -42,7 +42,7 @@ def divergence(exact: Tensor, rounded: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("precision", "nats", "error"), [(torch.float16, 1e-5, 2e-3), (torch.bfloat16, 5e-4, 1.5e-2)])
-def test_half_precision_is_close(exact: Tensor, precision: torch.dtype, nats: float, error: float) -> None:
+def test_half_precision_is_close_to_float32(exact: Tensor, precision: torch.dtype, nats: float, error: float) -> None:
     rounded = hidden_states(precision)
     assert 0 < float((rounded - exact).norm() / exact.norm()) < error
     assert divergence(exact, rounded) < nats

@@ -34,7 +34,7 @@ def permitted() -> None:
         pytest.skip("real-time priority is not permitted here")
 
 
-def test_without_permission_nothing_changes_or_fails() -> None:
+def test_without_permission_the_functions_do_nothing() -> None:
     assert (
         run_in_process("del os.sched_setscheduler; clear_realtime(); set_realtime(DAEMON); Budget(MODEL).check(); print(1)") == 1
     )
@@ -57,8 +57,8 @@ print(json.dumps([*found, *now, os.sched_getscheduler(0)]))
 
 
 @pytest.mark.usefixtures("permitted")
-def test_threads_that_run_already_get_the_priority_too() -> None:
-    """One of them would hold the interpreter lock while a program of normal priority runs in its place."""
+def test_set_all_realtime_includes_running_threads() -> None:
+    """Otherwise such a thread could hold the interpreter lock while processes of normal priority preempt it."""
     program = """
 done = threading.Event()
 threads = [threading.Thread(target=done.wait) for _ in range(3)]
@@ -83,7 +83,7 @@ def test_all_threads_lose_the_priority_under_steady_load_and_regain_it_afterward
 threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
 budget, found = Budget(MODEL), [policies()]
 for busy in (True, False):
-    time.process_time = time.monotonic if busy else lambda: 0.0  # what others leave us of the machine is no part of the test
+    time.process_time = time.monotonic if busy else lambda: 0.0  # independent of the load of the machine
     time.sleep(1.1 * WINDOW)
     budget.check()
     time.sleep(1.1 * WINDOW)

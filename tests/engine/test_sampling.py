@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = PerceiverS(PRESETS["tiny"]).eval()
     with torch.no_grad():
         for out in (model.head.wait_out, model.head.action_out, model.head.velocity_out):
-            out.weight *= 4  # opinions as strong as a trained model's
+            out.weight *= 4  # logits as large as those of a trained model
     folder = tmp_path_factory.mktemp("checkpoint")
     save_model(model, folder)
     write_onnx(model, folder)
@@ -151,7 +151,7 @@ def test_thousands_of_decisions_are_legal(eager: Runtime) -> None:
     for _ in range(3000):
         now = situation(rng)
         if can_only_rest(now):
-            continue  # has a test of its own
+            continue  # tested separately
         event = now.decide(eager, rng)
         check_legal(event, now)
         seen.add("on" if event.is_note_on else "off" if event.is_note_off else event.action)
@@ -161,10 +161,10 @@ def test_thousands_of_decisions_are_legal(eager: Runtime) -> None:
 @pytest.mark.parametrize(
     ("keys", "sampling", "closing"),
     [
-        ([60], SamplingControls(), True),  # brought to an end while the human holds a key and the pedal
+        ([60], SamplingControls(), True),  # closing while the human holds a key and the pedal
         ([60], SamplingControls(register_low=60, register_high=60), False),  # the human holds the only key of the register
         ([60], SamplingControls(max_polyphony=0), False),
-        ([60], SamplingControls(register_low=80, register_high=70), False),  # the two ends have crossed
+        ([60], SamplingControls(register_low=80, register_high=70), False),  # the low end is above the high end
     ],
     ids=["closing", "narrow register", "no polyphony", "empty register"],
 )
@@ -213,8 +213,8 @@ def test_different_noise_gives_different_events(eager: Runtime) -> None:
     assert len({now.decide(eager, np.random.default_rng(seed)) for seed in range(60)}) > 20
 
 
-def likeliest(runtime: Runtime, hidden: np.ndarray, given: int | None = None) -> tuple[int, int, int]:
-    """Greedy through the chain of heads, or after a ``given`` wait, at a state where only note-offs, the start, the end and
+def greedy_choice(runtime: Runtime, hidden: np.ndarray, given: int | None = None) -> tuple[int, int, int]:
+    """The greedy wait, action and velocity, or those after a ``given`` wait, in a state where only note-offs, start, end and
     pedal-up are illegal.
     """
     head = runtime._model.head
@@ -233,14 +233,14 @@ def agreement(runtime: Runtime, sampling: SamplingControls) -> float:
     same = 0
     for _ in range(200):
         hidden = rng.normal(size=WIDTH).astype(np.float32)
-        best = likeliest(runtime, hidden)
+        best = greedy_choice(runtime, hidden)
         if best[0] == MAX_WAIT:
             continue  # a rest would be legal
         same += Situation(sounding_of([]), sampling, frozenset(), False, 0, False, hidden).decide(runtime, rng) == best
     return same / 200
 
 
-def test_low_temperature_follows_the_likeliest(eager: Runtime) -> None:
+def test_low_temperature_approaches_the_greedy_choice(eager: Runtime) -> None:
     cold, warm, hot = (agreement(eager, SamplingControls(temperature=t, min_p=0.0)) for t in (0.0, 0.5, 3.0))
     assert cold > 0.75
     assert cold > warm + 0.1
@@ -253,23 +253,23 @@ def drawn(runtime: Runtime, sampling: SamplingControls, seed: int) -> tuple[np.n
     return hidden, Situation(sounding_of([]), sampling, frozenset(), False, 0, False, hidden).decide(runtime, rng)
 
 
-def test_a_min_p_of_one_is_greedy_in_what_is_played_at_any_temperature(eager: Runtime) -> None:
+def test_min_p_of_one_makes_action_and_velocity_greedy_at_any_temperature(eager: Runtime) -> None:
     for seed in range(200):
         hidden, event = drawn(eager, SamplingControls(temperature=3.0, min_p=1.0), seed)
-        if event.wait < MAX_WAIT:  # after a whole one a rest would be legal
-            best = likeliest(eager, hidden, event.wait)
+        if event.wait < MAX_WAIT:  # after the longest wait a rest would be legal
+            best = greedy_choice(eager, hidden, event.wait)
             assert event[:2] == best[:2]
             assert not event.is_note_on or event.velocity == best[2]
 
 
 def test_min_p_does_not_apply_to_waits(eager: Runtime) -> None:
-    """A long wait is spread over many unlikely steps: to drop those would make all music faster."""
+    """The probability of long waits is spread over many unlikely steps; dropping these would make all music faster."""
     for seed in range(200):
         waits = {drawn(eager, SamplingControls(min_p=min_p), seed)[1].wait for min_p in (0.0, 0.1, 1.0)}
         assert len(waits) == 1
 
 
-def test_what_is_added_to_the_waits_decides_among_those_that_are_possible() -> None:
+def test_wait_bias_is_added_to_the_possible_waits() -> None:
     waits = np.full(WAITS, -5, np.float32)
     waits[7] = 0
     asked = sampling_bias(
@@ -278,10 +278,10 @@ def test_what_is_added_to_the_waits_decides_among_those_that_are_possible() -> N
     assert asked.wait[7] == 0
     assert (asked.wait[:3] < -1000).all()
     assert (asked.wait[[3, 50]] == -5).all()
-    assert waits[0] == -5  # its owner's array stays as it was
+    assert waits[0] == -5  # the caller's array is unchanged
 
 
-def test_neutral_steering_adds_no_bias() -> None:
+def test_default_controls_add_no_bias() -> None:
     neutral = sampling_bias(sounding_of([]), SamplingControls(), np.random.default_rng(0), own=(), own_pedal=False)
     assert not neutral.wait.any()
     assert not neutral.velocity.any()
@@ -302,12 +302,12 @@ def test_a_repeated_note_is_penalised_and_a_melody_is_not() -> None:
     assert hammered[60] > trill[60] > 0
     assert np.count_nonzero(hammered) == 1
     assert repetition_penalty([60] * 10)[60] < hammered[60] < repetition_penalty([60] * 60)[60]
-    assert repetition_penalty([60] * 30 + [62 + i % 12 for i in range(60)])[60] < 1  # what was long ago is forgotten
+    assert repetition_penalty([60] * 30 + [62 + i % 12 for i in range(60)])[60] < 1  # old notes no longer count
 
 
 @pytest.mark.parametrize("keys", [1, 2, 3, 4])
 def test_a_run_on_few_keys_is_penalised_more_with_every_note(keys: int) -> None:
-    """From the fourth note a key on; before that, a few notes each are not too many of any."""
+    """From the fourth note of each key on; fewer notes are not penalised."""
     stay = [60 + i % keys for i in range(12 * keys)]
     assert not repetition_penalty(stay[: 3 * keys]).any()
     costs = [
@@ -319,7 +319,7 @@ def test_a_run_on_few_keys_is_penalised_more_with_every_note(keys: int) -> None:
     assert not away[[72, 76, 79]].any()
 
 
-def test_a_drone_is_penalised_though_other_notes_come_between() -> None:
+def test_a_drone_is_penalised_despite_notes_in_between() -> None:
     drone = repetition_penalty([note for i in range(24) for note in (36, 60 + 5 * i % 24)])
     assert drone[36] > 2
     assert drone[40:].max() == 0

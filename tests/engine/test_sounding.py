@@ -54,12 +54,12 @@ def test_bulk_ages_equal_those_event_by_event(events: list[Event], chosen: set[i
 
 
 @pytest.mark.parametrize("first", [0, 1, 700, 1999, 2000])
-def test_bulk_ages_from_the_middle_of_long_music(first: int) -> None:
+def test_bulk_ages_from_the_middle_equal_those_event_by_event(first: int) -> None:
     events = improvise(2000, seed=4)
     assert np.array_equal(ages_of(np.array(events, np.int16), np.arange(first, 2000)), one_by_one(events)[first:])
 
 
-def test_ages_count_steps_from_the_strike_and_stop_at_the_oldest() -> None:
+def test_ages_count_steps_from_the_strike_up_to_a_maximum() -> None:
     sounding = Sounding()
     sounding.apply(START_EVENT)
     assert (sounding.ages() == -1).all()
@@ -125,5 +125,5 @@ def test_every_event_of_legal_music_is_legal(seed: int) -> None:
     assert legal[np.arange(len(events) - 1), events[1:, 1]].all()
 
 
-def test_the_start_is_never_legal_again() -> None:
+def test_the_start_action_is_never_legal() -> None:
     assert not legal_actions(ages_of(np.array(improvise(100, seed=7), np.int16)))[:, START].any()

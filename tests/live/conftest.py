@@ -12,8 +12,8 @@ import pytest
 
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer, missing_programs
+from tests.live.live_session import LiveSession
 from tests.live.pure_data import PureData
-from tests.live.stage import Stage
 
 HERE = Path(__file__).parent
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_JACK") == "1"
@@ -65,14 +65,14 @@ def daemon(jack: JackServer, home: Home) -> Iterator[Callable[..., Daemon]]:
 
 
 @pytest.fixture
-def stage(jack: JackServer, home: Home) -> Iterator[Callable[..., Stage]]:
-    """Creates stages. After the test it ends their daemons and checks that no note hangs."""
+def start_session(jack: JackServer, home: Home) -> Iterator[Callable[..., LiveSession]]:
+    """Starts live sessions. After the test it ends their daemons and checks that no note hangs."""
     with ExitStack() as stack:
         numbers = itertools.count(1)
 
-        def begin(*arguments: str, settings: str = "") -> Stage:
-            begun = Stage(jack, home, f"stage{next(numbers)}", arguments, settings)
-            stack.callback(begun.close)
-            return begun
+        def begin(*arguments: str, settings: str = "") -> LiveSession:
+            session = LiveSession(jack, home, f"stage{next(numbers)}", arguments, settings)
+            stack.callback(session.close)
+            return session
 
         yield begin

@@ -55,13 +55,13 @@ class Peer:
 
     def play(self, *pitches: int) -> list[Message]:
         """Plays a phrase of detached notes; returns its note-ons with the times at which they were requested."""
-        struck = []
+        played = []
         for pitch in pitches or (60, 64, 67, 72):
-            struck.append(Message(time.perf_counter(), NOTE_ON, pitch, 80))
+            played.append(Message(time.perf_counter(), NOTE_ON, pitch, 80))
             self.send(NOTE_ON, pitch, 80)
             time.sleep(0.12)
             self.send(NOTE_OFF, pitch, 64)
-        return struck
+        return played
 
     def send(self, *message: int) -> None:
         assert self._process.stdin is not None

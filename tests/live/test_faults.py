@@ -1,4 +1,4 @@
-"""What a gig does to a daemon: cables pulled, a server killed, the daemon killed. Nothing hangs, and it goes on by itself."""
+"""Unplugged devices, a killed JACK server, a killed daemon: no note hangs, and the daemon recovers by itself."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DAEMON = ("--in", "stage-keys", "--out", "stage-synth", "--seed", "3")
 
 @pytest.fixture
 def server() -> Iterator[JackServer]:
-    """A server of the test's own: it will not survive."""
+    """A server for one test, which may kill it."""
     with JackServer() as server:
         yield server
 
 
 @pytest.fixture
-def stage(server: JackServer) -> Iterator[Callable[[], Peer]]:
+def start_peer(server: JackServer) -> Iterator[Callable[[], Peer]]:
     with ExitStack() as closing:
 
         def begin() -> Peer:
@@ -55,10 +55,10 @@ def start(server: JackServer, home: Home) -> Iterator[Callable[[], Any]]:
         yield begin
 
 
-def test_ports_that_are_not_there_yet_are_waited_for(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
+def test_daemon_waits_for_missing_ports(start_peer: Callable[[], Peer], start: Callable[[], Any]) -> None:
     daemon = start()
     daemon.wait_for_line("waiting for it", TIMEOUT)
-    peer = stage()
+    peer = start_peer()
     daemon.wait_for_line("in: stage-keys", TIMEOUT)
     peer.play_until_answered()
     daemon.signal(signal.SIGTERM)
@@ -66,14 +66,14 @@ def test_ports_that_are_not_there_yet_are_waited_for(stage: Callable[[], Peer], 
     peer.until(lambda: not peer.sounding)
 
 
-def test_a_server_is_left_alone_while_ports_are_waited_for(
+def test_daemon_opens_no_jack_clients_while_it_waits_for_ports(
     server: JackServer, start: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each client that comes or goes has a JACK server rearrange its graph, at which one under load may choke for good."""
+    """A JACK server rearranges its graph for each client that comes or goes; under load it may then hang."""
     for name in ("JACK_DEFAULT_SERVER", "JACK_NO_START_SERVER"):
         monkeypatch.setenv(name, server.env[name])
     seen: list[str] = []
-    with watching(seen):
+    with recording_clients(seen):
         start()
         assert [name for name in seen if name.startswith("perceivers-live")]
         seen.clear()
@@ -82,43 +82,43 @@ def test_a_server_is_left_alone_while_ports_are_waited_for(
 
 
 @contextmanager
-def watching(seen: list[str]) -> Iterator[None]:
-    """A client that notes the names of all that come or go."""
+def recording_clients(seen: list[str]) -> Iterator[None]:
+    """Records the names of all JACK clients that come or go."""
     library = ctypes.CDLL(ctypes.util.find_library("jack") or "libjack.so.0")
     library.jack_client_open.restype = ctypes.c_void_p
-    watcher = ctypes.c_void_p(library.jack_client_open(b"watcher", 1, None))
-    told = REGISTRATION(lambda name, *_: seen.append(name.decode()))
-    library.jack_set_client_registration_callback(watcher, told, None)
-    library.jack_activate(watcher)
+    client = ctypes.c_void_p(library.jack_client_open(b"watcher", 1, None))
+    callback = REGISTRATION(lambda name, *_: seen.append(name.decode()))
+    library.jack_set_client_registration_callback(client, callback, None)
+    library.jack_activate(client)
     try:
         yield
     finally:
-        library.jack_client_close(watcher)
+        library.jack_client_close(client)
 
 
-def test_a_keyboard_that_is_unplugged_and_plugged_in_again(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
-    peer, daemon = stage(), start()
+def test_unplugged_keyboard_is_reconnected(start_peer: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    peer, daemon = start_peer(), start()
     peer.play_until_answered()
     peer.send(0x90, 40, 90)  # held while the cable is pulled
     peer.close()
     daemon.wait_for_line("input stage-keys.* has disappeared", TIMEOUT)
     lines = len(daemon.lines)
-    again = stage()
+    new_peer = start_peer()
     daemon.wait_for_line("in: stage-keys", TIMEOUT, start=lines)
-    again.play_until_answered()  # a key that were still held would put the answer off
+    new_peer.play_until_answered()  # a key that still counted as held would delay the answer
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
-    again.until(lambda: not again.sounding)
+    new_peer.until(lambda: not new_peer.sounding)
 
 
-def test_a_keyboard_that_is_away_for_a_moment_only(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
-    """For less time than passes between two looks at the ports, most times."""
-    peer, daemon = stage(), start()
+def test_keyboard_that_disappears_briefly_is_reconnected(start_peer: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    """Usually for less time than the interval between two checks of the ports."""
+    peer, daemon = start_peer(), start()
     for _ in range(4):
         lines = len(daemon.lines)
         peer.send(0x90, 40, 90)
         peer.close()
-        peer = stage()
+        peer = start_peer()
         daemon.wait_for_line("in: stage-keys", TIMEOUT, start=lines)
         daemon.wait_for_line("out: stage-synth", TIMEOUT, start=lines)
         peer.play_until_answered()
@@ -127,23 +127,23 @@ def test_a_keyboard_that_is_away_for_a_moment_only(stage: Callable[[], Peer], st
     peer.until(lambda: not peer.sounding)
 
 
-def test_a_server_that_is_killed_and_started_again(
-    server: JackServer, stage: Callable[[], Peer], start: Callable[[], Any]
+def test_daemon_reconnects_after_a_restart_of_the_jack_server(
+    server: JackServer, start_peer: Callable[[], Peer], start: Callable[[], Any]
 ) -> None:
-    peer, daemon = stage(), start()
+    peer, daemon = start_peer(), start()
     peer.play_until_answered()
     lines = len(daemon.lines)
     server.restart()
     daemon.wait_for_line("MIDI system is back", TIMEOUT)
-    again = stage()
+    new_peer = start_peer()
     daemon.wait_for_line("in: stage-keys", TIMEOUT, start=lines)
-    again.play_until_answered()
+    new_peer.play_until_answered()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0
-    again.until(lambda: not again.sounding)
+    new_peer.until(lambda: not new_peer.sounding)
 
 
-def test_a_midi_system_that_is_not_there_yet_is_waited_for(home: Home) -> None:
+def test_daemon_waits_for_a_midi_system(home: Home) -> None:
     server = JackServer()
     daemon = Daemon((*DAEMON, "--osc-port", str(free_port())), server.env, home)
     try:
@@ -160,8 +160,10 @@ def test_a_midi_system_that_is_not_there_yet_is_waited_for(home: Home) -> None:
         daemon.end()
 
 
-def test_a_killed_daemon_leaves_no_note_on_another_channel(stage: Callable[[], Peer], start: Callable[..., Any]) -> None:
-    peer, daemon = stage(), start("--thru", "--mode", "listen")
+def test_killed_daemon_leaves_no_sounding_note_on_another_channel(
+    start_peer: Callable[[], Peer], start: Callable[..., Any]
+) -> None:
+    peer, daemon = start_peer(), start("--thru", "--mode", "listen")
     peer.send(0x94, 50, 90)
     peer.until(lambda: 50 in peer.sounding)
     daemon.signal(signal.SIGKILL)
@@ -170,8 +172,8 @@ def test_a_killed_daemon_leaves_no_note_on_another_channel(stage: Callable[[], P
     peer.send(0x84, 50, 0)
 
 
-def test_a_killed_daemon_leaves_nothing_sounding(stage: Callable[[], Peer], start: Callable[[], Any]) -> None:
-    peer, daemon = stage(), start()
+def test_killed_daemon_leaves_no_sounding_notes(start_peer: Callable[[], Peer], start: Callable[[], Any]) -> None:
+    peer, daemon = start_peer(), start()
     for _ in range(3):
         peer.play_until_answered()
         peer.until(lambda: peer.sounding)

@@ -1,9 +1,9 @@
 """Our layout in the real Open Stage Control: its server under node, its client in a headless Chromium, our OSC server.
 
 Open Stage Control has to be installed by hand, since npm does not have it: it is looked for as `open-stage-control` on the
-path, or in the folder named by PERCEIVERS_LIVE_OPEN_STAGE_CONTROL (its node release, unpacked). The client is steered through
-Open Stage Control's own remote control: `/SET` does to a widget what a finger does, `/GET/#` reports its value in the message
-that the widget would send.
+path, or in the folder named by PERCEIVERS_LIVE_OPEN_STAGE_CONTROL (its node release, unpacked). The client is controlled through
+Open Stage Control's remote control: `/SET` moves a widget as a finger would, `/GET/#` reports its value in the message that the
+widget would send.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def free_port(kind: socket.SocketKind) -> int:
         return int(probe.getsockname()[1])
 
 
-def ended(process: subprocess.Popen[bytes]) -> None:
-    """Ends a program and what it has started."""
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a program and its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
@@ -89,7 +89,7 @@ class Surface:
         self._remote.send_message("/SET", [widget, value])
 
     def shows(self, widget: str) -> Any:
-        """A widget's value; None as long as there is no answer."""
+        """A widget's value; None without an answer."""
         self._remote.send_message("/GET/#", [f"127.0.0.1:{self._answers.getsockname()[1]}", widget])
         with suppress(TimeoutError):
             while True:
@@ -110,10 +110,10 @@ def calls() -> list[str]:
 
 @pytest.fixture(scope="module")
 def server(controls: Controls, calls: list[str]) -> Iterator[OscServer]:
-    def noted(name: str) -> Callable[[], None]:
+    def recorder(name: str) -> Callable[[], None]:
         return lambda: calls.append(name)
 
-    with closing(OscServer(controls, {name: noted(name) for name in COMMANDS}, port=0)) as running:
+    with closing(OscServer(controls, {name: recorder(name) for name in COMMANDS}, port=0)) as running:
         yield running
 
 
@@ -128,10 +128,10 @@ def surface(server: OscServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     how = ["--no-gui", "--no-qrcode", "--send", f"127.0.0.1:{server.port}", "--load", str(LAYOUT)]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     with ExitStack() as stack:
-        stack.callback(ended, subprocess.Popen([*command, *where, *how], **quiet))
+        stack.callback(end_group, subprocess.Popen([*command, *where, *how], **quiet))
         assert until(lambda: listening(http)), "Open Stage Control does not answer"
         page = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}", "--remote-debugging-port=0"]
-        stack.callback(ended, subprocess.Popen([BROWSER, *page, f"http://127.0.0.1:{http}/"], **quiet))
+        stack.callback(end_group, subprocess.Popen([BROWSER, *page, f"http://127.0.0.1:{http}/"], **quiet))
         opened = stack.enter_context(closing(Surface(osc)))
         assert until(lambda: opened.shows("temperature") is not None), "the layout does not open"
         yield opened
@@ -143,12 +143,12 @@ def listening(port: int) -> bool:
     return False
 
 
-def test_the_surface_starts_with_the_values_of_the_daemon(surface: Surface) -> None:
+def test_surface_starts_with_the_values_of_the_daemon(surface: Surface) -> None:
     assert until(lambda: surface.shows("temperature") == 0.5)
     assert until(lambda: surface.shows("hold") == 1)
 
 
-def test_moving_a_widget_sets_its_control_and_a_change_elsewhere_moves_it_back(surface: Surface, controls: Controls) -> None:
+def test_widget_sets_its_control_and_follows_changes_made_elsewhere(surface: Surface, controls: Controls) -> None:
     for control in CONTROLS.values():
         ends = (0, 1) if control.kind == "switch" else control.choices or (control.low, control.high)
         for end in (ends[-1], ends[0]):
@@ -164,7 +164,7 @@ def test_every_button_runs_its_command(surface: Surface, calls: list[str]) -> No
     assert until(lambda: sorted(calls) == sorted(COMMANDS))
 
 
-def test_what_the_daemon_is_doing_is_shown(surface: Surface, server: OscServer) -> None:
+def test_surface_shows_state_and_errors(surface: Surface, server: OscServer) -> None:
     server.send_state("replying")
     server.send_error("engine", "restarted")
     assert until(lambda: surface.shows("state") == "replying")

@@ -1,4 +1,4 @@
-"""The page in a real browser, at a real daemon with the real model: on the page's own ports, without MIDI, and on JACK."""
+"""The page in a real browser with a real daemon and model: on the page's own ports, without a MIDI system, and on JACK."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SETTINGS = """
 min_silence_ms = 1500
 max_silence_ms = 2000
 """
-Start = Callable[..., "Show"]
+Start = Callable[..., "PageSession"]
 
 
-class Show:
+class PageSession:
     """A daemon and its page."""
 
     def __init__(self, daemon: Callable[..., Daemon], home: Home, *arguments: str, page_port: int = 0) -> None:
@@ -49,14 +49,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def show(daemon: Callable[..., Daemon], home: Home) -> Iterator[Start]:
-    """Starts daemons; they end in good order."""
+def start_session(daemon: Callable[..., Daemon], home: Home) -> Iterator[Start]:
+    """Starts sessions; their OSC clients are closed after the test."""
     with ExitStack() as stack:
 
-        def start(*arguments: str, page_port: int = 0) -> Show:
-            begun = Show(daemon, home, *arguments, page_port=page_port)
-            stack.callback(begun.remote.close)
-            return begun
+        def start(*arguments: str, page_port: int = 0) -> PageSession:
+            session = PageSession(daemon, home, *arguments, page_port=page_port)
+            stack.callback(session.remote.close)
+            return session
 
         yield start
 
@@ -70,21 +70,21 @@ def visit(browser: Browser, url: str) -> Iterator[Visitor]:
         visitor.close()
 
 
-def hears(remote: Remote, name: str, value: float) -> None:
-    """Waits until a subscriber of OSC's has been told a control's value."""
+def wait_for_osc(remote: Remote, name: str, value: float) -> None:
+    """Waits until an OSC subscriber has received this value of a control."""
     until(lambda: [one.values[0] for one in remote.received(name)][-1:] == [pytest.approx(value)], lambda: remote.received(name))
 
 
-def test_a_phrase_played_by_typing_is_answered_and_a_key_takes_the_answer_back(show: Start, browser: Browser) -> None:
-    begun = show()
-    with visit(browser, begun.url) as visitor:
+def test_typed_phrase_is_answered_and_a_key_press_cancels_the_answer(start_session: Start, browser: Browser) -> None:
+    session = start_session()
+    with visit(browser, session.url) as visitor:
         assert visitor.sounds() == 0
         visitor.play()
         waited = [visitor.status]
         visitor.until(lambda: waited.append(visitor.status) or visitor.status == "The machine plays")
         left = [float(found[1]) for text in waited if (found := re.match(r"Answers in ([\d.]+) s", text))]
         assert len(left) >= 2, waited
-        assert left == sorted(left, reverse=True), "the countdown counts down while nothing is played"
+        assert left == sorted(left, reverse=True), "the countdown does not count down"
         visitor.until(lambda: visitor.ask("perceivers.music.notes.some((note) => note.part === 'machine')"))
         visitor.until(lambda: visitor.sounds() > 0.001)
         visitor.until(lambda: visitor.ask("perceivers.music.plan.length") > 0)
@@ -94,12 +94,12 @@ def test_a_phrase_played_by_typing_is_answered_and_a_key_takes_the_answer_back(s
         assert visitor.ask("perceivers.music.notes.filter((note) => note.end === null).map((note) => note.part)") == ["human"]
         visitor.page.keyboard.up("KeyQ")
         visitor.page.keyboard.press("Escape")
-    human, machine = begun.remote.states[:1], begun.remote.states
+    human, machine = session.remote.states[:1], session.remote.states
     assert human == ["playing"]
     assert machine[-1] == "listening"
 
 
-def test_without_any_midi_system_the_page_is_all_that_is_needed(browser: Browser, home: Home) -> None:
+def test_page_works_without_a_midi_system(browser: Browser, home: Home) -> None:
     home.configure(SETTINGS + f"[osc]\nport = {free_port()}\n")
     nothing = {"JACK_DEFAULT_SERVER": "nothing", "JACK_NO_START_SERVER": "1"}
     daemon = Daemon(("page", "--page-port", "0"), os.environ | nothing, home)
@@ -114,16 +114,16 @@ def test_without_any_midi_system_the_page_is_all_that_is_needed(browser: Browser
         daemon.end()
 
 
-# Chromium's own Web MIDI needs the sequencer of ALSA, which containers lack: the page is given a keyboard in its place.
+# Chromium's Web MIDI needs the ALSA sequencer, which containers lack; this script replaces it with a simulated keyboard.
 WEB_MIDI = """
 window.keyboard = {name: "Test piano", state: "connected", onmidimessage: null};
 navigator.requestMIDIAccess = async () => ({inputs: new Map([["1", window.keyboard]]), onstatechange: null});
 """
 
 
-def test_a_midi_keyboard_of_the_browser_is_answered(show: Start, browser: Browser) -> None:
-    begun = show()
-    with visit(browser, begun.url) as visitor:
+def test_web_midi_keyboard_is_answered(start_session: Start, browser: Browser) -> None:
+    session = start_session()
+    with visit(browser, session.url) as visitor:
         visitor.page.evaluate(WEB_MIDI)
         if not visitor.page.is_visible("#tab-ports"):
             visitor.page.click("#panel-switch")
@@ -139,9 +139,9 @@ def test_a_midi_keyboard_of_the_browser_is_answered(show: Start, browser: Browse
         visitor.page.keyboard.press("Escape")
 
 
-def test_each_note_puts_the_answer_off(show: Start, browser: Browser) -> None:
-    begun = show("--mode", "respond")
-    with visit(browser, begun.url) as visitor:
+def test_each_note_delays_the_answer(start_session: Start, browser: Browser) -> None:
+    session = start_session("--mode", "respond")
+    with visit(browser, session.url) as visitor:
         visitor.play("KeyC", "KeyE", "KeyG")
         visitor.until(lambda: visitor.ask("perceivers.daemon.countdown !== null"))
         before = visitor.ask("perceivers.daemon.countdown")
@@ -150,25 +150,25 @@ def test_each_note_puts_the_answer_off(show: Start, browser: Browser) -> None:
         visitor.page.keyboard.press("Escape")
 
 
-def test_a_control_turned_on_the_page_reaches_osc_and_the_other_page_and_back(show: Start, browser: Browser) -> None:
-    begun = show()
-    with visit(browser, begun.url) as visitor, visit(browser, begun.url) as other:
+def test_control_changes_reach_all_pages_and_osc(start_session: Start, browser: Browser) -> None:
+    session = start_session()
+    with visit(browser, session.url) as visitor, visit(browser, session.url) as other:
         visitor.page.fill("#control-temperature", "1.5")
         other.until(lambda: other.value["temperature"] == pytest.approx(1.5))
-        hears(begun.remote, "temperature", 1.5)
-        begun.remote.send("temperature", 0.5)
+        wait_for_osc(session.remote, "temperature", 1.5)
+        session.remote.send("temperature", 0.5)
         for each in (visitor, other):
             each.until(lambda each=each: each.value["temperature"] == pytest.approx(0.5))  # type: ignore[misc]
         visitor.page.dblclick("[data-control=temperature] label")
-        hears(begun.remote, "temperature", 1.0)
+        wait_for_osc(session.remote, "temperature", 1.0)
         visitor.page.click("[data-value=solo]")
         other.until(lambda: other.ask("perceivers.daemon.values.mode") == "solo")
         visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "playing")
 
 
-def test_panic_silences_and_space_hands_over(show: Start, browser: Browser) -> None:
-    begun = show()
-    with visit(browser, begun.url) as visitor:
+def test_space_starts_a_turn_and_escape_silences_it(start_session: Start, browser: Browser) -> None:
+    session = start_session()
+    with visit(browser, session.url) as visitor:
         visitor.page.click("#roll")
         visitor.page.keyboard.press("Space")
         visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "playing")
@@ -179,11 +179,11 @@ def test_panic_silences_and_space_hands_over(show: Start, browser: Browser) -> N
         visitor.until(lambda: visitor.sounds() < 0.02)
 
 
-def test_a_controller_is_bound_from_the_page(show: Start, browser: Browser, jack: JackServer) -> None:
+def test_midi_controller_is_learnt_from_the_page(start_session: Start, browser: Browser, jack: JackServer) -> None:
     peer = Peer(jack, "learn")
     try:
-        begun = show("--in", peer.keys, "--out", "page")
-        with visit(browser, begun.url) as visitor:
+        session = start_session("--in", peer.keys, "--out", "page")
+        with visit(browser, session.url) as visitor:
             learn = visitor.page.locator("[data-control=temperature] .learn")
             learn.click()
             visitor.until(lambda: "learning" in str(learn.get_attribute("class")))
@@ -198,55 +198,55 @@ def test_a_controller_is_bound_from_the_page(show: Start, browser: Browser, jack
         peer.close()
 
 
-def test_the_output_is_changed_while_it_plays_and_nothing_hangs_on_the_old_one(
-    show: Start, browser: Browser, jack: JackServer
-) -> None:
+def test_output_change_while_playing_leaves_no_hanging_note(start_session: Start, browser: Browser, jack: JackServer) -> None:
     peer = Peer(jack, "change")
     try:
-        begun = show("--in", "page", "--out", peer.synth, "--mode", "solo")
-        with visit(browser, begun.url) as visitor:
+        session = start_session("--in", "page", "--out", peer.synth, "--mode", "solo")
+        with visit(browser, session.url) as visitor:
             peer.until(lambda: peer.struck > 5 and bool(peer.sounding))
             visitor.page.click("#tab-ports")
             visitor.page.select_option("#port-output", "page")
             visitor.page.click("#stage")  # a click allows the sound
             peer.until(lambda: not peer.sounding)
             visitor.until(lambda: visitor.ask("perceivers.daemon.isOutputHere") and visitor.sounds() > 0.001)
-            struck = peer.struck
+            note_count = peer.struck
             visitor.until(lambda: visitor.ask("perceivers.music.notes.length") > 5)
-            assert peer.struck == struck, "it still plays on the old output"
+            assert peer.struck == note_count, "it still plays on the old output"
             visitor.page.select_option("#port-output", peer.synth)
-            peer.until(lambda: peer.struck > struck + 3)
+            peer.until(lambda: peer.struck > note_count + 3)
             visitor.page.keyboard.press("Escape")
             peer.until(lambda: not peer.sounding)
     finally:
         peer.close()
 
 
-def test_a_killed_daemon_is_missed_and_found_again(show: Start, browser: Browser) -> None:
+def test_page_reconnects_after_the_daemon_was_killed(start_session: Start, browser: Browser) -> None:
     port = free_port()
-    begun = show("--mode", "solo", page_port=port)
-    with visit(browser, begun.url) as visitor:
+    session = start_session("--mode", "solo", page_port=port)
+    with visit(browser, session.url) as visitor:
         visitor.until(lambda: visitor.ask("perceivers.music.sounding().size") > 0)
-        begun.daemon.signal(signal.SIGKILL)
+        session.daemon.signal(signal.SIGKILL)
         visitor.until(lambda: visitor.status.startswith("Disconnected"))
         visitor.until(lambda: visitor.ask("perceivers.music.sounding().size") == 0)
-        show(page_port=port)
+        start_session(page_port=port)
         visitor.until(lambda: visitor.status == "Play a phrase, and pause")
         assert "restarted" in visitor.page.inner_text("#notices")
         visitor.play()
         visitor.until(lambda: visitor.status == "The machine plays")
 
 
-def test_the_recording_of_an_earlier_session_is_drawn_played_and_kept(show: Start, browser: Browser, home: Home) -> None:
-    first = show()
+def test_recording_of_an_earlier_session_is_listed_played_and_downloaded(
+    start_session: Start, browser: Browser, home: Home
+) -> None:
+    first = start_session()
     with visit(browser, first.url) as visitor:
         visitor.play()
         visitor.until(lambda: visitor.ask("perceivers.daemon.turn") == "playing")
     first.daemon.signal(signal.SIGTERM)
     assert first.daemon.wait() == 0
     [path] = home.sessions
-    begun = show()
-    with visit(browser, begun.url) as visitor:
+    session = start_session()
+    with visit(browser, session.url) as visitor:
         visitor.page.click("#tab-recordings")
         item = visitor.page.locator(f"[data-recording='{path.stem}']")
         item.wait_for()
@@ -260,9 +260,9 @@ def test_the_recording_of_an_earlier_session_is_drawn_played_and_kept(show: Star
         assert download.value.path().read_bytes() == path.read_bytes()
 
 
-def test_keys_by_mouse_and_their_time_reach_the_recording(show: Start, browser: Browser, home: Home) -> None:
-    begun = show("--mode", "listen")
-    with visit(browser, begun.url) as visitor:
+def test_mouse_notes_have_velocity_and_duration_and_are_recorded(start_session: Start, browser: Browser, home: Home) -> None:
+    session = start_session("--mode", "listen")
+    with visit(browser, session.url) as visitor:
         box = visitor.page.locator("#keybed").bounding_box()
         assert box is not None
         for share in (0.3, 0.9):
@@ -274,6 +274,6 @@ def test_keys_by_mouse_and_their_time_reach_the_recording(show: Start, browser: 
         soft, loud = visitor.ask("perceivers.music.notes.map((note) => note.velocity)")
         assert soft < loud
         assert visitor.ask("perceivers.music.notes.every((note) => note.end - note.start > 0.05)")
-    begun.daemon.signal(signal.SIGTERM)
-    assert begun.daemon.wait() == 0
+    session.daemon.signal(signal.SIGTERM)
+    assert session.daemon.wait() == 0
     assert len(home.sessions) == 1

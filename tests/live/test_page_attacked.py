@@ -1,4 +1,4 @@
-"""Hostile clients of the page while the machine plays: the music goes on, and afterwards nothing of them is left."""
+"""Hostile clients of the page while the machine plays: the music continues, and no resources leak."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
-from tests.live.stage import Stage
+from tests.live.live_session import LiveSession
 from tests.live.waiting import TIMEOUT, until
 
 CONNECTIONS, AT_ONCE = 10_000, 500  # the process of the tests may have 1024 files open on most systems
-MOST_MEMORY = 32.0  # MB more than before: the stacks and buffers that the system keeps for later
+MAX_MEMORY_GROWTH = 32.0  # MB more than before: the stacks and buffers that the system keeps for later
 
 
 class Resources(NamedTuple):
@@ -35,21 +35,21 @@ def resources(pid: int) -> Resources:
 
 
 def is_served(url: str) -> bool:
-    """Whether a page connects and is welcomed."""
+    """Whether a page can connect and receives the welcome message."""
     with suppress(OSError, WebSocketException), connect(url, open_timeout=2.0) as page:
         return any(message["type"] == "welcome" for _ in range(2) for message in json.loads(page.recv(2.0)))
     return False
 
 
-def test_ten_thousand_connections_cost_no_music_and_leave_nothing_behind(stage: Callable[..., Stage]) -> None:
-    playing = stage("--mode", "solo")
-    address = playing.daemon.wait_for_line(r"the page is at (http://\S+)", TIMEOUT)[1]
+def test_many_connections_neither_stop_the_music_nor_leak_resources(start_session: Callable[..., LiveSession]) -> None:
+    session = start_session("--mode", "solo")
+    address = session.daemon.wait_for_line(r"the page is at (http://\S+)", TIMEOUT)[1]
     url, parts = address.replace("http", "ws") + "socket", urlsplit(address)
     assert parts.hostname is not None
     assert parts.port is not None
     until(lambda: is_served(url))
-    playing.wait_for_notes(10)
-    pid = playing.daemon.process.pid
+    session.wait_for_notes(10)
+    pid = session.daemon.process.pid
     before = resources(pid)
     for _ in range(CONNECTIONS // AT_ONCE):
         with ExitStack() as held:
@@ -57,15 +57,15 @@ def test_ten_thousand_connections_cost_no_music_and_leave_nothing_behind(stage: 
                 connection = held.enter_context(socket.socket())
                 connection.setblocking(False)
                 connection.connect_ex((parts.hostname, parts.port))  # most wait in the kernel, which accepts a few
-            playing.wait_for_notes()
-    playing.wait_for_notes(5)
+            session.wait_for_notes()
+    session.wait_for_notes(5)
     until(lambda: is_served(url))
 
     def is_as_before() -> bool:
         now = resources(pid)
-        return now.files <= before.files and now.threads <= before.threads and now.memory <= before.memory + MOST_MEMORY
+        return now.files <= before.files and now.threads <= before.threads and now.memory <= before.memory + MAX_MEMORY_GROWTH
 
     until(is_as_before, lambda: (before, resources(pid)))
-    assert not [line for line in playing.daemon.lines if "the engine failed" in line or "the player failed" in line]
-    playing.remote.send("mode", "listen")
-    playing.wait_for_silence()
+    assert not [line for line in session.daemon.lines if "the engine failed" in line or "the player failed" in line]
+    session.remote.send("mode", "listen")
+    session.wait_for_silence()

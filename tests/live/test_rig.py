@@ -1,4 +1,4 @@
-"""The rig itself: what Pure Data, JACK and their ports do before any daemon is between them."""
+"""The test equipment itself: Pure Data, JACK and their ports, without a daemon."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ PHRASE = [
     *note(0.0, 0.3, 60, 100),
     *note(0.0, 0.3, 64, 1),
     pedal(0.1, 127),
-    *note(0.3, 0.1, 60, 127),  # struck again at the instant of its release
+    *note(0.3, 0.1, 60, 127),  # note-on at the time of the previous note-off
     pedal(0.45, 0),
 ]
-SETTLE = 0.2  # seconds in which the last message surely passes JACK: two periods, and whatever the machine is busy with
+SETTLE = 0.2  # seconds for the last message to pass JACK: two periods, and delays on a busy machine
 
 
 def without_times(messages: list[Message]) -> list[tuple[int, ...]]:
     return [message[1:] for message in messages]
 
 
-def in_order_of_time(messages: list[Message]) -> list[Message]:
+def sorted_by_time(messages: list[Message]) -> list[Message]:
     return sorted(messages, key=lambda message: message.time)
 
 
 @pytest.fixture
 def osc_server() -> Iterator[tuple[int, list[tuple[object, ...]]]]:
-    """A python-osc server on loopback that answers each message in kind: its port, and what it has received."""
+    """A python-osc server on loopback that sends each message back: its port, and the received messages."""
     received: list[tuple[object, ...]] = []
 
     def answer(address: str, *args: object) -> tuple[object, ...]:
@@ -68,19 +68,19 @@ def test_pure_data_plays_a_phrase_in_order_and_in_time(jack: JackServer, pure_da
         pure_data.wait_for(lambda: not pure_data.playing)
         arrived: list[tuple[int, ...]] = []
 
-        def all_there() -> bool:
+        def all_arrived() -> bool:
             arrived.extend(tuple(event[0]) for event in iter(listener.get_message, None))
             return len(arrived) >= len(PHRASE)
 
-        until(all_there)
+        until(all_arrived)
     finally:
         listener.delete()
-    assert arrived == without_times(in_order_of_time(PHRASE))
+    assert arrived == without_times(sorted_by_time(PHRASE))
     played = pure_data.played()
     assert played[-1].time - played[0].time == pytest.approx(0.45, abs=0.4)
 
 
-def test_pure_data_records_what_is_sent_byte_for_byte(jack: JackServer, pure_data: PureData) -> None:
+def test_pure_data_records_all_bytes(jack: JackServer, pure_data: PureData) -> None:
     rtmidi = pytest.importorskip("rtmidi")
     sender = with_retries(lambda: rtmidi.MidiOut(rtapi=rtmidi.API_UNIX_JACK, name="sender"))
     messages = [(NOTE_ON, 60, velocity) for velocity in range(128)] + [(CONTROL_CHANGE, SUSTAIN, 127), (0xF8,), (0xC3, 5)]
@@ -93,13 +93,13 @@ def test_pure_data_records_what_is_sent_byte_for_byte(jack: JackServer, pure_dat
     finally:
         sender.delete()
     assert [tuple(data) for data in pure_data.received_bytes()] == [*messages, (0xF0, 1, 2, 3, 4, 0xF7)]
-    assert in_order_of_time(pure_data.received()) == pure_data.received()
+    assert sorted_by_time(pure_data.received()) == pure_data.received()
     assert pedal_down(pure_data.received())
     assert len(notes_on(pure_data.received())) == 127
 
 
-def test_programs_of_jack_itself_hear_and_are_heard(jack: JackServer, pure_data: PureData) -> None:
-    """`jack_midi_dump` hears what Pd plays, sample by sample; Pd hears what `jack_midiseq` plays."""
+def test_pure_data_exchanges_midi_with_jacks_own_programs(jack: JackServer, pure_data: PureData) -> None:
+    """`jack_midi_dump` receives what Pd plays; Pd receives what `jack_midiseq` plays."""
     dump = subprocess.Popen(["jack_midi_dump", "-a"], env=jack.env, stdout=subprocess.PIPE)
     pianist = subprocess.Popen(["jack_midiseq", "pianist", "9600", "0", "62", "4800"], env=jack.env)
     try:
@@ -115,8 +115,8 @@ def test_programs_of_jack_itself_hear_and_are_heard(jack: JackServer, pure_data:
     assert dump.stdout is not None
     with dump.stdout as output:
         lines = re.findall(r"(?m)^ *\d+: ((?:[0-9a-f]{2} )+)", output.read().decode())
-    heard = [tuple(bytes.fromhex(line)) for line in lines]
-    assert heard == without_times(in_order_of_time(PHRASE))
+    dumped = [tuple(bytes.fromhex(line)) for line in lines]
+    assert dumped == without_times(sorted_by_time(PHRASE))
     on, off = pure_data.received()[:2]
     assert {on[1:], off[1:]} == {(0x90, 62, 64), (0x80, 62, 64)}
 
@@ -137,7 +137,7 @@ def test_pure_data_sends_osc_and_reads_the_replies(pure_data: PureData, osc_serv
     assert third[1:] == ("/perceivers/panic/reply", ())
 
 
-def test_pure_data_listens_for_osc_on_a_port_of_its_own(pure_data: PureData) -> None:
+def test_pure_data_receives_osc_on_a_separate_port(pure_data: PureData) -> None:
     client = SimpleUDPClient("127.0.0.1", pure_data.osc_listen())
     with client:
         client.send_message("/perceivers/state", ["listening", 0.5])
@@ -145,7 +145,7 @@ def test_pure_data_listens_for_osc_on_a_port_of_its_own(pure_data: PureData) -> 
     assert pure_data.osc_received()[0][1:] == ("/perceivers/state", ("listening", 0.5))
 
 
-def test_a_phrase_can_be_cut_short(pure_data: PureData) -> None:
+def test_phrase_can_be_stopped(pure_data: PureData) -> None:
     pure_data.play(note(0.0, 30.0, 72))
     pure_data.wait_for(lambda: bool(pure_data.played()))
     with pytest.raises(RuntimeError, match="under way"):
@@ -171,7 +171,7 @@ def test_hanging_notes(messages: list[Message], hanging: set[int]) -> None:
     assert hanging_notes(messages) == hanging
 
 
-def test_the_server_ends_and_leaves_nothing_behind() -> None:
+def test_jack_server_leaves_no_process_and_no_shared_memory() -> None:
     with JackServer(period=32) as server:
         assert server.ports() == []
         assert server.process is not None
@@ -180,7 +180,7 @@ def test_the_server_ends_and_leaves_nothing_behind() -> None:
     assert not list(Path("/dev/shm").glob(f"*{server.name}*"))
 
 
-def test_waiting_in_vain_says_what_there_was(pure_data: PureData, jack: JackServer) -> None:
+def test_timeout_errors_contain_details(pure_data: PureData, jack: JackServer) -> None:
     with pytest.raises(TimeoutError, match="puredata-player:out"):
         jack.wait_for_port("nobody", timeout=0.1)
     with pytest.raises(TimeoutError, match=r"not within 0\.1 s"):

@@ -1,4 +1,4 @@
-"""Of all tests of the daemon."""
+"""Fixtures for all tests of the daemon."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture
 def quiet_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Faults are provoked on purpose."""
+    """Hides log messages about faults that the test causes on purpose."""
     caplog.set_level(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""A stage on which the machine plays, in whatever mode, and what must hold there at any time."""
+"""Virtual sessions in which the machine plays, in any mode, and checks of what must always hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
 from tests.perceivers_live.receiver import unbalanced
 from tests.perceivers_live.toys import Musician, improviser, steady
-from tests.perceivers_live.virtual_stage import Stage, fresh, phrase
+from tests.perceivers_live.virtual_session import VirtualSession, fresh, phrase
 
 MODES = ["respond", "duet", "solo", "listen"]
 PLAYING = ["respond", "duet", "solo"]
@@ -18,55 +18,57 @@ CLOSING = 2.0  # seconds that the last notes may take to be released
 musicians = pytest.mark.parametrize("musician", MUSICIANS, ids=NAMES)
 
 
-def notes(stage: Stage) -> list[tuple[int, ...]]:
-    return [message for message in stage.port.messages if message[0] < 0xB0]
+def notes(session: VirtualSession) -> list[tuple[int, ...]]:
+    return [message for message in session.port.messages if message[0] < 0xB0]
 
 
-def check(stage: Stage) -> None:
-    """What must hold at any time."""
-    assert [fault for fault in unbalanced(notes(stage)) if "never" not in fault] == []
-    assert stage.trespasses == []
-    assert {pitch for _, pitch in stage.port.sounding} == set(stage.player.ledger._notes.values())
-    assert stage.replying or stage.port.silent
-    times = [one.time for one in stage.machine]
+def check(session: VirtualSession) -> None:
+    """Checks what must hold at any time."""
+    assert [fault for fault in unbalanced(notes(session)) if "never" not in fault] == []
+    assert session.violations == []
+    assert {pitch for _, pitch in session.port.sounding} == set(session.player.ledger._notes.values())
+    assert session.replying or session.port.silent
+    times = [one.time for one in session.machine]
     assert times == sorted(times)
-    assert all(at >= one.time for at, one in stage.sent_at)
+    assert all(at >= one.time for at, one in session.sent_at)
 
 
-def check_at_rest(stage: Stage) -> None:
-    """What must hold once the machine has been silenced: nothing sounds, and the memory is exactly what sounded."""
-    stage.command(stage.performer.yield_turn)
-    check(stage)
-    assert unbalanced(notes(stage)) == []
-    assert stage.history() == stage.expected()
-    assert np.array_equal(fresh(stage.engine._history).hidden(), stage.engine.hidden())
-    assert set(stage.engine.sounding.held().tolist()) == stage.keys
-    assert stage.engine.sounding.pedal == stage.pedal
+def check_at_rest(session: VirtualSession) -> None:
+    """Silences the machine, and checks that nothing sounds and that the history is exactly what sounded."""
+    session.command(session.performer.yield_turn)
+    check(session)
+    assert unbalanced(notes(session)) == []
+    assert session.history() == session.expected()
+    assert np.array_equal(fresh(session.engine._history).hidden(), session.engine.hidden())
+    assert set(session.engine.sounding.held().tolist()) == session.keys
+    assert session.engine.sounding.pedal == session.pedal
 
 
-def playing(mode: str, musician: Musician = improviser, seconds: float = 0.7, seed: int = 1, **controls: object) -> Stage:
-    """A stage on which the machine has been playing for so long, the human having played a phrase."""
-    stage = Stage(musician, {"mode": mode, **controls}, seed=seed)
-    stage.hear(*phrase(0.03, 12, 0.2))
-    stage.run(60.0, stop=lambda: stage.replying)
-    stage.run(stage.now + seconds)
-    assert stage.replying
-    return stage
+def playing(
+    mode: str, musician: Musician = improviser, seconds: float = 0.7, seed: int = 1, **controls: object
+) -> VirtualSession:
+    """A session in which the human has played a phrase and the machine has been playing for ``seconds``."""
+    session = VirtualSession(musician, {"mode": mode, **controls}, seed=seed)
+    session.receive(*phrase(0.03, 12, 0.2))
+    session.run(60.0, stop=lambda: session.replying)
+    session.run(session.now + seconds)
+    assert session.replying
+    return session
 
 
-def go_on(stage: Stage, count: int = 4, gap: float = 0.25, pitch: int = 48) -> None:
-    """The human plays on, from now."""
-    stage.hear(*phrase(stage.now, count, gap, pitch))
+def human_plays(session: VirtualSession, count: int = 4, gap: float = 0.25, pitch: int = 48) -> None:
+    """The human plays a phrase, from now."""
+    session.receive(*phrase(session.now, count, gap, pitch))
 
 
-def onsets(stage: Stage) -> list[Timed]:
-    return [one for one in stage.machine if one.action < NOTE_OFF]
+def onsets(session: VirtualSession) -> list[Timed]:
+    return [one for one in session.machine if one.action < NOTE_OFF]
 
 
-def legal(stage: Stage) -> bool:
-    """Whether the memory is music as the model was trained on: struck when up, released when down."""
+def is_valid_history(session: VirtualSession) -> bool:
+    """Whether the history is like the training data: keys are pressed only when up and released only when down."""
     down: set[int] = set()
-    for _, action, _ in stage.history():
+    for _, action, _ in session.history():
         subject = action % PITCHES if action < SUSTAIN_DOWN else PITCHES
         presses = action < NOTE_OFF or action == SUSTAIN_DOWN
         if presses == (subject in down):

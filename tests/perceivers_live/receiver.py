@@ -1,4 +1,4 @@
-"""What receives the machine's messages in the tests, and checks of what it received."""
+"""Receivers of the machine's messages and reports for the tests, and checks of what they received."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Message = tuple[int, ...]
 
 
 class PortError(Exception):
-    """The port was told not to work."""
+    """The simulated port fails."""
 
 
 class Synthesizer:
-    """Stands for the output port and what listens behind it."""
+    """Simulates the output port and the synthesizer connected to it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -30,7 +30,7 @@ class Synthesizer:
 
     @property
     def sounding(self) -> set[tuple[int, int]]:
-        """(channel, pitch) of every note-on without a note-off since. Controllers are not trusted to silence notes."""
+        """(channel, pitch) of each note-on without a later note-off. Controllers do not count as note-offs."""
         held: set[tuple[int, int]] = set()
         for status, first, second in (m for m in self.messages if len(m) == 3):
             if status & 0xF0 == 0x90 and second:
@@ -55,7 +55,7 @@ class Synthesizer:
 
 
 def unbalanced(messages: Iterable[Message]) -> list[str]:
-    """Where an account of note-ons and note-offs breaks: struck while sounding, released while silent, never released."""
+    """Unbalanced note-ons and note-offs: pressed while sounding, released while silent, never released."""
     held: set[tuple[int, int]] = set()
     faults = []
     for status, pitch, velocity in messages:
@@ -69,21 +69,21 @@ def unbalanced(messages: Iterable[Message]) -> list[str]:
     return faults + [f"{pitch} never released" for _, pitch in sorted(held)]
 
 
-class Watcher(PlayerObserver):
-    """Hears what the machine plays, in the model's pitches; ``plan`` is what it was told of the plan, with what has sounded."""
+class RecordingObserver(PlayerObserver):
+    """Receives what the machine plays, in the model's pitches; ``plan``: the reported plan, with what has sounded."""
 
-    def __init__(self, heard: Callable[[Timed], object] = lambda _: None) -> None:
-        self._heard = heard
+    def __init__(self, on_sounded: Callable[[Timed], object] = lambda _: None) -> None:
+        self._on_sounded = on_sounded
         self.plan: list[Planned] = []
-        self.taken = 0  # events that were taken back
+        self.dropped_count = 0  # number of planned events that were dropped
 
     def sounded(self, one: Sent) -> None:
-        self._heard(one.played)
+        self._on_sounded(one.played)
 
     def planned(self, events: Sequence[Planned]) -> None:
         self.plan += events
 
     def dropped(self, first: int) -> None:
         stays = [one for one in self.plan if one.serial < first]
-        self.taken += len(self.plan) - len(stays)
+        self.dropped_count += len(self.plan) - len(stays)
         self.plan = stays

@@ -1,4 +1,4 @@
-"""A whole session with its real threads and an output port in memory. Timeouts only end a wait for what never comes."""
+"""A whole session with its real threads and an output port in memory. Only failures reach the timeouts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ QUICK = PhraseSettings(min_silence_ms=60, max_silence_ms=120)
 SETTINGS = Settings(osc=OscSettings(enabled=False), phrase=QUICK)
 
 
-class Stage:
-    """A session in its own thread, and who plays at it."""
+class SessionHarness:
+    """A session in its own thread, its simulated input and output, and a record of its reports."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class Stage:
     def replying(self) -> bool:
         return self.session.performer.state is State.PLAYING
 
-    def hear(self, *messages: Message) -> None:
+    def receive(self, *messages: Message) -> None:
         for message in messages:
             self.session.receive(time.perf_counter(), message)
 
     def play(self, *pitches: int) -> None:
-        """A quick, detached phrase."""
+        """Plays a fast, detached phrase."""
         now = time.perf_counter()
         for i, pitch in enumerate(pitches or (60, 64, 67)):
             self.session.receive(now + 0.005 * i, (0x90, pitch, 80))
@@ -79,16 +79,16 @@ class Stage:
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, "it never came"
+            assert time.monotonic() < deadline, "timeout"
             assert self.thread.is_alive(), "the session has ended"
             time.sleep(0.002)
 
     def until_playing(self) -> None:
-        """Until notes of the machine's sound."""
+        """Waits until notes of the machine sound."""
         self.until(lambda: self.replying and bool(self.session.player.ledger.notes) and bool(self.machine))
 
     def until_absorbed(self) -> None:
-        """Until the performer has dealt with everything heard and commanded so far."""
+        """Waits until the performer has processed all input and commands so far."""
         done = threading.Event()
         self.session.loop.inbox.put(done.set)
         self.until(done.is_set)
@@ -101,17 +101,17 @@ def running(
     observers: Sequence[Observer] = (),
     states: StateStore | None = None,
     **controls: object,
-) -> Iterator[Stage]:
-    stage = Stage(musician, settings, observers, states, **controls)
-    stage.thread.start()
+) -> Iterator[SessionHarness]:
+    harness = SessionHarness(musician, settings, observers, states, **controls)
+    harness.thread.start()
     try:
-        yield stage
+        yield harness
     finally:
-        stage.session.stop()
-        stage.thread.join(PATIENCE)
-    assert not stage.thread.is_alive()
+        harness.session.stop()
+        harness.thread.join(PATIENCE)
+    assert not harness.thread.is_alive()
 
 
 def notes_only(messages: list[Message]) -> list[Message]:
-    """Note-ons and note-offs, but not those that sweep the receiver before anything is played."""
+    """Note-ons and note-offs, without the initial note-offs that reset the receiver."""
     return list(dropwhile(lambda message: message[0] & 0xF0 == 0x80, [m for m in messages if m[0] < 0xB0]))

@@ -1,4 +1,4 @@
-"""The commands as a user types them, in processes of their own, on the bundled checkpoint."""
+"""The commands as a user types them, in subprocesses, with the bundled checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 
 
 def run_without_torch(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """The command in a fresh interpreter, which fails if it imported torch on the way."""
+    """Runs the command in a new interpreter, which fails if torch was imported."""
     call = f"from perceivers_live.cli import main; main({arguments!r}, standalone_mode=False)"
     code = f"import sys; {call}; assert 'torch' not in sys.modules"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -54,20 +54,20 @@ def test_render_is_reproducible_with_a_seed(tmp_path: Path) -> None:
     assert a != c
 
 
-def test_a_reply_sounds_like_playing(tmp_path: Path) -> None:
+def test_reply_follows_the_call_with_varied_pitches_and_velocities(tmp_path: Path) -> None:
     done = run("render", bundled_call(), "-o", tmp_path / "reply.mid", "--seed", 5, "--reply-only")
     assert done.returncode == 0, done.stderr
     reply = read_file(tmp_path / "reply.mid")
-    strikes = [one for one in reply if one.action < NOTE_OFF]
+    onsets = [one for one in reply if one.action < NOTE_OFF]
     call_end = read_file(bundled_call())[-1].time
-    assert len(strikes) >= 10
-    assert strikes[0].time > call_end
-    assert len({one.velocity for one in strikes}) >= 4
-    assert len({one.action for one in strikes}) >= 5
-    assert 1.0 < strikes[-1].time - strikes[0].time < 60.0
+    assert len(onsets) >= 10
+    assert onsets[0].time > call_end
+    assert len({one.velocity for one in onsets}) >= 4
+    assert len({one.action for one in onsets}) >= 5
+    assert 1.0 < onsets[-1].time - onsets[0].time < 60.0
 
 
-def test_demo_writes_both_parts_and_says_what_to_do_next(tmp_path: Path) -> None:
+def test_demo_writes_both_parts_and_prints_the_next_step(tmp_path: Path) -> None:
     done = run("demo", "--fast", "--seed", "2", "--response-length", "0.3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "you" in done.stdout
@@ -77,18 +77,18 @@ def test_demo_writes_both_parts_and_says_what_to_do_next(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [("--mode", "listen"), ("--mode", "duet"), ()])
-def test_a_demo_in_real_time_ends_after_the_call_whatever_the_mode(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_real_time_demo_ends_after_the_call_in_each_mode(tmp_path: Path, options: tuple[str, ...]) -> None:
     call = [Timed(2.0 * phrase + 0.1 * i, action) for phrase in (0, 2) for i, action in enumerate((60, 188, 64, 192, 67, 195))]
     write_file(tmp_path / "call.mid", [("you", [one._replace(velocity=80 * (one.action < 128)) for one in call])])
     done = run("demo", "--call", "call.mid", "--response-length", "0.1", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     played = read_file(tmp_path / "demo.mid")
-    assert sum(one.action < 128 for one in played) >= (6 if "listen" in options else 7)  # those of the call are six
+    assert sum(one.action < 128 for one in played) >= (6 if "listen" in options else 7)  # the call has six
     assert ("\n0 notes in answer" in done.stdout) == ("listen" in options)
 
 
 def interrupted(line: str, *arguments: str, cwd: Path) -> tuple[int, str]:
-    """A command that gets Ctrl-C once it has printed a line with ``line`` in it; its exit status and all that it said."""
+    """Sends Ctrl-C to a command once it has printed a line that contains ``line``; returns its exit status and output."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "perceivers_live", *arguments],
         cwd=cwd,
@@ -99,34 +99,34 @@ def interrupted(line: str, *arguments: str, cwd: Path) -> tuple[int, str]:
         start_new_session=True,
     )
     assert process.stdout is not None
-    said = ""
-    while line not in said and (more := process.stdout.readline()):
-        said += more
+    output = ""
+    while line not in output and (more := process.stdout.readline()):
+        output += more
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    said += process.communicate(timeout=60)[0]
-    return process.returncode, said
+    output += process.communicate(timeout=60)[0]
+    return process.returncode, output
 
 
 def test_ctrl_c_in_a_demo_keeps_what_was_played(tmp_path: Path) -> None:
-    status, said = interrupted("0:01", "demo", cwd=tmp_path)
+    status, output = interrupted("0:01", "demo", cwd=tmp_path)
     assert status == 0
-    assert "Traceback" not in said
-    assert said.splitlines()[-1] == "stopped; what was played is in demo.mid"
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "stopped; what was played is in demo.mid"
     played = read_file(tmp_path / "demo.mid")
     assert 0 < len(played) < len(read_file(bundled_call()))
     assert sum(one.action < NOTE_OFF for one in played) == sum(NOTE_OFF <= one.action < 2 * NOTE_OFF for one in played)
 
 
-def test_ctrl_c_where_nothing_was_made_is_one_line(tmp_path: Path) -> None:
-    status, said = interrupted("runtime", "render", str(bundled_call()), "-o", "out.mid", "--mode", "solo", cwd=tmp_path)
+def test_ctrl_c_without_a_result_prints_one_line(tmp_path: Path) -> None:
+    status, output = interrupted("runtime", "render", str(bundled_call()), "-o", "out.mid", "--mode", "solo", cwd=tmp_path)
     assert status == 130
-    assert "Traceback" not in said
-    assert said.splitlines()[-1] == "stopped"
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "stopped"
     assert not (tmp_path / "out.mid").exists()
 
 
 @pytest.mark.parametrize("command", [("render", "call.mid"), ("demo", "--fast", "--call", "call.mid")])
-def test_the_call_is_not_written_over(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_call_file_is_not_overwritten(tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "call.mid").write_bytes(bundled_call().read_bytes())
     done = run(*command, "-o", "../" + tmp_path.name + "/call.mid", cwd=tmp_path)
     assert done.returncode != 0
@@ -134,7 +134,7 @@ def test_the_call_is_not_written_over(tmp_path: Path, command: tuple[str, ...]) 
     assert (tmp_path / "call.mid").read_bytes() == bundled_call().read_bytes()
 
 
-def test_a_seed_that_was_drawn_is_told_and_gives_the_same_again(tmp_path: Path) -> None:
+def test_random_seed_is_printed_and_reproduces_the_reply(tmp_path: Path) -> None:
     first = run("render", bundled_call(), "-o", tmp_path / "first.mid", "--response-length", "0.3")
     drawn = re.search(r"--seed (\d+)", first.stdout)
     assert drawn is not None
@@ -142,7 +142,7 @@ def test_a_seed_that_was_drawn_is_told_and_gives_the_same_again(tmp_path: Path) 
     assert (tmp_path / "first.mid").read_bytes() == (tmp_path / "again.mid").read_bytes()
 
 
-def test_config_prints_what_is_in_force_as_a_file_that_says_the_same(tmp_path: Path) -> None:
+def test_config_prints_the_current_settings_as_an_equivalent_file(tmp_path: Path) -> None:
     text = '[midi]\nin = "Piano 🎹 \\"A\\""\n[controls]\ntemperature = 0.9\nhold = true\n'
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     first = run("config", "--config", "mine.toml", cwd=tmp_path)
@@ -179,7 +179,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("recordings", "--config", "{tmp}/nul.toml"), ["a\\x00b"]),
     ],
 )
-def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:
+def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: list[str]) -> None:
     (tmp_path / "text.mid").write_text("this is no MIDI file")
     (tmp_path / "bad.toml").write_text("[controls]\ntempreature = 1.0\n")
     (tmp_path / "nobody.toml").write_text("[recording]\nfolder = '~no such user/x'\n")
@@ -194,7 +194,7 @@ def test_faults_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_line() -> None:
+def test_full_disk_error_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([PROGRAM, "config", "--default"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 1
@@ -204,20 +204,20 @@ def test_a_full_disk_is_one_line() -> None:
 SERVE = f"'{sys.executable}' -m perceivers_live.cli serve --runtime onnx"
 
 
-def test_doctor_measures_the_line_to_an_engine_elsewhere(tmp_path: Path) -> None:
+def test_doctor_measures_the_connection_to_a_remote_engine(tmp_path: Path) -> None:
     done = run("doctor", "--engine", SERVE, "--json", "found.json", cwd=tmp_path)
     assert re.search(r"remote engine +onnx at python\S*, same version and checkpoint as here", done.stdout), done.stdout
     assert re.search(r"network +round trip p50 \d+\.\d+", done.stdout), done.stdout
     assert re.search(r"remote event +p50 .* events a second", done.stdout), done.stdout
 
 
-def test_an_engine_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
-    for engine, said in (
+def test_unreachable_engine_is_reported_without_a_traceback(tmp_path: Path) -> None:
+    for engine, message in (
         ("no-such-command", "cannot be started"),
         ("ssh://-oX", "allowed is ssh://"),
         ("false", "ended with status 1"),
     ):
         done = run("--engine", engine, cwd=tmp_path)
         assert done.returncode == 1
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr

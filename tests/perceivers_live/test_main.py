@@ -1,4 +1,4 @@
-"""The program's start: what stands in its way is one line."""
+"""The start of the program: obstacles are reported in one line."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from perceivers_live.cli import main
 ROOT = Path(__file__).parents[2]
 
 
-def started(*path: Path) -> subprocess.CompletedProcess[str]:
-    """``--help``, with folders that come first on Python's path."""
+def run_help(*path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs ``--help`` with these folders first on Python's path."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
     command = [sys.executable, "-m", "perceivers_live", "--help"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=path[0], check=False)
 
 
 @pytest.mark.parametrize("name", ["engine", "trainer"])
-def test_a_package_of_another_project_with_the_name_of_ours_is_one_line(tmp_path: Path, name: str) -> None:
+def test_foreign_package_with_the_name_of_ours_is_reported_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text('"""Somebody else\'s."""\n')
-    done = started(tmp_path)
+    done = run_help(tmp_path)
     assert done.returncode != 0
     assert len(done.stderr.splitlines()) == 1
     for word in (name, str(tmp_path), "environment of its own"):
         assert word in done.stderr
 
 
-def test_a_package_that_was_written_over_ours_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_package_installed_over_ours_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (("engine", "perceivers-live"), ("trainer", "Coqui")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(f'"""{text}"""')
@@ -44,12 +44,12 @@ def test_a_package_that_was_written_over_ours_is_noticed(tmp_path: Path, monkeyp
     assert "'trainer'" in (__main__.foreign_package() or "")
 
 
-def test_ours_are_taken_for_ours(tmp_path: Path) -> None:
-    assert started(tmp_path).returncode == 0
+def test_own_packages_are_accepted(tmp_path: Path) -> None:
+    assert run_help(tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("command", [("train", "music"), ("evaluate", "music"), ("export", "run", "bundle")])
-def test_what_needs_the_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+def test_missing_training_extra_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     done = CliRunner().invoke(main, command)
     assert done.exit_code != 0

@@ -1,4 +1,4 @@
-"""Toy musicians, and a runtime that plays them in place of the network. Engine and performer around it are the real ones."""
+"""Toy musicians, and a runtime that runs them in place of the network. Engine and performer are the real ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = ModelConfig(width=8, heads=1, kv_heads=1, layers=1, scales=(64, 1024), w
 
 
 class Hidden(NamedTuple):
-    """What a toy knows of the music so far."""
+    """What a toy musician knows of the music so far."""
 
     digest: int  # of every event up to here
     position: int
@@ -42,12 +42,12 @@ Musician = Callable[[Hidden, SamplingBias], tuple[int, int, int]]
 
 
 def possible(bias: np.ndarray) -> np.ndarray:
-    """The choices that the odds leave, in order."""
+    """The choices that are not masked, in order."""
     return np.flatnonzero(bias > MASKED / 2)
 
 
 def improviser(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
-    """Chance on top of a pianist's habits: short waits, white keys, notes of about a third of a second, a little pedal."""
+    """Random choices with a pianist's habits: short waits, white keys, notes of about a third of a second, a little pedal."""
     for_wait, for_action, for_velocity = np.split(bias.noise, (WAITS, WAITS + ACTIONS))
     logits = -np.arange(WAITS) / 12
     logits[MAX_WAIT] = -6
@@ -65,13 +65,13 @@ def improviser(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
 
 
 def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool = False, chord: int = 1) -> Musician:
-    """Strikes as many of its pitches as make a chord, releases them in turn, for ever; each ``wait`` after the last event."""
+    """Plays chords of ``chord`` of its pitches and releases them in turn, for ever; each event ``wait`` steps after the last."""
 
     def play(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
         waits, actions = possible(bias.wait), possible(bias.action)
         when = int(waits[np.searchsorted(waits, min(wait, waits[-1]))])
         held = [int(action) for action in actions if NOTE_OFF <= action < SUSTAIN_DOWN]
-        # A call keeps its tune whatever is cancelled and decided again: the choice follows from what sounds and was played.
+        # The choice depends only on what sounds and was played; so it stays the same when it is cancelled and made again.
         free = [pitch for pitch in pitches if NOTE_ON + pitch in actions]
         if pedal and SUSTAIN_DOWN in actions and free:
             choice = SUSTAIN_DOWN
@@ -84,14 +84,14 @@ def steady(wait: int = 12, pitches: Sequence[int] = (72, 74, 76), *, pedal: bool
         elif REST in actions:
             return MAX_WAIT, REST, 7
         else:
-            choice = int(actions[0])  # it has to strike, and its tune is not to be had
-        return when, choice, 20  # like the real heads, a velocity whatever the action
+            choice = int(actions[0])  # it must play a note, but none of its pitches is available
+        return when, choice, 20  # like the real model, a velocity for any action
 
     return play
 
 
 def restless(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
-    """Strikes and releases whatever can be, whoever holds it, a moment after the last event."""
+    """Presses and releases any possible key, whoever holds it, shortly after the last event."""
     _, for_action, for_velocity = np.split(bias.noise, (WAITS, WAITS + ACTIONS))
     waits, logits = possible(bias.wait), bias.action + for_action
     logits[NOTE_OFF:SUSTAIN_DOWN] += 2
@@ -103,16 +103,16 @@ def restless(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
 
 
 def silent(_: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
-    """Has nothing to say, and says as little as it may."""
+    """Plays as little as possible."""
     if bias.action[REST] > MASKED / 2:
         return MAX_WAIT, REST, 0
     return int(possible(bias.wait)[-1]), int(possible(bias.action)[0]), 0
 
 
 class ToyRuntime:
-    """A runtime whose network is a function. Its rings are what it knows at each position, so a wrong pointer shows.
+    """A runtime whose network is a function. Its rings hold the hidden state of each position, so a wrong index is detected.
 
-    ``failures``: how many of the coming steps and decisions raise. ``broken``: hidden states are not finite.
+    ``failures``: how many of the next steps and decisions raise. ``broken``: hidden states are not finite.
     """
 
     name = "toy"

@@ -1,4 +1,4 @@
-"""Archives made and looked into."""
+"""Writing and reading archives."""
 
 from __future__ import annotations
 

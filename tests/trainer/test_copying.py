@@ -20,7 +20,7 @@ Strikes = list[tuple[int, int]]  # (10 ms step, pitch)
 
 
 def actions(strikes: Strikes, *, semitones: int = 0, later: float = 0.0) -> Actions:
-    """Strikes as a performance, a release and some pedal between them."""
+    """A performance with these strikes, and note-offs and pedal events in between."""
     rows = [(step / 100 + later, NOTE_ON + pitch + semitones, 64) for step, pitch in strikes]
     rows += [(step / 100 + later + 0.004, NOTE_OFF + pitch + semitones, 0) for step, pitch in strikes]
     rows += [(step / 100 + later + 0.001, SUSTAIN_DOWN if i % 2 else SUSTAIN_UP, 0) for i, (step, _) in enumerate(strikes)]
@@ -40,7 +40,7 @@ def gram(strikes: Strikes, begin: int, n: int) -> tuple[list[int], list[int]]:
     return pitches, waits
 
 
-def by_comparing(pieces: list[Strikes], clip: Strikes) -> Match:
+def exhaustive_match(pieces: list[Strikes], clip: Strikes) -> Match:
     for n in range(len(clip), 0, -1):
         for begin in range(len(clip) - n + 1):
             wanted = gram(clip, begin, n)
@@ -59,12 +59,12 @@ few = st.lists(st.tuples(st.sampled_from([0, 1, 3, 8, 300]), st.sampled_from([60
 @pytest.mark.parametrize("bits", [64, 3])
 @settings(deadline=None, max_examples=80)
 @given(pieces=st.lists(few, max_size=4), clips=st.lists(few, max_size=4))
-def test_finds_the_matches_of_an_exhaustive_comparison(bits: int, pieces: list[Strikes], clips: list[Strikes]) -> None:
+def test_longest_equals_an_exhaustive_comparison(bits: int, pieces: list[Strikes], clips: list[Strikes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(copying, "HASH_BITS", bits)  # with 3 bits nearly every hit is a collision
         index = NgramIndex([actions(piece) for piece in pieces])
         found = index.longest([actions(clip) for clip in clips])
-    assert found == [by_comparing(pieces, clip) for clip in clips]
+    assert found == [exhaustive_match(pieces, clip) for clip in clips]
 
 
 def test_an_excerpt_is_found_with_its_length_and_position() -> None:
@@ -112,12 +112,12 @@ def test_times_between_onsets_are_compared_in_bins_of_50_ms(gap: int, other: int
     assert index.longest([actions([(0, 60), (other, 62)])])[0].notes == (2 if same else 1)
 
 
-def test_a_clock_moved_by_whole_steps_changes_nothing() -> None:
+def test_an_offset_of_whole_steps_changes_nothing() -> None:
     piece = melody(150, seed=5)
     assert NgramIndex([actions(piece)]).longest([actions(piece, later=12.34)])[0].notes == 150
 
 
-def test_nothing_is_shared_with_an_empty_training_set_or_by_an_empty_clip() -> None:
+def test_empty_training_sets_and_empty_clips_have_no_match() -> None:
     empty, clip = actions([]), actions(melody(10, seed=6))
     assert NgramIndex([]).longest([clip, empty]) == [Match(), Match()]
     assert NgramIndex([empty, empty]).longest([clip, empty]) == [Match(), Match()]

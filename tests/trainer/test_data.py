@@ -1,5 +1,4 @@
-"""A folder of MIDI files becomes a packed cache: broken files are reported and skipped, and what is left is what a keyboard
-would have sent."""
+"""A folder of MIDI files is packed into a cache: invalid files are reported and skipped, the others are read like live input."""
 
 from __future__ import annotations
 
@@ -36,14 +35,14 @@ def music(count: int, *, seed: int) -> list[Timed]:
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(45, ["19.mid", "39.mid"]), (5, ["04.MIDI"]), (2, ["01.mid"])])
-def test_every_twentieth_or_else_the_last_is_held_out_where_there_is_no_official_split(
+def test_without_an_official_split_every_20th_or_the_last_file_is_held_out(
     tmp_path: Path, count: int, held_out: list[str]
 ) -> None:
     folder = tmp_path / "data" / "sub"
     folder.mkdir(parents=True)
     for i in range(count):
         write_file(folder / f"{i:02}.{'mid' if i % 2 else 'MIDI'}", [("piano", music(80, seed=i))])
-    write_file(folder / "99.mid", [("piano", music(10, seed=0))])  # too short to be used, and so no validation
+    write_file(folder / "99.mid", [("piano", music(10, seed=0))])  # too short to be used, so not held out
     (folder / "notes.txt").touch()
     corpus = Corpus(prepare(tmp_path / "data", tmp_path / "cache", workers=1))
     assert [Path(corpus.pieces[i]["name"]).name for i in corpus.split("validation")] == held_out
@@ -85,10 +84,10 @@ def cache(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(folder, tmp_path_factory.mktemp("cache"), workers=1)
 
 
-READ = ["claims.mid", "cut.mid"]  # as far as they go
+READ = ["claims.mid", "cut.mid"]  # damaged, but readable at least in part
 
 
-def test_what_cannot_be_used_and_what_is_damaged_is_named_in_the_index(cache: Path) -> None:
+def test_the_index_lists_skipped_and_damaged_files(cache: Path) -> None:
     index = json.loads((cache / "index.json").read_text())
     assert sorted(piece["name"] for piece in index["pieces"]) == sorted([*GOOD, *READ])
     assert sorted(index["skipped"]) == ["empty.mid", "few.mid", "text.mid"]
@@ -96,7 +95,7 @@ def test_what_cannot_be_used_and_what_is_damaged_is_named_in_the_index(cache: Pa
     assert index["damaged"] == {"cut.mid": "truncated track"}
 
 
-def test_the_log_counts_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_counts_skipped_files_by_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = small_folder(tmp_path / "data")
     for i in range(200):
         (folder / f"text-{i}.mid").write_text("no music at all")
@@ -109,19 +108,19 @@ def test_the_log_counts_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     assert str(target / "index.json") in lines[1]
 
 
-def test_reasons_beyond_the_most_frequent_are_added_up() -> None:
+def test_only_the_most_frequent_reasons_are_listed() -> None:
     assert summarised(["b", "a", "b"]) == "2 b; 1 a"
     assert summarised([str(i) for i in range(5)] * 2 + ["5", "6"]) == "2 0; 2 1; 2 2; 2 3; 2 4; 2 for other reasons"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="names and permissions are others there")
-def test_no_file_name_or_folder_ends_a_run(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="names and permissions differ on Windows")
+def test_unusual_files_and_folders_do_not_stop_the_preparation(tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "data")
     data = (folder / "a.mid").read_bytes()
     names = [b"\xff\xfe.mid", b"two\nlines.mid", b"b" * 251 + b".mid"]
     for name in names:
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(data)  # noqa: PTH118 (of bytes)
-    os.mkfifo(folder / "pipe.mid")  # would be waited for
+    os.mkfifo(folder / "pipe.mid")  # opening it would block
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.mid").symlink_to(folder / "nowhere")
     (folder / "folder.mid").mkdir()
@@ -135,7 +134,7 @@ def test_no_file_name_or_folder_ends_a_run(tmp_path: Path) -> None:
     assert list(json.loads((target / "index.json").read_text())["skipped"]) == unreadable
 
 
-def test_a_file_that_vanishes_or_cannot_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = small_folder(tmp_path / "data")
     found = find_files(folder)
     monkeypatch.setattr("trainer.data.find_files", lambda _: [*found, (folder / "gone.mid", None)])
@@ -143,7 +142,7 @@ def test_a_file_that_vanishes_or_cannot_be_read_is_left_out(tmp_path: Path, monk
     assert index["skipped"] == {"gone.mid": "cannot be read (No such file or directory)"}
 
 
-def test_a_packed_folder_is_used_as_it_is(cache: Path, tmp_path: Path) -> None:
+def test_a_packed_folder_is_used_directly(cache: Path, tmp_path: Path) -> None:
     shutil.copytree(cache, tmp_path / "packed")
     assert prepare(tmp_path / "packed", tmp_path / "cache", workers=1) == tmp_path / "packed"
     assert not (tmp_path / "cache").exists()
@@ -158,7 +157,7 @@ def test_a_cache_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
-def test_long_silences_are_packed_as_they_are_remembered_live(tmp_path: Path) -> None:
+def test_long_silences_are_shortened_as_in_a_live_session(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     music_after = [one._replace(time=one.time + 9 * 3600) for one in music(40, seed=2)]
@@ -167,7 +166,7 @@ def test_long_silences_are_packed_as_they_are_remembered_live(tmp_path: Path) ->
     assert 4.99 < np.diff(times).max() < 5.01
 
 
-def test_all_is_every_split(cache: Path) -> None:
+def test_the_split_all_contains_every_piece(cache: Path) -> None:
     corpus = Corpus(cache)
     assert corpus.split("all") == list(range(len(corpus.pieces)))
 
@@ -180,7 +179,7 @@ def test_official_splits_are_kept(cache: Path) -> None:
         assert sorted(names) == sorted(official + READ * (split == "train"))
 
 
-def test_packed_pieces_are_what_was_parsed(folder: Path, cache: Path) -> None:
+def test_packed_pieces_equal_the_parsed_files(folder: Path, cache: Path) -> None:
     corpus = Corpus(cache)
     for i, piece in enumerate(corpus.pieces):
         original, packed = parse(folder / piece["name"]), corpus.actions(i)
@@ -190,7 +189,7 @@ def test_packed_pieces_are_what_was_parsed(folder: Path, cache: Path) -> None:
         assert np.array_equal(packed.velocities, original.velocities)
 
 
-def test_the_same_folder_uses_the_cache_again(folder: Path, cache: Path) -> None:
+def test_an_unchanged_folder_reuses_the_cache(folder: Path, cache: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert prepare(folder, cache.parent, workers=1) == cache
     assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == before
@@ -202,7 +201,7 @@ def small_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_changed_folder_is_prepared_anew_and_an_unfinished_cache_is_completed(tmp_path: Path) -> None:
+def test_a_changed_folder_is_prepared_again_and_an_unfinished_cache_completed(tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "data")
     first = prepare(folder, tmp_path / "cache", workers=1)
     (first / "index.json").unlink()  # as if it had been interrupted
@@ -215,7 +214,7 @@ def test_a_changed_folder_is_prepared_anew_and_an_unfinished_cache_is_completed(
     assert [piece["name"] for piece in Corpus(second).pieces] == ["a.mid", "b.mid"]
 
 
-def test_a_file_of_the_same_size_but_other_music_is_prepared_anew(tmp_path: Path) -> None:
+def test_a_changed_file_of_the_same_size_is_prepared_again(tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "data")
     first = prepare(folder, tmp_path / "cache", workers=1)
     data = (folder / "a.mid").read_bytes()
@@ -247,7 +246,7 @@ def test_a_folder_without_music_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_table_without_the_required_columns_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "data")
     (folder / "maestro-broken.csv").write_text("composer,year\nBach,1720\n")
     with pytest.raises(DataError) as caught:
@@ -266,8 +265,8 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, cont
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_larger_or_longer_than_music_is_left_out(tmp_path: Path) -> None:
-    """A few bytes can claim years: times that do not fit into the cache, rests that do not fit into the memory."""
+def test_files_that_are_too_large_or_too_long_are_skipped(tmp_path: Path) -> None:
+    """A few bytes can encode a duration of years: times that do not fit into the cache, rests that do not fit into RAM."""
     folder = small_folder(tmp_path / "data")
     notes = b"".join(b"\x01\x90" + bytes([60 + i, 64]) + b"\x01\x80" + bytes([60 + i, 0]) for i in range(20))
     long = notes + b"\xff\xff\xff\x7f\x90\x3c\x40" + b"\x01\x80\x3c\x40" + b"\x00\xff\x2f\x00"
@@ -314,7 +313,7 @@ def test_an_index_that_does_not_fit_the_arrays_is_refused(tmp_path: Path, cache:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x80\x04pickle"])
-def test_arrays_that_are_none_are_refused(tmp_path: Path, cache: Path, content: bytes) -> None:
+def test_invalid_array_files_are_refused(tmp_path: Path, cache: Path, content: bytes) -> None:
     shutil.copytree(cache, tmp_path / "copy")
     (tmp_path / "copy" / "times.npy").write_bytes(content)
     check_refused(tmp_path / "copy")
@@ -326,14 +325,14 @@ def test_a_cache_of_another_format_is_refused(tmp_path: Path) -> None:
         Corpus(tmp_path)
 
 
-def test_pedal_events_survive_the_cache(folder: Path, cache: Path) -> None:
+def test_pedal_events_are_kept_in_the_cache(folder: Path, cache: Path) -> None:
     corpus = Corpus(cache)
     for i in range(len(corpus.pieces)):
         actions = corpus.actions(i).actions
         assert np.count_nonzero(actions == SUSTAIN_DOWN) == np.count_nonzero(actions == SUSTAIN_UP) > 0
 
 
-def test_extended_pedal_is_folded_into_the_notes_in_a_cache_of_its_own(folder: Path, cache: Path) -> None:
+def test_pedal_extend_lengthens_the_notes_in_a_separate_cache(folder: Path, cache: Path) -> None:
     other = prepare(folder, cache.parent, pedal="extend", workers=1)
     assert other != cache
     plain, extended = Corpus(cache), Corpus(other)

@@ -1,4 +1,4 @@
-"""A performance encoded by index equals one that is encoded as a whole."""
+"""Events encoded by index equal those of the whole encoded performance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.codec import encode_arrays, without_long_silences
 from engine.sounding import ages_of
 from tests.music import improvise_timed
 
-pytest.importorskip("tqdm")  # the trainer's own
+pytest.importorskip("tqdm")  # a dependency of the trainer
 
 from trainer.encoding import EncodedPiece
 from trainer.reading import Actions, actions_of

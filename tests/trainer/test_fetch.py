@@ -1,4 +1,4 @@
-"""Training data is downloaded whole or not at all, here from a real server that breaks connections and sends damaged files."""
+"""Downloads are complete or fail, tested with a real server that breaks connections and sends damaged files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER = random.Random(1).randbytes(200_000)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the next entry of ``server.script`` does, else with the content."""
+    """Calls the next entry of ``server.script`` to answer, or sends the content if there is none."""
 
     server: Server
 
@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for them
+    daemon_threads = False  # closing waits for them
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -60,7 +60,7 @@ class Server(ThreadingHTTPServer):
         self.over = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client may leave in the middle."""
+        """Ignored, because clients may disconnect at any time."""
 
     @property
     def url(self) -> str:
@@ -109,8 +109,8 @@ def get(server: Server, target: Path, *, url: str = "", content: bytes = CONTENT
     return download(url or server.url, target, sha256=sha256(content), attempts=3, timeout=timeout)
 
 
-def refuse(server: Server, target: Path, *, url: str = "", content: bytes = CONTENT) -> str:
-    """The one line that the user is told."""
+def check_download_error(server: Server, target: Path, *, url: str = "", content: bytes = CONTENT) -> str:
+    """Checks that a download fails with a one-line error. Returns the error."""
     with pytest.raises(DataError) as caught:
         get(server, target, url=url, content=content)
     assert "\n" not in str(caught.value)
@@ -120,7 +120,7 @@ def refuse(server: Server, target: Path, *, url: str = "", content: bytes = CONT
 # --- download --------------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_download_leaves_the_file_and_nothing_else(server: Server, tmp_path: Path) -> None:
+def test_a_complete_download_leaves_only_the_file(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "new" / "music.zip"
     assert get(server, target) == target
     assert target.read_bytes() == CONTENT
@@ -129,35 +129,35 @@ def test_a_whole_download_leaves_the_file_and_nothing_else(server: Server, tmp_p
 
 
 @pytest.mark.parametrize("bad", [broken_off, damaged, stalled, status(429), status(503)])
-def test_a_download_that_fails_is_tried_again(server: Server, tmp_path: Path, bad: Callable[[Handler], None]) -> None:
+def test_a_failed_download_is_retried(server: Server, tmp_path: Path, bad: Callable[[Handler], None]) -> None:
     server.script = [bad, bad]
     assert get(server, tmp_path / "music.zip", timeout=1.0 if bad is stalled else 5.0).read_bytes() == CONTENT
     assert server.requests == 3
     assert names(tmp_path) == ["music.zip"]
 
 
-def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None:
-    message = refuse(server, tmp_path / "music.zip", content=OTHER)
+def test_a_wrong_checksum_is_reported_and_leaves_no_file(server: Server, tmp_path: Path) -> None:
+    message = check_download_error(server, tmp_path / "music.zip", content=OTHER)
     assert sha256(CONTENT) in message
     assert sha256(OTHER) in message
     assert names(tmp_path) == []
 
 
-def test_a_missing_file_is_one_line(server: Server, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_in_one_line(server: Server, tmp_path: Path) -> None:
     server.script = [status(404)] * 3
-    assert "404" in refuse(server, tmp_path / "music.zip")
+    assert "404" in check_download_error(server, tmp_path / "music.zip")
     assert names(tmp_path) == []
 
 
-def test_a_refused_connection_is_one_line(server: Server, tmp_path: Path) -> None:
+def test_a_refused_connection_is_reported_in_one_line(server: Server, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert str(port) in refuse(server, tmp_path / "music.zip", url=f"http://127.0.0.1:{port}/music.zip")
+    assert str(port) in check_download_error(server, tmp_path / "music.zip", url=f"http://127.0.0.1:{port}/music.zip")
     assert names(tmp_path) == []
 
 
-def test_a_file_that_is_there_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     get(server, tmp_path / "music.zip")
     get(server, tmp_path / "music.zip")
     assert server.requests == 1
@@ -168,11 +168,11 @@ def test_a_damaged_file_is_replaced(server: Server, tmp_path: Path) -> None:
     assert get(server, tmp_path / "music.zip").read_bytes() == CONTENT
 
 
-def test_a_place_that_cannot_be_written_is_one_line(server: Server, tmp_path: Path) -> None:
+def test_an_unwritable_target_is_reported_in_one_line(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refuse(server, tmp_path / "file" / "music.zip")
+    check_download_error(server, tmp_path / "file" / "music.zip")
     (tmp_path / "folder").mkdir()
-    refuse(server, tmp_path / "folder")
+    check_download_error(server, tmp_path / "folder")
 
 
 # --- resolve ---------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def publisher(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return server
 
 
-def test_maestro_comes_from_its_publisher_with_its_splits(publisher: Server, tmp_path: Path) -> None:
+def test_maestro_is_downloaded_with_its_official_splits(publisher: Server, tmp_path: Path) -> None:
     folder = maestro(tmp_path / "cache")
     assert tree(folder) == DATASET
     assert [(path.name, split) for path, split in find_files(folder)] == [("a.midi", "train"), ("b.midi", "test")]
@@ -202,7 +202,7 @@ def test_maestro_comes_from_its_publisher_with_its_splits(publisher: Server, tmp
     assert publisher.requests == 1
 
 
-def test_the_word_maestro_is_the_dataset_and_a_path_is_the_folder(
+def test_maestro_is_the_dataset_and_a_path_to_maestro_is_the_folder(
     publisher: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "maestro").mkdir()
@@ -212,7 +212,7 @@ def test_the_word_maestro_is_the_dataset_and_a_path_is_the_folder(
     assert publisher.requests == 1
 
 
-def test_a_folder_is_read_where_it_is_and_an_archive_from_the_cache(tmp_path: Path) -> None:
+def test_a_folder_is_used_in_place_and_an_archive_is_unpacked_into_the_cache(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.tar.gz", MUSIC)
     assert resolve(str(tmp_path), tmp_path / "cache") == tmp_path
     assert not (tmp_path / "cache").exists()
@@ -222,15 +222,15 @@ def test_a_folder_is_read_where_it_is_and_an_archive_from_the_cache(tmp_path: Pa
 
 
 @pytest.mark.parametrize("data", ["", "nowhere", "https://example.org/a.zip", "x" * 5000, "nul\0"])
-def test_anything_else_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
+def test_other_data_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         resolve(data, tmp_path / "cache")
     assert "\n" not in str(caught.value)
 
 
-def test_a_single_file_of_music_is_no_archive(tmp_path: Path) -> None:
+def test_a_single_midi_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mid").write_bytes(b"MThd" + bytes(600))
     with pytest.raises(DataError, match="folder") as caught:
         resolve(str(tmp_path / "a.mid"), tmp_path / "cache")
-    assert "lzma" not in str(caught.value), "what each decompressor said is not for the user"
+    assert "lzma" not in str(caught.value), "the message must not list errors of decompressors"

@@ -1,4 +1,4 @@
-"""Training on a GPU is traced as one graph with FlexAttention in it; a graph break would leave it out. Traced on the CPU."""
+"""Training on a GPU is traced as one graph that contains FlexAttention, without graph breaks. Traced here on the CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("tqdm")  # the trainer's own
+pytest.importorskip("tqdm")  # a dependency of the trainer
 
 from engine.attention import PastAttention  # noqa: E402
 from engine.config import PRESETS  # noqa: E402

@@ -1,4 +1,4 @@
-"""One likelihood, however it is computed: in pieces, as it streams, with a memory cut short; and the report of them all."""
+"""The likelihood is the same in chunks, streamed and with a cut history; the report contains all figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 @pytest.fixture(scope="module")
 def bundle(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that has learned a little, exported."""
+    """An exported model after a short training."""
     folder = tmp_path_factory.mktemp("model")
     how = Segmentation(latents=32, context=64, near=32, sampled=16)
     settings = Training("tiny", steps=60, batch=4, warmup=5, workers=0, samples=False, segmentation=how)
@@ -49,7 +49,7 @@ def bundle(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_export_changes_no_other_files(bundle: Path, tmp_path: Path) -> None:
-    """The folder may be one that is in use, such as that of the run."""
+    """The folder may contain other files, such as those of the run."""
     (tmp_path / "folder").mkdir(mode=0o700)
     (tmp_path / "secret").touch(mode=0o600)
     export(bundle, tmp_path)
@@ -85,7 +85,7 @@ def test_streaming_equals_the_full_forward(bundle: Path, model: PerceiverS, even
 
 
 @torch.inference_mode()
-def test_a_cut_longer_than_the_windows_equals_no_cut(model: PerceiverS, corpus: Corpus) -> None:
+def test_a_history_cut_beyond_the_models_reach_equals_the_whole_history(model: PerceiverS, corpus: Corpus) -> None:
     pieces = corpus.split("validation")
     reach = model.config.reach + model.config.window * model.config.layers
     cuts = cut_losses(model, corpus, pieces, (8, reach, None), np.random.default_rng(0), stretches=20, length=10)
@@ -121,7 +121,7 @@ def test_the_report_is_printed_and_written(
 ) -> None:
     figures = report(corpus, bundle, split="validation", clips=8, json_file=tmp_path / "figures.json")
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
-    assert all(isinstance(value, (int, float, str)) for value in figures.values())  # flat, and all there
+    assert all(isinstance(value, (int, float, str)) for value in figures.values())  # flat and complete
     assert figures["streaming_nats_per_event"] == pytest.approx(figures["full_forward_nats_per_event"], abs=0.005)
     assert figures["nats_per_event"] < figures["bigram_nats_per_event"]
     assert 0 <= figures["oa_mean"] <= 1
@@ -131,7 +131,7 @@ def test_the_report_is_printed_and_written(
     assert "real-real" in text
 
 
-def test_a_quick_report_stops_at_the_likelihoods(corpus: Corpus, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_quick_report_contains_only_likelihoods(corpus: Corpus, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = report(corpus, bundle, split="validation", quick=True)
     assert "clips" not in figures
     assert "real-real" not in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_a_split_without_pieces_is_refused(corpus: Corpus, bundle: Path) -> None
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_handful_of_ones_own_files_is_evaluated_whole(
+def test_a_few_own_files_are_evaluated_completely(
     count: int, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "mine"
@@ -155,7 +155,7 @@ def test_a_handful_of_ones_own_files_is_evaluated_whole(
     assert figures["pieces"] == count
     assert figures["events"] == sum(len(piece_events(own, piece)) - 1 for piece in range(count))
     assert figures["nats_per_event"] == pytest.approx(figures["streaming_nats_per_event"], abs=1e-3)
-    assert not [name for name in figures if name.startswith(("unigram", "bigram", "copied"))], "there is nothing to count in"
+    assert not [name for name in figures if name.startswith(("unigram", "bigram", "copied"))], "there is no training split"
     assert f"all: {count} pieces" in capsys.readouterr().out
 
 
@@ -165,13 +165,13 @@ def test_pieces_are_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize(("limit", "verdict"), [(0.01, "accepted"), (-1.0, "refused")])
-def test_int8_is_kept_only_within_the_limit_of_lost_likelihood(
+def test_int8_is_kept_only_if_the_loss_of_likelihood_is_within_the_limit(
     bundle: Path, corpus: Corpus, tmp_path: Path, limit: float, verdict: str
 ) -> None:
     for file in bundle.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    said = add_int8(tmp_path, corpus, limit=limit)
-    assert said.startswith(f"int8 {verdict}")
+    message = add_int8(tmp_path, corpus, limit=limit)
+    assert message.startswith(f"int8 {verdict}")
     assert (tmp_path / "step.int8.onnx").exists() == (verdict == "accepted")
     if verdict == "accepted":
         assert open_runtime("onnx-int8", tmp_path).name == "onnx-int8"

@@ -38,7 +38,7 @@ SHAPES = {
 
 
 def trained(config: ModelConfig) -> PerceiverS:
-    """A model in which nothing is zero or one, as it is at first."""
+    """A model without weights that are exactly zero or one, as untrained ones are."""
     torch.manual_seed(1)
     model = PerceiverS(config).eval()
     for parameter in model.parameters():
@@ -51,7 +51,7 @@ def trained(config: ModelConfig) -> PerceiverS:
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[PerceiverS, OnnxRuntime]]:
-    """A model, and its graph. Windows of ``LONG`` events and more have transposed keys; with 30, some of the tiny model."""
+    """A model and its graph. Windows of at least ``LONG`` events have transposed keys; with 30, some of the tiny model do."""
     shape, long = request.param
     model, folder = trained(SHAPES[shape]), tmp_path_factory.mktemp("graph")
     save_model(model, folder)

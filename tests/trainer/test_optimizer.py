@@ -19,10 +19,10 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     matrices = torch.randn(5, *shape) * torch.tensor([1e-4, 0.1, 1.0, 10.0, 1e4])[:, None, None]
     values = torch.linalg.svdvals(orthogonalise(matrices))
     assert ((values > 0.3) & (values < 1.25)).all()
-    assert ((values > 0.65) & (values < 1.25)).float().mean() > 0.95  # the least of a square random matrix may be near zero
+    assert ((values > 0.65) & (values < 1.25)).float().mean() > 0.95  # the smallest of a random square matrix may be near zero
 
 
-def test_a_matrix_is_updated_as_it_would_be_alone() -> None:
+def test_the_update_of_a_matrix_does_not_depend_on_other_matrices() -> None:
     torch.manual_seed(2)
     together = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
     alone = [nn.Parameter(one.detach().clone()) for one in together]

@@ -1,5 +1,5 @@
-"""Features are what a reader of the score would count, sets of the same music reach their ceiling, and a difference shows in
-the features that it changes and in no other."""
+"""Features equal counts by hand, sets of the same kind of music reach the ceiling, and a difference lowers only the features
+that it changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clip_of(rows: list[tuple[float, int, int]]) -> Actions:
 
 
 def music(seed: int, *, semitones: int = 0, slower: float = 1.0, louder: int = 0) -> Actions:
-    """15 seconds in C major, in a tempo, register and touch of its own."""
+    """15 seconds in C major with random tempo, register, velocity and articulation."""
     rng = np.random.default_rng(seed)
     beat, middle, touch, legato = rng.uniform(0.15, 0.3), rng.integers(50, 75), rng.integers(40, 80), rng.uniform(0.3, 0.9)
     now, rows = 0.0, []
@@ -46,7 +46,7 @@ def rows_of(real: list[Actions], generated: list[Actions], *, seed: int = 0, res
 
 
 def lowered(rows: dict[str, Row]) -> set[str]:
-    """Features that fall well short of their ceiling by both figures."""
+    """Features with both figures clearly worse than their ceiling."""
     return {
         name
         for name, row in rows.items()
@@ -54,10 +54,10 @@ def lowered(rows: dict[str, Row]) -> set[str]:
     }
 
 
-def test_features_of_a_few_notes() -> None:
+def test_features_equal_counts_by_hand() -> None:
     clip = clip_of(
         [
-            (0.0, NOTE_OFF + 50, 0),  # struck before the clip: no note here
+            (0.0, NOTE_OFF + 50, 0),  # struck before the clip, not counted
             (0.0, SUSTAIN_DOWN, 0),
             (0.002, NOTE_ON + 64, 50),
             (0.004, NOTE_ON + 60, 30),  # the same step: the chord is read C, E
@@ -90,7 +90,7 @@ def one_key(pitch: int) -> Actions:
     )
 
 
-def test_the_time_between_two_notes_of_a_key_is_not_a_note() -> None:
+def test_the_gap_between_two_notes_of_a_key_is_not_a_note() -> None:
     found = features(one_key(60))
     assert sorted(found["note_lengths"])[-2:] == [0, 1]
     assert found["polyphony"].item() == pytest.approx(2 / 3)
@@ -139,7 +139,7 @@ def test_more_music_of_the_same_kind_reaches_the_ceiling() -> None:
     assert rows["mean"].oa == pytest.approx(rows["mean"].ceiling_oa, abs=0.06)
 
 
-def test_two_octaves_up_changes_the_mean_pitch_alone() -> None:
+def test_transposing_by_two_octaves_changes_only_the_mean_pitch() -> None:
     assert lowered(rows_of(REAL, [music(seed, semitones=24) for seed in range(100, 124)])) == {"mean_pitch"}
 
 
@@ -148,13 +148,13 @@ def test_another_key_changes_the_pitch_classes() -> None:
     assert lowered(rows) - {"mean_pitch"} == {"pitch_classes", "pitch_class_transitions"}
 
 
-def test_half_the_tempo_changes_what_is_measured_in_seconds() -> None:
+def test_half_the_tempo_changes_the_features_measured_in_seconds() -> None:
     rows = rows_of(REAL, [music(seed, slower=2.0) for seed in range(100, 124)])
-    scattered = {"pitch_classes", "pitch_class_transitions"}  # shares of half as many notes: noisier ones
+    scattered = {"pitch_classes", "pitch_class_transitions"}  # noisier with half as many notes
     assert lowered(rows) - scattered == {"inter_onset", "note_lengths", "note_rate"}
 
 
-def test_louder_playing_changes_the_velocity_alone() -> None:
+def test_louder_playing_changes_only_the_velocity() -> None:
     assert lowered(rows_of(REAL, [music(seed, louder=40) for seed in range(100, 124)])) == {"velocity"}
 
 
@@ -171,14 +171,14 @@ def test_the_mean_row_is_the_mean_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("louder", [0, 40])
-def test_intervals_hold_the_figure_and_stay_in_range(louder: int) -> None:
+def test_confidence_intervals_contain_the_figure_and_stay_in_range(louder: int) -> None:
     for row in rows_of(REAL, [music(seed, louder=louder) for seed in range(100, 124)]).values():
         assert 0 <= row.oa_low <= row.oa <= row.oa_high <= 1
         assert 0 <= row.kld_low <= row.kld <= row.kld_high
         assert row.oa_low < row.oa_high
 
 
-def test_intervals_are_narrower_with_more_clips() -> None:
+def test_confidence_intervals_are_narrower_with_more_clips() -> None:
     few, many = (rows_of(REAL[:n], [music(seed) for seed in range(100, 100 + n)], resamples=40)["mean"] for n in (6, 24))
     assert many.oa_high - many.oa_low < few.oa_high - few.oa_low
 
@@ -206,15 +206,15 @@ def test_sets_may_differ_in_size() -> None:
     assert lowered(rows_of(REAL, [music(seed) for seed in range(100, 110)])) == set()
 
 
-def test_equal_distances_everywhere_are_no_difference_and_copies_make_no_pairs() -> None:
-    """Any two of these clips are as far apart in their pitch classes as any other two: a pair of copies would not be."""
+def test_equal_distances_give_full_overlap_and_resampled_copies_form_no_pairs() -> None:
+    """All pairs of different clips have the same distance in pitch classes; a pair of copies would have the distance 0."""
     rows = rows_of([one_key(60 + i) for i in range(6)], [one_key(66 + i) for i in range(6)])
     for name in ("pitch_classes", "pitch_class_transitions", "velocity", "polyphony"):
         row = dataclasses.astuple(rows[name])
         assert row[1:] == pytest.approx((1, 1, 1, 0, 0, 0, 1, 0))
 
 
-def test_real_clips_all_alike_and_generated_ones_apart_from_them_overlap_nowhere() -> None:
+def test_identical_real_clips_and_different_generated_ones_do_not_overlap() -> None:
     row = rows_of([one_key(60)] * 6, [one_key(72 + i) for i in range(6)])["mean_pitch"]
     assert row.oa == pytest.approx(0, abs=1e-3)
     assert 5 < row.kld < 20
@@ -233,13 +233,13 @@ def test_three_clips_have_figures_but_no_ceiling() -> None:
         assert np.isnan([row.ceiling_oa, row.ceiling_kld]).all()
 
 
-def test_no_resamples_give_figures_without_intervals() -> None:
+def test_without_resamples_figures_have_no_confidence_intervals() -> None:
     row = rows_of(REAL, REAL[:5], resamples=0)["mean"]
     assert row.oa > 0.5
     assert np.isnan([row.oa_low, row.oa_high, row.kld_low, row.kld_high]).all()
 
 
-def test_clips_without_notes_count_for_the_note_rate_alone() -> None:
+def test_clips_without_notes_count_only_for_the_note_rate() -> None:
     generated, silent = [music(seed) for seed in range(100, 112)], clip_of([])
     rows, with_silence = rows_of(REAL, generated), rows_of(REAL, [silent, *generated, silent, silent])
     for name in FEATURES:

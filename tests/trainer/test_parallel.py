@@ -26,7 +26,7 @@ from trainer.parallel import divided  # noqa: E402
 TORCHRUN = Path(sys.executable).with_name("torchrun")
 EXAMPLES = [f"--segmentation={part}" for part in ("latents=32", "context=64", "near=32", "sampled=16")]
 SETTINGS = ["--preset=tiny", *EXAMPLES, "--batch=4", "--warmup=2", "--workers=0", "--no-samples", "--device=cpu"]
-PLATEAU = ["--validate-every=3", "--ema=0.9", "--cooldown=0"]  # a rate that does not depend on the number of steps
+PLATEAU = ["--validate-every=3", "--ema=0.9", "--cooldown=0"]  # a learning rate that does not depend on the number of steps
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(music: Path, out: Path, processes: int, *options: str) -> Path:
-    """A run of the command line, under torchrun if there are to be several processes."""
+    """Runs the command line, with torchrun for several processes. Returns ``out``."""
     start = [str(TORCHRUN), "--standalone", f"--nproc-per-node={processes}", "-m"] if processes > 1 else [sys.executable, "-m"]
     call = [*start, "perceivers_live.cli", "train", str(music), f"--out={out}", f"--cache={music / 'cache'}", *SETTINGS, *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -56,8 +56,8 @@ def validation(run: Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def alone(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(music, tmp_path_factory.mktemp("alone") / "run", 1, "--steps=6", *PLATEAU)
+def single_process_run(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(music, tmp_path_factory.mktemp("single_process") / "run", 1, "--steps=6", *PLATEAU)
 
 
 def check_same(run: Path, other: Path) -> None:
@@ -69,21 +69,21 @@ def check_same(run: Path, other: Path) -> None:
             assert torch.allclose(found[name].float(), tensor.float(), atol=2e-4), name
 
 
-def test_two_processes_equal_one(music: Path, alone: Path, tmp_path: Path) -> None:
+def test_ddp_run_in_two_processes_equals_one_process(music: Path, single_process_run: Path, tmp_path: Path) -> None:
     options = ["--parallel=ddp", "--accumulate=2", "--save-every=2"]
-    check_same(trained(music, tmp_path / "run", 2, "--steps=6", *PLATEAU, *options), alone)
+    check_same(trained(music, tmp_path / "run", 2, "--steps=6", *PLATEAU, *options), single_process_run)
 
 
-def test_so_do_two_that_share_the_model_and_one_that_goes_on_from_them(music: Path, alone: Path, tmp_path: Path) -> None:
-    """What is saved is whole, however the model was spread."""
+def test_fsdp_run_resumed_in_one_process_equals_one_process(music: Path, single_process_run: Path, tmp_path: Path) -> None:
+    """Checkpoints of a sharded model are complete."""
     run = trained(music, tmp_path / "run", 2, "--steps=3", *PLATEAU, "--parallel=fsdp", "--accumulate=2")
     assert len(validation(run)) == 1
     trained(music, run, 1, "--steps=6", *PLATEAU)
-    check_same(run, alone)
+    check_same(run, single_process_run)
 
 
 def square_a_part(rank: int, folder: Path) -> None:
-    """One of two processes: squares five rows together with the other, and saves what it was given and the results."""
+    """Runs in each of two processes: they square five rows together, and each saves its part and all results."""
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     given: list[Tensor] = []
 
@@ -96,7 +96,7 @@ def square_a_part(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_each_process_works_on_a_part_and_has_all_results(tmp_path: Path) -> None:
+def test_divided_work_gives_each_process_a_part_and_all_results(tmp_path: Path) -> None:
     mp.spawn(square_a_part, (tmp_path,), nprocs=2)
     rows = torch.arange(10.0).view(5, 2)
     for rank, part in enumerate((rows[:3], torch.cat((rows[3:], torch.zeros(1, 2))))):

@@ -1,4 +1,4 @@
-"""What a file means to the trainer is what it means to ``render``: the fast way and the other one, and readers of others."""
+"""The trainer reads a file as the daemon does, with the fast and the sequential reader; mido and symusic read the same notes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trainer.reading import Actions, actions_of, parse, prepare_actions, to_acti
 
 bounded = settings(max_examples=300, deadline=None, derandomize=True)
 
-WAITS = st.sampled_from([0, 0, 0, 1, 5, 14, 20, 500])  # milliseconds, on both sides of a layer's longest delay
+WAITS = st.sampled_from([0, 0, 0, 1, 5, 14, 20, 500])  # milliseconds, shorter and longer than the longest delay of a layered note
 CHANNELS = st.sampled_from([0, 0, 0, 1, 9])
 PITCHES = st.integers(60, 63)
 NOTES = st.tuples(st.sampled_from([0x80, 0x90]), CHANNELS, PITCHES, st.sampled_from([0, 1, 64, 127]))
@@ -39,9 +39,9 @@ CONTROLLERS = st.tuples(
     st.sampled_from([0, 55, 56, 63, 64, 127]),
 )
 MESSAGES = (NOTES | CONTROLLERS).map(lambda drawn: (drawn[0] | drawn[1], *drawn[2:]))
-NEEDLESS = st.sampled_from([(0xFF, 0x59, 1, 5), (0xFF, 0x51, 3, 0, 0, 0), (0xF0, 2, 0x43, 0x90), (0xF7, 1, 0xF7), (0xC0, 3)])
+IRRELEVANT = st.sampled_from([(0xFF, 0x59, 1, 5), (0xFF, 0x51, 3, 0, 0, 0), (0xF0, 2, 0x43, 0x90), (0xF7, 1, 0xF7), (0xC0, 3)])
 TEMPOS = st.sampled_from([(0xFF, 0x51, 3, 0x03, 0xD0, 0x90), (0xFF, 0x51, 3, 0x0F, 0x42, 0x40)])
-TRACKS = st.lists(st.lists(st.tuples(WAITS, MESSAGES | NEEDLESS | TEMPOS), max_size=40), min_size=1, max_size=3)
+TRACKS = st.lists(st.lists(st.tuples(WAITS, MESSAGES | IRRELEVANT | TEMPOS), max_size=40), min_size=1, max_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def same(one: Actions, other: Actions) -> bool:
 
 @bounded
 @given(TRACKS, st.sampled_from([0, 1, 2]))
-def test_both_ways_of_reading_mean_the_same(tracks: list[list[tuple[int, tuple[int, ...]]]], kind: int) -> None:
+def test_to_actions_equals_to_timed_actions_for_any_file(tracks: list[list[tuple[int, tuple[int, ...]]]], kind: int) -> None:
     performance = decode(midi_bytes(*map(track_bytes, tracks), kind=kind, division=500))
     slow = to_timed_actions(performance)
     assert same(to_actions(performance), actions_of(slow))
@@ -66,7 +66,7 @@ def test_both_ways_of_reading_mean_the_same(tracks: list[list[tuple[int, tuple[i
 
 @st.composite
 def plain_music(draw: st.DrawFn) -> list[tuple[int, tuple[int, int, int]]]:
-    """Keys that go down and up in turn and a pedal that moves, on one channel; waits in ticks."""
+    """Alternating note-ons and note-offs of each key, and pedal movements, on one channel; waits in ticks."""
     events: list[tuple[int, tuple[int, int, int]]] = []
     down: set[int] = set()
     for wait, pitch, velocity, moves_pedal in draw(
@@ -85,7 +85,7 @@ def plain_music(draw: st.DrawFn) -> list[tuple[int, tuple[int, int, int]]]:
 
 @bounded
 @given(plain_music())
-def test_plain_music_is_read_the_fast_way(events: list[tuple[int, tuple[int, int, int]]]) -> None:
+def test_plain_music_is_read_by_the_fast_reader(events: list[tuple[int, tuple[int, int, int]]]) -> None:
     performance = decode(midi_bytes(track_bytes(events)))
     fast = to_actions_fast(performance)
     assert fast is not None
@@ -106,7 +106,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("name", NOT_PLAIN)
-def test_what_is_not_plain_is_read_a_message_at_a_time(name: str) -> None:
+def test_other_music_is_read_message_by_message(name: str) -> None:
     performance = decode(midi_bytes(track_bytes(NOT_PLAIN[name])))
     assert to_actions_fast(performance) is None
     assert same(to_actions(performance), actions_of(to_timed_actions(performance)))
@@ -128,7 +128,7 @@ def notes_of(timed: list[Timed]) -> list[tuple[int, int, int, int]]:
 @bounded
 @given(plain_music())
 def test_mido_and_symusic_read_the_same_notes(scratch: Path, events: list[tuple[int, tuple[int, int, int]]]) -> None:
-    """Two readers that others have written, at music that they all understand: every note lasts."""
+    """Independent readers, on music that all of them read: no note has the length 0."""
     scratch.write_bytes(midi_bytes(track_bytes((2 * wait + 2, message) for wait, message in events), division=500))
     ours = notes_of(read_file(scratch))
     now, reader = 0.0, MessageReader()
@@ -141,7 +141,7 @@ def test_mido_and_symusic_read_the_same_notes(scratch: Path, events: list[tuple[
     assert sorted((round(n.start * 1000), round(n.end * 1000), n.pitch, n.velocity) for n in theirs) == ours
 
 
-# --- as live ---------------------------------------------------------------------------------------------------------
+# --- equal to a live session -----------------------------------------------------------------------------------------
 
 
 def write(path: Path, *tracks: list[tuple[int, tuple[int, ...]]]) -> Path:
@@ -150,27 +150,27 @@ def write(path: Path, *tracks: list[tuple[int, tuple[int, ...]]]) -> Path:
     return path
 
 
-def test_a_night_is_learnt_as_the_daemon_remembers_it(tmp_path: Path) -> None:
+def test_long_silences_are_encoded_as_in_a_live_session(tmp_path: Path) -> None:
     night = 9 * 3600 * 1000 + 123
     waits = [gap for gap in (0, 333, night, 4996, 5004, 5006, 777) for gap in (gap, 126)]
     notes = [(wait, (0x90, 60, 64 * (1 - i % 2))) for i, wait in enumerate(waits)]
     path = write(tmp_path / "a.mid", notes)
-    learnt = encode_arrays(*prepare_actions(parse(path), "events"))
+    encoded = encode_arrays(*prepare_actions(parse(path), "events"))
     timeline = Timeline(Engine(ToyRuntime()))
     timeline.absorb(read_file(path))
-    assert [Event(*row) for row in learnt.tolist()] == list(timeline.engine._history)
-    assert np.count_nonzero(learnt[:, 1] == REST) == 4 * 4, "five seconds of silence, four times"
+    assert [Event(*row) for row in encoded.tolist()] == list(timeline.engine._history)
+    assert np.count_nonzero(encoded[:, 1] == REST) == 4 * 4, "five seconds of silence, four times"
 
 
-def test_layers_and_trembling_pedals_are_learnt_as_they_are_heard(tmp_path: Path) -> None:
+def test_layered_notes_and_fluctuating_pedals_are_read_as_in_a_live_session(tmp_path: Path) -> None:
     layered = [
         ((1, wait)[channel == 0], (status | channel, 60 + i, 64))
         for i in range(20)
         for status, wait in ((0x90, 100), (0x80, 60))
         for channel in (0, 1)
     ]
-    trembling = [(30, (0xB0, 64, 62 + i % 4)) for i in range(200)]
-    learnt = parse(write(tmp_path / "a.mid", layered, trembling))
-    assert np.count_nonzero(learnt.actions < NOTE_OFF) == 20
-    assert np.count_nonzero(learnt.actions == SUSTAIN_DOWN) == 1
-    assert same(learnt, actions_of(read_file(tmp_path / "a.mid")))
+    fluctuating = [(30, (0xB0, 64, 62 + i % 4)) for i in range(200)]
+    parsed = parse(write(tmp_path / "a.mid", layered, fluctuating))
+    assert np.count_nonzero(parsed.actions < NOTE_OFF) == 20
+    assert np.count_nonzero(parsed.actions == SUSTAIN_DOWN) == 1
+    assert same(parsed, actions_of(read_file(tmp_path / "a.mid")))

@@ -1,4 +1,4 @@
-"""A run that goes on keeps what it was begun with; options that contradict it are refused by name."""
+"""A resumed run keeps its settings; options that contradict them are refused by name."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ TRAINING = Training(preset="tiny", batch=8, steps=100, learning_rate=1e-3, segme
 RUN = ExistingRun(Path("runs/mine"), CONFIG, TRAINING, "events")
 
 
-def on(model: tuple[str, ...] = (), segmentation: tuple[str, ...] = (), **given: Any) -> Training:
-    """The run gone on with, the options given as on the command line; those that were not have a command line's defaults."""
+def resume(model: tuple[str, ...] = (), segmentation: tuple[str, ...] = (), **given: Any) -> Training:
+    """The settings of the run, resumed with these command-line options. Omitted options have the defaults of the command line."""
     options = dataclasses.asdict(Training()) | {"pedal": "events"} | given
     return resumed_settings(RUN, options, given.keys(), model, segmentation)
 
 
-def test_what_is_not_given_is_the_runs_own() -> None:
-    assert on() == TRAINING
+def test_omitted_options_keep_the_runs_values() -> None:
+    assert resume() == TRAINING
 
 
-def test_what_may_change_does() -> None:
-    assert on(steps=200, learning_rate=5e-4, workers=0) == dataclasses.replace(TRAINING, steps=200, learning_rate=5e-4, workers=0)
+def test_options_that_may_change_are_changed() -> None:
+    assert resume(steps=200, learning_rate=5e-4, workers=0) == dataclasses.replace(
+        TRAINING, steps=200, learning_rate=5e-4, workers=0
+    )
 
 
-def test_the_same_again_is_no_contradiction() -> None:
+def test_options_equal_to_the_runs_values_are_accepted() -> None:
     layers, context = f"layers={CONFIG.layers}", "context=64"
-    assert on((layers,), (context,), preset="tiny", batch=8, pedal="events", seed=0) == TRAINING
+    assert resume((layers,), (context,), preset="tiny", batch=8, pedal="events", seed=0) == TRAINING
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,8 @@ def test_the_same_again_is_no_contradiction() -> None:
         ({"segmentation": ("draw=traditional",)}, ["--segmentation draw=traditional", "has effective"]),
     ],
 )
-def test_what_contradicts_the_run_is_refused_by_name(given: dict[str, Any], words: list[str]) -> None:
+def test_options_that_contradict_the_run_are_refused_by_name(given: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(TrainingError) as refused:
-        on(**given)
+        resume(**given)
     for word in ("runs/mine", *words):
         assert word in str(refused.value)

@@ -13,7 +13,7 @@ from engine.events import END, MAX_WAIT, NOTE_OFF, NOTE_ON, REST, START, START_E
 from engine.sounding import ages_of, legal_actions
 from tests.music import improvise_timed
 
-pytest.importorskip("tqdm")  # the trainer's own
+pytest.importorskip("tqdm")  # a dependency of the trainer
 
 from trainer.data import Actions, DataError
 from trainer.reading import actions_of
@@ -44,7 +44,7 @@ def draws(piece: Actions, how: Segmentation, count: int, seed: int = 0) -> list[
     return [draw(piece, how, rng) for _ in range(count)]
 
 
-def test_no_event_is_undersampled_from_the_first_to_the_last(piece: Actions) -> None:
+def test_no_event_is_drawn_too_rarely_as_a_target(piece: Actions) -> None:
     events = encode_arrays(*piece, end=True)
     counts = np.zeros(len(events), int)
     for example in draws(piece, PLAIN, 2500):
@@ -55,10 +55,10 @@ def test_no_event_is_undersampled_from_the_first_to_the_last(piece: Actions) -> 
     assert counts[1] > 0.75 * usual  # the first note
     assert counts[-1] > 0.75 * usual  # the end
     assert counts[1:].min() > 0.7 * usual
-    assert counts[1:].max() < 2.3 * usual  # next to the ends, where clipped stretches pile up
+    assert counts[1:].max() < 2.3 * usual  # near the ends, where clipped excerpts accumulate
 
 
-def test_prefixes_down_to_the_start_alone_are_drawn(piece: Actions) -> None:
+def test_prefixes_down_to_the_start_event_alone_are_drawn(piece: Actions) -> None:
     shortest = min((example.positions >= 0).sum() - example.weight.sum() for example in draws(piece, PLAIN, 100))
     assert shortest == 0  # the first target is predicted from the start event, which is a latent itself
 
@@ -70,7 +70,7 @@ def test_targets_are_the_inputs_shifted_by_one(piece: Actions, how: Segmentation
         assert np.array_equal(example.events[len(example.events) - n :][1:], example.targets[len(example.targets) - n :][:-1])
 
 
-def test_unaugmented_examples_are_the_piece_itself(piece: Actions) -> None:
+def test_examples_without_augmentation_equal_the_piece(piece: Actions) -> None:
     events = encode_arrays(*piece, end=True)
     ages = ages_of(events)
     for example in draws(piece, PLAIN, 200):
@@ -84,14 +84,14 @@ def test_unaugmented_examples_are_the_piece_itself(piece: Actions) -> None:
 
 
 def check_legal(example: Example) -> None:
-    """Every target has a probability over 0 for the model."""
+    """Every target has a positive probability for the model."""
     legals = legal_actions(example.ages[-len(example.targets) :])
     for (wait, action, velocity), legal, weight in zip(example.targets.tolist(), legals, example.weight, strict=True):
         if weight:
             assert 0 <= wait <= MAX_WAIT
-            assert legal[action], "an action that what sounds forbids"
+            assert legal[action], "an action that is illegal with the sounding keys and pedal"
             assert action != START
-            assert action != REST or wait == MAX_WAIT, "a rest at less than the longest wait"
+            assert action != REST or wait == MAX_WAIT, "a rest shorter than the longest wait"
             assert (velocity < 32) == (action < NOTE_OFF)
 
 
@@ -118,7 +118,7 @@ def test_every_example_has_the_same_shape(piece: Actions) -> None:
     assert shapes == {((total, 3), (total, 129), (total,), (total,), (total,), (n, 3), (n,))}
 
 
-def test_context_is_near_first_then_sampled_and_never_out_of_reach(piece: Actions) -> None:
+def test_context_is_all_near_events_and_a_sample_of_older_ones_within_reach(piece: Actions) -> None:
     gaps = 0
     for example in draws(piece, PLAIN, 300):
         begin = int(example.positions[-PLAIN.latents])
@@ -131,21 +131,21 @@ def test_context_is_near_first_then_sampled_and_never_out_of_reach(piece: Action
     assert gaps > 100  # context is dropped at random
 
 
-def test_a_cold_start_begins_with_the_start_and_forgets_what_was_held(piece: Actions) -> None:
+def test_a_cold_start_begins_with_the_start_event_and_no_held_keys(piece: Actions) -> None:
     cold = 0
     for example in draws(piece, COLD, 200):
         there = example.positions >= 0
         events = example.events[there]
         assert tuple(events[0]) == START_EVENT
         assert example.positions[there][0] == 0
-        assert np.array_equal(example.ages[there], ages_of(events))  # nothing sounds but what was struck since
+        assert np.array_equal(example.ages[there], ages_of(events))  # only keys struck since the start sound
         assert (events[1:, 1] != START).all()
         cold += not np.array_equal(events, encode_arrays(*piece, end=True)[: len(events)])
     assert cold > 100
 
 
 def test_a_cold_start_begins_with_wait_0() -> None:
-    # live, the first thing that is played defines time zero
+    # in a live session, the first action defines time zero
     for seed in range(4):
         for example in draws(piece_of(180, seed=seed), COLD, 100, seed):
             if example.weight.any():
@@ -220,7 +220,7 @@ def test_transposing_never_leaves_the_keyboard(pitches: list[int], lowest: int, 
 TRADITIONAL = dataclasses.replace(PLAIN, draw="traditional")
 
 
-def test_traditional_examples_have_a_whole_context_and_leave_the_beginning_out(piece: Actions) -> None:
+def test_traditional_examples_have_a_full_context_and_omit_the_beginning(piece: Actions) -> None:
     """The traditional loader, kept for comparison, never draws the beginning of a piece as a target."""
     firsts = {int(example.positions[-PLAIN.latents]) for example in draws(piece, TRADITIONAL, 400)}
     assert min(firsts) == PLAIN.context
@@ -231,7 +231,7 @@ def test_traditional_examples_have_a_whole_context_and_leave_the_beginning_out(p
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_examples_reach_as_far_as_the_model_and_have_targets_that_see_as_much_as_live(preset: str) -> None:
+def test_segmentation_for_a_model_covers_its_reach_and_its_window(preset: str) -> None:
     config = PRESETS[preset]
     how = Segmentation.for_model(config)
     assert how.context == config.reach
@@ -241,7 +241,7 @@ def test_examples_reach_as_far_as_the_model_and_have_targets_that_see_as_much_as
     assert Segmentation.for_model(block).latents <= min(config.scales)
 
 
-def test_sampled_events_stand_for_all_older_ones() -> None:
+def test_multiplicities_of_sampled_events_add_up_to_the_whole_context() -> None:
     how = Segmentation(latents=64, context=600, near=100, sampled=50, cold=0.0)
     rng = np.random.default_rng(0)
     seen = set()

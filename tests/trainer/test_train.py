@@ -1,4 +1,4 @@
-"""Training reduces the loss, resumes bit by bit, and never loses a good checkpoint."""
+"""Training reduces the loss, resumes bit-exactly, and never loses a good checkpoint."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class StopAfter(threading.Event):
 
 
 def scales(turn: int) -> list[Timed]:
-    """Up and down in an even rhythm: easy to learn."""
+    """Scales up and down in an even rhythm: easy to learn."""
     timed = []
     for i in range(90):
         pitch, now = 60 + turn + (i % 12 if i % 24 < 12 else 12 - i % 12), i * 0.25
@@ -97,8 +97,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unbroken") / "run"
+def uninterrupted(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     torch.set_num_threads(1)
     train(corpus, folder, TRAINING)
     return folder
@@ -121,7 +121,7 @@ def finite(folder: Path) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in load_model(folder).parameters())
 
 
-def test_the_loss_falls(corpus: Corpus, tmp_path: Path) -> None:
+def test_training_reduces_the_validation_loss(corpus: Corpus, tmp_path: Path) -> None:
     training = dataclasses.replace(TRAINING, steps=40, batch=4, warmup=5)
     torch.manual_seed(training.seed)
     before = score(PerceiverS(PRESETS["tiny"]), corpus, training)
@@ -134,16 +134,16 @@ def test_the_loss_falls(corpus: Corpus, tmp_path: Path) -> None:
     assert [row["validation"] for row in log if "validation" in row] == [pytest.approx(after, abs=1e-3)]
 
 
-def test_a_finished_run_has_a_last_and_a_best_checkpoint(corpus: Corpus, unbroken: Path) -> None:
-    assert progress(unbroken)["step"] == TRAINING.steps
-    assert finite(unbroken)
-    assert load_model(unbroken / "best").config == PRESETS["tiny"]
-    assert score(load_model(unbroken / "best"), corpus, TRAINING) == pytest.approx(progress(unbroken)["best"])
+def test_a_finished_run_has_a_last_and_a_best_checkpoint(corpus: Corpus, uninterrupted: Path) -> None:
+    assert progress(uninterrupted)["step"] == TRAINING.steps
+    assert finite(uninterrupted)
+    assert load_model(uninterrupted / "best").config == PRESETS["tiny"]
+    assert score(load_model(uninterrupted / "best"), corpus, TRAINING) == pytest.approx(progress(uninterrupted)["best"])
 
 
 @pytest.mark.parametrize("interruptions", [(1,), (3,), (2, 2, 1)], ids=str)
-def test_an_interrupted_run_resumes_bit_by_bit(
-    corpus: Corpus, unbroken: Path, tmp_path: Path, interruptions: tuple[int, ...]
+def test_an_interrupted_run_resumes_bit_exactly(
+    corpus: Corpus, uninterrupted: Path, tmp_path: Path, interruptions: tuple[int, ...]
 ) -> None:
     folder, done = tmp_path / "run", 0
     for count in interruptions:
@@ -152,45 +152,45 @@ def test_an_interrupted_run_resumes_bit_by_bit(
         assert progress(folder)["step"] == done
     assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
     for name in ("model.safetensors", "state.safetensors"):
-        resumed, whole = load_file(folder / name), load_file(unbroken / name)
+        resumed, whole = load_file(folder / name), load_file(uninterrupted / name)
         assert resumed.keys() == whole.keys()
         assert all(torch.equal(resumed[key], whole[key]) for key in whole), name
     assert {k: v for k, v in progress(folder).items() if k != "seconds"} == {
-        k: v for k, v in progress(unbroken).items() if k != "seconds"
+        k: v for k, v in progress(uninterrupted).items() if k != "seconds"
     }
 
 
-def test_another_seed_gives_other_weights(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(corpus: Corpus, uninterrupted: Path, tmp_path: Path) -> None:
     train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, seed=1))
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() != (unbroken / "model.safetensors").read_bytes()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() != (uninterrupted / "model.safetensors").read_bytes()
 
 
-def test_training_leaves_the_arithmetic_of_its_process_as_it_was(unbroken: Path) -> None:
-    assert math.ulp(0.0) * 1.0 > 0.0  # denormals are numbers again
+def test_training_restores_the_floating_point_modes_of_the_process(uninterrupted: Path) -> None:
+    assert math.ulp(0.0) * 1.0 > 0.0  # denormals are not flushed to zero
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_a_finished_run_is_not_changed(corpus: Corpus, unbroken: Path) -> None:
-    before = contents(unbroken)
-    assert train(corpus, unbroken, TRAINING).progress.step == TRAINING.steps
-    assert contents(unbroken) == before
+def test_training_a_finished_run_again_changes_nothing(corpus: Corpus, uninterrupted: Path) -> None:
+    before = contents(uninterrupted)
+    assert train(corpus, uninterrupted, TRAINING).progress.step == TRAINING.steps
+    assert contents(uninterrupted) == before
 
 
 @pytest.mark.parametrize("written", [0, 1, 2], ids=["nothing", "state", "state and weights"])
-def test_a_run_killed_while_it_saves_can_be_resumed(corpus: Corpus, unbroken: Path, tmp_path: Path, written: int) -> None:
+def test_a_run_killed_while_saving_can_be_resumed(corpus: Corpus, uninterrupted: Path, tmp_path: Path, written: int) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(4))
     (folder / "state.part").write_bytes(b"half a state")
     in_the_order_of_saving = ("state.safetensors", "model.safetensors", "config.json")
     for name in in_the_order_of_saving[:written]:
-        shutil.copy(unbroken / name, folder / name)
+        shutil.copy(uninterrupted / name, folder / name)
     assert train(corpus, folder, TRAINING).progress.step == TRAINING.steps
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
-def test_a_damaged_state_is_refused_in_one_line(corpus: Corpus, unbroken: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_refused_in_one_line(corpus: Corpus, uninterrupted: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(unbroken, folder)
+    shutil.copytree(uninterrupted, folder)
     path = folder / "state.safetensors"
     data = path.read_bytes()
     path.unlink()
@@ -201,9 +201,9 @@ def test_a_damaged_state_is_refused_in_one_line(corpus: Corpus, unbroken: Path, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_bundle_without_the_state_of_a_run_is_refused_in_one_line(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_resuming_a_bundle_without_a_training_state_is_refused(corpus: Corpus, uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(unbroken / "best", folder)  # weights and config, no optimizer
+    shutil.copytree(uninterrupted / "best", folder)  # weights and config, no optimizer
     with pytest.raises(CheckpointError):
         train(corpus, folder, dataclasses.replace(TRAINING, steps=10))
 
@@ -238,7 +238,7 @@ def test_data_without_a_split_is_refused(corpus: Corpus, tmp_path: Path, missing
 
 
 def test_a_kill_or_ctrl_c_at_any_moment_loses_at_most_the_last_interval(corpus: Corpus, tmp_path: Path) -> None:
-    """Ended again and again, resumed each time, the run ends with the weights of the unbroken one. A signal goes to all its
+    """A run that is stopped and resumed several times ends with the weights of an uninterrupted run. A signal goes to all its
     processes, as from a terminal or from systemd.
     """
     training = ["--preset=tiny", "--steps=80", "--batch=2", "--warmup=3", "--save-every=2", "--workers=1", "--no-samples"]
@@ -252,12 +252,12 @@ def test_a_kill_or_ctrl_c_at_any_moment_loses_at_most_the_last_interval(corpus: 
         process = subprocess.Popen(
             [*start, *common, f"--out={out}"], stderr=subprocess.PIPE, env=environment, text=True, start_new_session=True
         )
-        while process.poll() is None and steps_of(out) <= reached:  # further each time: saves are used
+        while process.poll() is None and steps_of(out) <= reached:  # until there is a new save
             time.sleep(0.005)
         assert process.returncode is None
         os.killpg(process.pid, number)
-        said = process.communicate()[1]
-        assert number == signal.SIGKILL or f"{out}: saved at step" in said, said
+        message = process.communicate()[1]
+        assert number == signal.SIGKILL or f"{out}: saved at step" in message, message
         assert steps_of(out) > reached
         reached = steps_of(out)
     for folder in (out, tmp_path / "whole"):
@@ -281,9 +281,9 @@ def steps_of(folder: Path) -> int:
         return 0
 
 
-def test_parts_of_a_batch_add_up_to_the_batch(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_gradient_accumulation_equals_the_whole_batch(corpus: Corpus, uninterrupted: Path, tmp_path: Path) -> None:
     train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, accumulate=2))
-    parts, whole = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", unbroken))
+    parts, whole = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run", uninterrupted))
     assert all(torch.allclose(parts[name], whole[name], atol=1e-4) for name in whole)
 
 
@@ -292,13 +292,13 @@ def test_a_batch_that_cannot_be_divided_is_refused(corpus: Corpus, tmp_path: Pat
         train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, accumulate=3))
 
 
-def test_the_average_is_what_is_validated_and_published(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_the_moving_average_is_validated_and_published(corpus: Corpus, uninterrupted: Path, tmp_path: Path) -> None:
     training = dataclasses.replace(TRAINING, ema=0.9)
     run = train(corpus, tmp_path / "run", training)
     published = load_model(tmp_path / "run" / "best")
     assert score(published, corpus, training) == pytest.approx(run.progress.best)
     trained = load_file(tmp_path / "run" / "model.safetensors")
-    assert all(torch.equal(trained[name], tensor) for name, tensor in load_file(unbroken / "model.safetensors").items())
+    assert all(torch.equal(trained[name], tensor) for name, tensor in load_file(uninterrupted / "model.safetensors").items())
     assert not torch.equal(published.state_dict()["head.wait_out.weight"], trained["head.wait_out.weight"])
     assert torch.equal(published.state_dict()["head.wait_out.weight"], run.average["head.wait_out.weight"])
 
@@ -322,12 +322,12 @@ for _ in loaded(DataLoader(Examples([1]), num_workers=1, worker_init_fn=ignore_s
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_missing_is_said_in_one_line() -> None:
+def test_a_missing_gpu_is_reported_in_one_line() -> None:
     with pytest.raises(UserError, match="--device cuda: a GPU is needed, but PyTorch finds none"), world("cuda"):
         pass
 
 
-def test_bf16_learns_too(corpus: Corpus, tmp_path: Path) -> None:
+def test_training_in_bf16_reduces_the_loss(corpus: Corpus, tmp_path: Path) -> None:
     run = train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, steps=40, batch=4, warmup=5, precision="bf16"))
     assert run.progress.best < 8
     assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
@@ -336,12 +336,12 @@ def test_bf16_learns_too(corpus: Corpus, tmp_path: Path) -> None:
 def test_training_stops_without_improvement(corpus: Corpus, tmp_path: Path) -> None:
     training = dataclasses.replace(TRAINING, learning_rate=0.0, validate_every=1, patience=2)
     run = train(corpus, tmp_path / "run", training)
-    assert run.progress.step == 3  # the first is the best so far, then two in vain
+    assert run.progress.step == 3  # the first validation is the best, then two without improvement
     assert progress(tmp_path / "run")["stale"] == 2
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_save(corpus: Corpus, tmp_path: Path) -> None:
-    """The limit on the size of a file stands for the disk's: a write fails half way."""
+    """A limit on the file size simulates a full disk: a write fails halfway."""
     folder = tmp_path / "run"
     train(corpus, folder, TRAINING, StopAfter(2))
     before = contents(folder)
@@ -374,27 +374,27 @@ def test_training_writes_samples_and_curves(corpus: Corpus, tmp_path: Path) -> N
         stem = folder / "samples" / f"step-{step:07d}"
         assert any(one.action < NOTE_OFF for one in read_file(stem.with_suffix(".mid")))  # the prompt, at least
         with Image.open(stem.with_suffix(".png")) as image:
-            assert len(image.getcolors(1 << 20)) > 3  # paper, black keys, ink
+            assert len(image.getcolors(1 << 20)) > 3  # background, black keys, notes
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [one.step for one in events.Scalars("training/loss")] == [1, 2, 3, 4]
     assert [one.step for one in events.Scalars("validation/nats an event")] == [2, 4]
 
 
-def test_a_run_is_initialised_from_a_shallower_checkpoint(corpus: Corpus, unbroken: Path, tmp_path: Path) -> None:
+def test_a_run_is_initialised_from_a_shallower_checkpoint(corpus: Corpus, uninterrupted: Path, tmp_path: Path) -> None:
     deeper = dataclasses.replace(PRESETS["tiny"], layers=5)
-    source = load_model(unbroken)
+    source = load_model(uninterrupted)
     grown = PerceiverS(deeper)
-    initialise(grown, unbroken)
+    initialise(grown, uninterrupted)
     assert score(grown, corpus, TRAINING) == pytest.approx(score(source, corpus, TRAINING), abs=1e-5)
-    run = train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, learning_rate=0.0), config=deeper, init=unbroken)
+    run = train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, learning_rate=0.0), config=deeper, init=uninterrupted)
     assert run.progress.best == pytest.approx(score(source, corpus, TRAINING), abs=1e-5)
-    assert run.progress.earlier_events == progress(unbroken)["events"]
+    assert run.progress.earlier_events == progress(uninterrupted)["events"]
     with pytest.raises(CheckpointError, match="only layers can be added"):
-        train(corpus, tmp_path / "other", TRAINING, config=dataclasses.replace(deeper, width=32), init=unbroken)
+        train(corpus, tmp_path / "other", TRAINING, config=dataclasses.replace(deeper, width=32), init=uninterrupted)
 
 
 @pytest.mark.parametrize("change", ["scales=", "scales=64", "scales=64,24", "combine=sum", "mask=block"])
-def test_every_ablation_learns(corpus: Corpus, tmp_path: Path, change: str) -> None:
+def test_every_ablation_reduces_the_loss(corpus: Corpus, tmp_path: Path, change: str) -> None:
     training = dataclasses.replace(TRAINING, steps=20, batch=4, warmup=5)
     run = train(corpus, tmp_path / "run", training, config=model_config("tiny", [change]))
     assert run.progress.best < 10  # from 11.5
@@ -406,7 +406,7 @@ CHANGES = [("depth=3", "the names are"), ("layers", "write name=value"), ("layer
 
 
 @pytest.mark.parametrize(("change", "reason"), CHANGES)
-def test_an_invalid_change_is_refused_in_one_line(change: str, reason: str) -> None:
+def test_an_invalid_config_change_is_refused_in_one_line(change: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason) as caught:
         model_config("tiny", [change])
     assert "\n" not in str(caught.value)

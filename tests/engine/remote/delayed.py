@@ -1,6 +1,6 @@
-"""A line with delay between a client and a server: python -m tests.engine.remote.delayed SECONDS COMMAND...
+"""A connection with delay between a client and a server: python -m tests.engine.remote.delayed SECONDS COMMAND...
 
-Starts the command and passes its standard input and output on, each ``SECONDS`` late.
+Starts the command and forwards its standard input and output, each ``SECONDS`` late.
 """
 
 from __future__ import annotations

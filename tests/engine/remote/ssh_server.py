@@ -1,4 +1,4 @@
-"""A real ``sshd`` on loopback, and the user's own ``ssh`` configured for it: keys, ports and all files are the test's own."""
+"""A real ``sshd`` on loopback, and the installed ``ssh`` configured for it, with separate keys, port and files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SshServer:
 
     def __enter__(self) -> SshServer:
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it; systemd makes it elsewhere
+            Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd needs it; normally systemd creates it
         assert SSHD is not None
         self.process = subprocess.Popen([SSHD, "-D", "-E", self.folder / "sshd.log", "-f", self.config])
         end = time.monotonic() + PATIENCE
@@ -92,7 +92,7 @@ class SshServer:
             os.kill(process, number)
 
     def client(self, folder: Path, *, known: bool = True, identity: Path | None = None) -> Path:
-        """A folder for the search path with an ``ssh`` that reads the test's own configuration."""
+        """A folder for the search path with an ``ssh`` that reads only the test's configuration."""
         folder.mkdir()
         hosts = folder / "known_hosts"
         hosts.write_text(f"[127.0.0.1]:{self.port} {Path(f'{self.host_key}.pub').read_text()}" if known else "")

@@ -17,21 +17,21 @@ def remote(text: str, *arguments: object) -> tuple[str, str]:
     return command[-2], command[-1]
 
 
-def test_a_host() -> None:
+def test_an_ssh_address_gives_an_ssh_command() -> None:
     assert remote("ssh://gpu-box") == ("gpu-box", "perceivers-live serve")
     assert "BatchMode=yes" in parse("ssh://gpu-box").command
     assert remote("ssh://anna@GPU-Box:2222")[0] == "anna@GPU-Box"  # an alias in ssh's configuration has upper and lower case
     assert remote("ssh://anna@[::1]:2222")[0] == "anna@::1"
 
 
-def test_user_port_and_checkpoint() -> None:
+def test_user_port_and_checkpoint_are_passed_to_ssh() -> None:
     text = "ssh://anna@gpu.example.org:2222/data/my%20models/best"
     assert remote(text) == ("anna@gpu.example.org", "perceivers-live serve --checkpoint '/data/my models/best'")
     command = parse(text).command
     assert command[command.index("-p") + 1] == "2222"
 
 
-def test_a_checkpoint_below_the_home_folder() -> None:
+def test_a_checkpoint_below_the_home_folder_gives_a_relative_path() -> None:
     assert remote("ssh://box/~/runs/best")[1] == "perceivers-live serve --checkpoint runs/best"
 
 
@@ -39,7 +39,7 @@ def test_runtime_and_threads_are_passed_to_the_server() -> None:
     assert remote("ssh://box", "cuda", 3)[1] == "perceivers-live serve --runtime cuda --threads 3"
 
 
-def test_a_command_is_unchanged() -> None:
+def test_a_command_is_used_unchanged() -> None:
     assert parse("docker run -i 'my image' perceivers-live serve", "cuda").command[:4] == ("docker", "run", "-i", "my image")
 
 

@@ -1,4 +1,4 @@
-"""Several decisions a round trip give the events of single decisions, whatever happens in between; and fewer round trips."""
+"""Several decisions a round trip give the same events as single decisions, whatever happens in between."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ DELAY = 0.02  # seconds, each way
 MUSIC = improvise(120, seed=3)
 
 
-def behind_a_line(delay: float) -> RemoteRuntime:
-    """The bundled model behind a line."""
+def delayed_runtime(delay: float) -> RemoteRuntime:
+    """The bundled model behind a connection with delay."""
     server = this_machine("onnx", bundled(), 1)
     command = (sys.executable, "-m", "tests.engine.remote.delayed", str(delay), *server.command)
     return RemoteRuntime(Address(("env", f"PYTHONPATH={ROOT}", *command), "a far server"), hang=10.0)
@@ -41,7 +41,7 @@ def behind_a_line(delay: float) -> RemoteRuntime:
 
 @pytest.fixture(scope="module")
 def far() -> Iterator[RemoteRuntime]:
-    runtime = behind_a_line(DELAY)
+    runtime = delayed_runtime(DELAY)
     yield runtime
     runtime.close()
 
@@ -54,8 +54,8 @@ def request_of(**changed: object) -> DecisionRequest:
 
 
 def solo(engine: Engine, count: int, *, seed: int = 1, changes: bool = False) -> list[Event]:
-    """``count`` events of the machine's. With ``changes``, things happen that were not foreseen: controls are turned, keys are
-    pressed, part of the plan is dropped.
+    """``count`` events of the machine. With ``changes``, controls change, keys are pressed and part of the plan is dropped in
+    between.
     """
     chance, events = np.random.default_rng(seed), []
     own: frozenset[int] = frozenset()
@@ -90,7 +90,7 @@ def here() -> Engine:
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_events_and_state_are_those_of_single_decisions(far: RemoteRuntime, here: Engine, changes: bool) -> None:
+def test_events_and_state_equal_those_of_single_decisions(far: RemoteRuntime, here: Engine, changes: bool) -> None:
     there = Engine(far)
     for engine in (there, here):
         engine.forget()
@@ -104,7 +104,7 @@ def test_events_and_state_are_those_of_single_decisions(far: RemoteRuntime, here
     assert solo(there, 10, seed=2) == solo(here, 10, seed=2)
 
 
-def test_a_line_with_delay_takes_several_events_a_round_trip(far: RemoteRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_with_delay_takes_several_events_a_round_trip(far: RemoteRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: Counter[str] = Counter()
     send = far._send
     monkeypatch.setattr(far, "_send", lambda kind, *values: (sent.update([kind.name]), send(kind, *values)))
@@ -119,7 +119,7 @@ def test_a_line_with_delay_takes_several_events_a_round_trip(far: RemoteRuntime,
     assert sent["DECIDE_AHEAD"] < 60, "some events are decided together; how many depends on this machine"
 
 
-def test_without_a_delay_each_decision_is_a_call() -> None:
+def test_without_delay_each_decision_is_a_separate_call() -> None:
     near = RemoteRuntime(this_machine("onnx", bundled(), 1), hang=10.0)
     engine = Engine(near)
     near.ping()
@@ -129,7 +129,7 @@ def test_without_a_delay_each_decision_is_a_call() -> None:
     near.close()
 
 
-def test_all_decided_events_but_the_last_are_absorbed() -> None:
+def test_all_events_decided_ahead_but_the_last_are_absorbed() -> None:
     runtime = open_runtime("onnx", bundled(), threads=1)
     here = Engine(runtime)
     here.absorb(MUSIC[1:])
@@ -142,7 +142,7 @@ def test_all_decided_events_but_the_last_are_absorbed() -> None:
     assert len(decide_ahead(runtime, here.position, request, here.sounding, 0.0)) == 1
 
 
-def test_what_follows_an_event_is_the_next_situation() -> None:
+def test_the_next_request_includes_the_effects_of_the_event() -> None:
     sounding = Sounding()
     first = request_of(sampling=SamplingControls(max_polyphony=2), forbidden=frozenset({50}), strikes=(Strike(0, 60, 9),))
     request = first
@@ -155,7 +155,7 @@ def test_what_follows_an_event_is_the_next_situation() -> None:
 
 
 @pytest.mark.parametrize("grid", [None, PulseGrid(1.0, 0.2, 3.0)])
-def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
+def test_calls_and_answers_are_transferred_exactly_and_invalid_ones_refused(grid: PulseGrid | None) -> None:
     sounding = Sounding()
     for event in MUSIC[:40]:
         sounding.apply(event)
@@ -170,10 +170,10 @@ def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
         step=sounding.step,
     )
     (_, *values) = decode(encode(26, 7, *call_values(request, sounding, 0.01))[8:])
-    same, heard, seconds = parse_call(values)
+    same, received, seconds = parse_call(values)
     assert (same, seconds) == (request, 0.01)
-    assert np.array_equal(heard.ages(), sounding.ages())
-    assert heard.step == sounding.step
+    assert np.array_equal(received.ages(), sounding.ages())
+    assert received.step == sounding.step
     assert parse_answer(decode(encode(2, *answer_values(MUSIC[1:5], 0.5))[8:])) == (MUSIC[1:5], 0.5)
     no_rate = [*values[:-8], 0.0, *values[-7:]] if values[-9] == 3.0 else []
     for wrong in (
@@ -191,14 +191,14 @@ def test_calls_and_answers_survive_the_wire(grid: PulseGrid | None) -> None:
             parse_answer(wrong)
 
 
-def test_what_was_done_ahead_no_longer_counts_after_another_event() -> None:
-    done, request = Lookahead(), request_of()
+def test_decisions_ahead_are_discarded_after_another_event() -> None:
+    lookahead, request = Lookahead(), request_of()
     events = [Event(1, 60, 3), Event(2, 62, 3), Event(3, 64, 3)]
-    done.fill(10, request, events)
+    lookahead.fill(10, request, events)
     second = request.next(events[0])
-    assert done.decision(10, request) == events[0]
-    assert done.decision(11, second) == events[1]
-    assert done.decision(11, request) is None
-    assert done.has_absorbed(np.array([events[0]]), 11)
-    assert not done.has_absorbed(np.array([events[0]]), 12)
-    assert done.decision(11, second) is None
+    assert lookahead.decision(10, request) == events[0]
+    assert lookahead.decision(11, second) == events[1]
+    assert lookahead.decision(11, request) is None
+    assert lookahead.has_absorbed(np.array([events[0]]), 11)
+    assert not lookahead.has_absorbed(np.array([events[0]]), 12)
+    assert lookahead.decision(11, second) is None

@@ -42,7 +42,7 @@ def runtime(checkpoint: Path) -> Iterator[RemoteRuntime]:
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal up to the rounding of other chunk sizes."""
+    """Equal up to rounding, which depends on the chunk sizes."""
     return bool(np.abs(a - b).max() < 1e-4 * np.abs(b).max())
 
 
@@ -63,7 +63,7 @@ def test_a_remote_runtime_gives_the_results_of_a_local_one(runtime: RemoteRuntim
     assert np.array_equal(there.hidden(), here.hidden())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # the process dies, or hangs
 def test_a_lost_process_is_replaced_and_keeps_the_history(
     runtime: RemoteRuntime, checkpoint: Path, number: signal.Signals
 ) -> None:
@@ -74,19 +74,19 @@ def test_a_lost_process_is_replaced_and_keeps_the_history(
     os.kill(runtime._server.pid, number)
     began = time.monotonic()
 
-    def go_on() -> None:
+    def continue_absorbing() -> None:
         for event in MUSIC[40:60]:
             engine.absorb([event])
 
     with pytest.raises(RuntimeLost):
-        go_on()
+        continue_absorbing()
     assert time.monotonic() - began < 20 * HANG
     engine.absorb(MUSIC[engine.position + 1 : 60])
     assert engine.position == 59
     assert close(engine.hidden(), here.hidden())
 
 
-def test_a_process_lost_between_absorbing_and_deciding(runtime: RemoteRuntime) -> None:
+def test_a_process_lost_between_absorbing_and_deciding_is_replaced(runtime: RemoteRuntime) -> None:
     engine = Engine(runtime)
     engine.absorb(MUSIC[1:40])
     expected = next_event(engine)
@@ -97,7 +97,7 @@ def test_a_process_lost_between_absorbing_and_deciding(runtime: RemoteRuntime) -
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a signal")
-def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: RemoteRuntime) -> None:
+def test_a_process_that_hangs_while_receiving_a_large_state_is_replaced(runtime: RemoteRuntime) -> None:
     rings = [np.zeros((64, 1 << 16), np.float32)]  # more than the pipes take
     os.kill(runtime._server.pid, signal.SIGSTOP)
     with pytest.raises(RuntimeLost):
@@ -106,7 +106,7 @@ def test_a_process_that_hangs_while_it_is_given_a_large_state(runtime: RemoteRun
     assert Engine(runtime).hidden().shape == (runtime.config.width,)
 
 
-def test_errors_of_opening_a_runtime_are_those_of_a_local_one(tmp_path: Path, checkpoint: Path) -> None:
+def test_errors_on_opening_equal_those_of_a_local_runtime(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         local_process("onnx", tmp_path)
     with pytest.raises(RuntimeUnavailable, match="unknown runtime 'abacus'"):
@@ -132,7 +132,7 @@ serve(standard_streams(), lambda: Stubborn(bundled()), bundled())
 
 
 def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
-    """As after an error of the GPU, which persists in its process."""
+    """For example after a GPU error, which persists in its process."""
     broken = tmp_path / "broken"
     runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", local=True), hang=HANG)
     engine = Engine(runtime)
@@ -147,7 +147,7 @@ def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
 
 
 def test_waiting_for_a_process_that_cannot_be_killed_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """As a process that is stuck in a driver; here the signal is suppressed."""
+    """For example a process that hangs in a driver; here the signal is not sent."""
     runtime = local_process("onnx", bundled(), hang=HANG)
     process = runtime._server._process
     process.kill, kill = lambda: None, process.kill  # type: ignore[method-assign]

@@ -84,36 +84,38 @@ def test_closing_ends_the_server(ssh: SshServer) -> None:
     until(lambda: not ssh.servers())
 
 
-def refused(address: str, match: str, **options: str) -> None:
-    """Connecting to this address fails with one line that matches."""
+def check_error(address: str, match: str, **options: str) -> None:
+    """Connecting to this address fails with a matching one-line error."""
     with pytest.raises((RuntimeUnavailable, CheckpointError), match=match) as error:
         RemoteRuntime(parse(address, "onnx", 1), fingerprint=options.get("fingerprint"))
     assert str(error.value).isprintable()
 
 
-def test_an_unknown_host_key(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_key_is_reported(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{ssh_server.client(tmp_path / 'client', known=False)}:{os.environ['PATH']}")
-    refused(ssh_server.address, r"host key of \S+ is not known here")
+    check_error(ssh_server.address, r"host key of \S+ is not known here")
 
 
-def test_a_key_that_is_refused(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_user_key_is_reported(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = ssh_server.client(tmp_path / "client", identity=key(tmp_path / "other_key"))
     monkeypatch.setenv("PATH", f"{client}:{os.environ['PATH']}")
-    refused(ssh_server.address, "refuses the keys")
+    check_error(ssh_server.address, "refuses the keys")
 
 
-def test_a_host_without_the_program(ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_perceivers_live_is_reported(
+    ssh_server: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "bare").mkdir()
     with SshServer(tmp_path / "bare", installed=False) as bare:
         monkeypatch.setenv("PATH", f"{bare.client(tmp_path / 'client')}:{os.environ['PATH']}")
-        refused(bare.address, "perceivers-live is not found at")
+        check_error(bare.address, "perceivers-live is not found at")
 
 
-def test_a_closed_port(ssh: SshServer) -> None:
-    refused(re.sub(r":\d+$", f":{free_port()}", ssh.address), "connection refused")
+def test_a_closed_port_is_reported(ssh: SshServer) -> None:
+    check_error(re.sub(r":\d+$", f":{free_port()}", ssh.address), "connection refused")
 
 
-def test_a_host_that_does_not_answer(ssh: SshServer) -> None:
+def test_a_host_that_does_not_answer_is_reported(ssh: SshServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = parse(re.sub(r":\d+$", f":{mute.getsockname()[1]}", ssh.address))
         quick = tuple(re.sub("ConnectTimeout=.*", "ConnectTimeout=1", part) for part in address.command)
@@ -121,22 +123,22 @@ def test_a_host_that_does_not_answer(ssh: SshServer) -> None:
             RemoteRuntime(dataclasses.replace(address, command=quick))
 
 
-def test_an_unknown_host(ssh: SshServer) -> None:
-    refused("ssh://no-such-host.invalid", "host no-such-host.invalid does not exist")
+def test_an_unknown_host_is_reported(ssh: SshServer) -> None:
+    check_error("ssh://no-such-host.invalid", "host no-such-host.invalid does not exist")
 
 
-def test_a_missing_checkpoint(ssh: SshServer) -> None:
-    refused(f"{ssh.address}/no/such/folder", "not a checkpoint")
+def test_a_missing_checkpoint_is_reported(ssh: SshServer) -> None:
+    check_error(f"{ssh.address}/no/such/folder", "not a checkpoint")
 
 
-def test_another_checkpoint(ssh: SshServer) -> None:
-    refused(ssh.address, "has another checkpoint", fingerprint="0" * 64)
+def test_a_different_checkpoint_is_reported(ssh: SshServer) -> None:
+    check_error(ssh.address, "has another checkpoint", fingerprint="0" * 64)
 
 
-def test_a_missing_command() -> None:
-    refused("no-such-command serve", "cannot be started")
+def test_a_missing_command_is_reported() -> None:
+    check_error("no-such-command serve", "cannot be started")
 
 
-def test_a_command_that_fails() -> None:
+def test_a_failing_command_is_reported() -> None:
     with pytest.raises((RuntimeUnavailable, RuntimeLost), match="ended with status 3: out of quota"):
         RemoteRuntime(parse("sh -c 'echo out of quota >&2; exit 3'"))

@@ -70,7 +70,7 @@ def next_event(engine: Engine) -> object:
     return engine.decide(sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(7), own=set(), own_pedal=False))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # it dies; it hangs
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])  # the process dies, or hangs
 def test_a_lost_runtime_fails_over_and_back(runtime: StandbyRuntime, engine: Engine, number: signal.Signals) -> None:
     engine.absorb(MUSIC[1:100])
     expected = next_event(engine)
@@ -87,7 +87,7 @@ def test_a_lost_runtime_fails_over_and_back(runtime: StandbyRuntime, engine: Eng
     assert not runtime.standby
 
 
-def test_after_failback_the_whole_history_counts_again(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_failback_restores_the_whole_history(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:650])
     os.kill(runtime._first._server.pid, signal.SIGKILL)
     engine.absorb(MUSIC[650:])
@@ -99,7 +99,7 @@ def test_after_failback_the_whole_history_counts_again(runtime: StandbyRuntime, 
     assert close(engine.hidden(), whole)
 
 
-def test_events_rewound_during_recovery(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_events_rewound_during_recovery_are_not_in_the_history_after_failback(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
     os.kill(runtime._first._server.pid, signal.SIGKILL)
     chance = np.random.default_rng(2)
@@ -114,7 +114,7 @@ def test_events_rewound_during_recovery(runtime: StandbyRuntime, engine: Engine)
     assert close(engine.hidden(), hidden_after(position))
 
 
-def test_a_reset_on_the_standby(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_a_reset_on_the_standby_is_kept_after_failback(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
     os.kill(runtime._first._server.pid, signal.SIGKILL)
     engine.absorb(MUSIC[100:110])
@@ -141,7 +141,7 @@ def test_a_state_restored_before_the_loss_is_replayed_on_both(runtime: StandbyRu
     assert close(engine.hidden(), hidden_after(620))
 
 
-def test_repeated_losses(runtime: StandbyRuntime, engine: Engine) -> None:
+def test_repeated_losses_fail_over_and_back(runtime: StandbyRuntime, engine: Engine) -> None:
     position = 1
     for _ in range(3):
         engine.absorb(MUSIC[position : position + 40])

@@ -33,22 +33,22 @@ def same(a: Value, b: Value) -> bool:
     return type(a) is type(b) and a == b
 
 
-def everything(_: int) -> int:
+def no_limit(_: int) -> int:
     return 1 << 20
 
 
-def all_of(reader: FrameReader) -> list[Frame]:
-    return list(iter(lambda: reader.next(everything), None))
+def all_frames(reader: FrameReader) -> list[Frame]:
+    return list(iter(lambda: reader.next(no_limit), None))
 
 
 @given(frames, st.data())
-def test_frames_survive_a_stream_cut_anywhere(sent: list[tuple[int, list[Value]]], data: st.DataObject) -> None:
+def test_frames_are_decoded_from_a_stream_split_anywhere(sent: list[tuple[int, list[Value]]], data: st.DataObject) -> None:
     stream = b"".join(encode(kind, *parts) for kind, parts in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     reader, arrived = FrameReader(), []
     for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         reader.feed(stream[begin:end])
-        arrived += all_of(reader)
+        arrived += all_frames(reader)
     assert len(arrived) == len(sent)
     for (kind, parts), frame in zip(sent, arrived, strict=True):
         assert frame.kind == kind
@@ -80,7 +80,7 @@ def test_any_stream_is_decoded_or_refused(data: bytes) -> None:
     reader = FrameReader()
     reader.feed(data)
     try:
-        assert sum(len(encode(*one[:1], *one.values)) for one in all_of(reader)) <= len(data)
+        assert sum(len(encode(*one[:1], *one.values)) for one in all_frames(reader)) <= len(data)
     except WireError as error:
         assert str(error).isprintable()
 

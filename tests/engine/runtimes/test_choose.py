@@ -13,8 +13,8 @@ from engine.runtimes.choose import faster_onnx, open_runtime, step_ms
 from engine.runtimes.onnx import STEP_INT8_FILE
 
 
-def taking(monkeypatch: pytest.MonkeyPatch, float32: float, int8: float) -> None:
-    """Makes a step take the given milliseconds."""
+def fix_step_times(monkeypatch: pytest.MonkeyPatch, float32: float, int8: float) -> None:
+    """Makes ``step_ms`` return these milliseconds."""
     monkeypatch.setattr(choose, "step_ms", lambda runtime: int8 if runtime.name == "onnx-int8" else float32)
 
 
@@ -29,20 +29,20 @@ def without_int8(folder: Path) -> Path:
 def test_int8_is_chosen_if_float32_is_slow_and_int8_is_faster(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, taken: float, instead: float, name: str
 ) -> None:
-    taking(monkeypatch, taken, instead)
+    fix_step_times(monkeypatch, taken, instead)
     with caplog.at_level(logging.INFO):
         assert faster_onnx(bundled(), 0).name == name
     assert (f"{taken:.1f} ms in float32, {instead:.1f} ms with int8 weights: {name}" in caplog.text) == (taken > 4)
 
 
 def test_without_an_int8_graph_float32_is_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    taking(monkeypatch, 9.0, 1.0)
+    fix_step_times(monkeypatch, 9.0, 1.0)
     assert faster_onnx(without_int8(tmp_path), 0).name == "onnx"
 
 
 def test_a_steady_runtime_does_not_depend_on_the_machines_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "AUTO", choose.AUTO[-2:])
-    taking(monkeypatch, 9.0, 1.0)
+    fix_step_times(monkeypatch, 9.0, 1.0)
     assert open_runtime("auto", bundled(), steady=True).name == "onnx"
     assert open_runtime("auto", bundled()).name == "onnx-int8"
 

@@ -1,4 +1,4 @@
-"""How many kernels an event takes on a GPU, counted on a CPU: each costs about a microsecond in a CUDA graph."""
+"""The number of GPU kernels for an event, counted on a CPU. Each costs about a microsecond in a CUDA graph."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def base() -> TorchRuntime:
     return TorchRuntime(PerceiverS(PRESETS["base"]).eval())
 
 
-def counted(run: Callable[[], object]) -> Counter[str]:
+def count_operators(run: Callable[[], object]) -> Counter[str]:
     with torch.no_grad(), Operators() as operators:
         run()
     return operators.counts
 
 
-def test_all_attentions_of_a_window_are_written_by_one_operator(base: TorchRuntime) -> None:
-    counts = counted(base._steps[1]._run)
+def test_one_operator_writes_the_rows_of_all_attentions_with_the_same_window(base: TorchRuntime) -> None:
+    counts = count_operators(base._steps[1]._run)
     assert counts["index_copy_"] == len(base.config.scales) + 2  # the latents, and the hidden states
 
 
-def calls_in_code(body: Callable[..., Any], *given: torch.Tensor) -> int:
-    """Calls of kernels in the code that Inductor generates for ``body``. The kernels themselves are not compiled."""
+def count_kernel_calls(body: Callable[..., Any], *given: torch.Tensor) -> int:
+    """The number of kernel calls in the code that Inductor generates for ``body``. The kernels are not compiled."""
     torch._dynamo.reset()
     no_kernels = mock.patch.object(AsyncCompile, "cpp_pybinding", return_value=lambda *_: None)
     with torch.inference_mode(), inductor.patch(force_disable_caches=True), no_kernels, warnings.catch_warnings():
@@ -74,14 +74,14 @@ def calls_in_code(body: Callable[..., Any], *given: torch.Tensor) -> int:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
-def test_an_event_of_base_takes_at_most_200_compiled_kernels() -> None:
-    """Each latent layer adds the same number of kernels, so models of one and two layers tell that of a large one."""
+def test_an_event_of_the_base_model_takes_at_most_200_compiled_kernels() -> None:
+    """Each latent layer adds the same number of kernels, so models with one and two layers suffice to compute it."""
     steps = []
     for layers in (1, 2):
         runtime = TorchRuntime(PerceiverS(dataclasses.replace(PRESETS["base"], layers=layers)).eval())
-        steps.append(calls_in_code(runtime._steps[1]._body, *runtime._steps[1]._staging.device.values()))
+        steps.append(count_kernel_calls(runtime._steps[1]._body, *runtime._steps[1]._staging.device.values()))
     decision = runtime._decision
-    decide = calls_in_code(decision._body, runtime._rings.hidden[0], *list(decision._staging.device.values())[1:])
+    decide = count_kernel_calls(decision._body, runtime._rings.hidden[0], *list(decision._staging.device.values())[1:])
     config = runtime.config
     outside = 2 * (len(config.scales) + 2) + 4  # ring writes and their indices; the hidden state's row and the result
     layer = steps[1] - steps[0]

@@ -50,7 +50,7 @@ def put(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
-def refusal(folder: Path) -> str:
+def check_refused(folder: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         OnnxRuntime(folder)
     assert str(caught.value).isprintable()
@@ -58,21 +58,21 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def decides(folder: Path, event: object) -> onnx.ModelProto:
-    """A ``decide.onnx`` with the folder's weights that always decides on the same."""
+def constant_graph(folder: Path, event: object) -> onnx.ModelProto:
+    """A ``decide.onnx`` with the folder's weights that always returns ``event``."""
     constants = onnx.load(folder / DECIDE_FILE, load_external_data=False).graph.initializer
     weights = [one for one in constants if one.data_location == TensorProto.EXTERNAL]
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name, size in INPUTS.items()]
     value = numpy_helper.from_array(np.asarray(event))
     output = helper.make_tensor_value_info("event", value.data_type, value.dims)
     node = helper.make_node("Constant", [], ["event"], value=value)
-    used = [helper.make_node("Identity", [one.name], [f"used {one.name}"]) for one in weights]  # what is not is forgotten
+    used = [helper.make_node("Identity", [one.name], [f"used {one.name}"]) for one in weights]  # unused ones are dropped
     graph = helper.make_graph([node, *used], "decide", inputs, [output], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None:
-    put(folder, DECIDE_FILE, decides(folder, [3, 60, 7]).SerializeToString())
+def test_a_handmade_graph_that_returns_a_valid_event_is_used(folder: Path) -> None:
+    put(folder, DECIDE_FILE, constant_graph(folder, [3, 60, 7]).SerializeToString())
     noise = np.zeros(WAITS + ACTIONS + VELOCITY_BINS, np.float32)
     zeros = [np.zeros(size, np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS)]
     bias = SamplingBias(*zeros, 1.0, 0.0, noise)
@@ -82,9 +82,9 @@ def test_a_handmade_graph_that_decides_on_an_event_is_used(folder: Path) -> None
 @pytest.mark.parametrize(
     "event", [[101, 60, 7], [0, 261, 7], [0, -1, 7], [0, 60, 32], [0, 60], [], 5, [0.5, float("nan"), 1], "abc"]
 )
-def test_a_graph_that_decides_on_an_invalid_event_is_refused(folder: Path, event: object) -> None:
-    put(folder, DECIDE_FILE, decides(folder, event).SerializeToString())
-    assert "do not fit its config" in refusal(folder)
+def test_a_graph_that_returns_an_invalid_event_is_refused(folder: Path, event: object) -> None:
+    put(folder, DECIDE_FILE, constant_graph(folder, event).SerializeToString())
+    assert "do not fit its config" in check_refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -92,36 +92,36 @@ def test_a_graph_that_decides_on_an_invalid_event_is_refused(folder: Path, event
 )
 def test_a_graph_in_place_of_another_is_refused(folder: Path, bundle: Path, name: str, other: str) -> None:
     put(folder, name, (bundle / other).read_bytes())
-    refusal(folder)
+    check_refused(folder)
 
 
 @pytest.mark.parametrize("name", [DECIDE_FILE, PREFILL_CROSS_FILE])
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"\xff" * 1000, b"\x80\x04\x95pickle", b"PK\x03\x04"])
 def test_a_file_that_is_not_a_graph_is_refused(folder: Path, name: str, content: bytes) -> None:
     put(folder, name, content)
-    refusal(folder)
+    check_refused(folder)
 
 
 def test_a_truncated_graph_is_refused(folder: Path, bundle: Path) -> None:
     whole = (bundle / DECIDE_FILE).read_bytes()
     for share in (0.1, 0.5, 0.999):
         put(folder, DECIDE_FILE, whole[: int(share * len(whole))])
-        refusal(folder)
+        check_refused(folder)
 
 
 @pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "inside/../../outside.bin"])
 def test_a_graph_reads_no_file_outside_its_folder(folder: Path, location: str) -> None:
     (folder.parent / "outside.bin").write_bytes(np.array([3, 60, 7], np.int64).tobytes())
-    model = decides(folder, [3, 60, 7])
+    model = constant_graph(folder, [3, 60, 7])
     del model.graph.node[0]
     event = model.graph.initializer.add(name="event", data_type=TensorProto.INT64, dims=[3], data_location=TensorProto.EXTERNAL)
     event.external_data.add(key="location", value=location)
     put(folder, DECIDE_FILE, model.SerializeToString())
-    assert DECIDE_FILE in refusal(folder)
+    assert DECIDE_FILE in check_refused(folder)
 
 
 def test_telemetry_of_onnx_runtime_is_disabled(bundle: Path, tmp_path: Path) -> None:
-    """Its official builds make themselves an identifier in the user's cache, and report over the network, unless told not to."""
+    """Official builds create an identifier in the user's cache and report over the network unless telemetry is disabled."""
     code = (
         f"from pathlib import Path; from engine.runtimes.choose import open_runtime; open_runtime('onnx', Path({str(bundle)!r}))"
     )
@@ -131,9 +131,9 @@ def test_telemetry_of_onnx_runtime_is_disabled(bundle: Path, tmp_path: Path) -> 
 
 
 def test_a_graph_with_missing_or_other_weights_is_refused(folder: Path) -> None:
-    """Or with one that the checkpoint does not have: it computes something else."""
+    """A weight that the checkpoint does not have means that the graph computes something else."""
     for change in ("less", "more"):
-        model = decides(folder, [3, 60, 7])
+        model = constant_graph(folder, [3, 60, 7])
         if change == "less":
             model.graph.initializer.pop()
             model.graph.node.pop()
@@ -144,7 +144,7 @@ def test_a_graph_with_missing_or_other_weights_is_refused(folder: Path) -> None:
         other = model.SerializeToString()
         original = (folder / DECIDE_FILE).read_bytes()
         put(folder, DECIDE_FILE, other)
-        assert "for these weights" in refusal(folder)
+        assert "for these weights" in check_refused(folder)
         put(folder, DECIDE_FILE, original)
 
 
@@ -160,7 +160,7 @@ def test_weights_that_do_not_fit_are_refused(folder: Path, damage: str) -> None:
         name = "layers.0.query.weight"
         tensors[name] = tensors[name][:1] if damage == "of another shape" else tensors[name].astype(np.int32)
         save_file(tensors, path)
-    assert "model.safetensors" in refusal(folder)
+    assert "model.safetensors" in check_refused(folder)
 
 
 def bundle_of(folder: Path) -> Path:
@@ -168,7 +168,7 @@ def bundle_of(folder: Path) -> Path:
     return (folder / STEP_FILE).resolve().with_name("model.safetensors")
 
 
-def test_a_missing_graph_is_named(folder: Path) -> None:
+def test_a_missing_graph_is_named_in_the_error(folder: Path) -> None:
     (folder / DECIDE_FILE).unlink()
     with pytest.raises(RuntimeUnavailable, match=DECIDE_FILE):
         OnnxRuntime(folder)

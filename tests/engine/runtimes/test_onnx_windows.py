@@ -31,7 +31,7 @@ sizes = st.integers(1, 40)
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(4)
     model = PerceiverS(PRESETS["tiny"]).eval()
-    for block in model.blocks:  # as initialised they add nothing
+    for block in model.blocks:  # untrained blocks add nothing
         torch.nn.init.normal_(block.out.weight, std=0.3)
     folder = tmp_path_factory.mktemp("checkpoint")
     save_model(model, folder)
@@ -40,8 +40,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(begin=st.integers(0, 100), past=st.integers(0, 100), count=sizes, window=sizes, spare=st.integers(0, 20))
-def test_a_mask_shows_the_window_of_each_event(begin: int, past: int, count: int, window: int, spare: int) -> None:
-    """Of a window that has room for the new events' rows."""
+def test_a_mask_selects_the_window_of_each_event(begin: int, past: int, count: int, window: int, spare: int) -> None:
+    """The masked window has additional rows for the new events."""
     rows, first = window + count - 1 + spare, begin + past
     mask = np.full((count, rows), np.nan, np.float32)
     fill_mask(mask, window, first, begin)
@@ -51,13 +51,13 @@ def test_a_mask_shows_the_window_of_each_event(begin: int, past: int, count: int
     assert np.array_equal(mask, np.where(seen, np.float32(0), np.float32(MASKED)))
 
 
-def test_a_state_moves_between_runtimes_and_is_rewound_there(checkpoint: Path) -> None:
-    """A step reads windows of their own; they must follow the rings wherever these go."""
+def test_a_state_of_another_runtime_is_restored_and_rewound(checkpoint: Path) -> None:
+    """The step graph reads separate windows, which must stay equal to the rings after a restore and a rewind."""
     music = improvise(300, seed=5)
     engines = [Engine(open_runtime(name, checkpoint)) for name in ("eager", "onnx")]
     reference, onnx = engines
     reference.absorb(music[1:200])
-    onnx.absorb(improvise(90, seed=6)[1:])  # something else, which must not be left over
+    onnx.absorb(improvise(90, seed=6)[1:])  # must be overwritten by the restore
     onnx.restore(reference.snapshot())
     for engine in engines:
         engine.rewind(195)

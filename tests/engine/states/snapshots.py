@@ -1,4 +1,4 @@
-"""Made-up states of an engine, and their comparison."""
+"""Random states of an engine, and their comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TINY = PRESETS["tiny"]
 MODEL = "0123456789abcdef" * 4
 
 
-def made_up(count: int, *, config: ModelConfig = TINY, kept: int | None = None, seed: int = 0) -> Snapshot:
+def random_state(count: int, *, config: ModelConfig = TINY, kept: int | None = None, seed: int = 0) -> Snapshot:
     """A state after ``count`` events, the last ``kept`` of which are its history."""
     rng = np.random.default_rng(seed)
     events = improvise(count, seed=seed)
@@ -28,7 +28,7 @@ def made_up(count: int, *, config: ModelConfig = TINY, kept: int | None = None, 
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:
-    """Whether two states are the same to the bit."""
+    """Whether two states are bitwise equal."""
 
     def plain(sounding: Sounding) -> tuple[int, list[int]]:
         return sounding.step, sounding.since.tolist()

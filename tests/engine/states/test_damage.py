@@ -31,7 +31,7 @@ from engine.states import (
     load_state,
     save_state,
 )
-from tests.engine.states.snapshots import MODEL, TINY, made_up
+from tests.engine.states.snapshots import MODEL, TINY, random_state
 
 anywhere = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -56,8 +56,8 @@ def altered(state: Snapshot, folder: Path, **changes: Any) -> bytes:
     return (folder / "altered").read_bytes()
 
 
-def refusal(folder: Path, content: bytes, config: ModelConfig = TINY, model: str = MODEL, size: int = 0) -> str:
-    """The one line that a file, drawn out to ``size``, is refused with; nothing large may be allocated on the way."""
+def check_refused(folder: Path, content: bytes, config: ModelConfig = TINY, model: str = MODEL, size: int = 0) -> str:
+    """Checks that a file, extended to ``size`` bytes, is refused with a one-line error and little memory. Returns the error."""
     path = folder / "refused"
     path.write_bytes(content)
     os.truncate(path, max(size, len(content)))
@@ -74,16 +74,16 @@ def refusal(folder: Path, content: bytes, config: ModelConfig = TINY, model: str
 
 @anywhere
 @given(bits=st.sets(st.integers(0, 1 << 30), min_size=1, max_size=8))
-def test_flipped_bits_are_detected(tmp_path: Path, whole: bytes, bits: set[int]) -> None:
-    content = bytearray(whole)
+def test_flipped_bits_are_detected(tmp_path: Path, saved: bytes, bits: set[int]) -> None:
+    content = bytearray(saved)
     for bit in bits:
-        content[bit // 8 % len(whole)] ^= 1 << bit % 8
-    if bytes(content) != whole:
-        refusal(tmp_path, bytes(content))
+        content[bit // 8 % len(saved)] ^= 1 << bit % 8
+    if bytes(content) != saved:
+        check_refused(tmp_path, bytes(content))
 
 
-def plausible(state: Snapshot, config: ModelConfig = TINY) -> bool:
-    """Whether an engine can work with this."""
+def consistent(state: Snapshot, config: ModelConfig = TINY) -> bool:
+    """Whether the parts of a loaded state fit together."""
     newest = state.moments[-1].sounding
     return (
         0 <= state.position <= state.high_water <= state.position + config.slack
@@ -105,12 +105,12 @@ def plausible(state: Snapshot, config: ModelConfig = TINY) -> bool:
 )
 @example(bits={3}, name="history")
 @example(bits={62}, name="before")
-def test_a_forged_file_is_refused_or_gives_a_valid_state(tmp_path: Path, whole: bytes, bits: set[int], name: str) -> None:
-    tensors = load(whole)
+def test_a_forged_file_is_refused_or_gives_a_valid_state(tmp_path: Path, saved: bytes, bits: set[int], name: str) -> None:
+    tensors = load(saved)
     content = tensors[name].reshape(-1).view(np.uint8)
     for bit in bits:
         content[bit // 8 % len(content)] ^= 1 << bit % 8
-    text = json.dumps(header_of(whole, tmp_path))
+    text = json.dumps(header_of(saved, tmp_path))
     path = tmp_path / "forged"
     path.write_bytes(save(tensors, {"state": text, "sha256": checksum(text, tensors)}))
     try:
@@ -118,30 +118,30 @@ def test_a_forged_file_is_refused_or_gives_a_valid_state(tmp_path: Path, whole: 
     except StateError as error:
         assert "\n" not in str(error)
     else:
-        assert plausible(loaded)
+        assert consistent(loaded)
         assert isinstance(extra, dict)
 
 
 @anywhere
 @given(length=st.integers(0, 1 << 30))
-def test_a_truncated_file_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
-    refusal(tmp_path, whole[: length % len(whole)])
+def test_a_truncated_file_is_refused(tmp_path: Path, saved: bytes, length: int) -> None:
+    check_refused(tmp_path, saved[: length % len(saved)])
 
 
 @anywhere
 @given(
     content=st.one_of(st.binary(max_size=300), st.binary(max_size=300).map(lambda rest: (len(rest)).to_bytes(8, "little") + rest))
 )
-def test_garbage_is_refused(tmp_path: Path, content: bytes) -> None:
-    refusal(tmp_path, content)
+def test_random_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
+    check_refused(tmp_path, content)
 
 
-def test_a_file_with_trailing_bytes_is_refused(tmp_path: Path, whole: bytes) -> None:
-    refusal(tmp_path, whole + b"\0")
+def test_a_file_with_trailing_bytes_is_refused(tmp_path: Path, saved: bytes) -> None:
+    check_refused(tmp_path, saved + b"\0")
 
 
-def test_a_state_of_the_first_format_is_refused_by_name(tmp_path: Path) -> None:
-    assert "older version" in refusal(tmp_path, FORMAT_1 + bytes(5000))
+def test_a_state_of_format_1_is_refused_as_an_older_version(tmp_path: Path) -> None:
+    assert "older version" in check_refused(tmp_path, FORMAT_1 + bytes(5000))
 
 
 def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
@@ -165,51 +165,53 @@ def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
         ("format", [0, 1, 3, None]),
     ],
 )
-def test_impossible_header_values_are_refused(tmp_path: Path, whole: bytes, entry: str, values: list[object]) -> None:
+def test_impossible_header_values_are_refused(tmp_path: Path, saved: bytes, entry: str, values: list[object]) -> None:
     for value in values:
-        refusal(tmp_path, forged(whole, header_of(whole, tmp_path), **{entry: value}))
+        check_refused(tmp_path, forged(saved, header_of(saved, tmp_path), **{entry: value}))
 
 
 def test_a_position_over_the_limit_is_refused(tmp_path: Path, state: Snapshot) -> None:
-    refusal(tmp_path, altered(state, tmp_path, position=MAX_POSITION + 1, high_water=MAX_POSITION + 1))
+    check_refused(tmp_path, altered(state, tmp_path, position=MAX_POSITION + 1, high_water=MAX_POSITION + 1))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", "[" * 60_000, '{"a":' * 10_000, "9" * 50_000, "\x00\x7f" * 9])
-def test_a_header_that_is_not_a_json_object_is_refused(tmp_path: Path, whole: bytes, text: str) -> None:
-    refusal(tmp_path, forged(whole, text))
+def test_a_header_that_is_not_a_json_object_is_refused(tmp_path: Path, saved: bytes, text: str) -> None:
+    check_refused(tmp_path, forged(saved, text))
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 1 << 31, 1 << 62, (1 << 64) - 1])
-def test_a_wrong_header_length_is_refused(tmp_path: Path, whole: bytes, length: int) -> None:
-    refusal(tmp_path, length.to_bytes(8, "little") + whole[8:])
+def test_a_wrong_header_length_is_refused(tmp_path: Path, saved: bytes, length: int) -> None:
+    check_refused(tmp_path, length.to_bytes(8, "little") + saved[8:])
 
 
-def test_a_file_without_our_metadata_is_refused(tmp_path: Path, whole: bytes) -> None:
-    refusal(tmp_path, save(load(whole)))
-    refusal(tmp_path, save(load(whole), {"state": json.dumps(header_of(whole, tmp_path))}))
+def test_a_file_without_metadata_or_checksum_is_refused(tmp_path: Path, saved: bytes) -> None:
+    check_refused(tmp_path, save(load(saved)))
+    check_refused(tmp_path, save(load(saved), {"state": json.dumps(header_of(saved, tmp_path))}))
 
 
-def test_a_huge_file_is_not_read(tmp_path: Path, whole: bytes) -> None:
-    refusal(tmp_path, whole, size=100 << 20)
-    refusal(tmp_path, forged(whole, header_of(whole, tmp_path), history=1 << 20, position=1 << 20, high_water=1 << 20))
+def test_a_huge_file_is_refused(tmp_path: Path, saved: bytes) -> None:
+    check_refused(tmp_path, saved, size=100 << 20)
+    check_refused(tmp_path, forged(saved, header_of(saved, tmp_path), history=1 << 20, position=1 << 20, high_water=1 << 20))
 
 
 @pytest.mark.parametrize(
     "wrong", [Event(101, REST), Event(-1, 60, 5), Event(0, 261), Event(0, -1), Event(0, 60), Event(0, 60, 40)]
 )
 def test_impossible_events_are_refused(tmp_path: Path, state: Snapshot, wrong: Event) -> None:
-    refusal(tmp_path, altered(state, tmp_path, history=(*state.history[:20], wrong, *state.history[21:])))
+    check_refused(tmp_path, altered(state, tmp_path, history=(*state.history[:20], wrong, *state.history[21:])))
 
 
-def test_only_note_ons_have_a_velocity(tmp_path: Path, state: Snapshot) -> None:
-    refusal(tmp_path, altered(state, tmp_path, history=(*state.history[:20], Event(0, NOTE_OFF + 60, 5), *state.history[21:])))
+def test_a_note_off_with_a_velocity_is_refused(tmp_path: Path, state: Snapshot) -> None:
+    check_refused(
+        tmp_path, altered(state, tmp_path, history=(*state.history[:20], Event(0, NOTE_OFF + 60, 5), *state.history[21:]))
+    )
 
 
-def test_the_start_event_is_at_the_start_and_only_there(tmp_path: Path, state: Snapshot) -> None:
-    refusal(tmp_path, altered(state, tmp_path, history=(Event(0, START), *state.history[1:])))
-    complete = made_up(60)
+def test_a_missing_or_misplaced_start_event_is_refused(tmp_path: Path, state: Snapshot) -> None:
+    check_refused(tmp_path, altered(state, tmp_path, history=(Event(0, START), *state.history[1:])))
+    complete = random_state(60)
     assert complete.history[0].action == START
-    refusal(tmp_path, altered(complete, tmp_path, history=(Event(0, REST), *complete.history[1:])))
+    check_refused(tmp_path, altered(complete, tmp_path, history=(Event(0, REST), *complete.history[1:])))
 
 
 def sounding(step: int, **since: int) -> Sounding:
@@ -224,21 +226,21 @@ def sounding(step: int, **since: int) -> Sounding:
     "before", [sounding(-1), sounding(1001), sounding(20, key60=21), sounding(20, key128=-2), sounding(1 << 60)]
 )
 def test_impossible_keys_before_the_history_are_refused(tmp_path: Path, state: Snapshot, before: Sounding) -> None:
-    assert state.position + 1 - len(state.history) == 10, "ten events have been forgotten, of 100 steps at most"
-    refusal(tmp_path, altered(state, tmp_path, before=before))
+    assert state.position + 1 - len(state.history) == 10, "ten events, of at most 100 steps each, are no longer in the history"
+    check_refused(tmp_path, altered(state, tmp_path, before=before))
 
 
 @pytest.mark.parametrize("before", [sounding(1), sounding(0, key60=0)])
 def test_keys_before_the_start_event_are_refused(tmp_path: Path, before: Sounding) -> None:
-    refusal(tmp_path, altered(made_up(60), tmp_path, before=before))
+    check_refused(tmp_path, altered(random_state(60), tmp_path, before=before))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("which", [0, -1])
-def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, state: Snapshot, value: float, which: int) -> None:
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, state: Snapshot, value: float, which: int) -> None:
     rings = [ring.copy() for ring in state.rings]
     rings[which].flat[7] = value
-    refusal(tmp_path, altered(state, tmp_path, rings=tuple(rings)))
+    check_refused(tmp_path, altered(state, tmp_path, rings=tuple(rings)))
 
 
 @pytest.mark.parametrize(
@@ -253,18 +255,18 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, state: Snapshot
 def test_rings_of_another_size_are_refused(
     tmp_path: Path, state: Snapshot, change: Callable[[tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
 ) -> None:
-    refusal(tmp_path, altered(state, tmp_path, rings=change(state.rings)))
+    check_refused(tmp_path, altered(state, tmp_path, rings=change(state.rings)))
 
 
-def test_no_more_history_is_read_than_a_state_can_depend_on(tmp_path: Path) -> None:
+def test_a_history_longer_than_a_state_can_depend_on_is_refused(tmp_path: Path) -> None:
     longest = TINY.reach + TINY.window * TINY.layers + TINY.slack + 1
-    save_state(made_up(longest + 50, kept=longest), tmp_path / "state", model=MODEL)
+    save_state(random_state(longest + 50, kept=longest), tmp_path / "state", model=MODEL)
     load_state(tmp_path / "state", TINY, model=MODEL)
-    refusal(tmp_path, altered(made_up(longest + 50, kept=longest + 1), tmp_path))
+    check_refused(tmp_path, altered(random_state(longest + 50, kept=longest + 1), tmp_path))
 
 
-def test_a_state_of_another_model_is_refused(tmp_path: Path, whole: bytes) -> None:
-    assert "another model" in refusal(tmp_path, whole, model="f" * 64)
+def test_a_state_of_another_model_is_refused(tmp_path: Path, saved: bytes) -> None:
+    assert "another model" in check_refused(tmp_path, saved, model="f" * 64)
     larger = dataclasses.replace(TINY, scales=(24, 128))
-    assert "another model" in refusal(tmp_path, whole, config=larger, model="f" * 64)
-    refusal(tmp_path, whole, config=larger)
+    assert "another model" in check_refused(tmp_path, saved, config=larger, model="f" * 64)
+    check_refused(tmp_path, saved, config=larger)

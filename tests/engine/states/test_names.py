@@ -1,4 +1,4 @@
-"""A name of a state is a file in the folder, and nothing else."""
+"""A valid state name gives a file in the states folder; other names are refused."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def test_plain_names_are_files_in_the_folder(tmp_path: Path, state: Snapshot, na
 
 
 PATHS = [".", "..", "../up", "..\\up", "/etc/passwd", "C:\\x", "C:x", "a/b", "a\\b", "~", "~root", ".hidden", "a."]
-SIGNS = ["a:b", "a*", "a?", "$HOME", "%TEMP%", "a|b", "é", "\uff0e\uff0e", "a\u2044b", "\u202egnp", "\udcff"]
+SPECIAL_CHARACTERS = ["a:b", "a*", "a?", "$HOME", "%TEMP%", "a|b", "é", "\uff0e\uff0e", "a\u2044b", "\u202egnp", "\udcff"]
 DEVICES = ["con", "CON", "Nul", "nul.txt", "aux.a.b", "prn", "com1", "LPT9", "com0.x", "con .x", "conin$", "com\u00b9"]
 BLANKS = ["", " ", "\n", " a", "a ", "a\n", "a\0b", "x" * 65]
-NO_TEXT: list[object] = [None, 3, 1.5, True, b"bytes", ["a"], {}]
+NOT_STRINGS: list[object] = [None, 3, 1.5, True, b"bytes", ["a"], {}]
 
 
-@pytest.mark.parametrize("name", [*PATHS, *SIGNS, *DEVICES, *BLANKS, *NO_TEXT])
-def test_other_names_are_refused(tmp_path: Path, name: object) -> None:
+@pytest.mark.parametrize("name", [*PATHS, *SPECIAL_CHARACTERS, *DEVICES, *BLANKS, *NOT_STRINGS])
+def test_invalid_names_are_refused(tmp_path: Path, name: object) -> None:
     with pytest.raises(StateError) as caught:
         state_path(tmp_path, name)
     assert "\n" not in str(caught.value)
@@ -46,7 +46,7 @@ def test_other_names_are_refused(tmp_path: Path, name: object) -> None:
 
 
 @given(name=st.text(max_size=80))
-def test_no_name_leads_out_of_the_folder(name: str) -> None:
+def test_no_name_gives_a_path_outside_the_folder(name: str) -> None:
     folder = Path("/music/states")
     try:
         path = state_path(folder, name)

@@ -1,4 +1,4 @@
-"""Saving and loading a state is exact, and replaces a file at once."""
+"""Saving and loading a state is exact, and a file is replaced atomically."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from engine.states import (
     load_state,
     save_state,
 )
-from tests.engine.states.snapshots import MODEL, TINY, made_up, same
+from tests.engine.states.snapshots import MODEL, TINY, random_state, same
 from tests.music import improvise
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (9, 9), (60, 60), (60, 50), (105, 105), (400, 105), (400, 1)])
-def test_a_state_comes_back_exactly(tmp_path: Path, count: int, kept: int) -> None:
-    state = made_up(count, kept=kept)
+def test_a_saved_state_is_loaded_exactly(tmp_path: Path, count: int, kept: int) -> None:
+    state = random_state(count, kept=kept)
     save_state(state, tmp_path / "new" / "folder" / "state", model=MODEL, controls={"seed": 7}, name="é")
     loaded, extra = load_state(tmp_path / "new" / "folder" / "state", TINY, model=MODEL)
     assert same(loaded, state)
@@ -50,14 +50,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("count", [1, 5, 60, 150, 700])
 def test_an_engine_continues_exactly_from_a_loaded_state(tmp_path: Path, checkpoint: Path, count: int) -> None:
-    """From the start event alone to long past every ring's and the history's end, with something rewound."""
+    """For histories from the start event alone to longer than every ring, after a rewind."""
     model, music = fingerprint(checkpoint), improvise(count + 40, seed=2)
     engine, other = (Engine(open_runtime("eager", checkpoint)) for _ in range(2))
     engine.absorb(music[1:count])
     engine.absorb(improvise(8, seed=3)[1:])
     engine.rewind(count - 1)
     save_state(engine.snapshot(), tmp_path / "state", model=model)
-    other.absorb(improvise(90, seed=4)[1:])  # in the middle of something else
+    other.absorb(improvise(90, seed=4)[1:])  # it has absorbed other music
     loaded, _ = load_state(tmp_path / "state", other.config, model=model)
     assert same(loaded, engine.snapshot())
     other.restore(loaded)
@@ -78,13 +78,13 @@ def test_the_bundled_models_state_is_saved_and_loaded(tmp_path: Path) -> None:
     assert same(load_state(tmp_path / "state", engine.config, model=model)[0], state)
 
 
-def test_saving_again_replaces_the_file_at_once(tmp_path: Path, state: Snapshot) -> None:
+def test_saving_again_replaces_the_file_atomically(tmp_path: Path, state: Snapshot) -> None:
     path, held = tmp_path / "state", tmp_path / "held"
-    save_state(made_up(9), path, model=MODEL)
-    held.hardlink_to(path)  # as whoever is just reading it
+    save_state(random_state(9), path, model=MODEL)
+    held.hardlink_to(path)  # like a process that is reading the old file
     save_state(state, path, model=MODEL)
     assert same(load_state(path, TINY, model=MODEL)[0], state)
-    assert same(load_state(held, TINY, model=MODEL)[0], made_up(9))
+    assert same(load_state(held, TINY, model=MODEL)[0], random_state(9))
 
 
 def test_a_failed_save_leaves_the_old_file_unchanged(tmp_path: Path, state: Snapshot) -> None:
@@ -92,13 +92,13 @@ def test_a_failed_save_leaves_the_old_file_unchanged(tmp_path: Path, state: Snap
     save_state(state, path, model=MODEL)
     for extra in [object(), math.nan, "x" * (MAX_HEADER_BYTES + 1)]:
         with pytest.raises(StateError):
-            save_state(made_up(9), path, model=MODEL, extra=extra)
+            save_state(random_state(9), path, model=MODEL, extra=extra)
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # a disk that is full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # simulates a full disk
     try:
         with pytest.raises(StateError, match="cannot be written"):
-            save_state(made_up(9), path, model=MODEL)
+            save_state(random_state(9), path, model=MODEL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert same(load_state(path, TINY, model=MODEL)[0], state)
@@ -115,7 +115,7 @@ def test_an_unwritable_path_is_refused_in_one_line(tmp_path: Path, state: Snapsh
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-# --- whose state -----------------------------------------------------------------------------------------------------
+# --- fingerprints ----------------------------------------------------------------------------------------------------
 
 
 def test_a_fingerprint_depends_on_the_model_only(tmp_path: Path, checkpoint: Path) -> None:
@@ -141,6 +141,6 @@ def test_a_folder_without_weights_has_no_fingerprint(tmp_path: Path) -> None:
     shutil.copy(bundled() / "config.json", tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         fingerprint(tmp_path)
-    shutil.copy(bundled() / "step.onnx", tmp_path)  # which holds none
+    shutil.copy(bundled() / "step.onnx", tmp_path)  # contains no weights
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         fingerprint(tmp_path)

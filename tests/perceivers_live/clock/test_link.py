@@ -1,5 +1,5 @@
-"""Ableton Link, through the real library. Each scenario runs by itself in a network of nothing but loopback: in the real one it
-would join whatever session is there, and change its tempo.
+"""Ableton Link, with the real library. Each scenario runs in its own process with a loopback-only network; in a real network it
+would join any existing session and change its tempo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENCE = 20.0  # seconds
 ISOLATED = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
-def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aalink", None)
     with pytest.raises(LinkError, match=r"pip install 'perceivers-live\[link\]'") as refused:
         LinkClock()
@@ -39,8 +39,8 @@ def can_isolate() -> bool:
 
 
 def follows_the_tempo_and_the_bars_of_another_program() -> None:
-    other = program(97.0)
-    time.sleep(1.0)  # who is there first has the say
+    other = link_peer(97.0)
+    time.sleep(1.0)  # the first peer determines the tempo
     with closing(LinkClock()) as clock:
         beats: Beats = clock
         until(lambda: beats.running)
@@ -49,41 +49,41 @@ def follows_the_tempo_and_the_bars_of_another_program() -> None:
         for quantum in (4, 3, 1, 4):
             other.quantum = quantum
             before, theirs, now = time.perf_counter(), other.beat, time.perf_counter()
-            blur = 0.01 + (now - before) / 60 * 97.0  # beats: it was read some time in between
+            blur = 0.01 + (now - before) / 60 * 97.0  # beats: ``other.beat`` was read between ``before`` and ``now``
             bar, beat = beats.next_bar(now, quantum), beats.next_beat(now)
             assert bar is not None
             assert beat is not None
             assert now < beat < bar + 0.001
-            assert (bar - now) / 60 * 97.0 < quantum + 0.02 + blur  # one that begins within 10 ms is passed over
+            assert (bar - now) / 60 * 97.0 < quantum + 0.02 + blur  # a bar that begins within 10 ms is skipped
             assert distance(theirs + (bar - now) / 60 * 97.0, 0.0, quantum) < blur
             assert distance(theirs + (beat - now) / 60 * 97.0, 0.0, 1) < blur
         assert distance(beats.position(now), theirs, 4) < blur
 
 
 def follows_a_change_of_tempo() -> None:
-    other = program(97.0)
+    other = link_peer(97.0)
     with closing(LinkClock()) as clock:
         until(lambda: clock.running)
         other.tempo = 140.0
         until(lambda: abs((clock.bpm or 0.0) - 140.0) < 0.01)
 
 
-def has_no_beats_alone() -> None:
+def has_no_beats_without_peers() -> None:
     def alone() -> bool:
         now = time.perf_counter()
         return (clock.running, clock.bpm, clock.next_beat(now), clock.next_bar(now, 4)) == (False, None, None, None)
 
     with closing(LinkClock()) as clock:
         assert alone()
-        other = program(97.0)
+        other = link_peer(97.0)
         until(lambda: clock.running)
         assert clock.next_beat(time.perf_counter()) is not None
         other.enabled = False
         until(alone)
 
 
-def follows_start_and_stop_if_told_to() -> None:
-    other = program(97.0)
+def follows_start_and_stop_if_enabled() -> None:
+    other = link_peer(97.0)
     other.start_stop_sync_enabled = True
     with closing(LinkClock(start_stop=True)) as clock:
         until(lambda: clock.peers == 1)
@@ -95,7 +95,7 @@ def follows_start_and_stop_if_told_to() -> None:
 
 
 def leaves_when_closed() -> None:
-    other = program(97.0)
+    other = link_peer(97.0)
     clock = LinkClock()
     until(lambda: other.num_peers == 1)
     clock.close()
@@ -103,10 +103,10 @@ def leaves_when_closed() -> None:
     clock.close()
 
 
-def gives_its_tempo_to_who_comes_later() -> None:
+def gives_its_tempo_to_later_peers() -> None:
     with closing(LinkClock(bpm=88.0)) as clock:
         time.sleep(1.0)
-        other = program(97.0)
+        other = link_peer(97.0)
         until(lambda: clock.running)
         until(lambda: abs(other.tempo - 88.0) < 0.01)
 
@@ -116,27 +116,27 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     for scenario in (
         follows_the_tempo_and_the_bars_of_another_program,
         follows_a_change_of_tempo,
-        has_no_beats_alone,
-        follows_start_and_stop_if_told_to,
+        has_no_beats_without_peers,
+        follows_start_and_stop_if_enabled,
         leaves_when_closed,
-        gives_its_tempo_to_who_comes_later,
+        gives_its_tempo_to_later_peers,
     )
 }
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_session(scenario: str) -> None:
+def test_link_session(scenario: str) -> None:
     pytest.importorskip("aalink", reason="without the extra: pip install 'perceivers-live[link]'")
     if not can_isolate():
-        pytest.skip("this system gives us no network of our own")
+        pytest.skip("this system does not permit a private network")
     command = [*ISOLATED, sys.executable, "-W", "error", __file__, scenario]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE)
     assert run.returncode == 0, run.stderr
 
 
-def program(bpm: float) -> Any:
-    """Another Link program, with the library itself."""
+def link_peer(bpm: float) -> Any:
+    """Another program in the Link session, made with the library itself."""
     import aalink
 
     async def join() -> Any:
@@ -155,7 +155,7 @@ def distance(beat: float, other: float, quantum: int) -> float:
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""A MIDI clock followed on a virtual time: whatever the ticks go through, the beats are where they are."""
+"""The MIDI clock follower in virtual time: jittering, lost, doubled and late ticks do not move the beats."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from perceivers_live.clock.midi_clock import CONTINUE, SONG_POSITION, START, STO
 from perceivers_live.clock.ticks import PPQ
 
 JITTER = 0.002  # seconds either way
-CLOSE = 0.0015  # seconds: how far from the truth a beat that is foreseen may be
+CLOSE = 0.0015  # seconds: the largest allowed error of a predicted beat
 
 
 class Sender:
-    """A song with its clock, and the clock that follows it. ``now`` is the time, ``due`` when the next tick should come."""
+    """A song with its MIDI clock, and the clock that follows it. ``now`` is the time, ``due`` when the next tick is due."""
 
     def __init__(self, bpm: float = 120.0, jitter: float = 0.0, seed: int = 0) -> None:
         self.bpm = bpm
@@ -31,7 +31,7 @@ class Sender:
         return self.clock.feed(self.now, message)
 
     def tick(self, times: int = 1, delay: float = 0.0) -> None:
-        """The next tick; ``times`` 0: it gets lost, 2: it comes twice."""
+        """Sends the next tick; ``times`` 0: it is lost, 2: it is doubled."""
         self.now = max(self.now, self.due + delay + self._random.uniform(-self._jitter, self._jitter))
         for _ in range(times):
             assert self.send(TICK) is None
@@ -47,29 +47,29 @@ class Sender:
         self.song = self.due
 
     def check(self) -> None:
-        """The tempo and the beats ahead are those of a song that started at ``song`` and kept its tempo since."""
+        """Checks that tempo and next beats are those of a song that started at ``song`` and has kept its tempo."""
         period, after = 60 / self.bpm, self.due
         beat, bar = self.clock.next_beat(after + period / 4), self.clock.next_bar(after, 4)
         assert self.clock.bpm == pytest.approx(self.bpm, rel=0.005)
         assert beat is not None
         assert bar is not None
-        assert off(beat - self.song, period) < CLOSE
-        assert off(bar - self.song, 4 * period) < 4 * CLOSE  # it is up to four beats ahead
+        assert distance(beat - self.song, period) < CLOSE
+        assert distance(bar - self.song, 4 * period) < 4 * CLOSE  # it is up to four beats ahead
         assert self.clock.position(self.due) * period == pytest.approx(self.due - self.song, abs=CLOSE)
 
 
-def off(time: float, period: float) -> float:
-    """How far from a multiple of ``period``."""
+def distance(time: float, period: float) -> float:
+    """Distance to the nearest multiple of ``period``."""
     return abs((time + period / 2) % period - period / 2)
 
 
-def test_before_anything_came_there_is_no_beat() -> None:
+def test_no_beat_before_the_first_message() -> None:
     clock: Beats = MidiClock(lambda: 5.0)
     assert (clock.bpm, clock.running, clock.position(5.0)) == (None, False, 0.0)
     assert (clock.next_beat(5.0), clock.next_bar(5.0, 4)) == (None, None)
 
 
-def test_a_steady_clock_says_when_the_beats_come() -> None:
+def test_steady_clock_predicts_beats_and_bars() -> None:
     sender = Sender(bpm=120)
     assert sender.send(START) is Transport.STARTED
     sender.play(5.25)
@@ -84,14 +84,14 @@ def test_a_steady_clock_says_when_the_beats_come() -> None:
 
 @pytest.mark.parametrize("bpm", [40, 120, 280])
 @pytest.mark.parametrize("seed", range(3))
-def test_jitter_is_smoothed_and_nothing_drifts(bpm: float, seed: int) -> None:
+def test_jitter_is_smoothed_without_drift(bpm: float, seed: int) -> None:
     sender = Sender(bpm, JITTER, seed)
     sender.start()
     sender.play(5)
     sender.play(60, sender.check)
 
 
-def test_a_beat_that_was_foreseen_is_not_foreseen_again_when_it_is_known_better() -> None:
+def test_corrected_prediction_does_not_repeat_a_beat() -> None:
     sender = Sender(jitter=JITTER)
     sender.start()
     sender.play(4.5)
@@ -107,12 +107,12 @@ def test_a_beat_that_was_foreseen_is_not_foreseen_again_when_it_is_known_better(
     ("before", "after"), [(120, 60), (60, 120), (120, 90), (80, 128), (180, 216), (120, 126), (126, 120), (100, 97)]
 )
 @pytest.mark.parametrize("seed", range(4))
-def test_another_tempo_is_known_within_a_beat_and_no_tick_is_miscounted(before: float, after: float, seed: int) -> None:
+def test_tempo_change_is_detected_within_a_beat_without_miscounted_ticks(before: float, after: float, seed: int) -> None:
     sender = Sender(before, JITTER, seed)
     sender.start()
     sender.play(10)
     sender.bpm = after
-    sender.song = sender.due - 10 * 60 / after  # as if it had been so from the start
+    sender.song = sender.due - 10 * 60 / after  # as if the song had had this tempo from the start
     sender.play(1.1)
     sender.play(3, lambda: close_to(sender.clock.bpm, after, 0.012))
     sender.play(3)
@@ -154,7 +154,7 @@ def test_a_gap_of_many_ticks_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("delay", [0.009, 0.015, 0.1])
-def test_a_late_tick_and_those_that_wait_behind_it_change_nothing(delay: float) -> None:
+def test_late_tick_and_ticks_queued_behind_it_change_nothing(delay: float) -> None:
     sender = Sender(120, JITTER)
     sender.start()
     sender.play(6)
@@ -164,8 +164,8 @@ def test_a_late_tick_and_those_that_wait_behind_it_change_nothing(delay: float) 
 
 
 @pytest.mark.parametrize("bpm", [100, 119, 120, 125, 130, 240])
-def test_ticks_that_come_at_the_periods_of_a_sound_card_are_followed(bpm: float) -> None:
-    """JACK hands over what came in a period at its end: here 21 ms, about as long as a tick."""
+def test_ticks_quantised_to_audio_periods_are_followed(bpm: float) -> None:
+    """JACK delivers the messages of a period at its end; here a period is 21 ms, about as long as a tick."""
     sender, period = Sender(bpm), 1024 / 48000
     for tick in range(80 * PPQ):
         if tick == 6 * PPQ:
@@ -173,13 +173,13 @@ def test_ticks_that_come_at_the_periods_of_a_sound_card_are_followed(bpm: float)
         sender.tick(delay=-sender.due % period)
         if tick > 40 * PPQ:
             assert sender.clock.bpm == pytest.approx(bpm, rel=0.005)
-            assert off((sender.clock.next_beat(sender.now) or 0.0) - sender.song - period / 2, 60 / bpm) < 0.006
+            assert distance((sender.clock.next_beat(sender.now) or 0.0) - sender.song - period / 2, 60 / bpm) < 0.006
 
 
 @pytest.mark.parametrize("bpm", [90.0, 110.0, 119.0, 120.0, 125.0, 140.0])
 @pytest.mark.parametrize("before", [0, 150])  # ticks before the start
-def test_with_the_period_known_the_beats_are_right_from_the_second_on(bpm: float, before: int) -> None:
-    """Without it, ticks of nearly the length of a period seem to be lost, for several beats."""
+def test_beats_are_right_from_the_second_one_if_the_audio_period_is_known(bpm: float, before: int) -> None:
+    """If it is unknown, ticks that are about as long as a period seem to be lost for several beats."""
     period, now, errors = 1024 / 48000, [0.0], []
     clock, tick = MidiClock(lambda: now[0]), 60 / bpm / PPQ
     clock.set_resolution(period)
@@ -196,7 +196,7 @@ def test_with_the_period_known_the_beats_are_right_from_the_second_on(bpm: float
     assert max(errors) < 1.5 * period
 
 
-def test_ticks_before_the_start_tell_the_tempo_and_do_not_count() -> None:
+def test_ticks_before_the_start_set_the_tempo_but_not_the_position() -> None:
     sender = Sender(90)
     sender.play(7.3)
     clock = sender.clock
@@ -209,7 +209,7 @@ def test_ticks_before_the_start_tell_the_tempo_and_do_not_count() -> None:
     assert clock.next_beat(sender.now) == pytest.approx(sender.song + 60 / 90)
 
 
-def test_the_first_tick_after_the_start_is_the_beat_even_if_it_comes_between_the_ticks_so_far() -> None:
+def test_first_tick_after_the_start_is_the_beat_even_between_earlier_ticks() -> None:
     sender = Sender(120, JITTER)
     sender.play(8)
     sender.now = sender.due = sender.due - 0.010
@@ -221,7 +221,7 @@ def test_the_first_tick_after_the_start_is_the_beat_even_if_it_comes_between_the
     sender.play(4, sender.check)
 
 
-def test_a_tempo_that_changed_in_the_pause_is_known_within_a_beat() -> None:
+def test_tempo_change_during_a_pause_is_detected_within_a_beat() -> None:
     sender = Sender(120, JITTER)
     sender.play(8)
     for bpm in (132, 60, 124):
@@ -234,7 +234,7 @@ def test_a_tempo_that_changed_in_the_pause_is_known_within_a_beat() -> None:
         sender.play(8, sender.check)
 
 
-def test_a_start_while_running_starts_again() -> None:
+def test_start_while_running_restarts_the_song() -> None:
     sender = Sender()
     sender.start()
     sender.play(3.5)
@@ -245,7 +245,7 @@ def test_a_start_while_running_starts_again() -> None:
     sender.check()
 
 
-def test_it_stands_while_stopped_and_goes_on_with_the_next_tick() -> None:
+def test_stop_keeps_the_position_and_continue_resumes_with_the_next_tick() -> None:
     sender = Sender(120, JITTER)
     sender.start()
     sender.play(6.5)
@@ -262,7 +262,7 @@ def test_it_stands_while_stopped_and_goes_on_with_the_next_tick() -> None:
     sender.play(10, sender.check)
 
 
-def test_a_clock_that_pauses_with_the_song_has_its_tempo_at_once() -> None:
+def test_tempo_is_known_at_once_after_a_pause_without_ticks() -> None:
     sender = Sender(120)
     sender.start()
     sender.play(8)
@@ -273,7 +273,7 @@ def test_a_clock_that_pauses_with_the_song_has_its_tempo_at_once() -> None:
     sender.play(2, sender.check)
 
 
-def test_the_song_position_is_counted_in_sixteenths() -> None:
+def test_song_position_is_counted_in_sixteenths() -> None:
     sender = Sender()
     sender.play(4)
     assert sender.send(SONG_POSITION, 6, 1) is Transport.MOVED
@@ -287,7 +287,7 @@ def test_the_song_position_is_counted_in_sixteenths() -> None:
     sender.play(2, sender.check)
 
 
-def test_a_song_position_while_running_or_malformed_changes_nothing() -> None:
+def test_song_position_is_ignored_while_running_or_if_malformed() -> None:
     sender = Sender()
     for message in ((SONG_POSITION,), (SONG_POSITION, 4), (SONG_POSITION, 4, 0, 0), (SONG_POSITION, 4, 128), ()):
         assert sender.send(*message) is None
@@ -298,7 +298,7 @@ def test_a_song_position_while_running_or_malformed_changes_nothing() -> None:
     sender.play(2, sender.check)
 
 
-def test_a_clock_that_dies_is_not_running_and_may_come_back() -> None:
+def test_clock_without_ticks_stops_running_and_resumes_with_new_ticks() -> None:
     sender = Sender(120)
     sender.start()
     sender.play(8)
@@ -314,7 +314,7 @@ def test_a_clock_that_dies_is_not_running_and_may_come_back() -> None:
     sender.play(2, sender.check)
 
 
-def test_a_start_without_a_clock_dies_too() -> None:
+def test_start_without_ticks_stops_running_after_a_timeout() -> None:
     sender = Sender()
     sender.start()
     assert sender.clock.running
@@ -335,7 +335,7 @@ GAPS = st.one_of(st.just(0.02), st.floats(0.0, 0.05), st.floats(0.0, 3.0))
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(GAPS, MESSAGES, st.integers(1, 30)), max_size=30), st.integers(1, 7), st.floats(0.0, 100.0))
-def test_no_messages_at_any_time_make_it_fail(messages: list[tuple[float, bytes, int]], beats: int, ahead: float) -> None:
+def test_any_messages_at_any_time_give_valid_results(messages: list[tuple[float, bytes, int]], beats: int, ahead: float) -> None:
     sender = Sender()
     clock = sender.clock
     for gap, message, times in messages:
@@ -350,18 +350,18 @@ def test_no_messages_at_any_time_make_it_fail(messages: list[tuple[float, bytes,
         if beat is not None and bar is not None:
             assert clock.running
             assert after < beat <= bar
-            assert off(clock.position(beat), 1) < 1e-6
-            assert off(clock.position(bar), beats) < 1e-6
+            assert distance(clock.position(beat), 1) < 1e-6
+            assert distance(clock.position(bar), beats) < 1e-6
 
 
-def test_it_may_be_read_while_it_is_fed() -> None:
+def test_clock_can_be_read_from_another_thread_while_fed() -> None:
     sender, over, wrong = Sender(120, JITTER), threading.Event(), []
 
     def read() -> None:
         while not over.is_set():
             after = sender.now + 0.25
             bar, position = sender.clock.next_bar(after, 4), sender.clock.position(after)
-            if bar is not None and not (after < bar < after + 2.1 and off(bar - sender.song, 2.0) < 0.03):
+            if bar is not None and not (after < bar < after + 2.1 and distance(bar - sender.song, 2.0) < 0.03):
                 wrong.append((after, bar, position))
 
     sender.start()

@@ -1,4 +1,4 @@
-"""A performance as a process."""
+"""The daemon as a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE = 120.0  # seconds
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes a file descriptor, and signals")
-def test_it_plays_without_standard_error_outlives_its_terminal_under_nohup_and_ends_cleanly(tmp_path: Path) -> None:
+def test_daemon_runs_without_stderr_ignores_sighup_under_nohup_and_ends_cleanly(tmp_path: Path) -> None:
     port, settings = free_port(), tmp_path / "perceivers_live.toml"
     settings.write_text("[osc]\nenabled = false\n")
     env = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "DISPLAY": ""}
@@ -26,14 +26,14 @@ def test_it_plays_without_standard_error_outlives_its_terminal_under_nohup_and_e
     process = subprocess.Popen(["sh", "-c", command], env=env, cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE
-        while not served(port):
+        while not is_served(port):
             assert process.poll() is None, f"ended with status {process.returncode}"
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGHUP)
         for _ in range(20):
             time.sleep(0.1)
-            assert served(port)
+            assert is_served(port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0
     finally:
@@ -41,7 +41,7 @@ def test_it_plays_without_standard_error_outlives_its_terminal_under_nohup_and_e
         process.wait()
 
 
-def served(port: int) -> bool:
+def is_served(port: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/page/", timeout=10) as response:
             return bool(response.status == 200)

@@ -42,7 +42,7 @@ def test_hanging_notes_and_pedal_end_with_the_last_action():
     assert notes_of(timed) == ([Note(0.0, 3.0, 60, 50), Note(2.0, 3.0, 64, 50)], [(1.0, 3.0)])
 
 
-def test_a_second_strike_ends_the_first_note():
+def test_repeated_note_on_ends_the_first_note():
     timed = [Timed(0.0, NOTE_ON + 60, 50), Timed(1.0, NOTE_ON + 60, 90), Timed(2.0, NOTE_OFF + 60)]
     assert notes_of(timed)[0] == [Note(0.0, 1.0, 60, 50), Note(1.0, 2.0, 60, 90)]
 
@@ -57,7 +57,7 @@ def test_stray_note_offs_and_pedal_ups_are_ignored():
 @pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize("unicode", [False, True])
 @pytest.mark.parametrize("width", [24, 60, 200])
-def test_no_line_is_wider_than_asked(width, unicode, color):
+def test_lines_do_not_exceed_the_width(width, unicode, color):
     picture = draw([YOU, MACHINE], width, color=color, unicode=unicode)
     assert max(len(line) for line in plain(picture).splitlines()) <= width
 
@@ -68,7 +68,7 @@ def test_the_axes_are_labelled():
     assert picture.splitlines()[-1].split(" s")[:3] == [" " * 8 + "0", "      0.5", "    1"]
 
 
-def test_the_time_axis_starts_where_the_music_does():
+def test_time_axis_starts_at_the_first_note():
     picture = draw([Part("you", [Note(61.2, 64, 60, 80)])], 80, color=False)
     assert picture.splitlines()[-1].split()[0] == "61"
 
@@ -93,7 +93,7 @@ def test_semitones_share_a_row_as_halves():
     assert row_of(picture, "C4┤")[5:] == "█" * 20 + "▀" * 20
 
 
-def test_struck_again_keys_are_told_apart():
+def test_repeated_notes_are_drawn_separately():
     once = draw([Part("y", [Note(0, 4, 60, 80)])], 45, color=False)
     twice = draw([Part("y", [Note(0, 2, 60, 80), Note(2, 4, 60, 80)])], 45, color=False)
     assert row_of(once, "C4┤")[5:] == "▄" * 40
@@ -101,13 +101,13 @@ def test_struck_again_keys_are_told_apart():
 
 
 @pytest.mark.parametrize(("unicode", "glyphs"), [(True, "▄⣤"), (False, "#o")])
-def test_parts_are_told_apart_without_colour(unicode, glyphs):
+def test_parts_are_distinguishable_without_colour(unicode, glyphs):
     parts = [Part("you", [Note(0, 1, 60, 80)]), Part("machine", [Note(1, 2, 60, 80)])]
     row = row_of(draw(parts, 48, color=False, unicode=unicode), "C4")[8:]
     assert row == glyphs[0] * 20 + glyphs[1] * 20
 
 
-def test_colours_tell_parts_and_loudness_apart():
+def test_colours_distinguish_parts_and_velocities():
     def code(part_index, velocity):
         parts = [Part("you", []), Part("machine", [])]
         parts[part_index] = Part("x", [Note(0, 1, 60, velocity)])
@@ -147,11 +147,11 @@ def test_height_limits_the_lines():
         assert row_of(picture, "C8┤")
 
 
-def test_silence_is_said():
+def test_part_without_notes_shows_no_notes():
     assert "(no notes)" in draw([Part("you", [])], 80, color=False)
 
 
-def test_a_note_too_short_to_see_is_seen():
+def test_very_short_note_is_drawn():
     picture = draw([Part("y", [Note(0, 100, 60, 80), Note(50, 50, 61, 80)])], 45, color=False)
     assert any(glyph in row_of(picture, "C4┤") for glyph in "▙▟")
 
@@ -197,7 +197,7 @@ def test_a_note_shorter_than_a_row_is_shown():
     assert [row[column] for row in lines[2:]] == ["▀", "┊", "┊"]  # in the first half of the first row
 
 
-def test_live_parts_are_told_apart():
+def test_live_parts_are_distinguishable():
     roll, lines = live()
     roll.advance(0.0)
     roll.note_on(0, 60, 80)
@@ -236,7 +236,7 @@ def test_the_pedal_is_shown_for_each_part():
     assert "┃" not in lines[4]
 
 
-def test_rows_pause_in_silence_and_go_on_with_the_time():
+def test_rows_pause_in_silence_and_resume_with_a_new_header():
     roll, lines = live(quiet_seconds=1.0)
     roll.advance(0.0)
     roll.note_on(0, 60, 80)
@@ -300,7 +300,7 @@ def read(name):
     return timed
 
 
-def test_the_bundled_files_are_what_the_script_writes(tmp_path):
+def test_bundled_files_match_the_script_output(tmp_path):
     for path in compose.write(tmp_path):
         assert path.read_bytes() == (BUNDLED / path.name).read_bytes()
 
@@ -334,7 +334,7 @@ def test_a_call_is_a_well_formed_performance(name, shortest, longest):
 
 
 @pytest.mark.parametrize("name", compose.CALLS)
-def test_the_melody_sings_above_its_accompaniment(name):
+def test_melody_is_louder_than_its_accompaniment(name):
     piece = compose.CALLS[name]
     melody = {(note.pitch, note.voice == "melody") for note in compose.score(piece)}
     notes, _ = notes_of(read(name))
@@ -346,7 +346,7 @@ def test_the_melody_sings_above_its_accompaniment(name):
     assert mean(True) > mean(False) + 12
 
 
-def test_schumanns_melody_is_schumanns():
+def test_schumanns_melody_has_the_original_pitches():
     melody = [note for note in compose.score(compose.VON_FREMDEN_LAENDERN) if note.voice == "melody"]
     names = "B4 G5 F#5 E5 D5 B4 G5 F#5 E5 D5 B4 G5 E5 D5 C5 A4 D5 B4"
     assert [note.pitch for note in melody] == [compose.pitch_of(name) for name in names.split()]

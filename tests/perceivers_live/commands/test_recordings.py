@@ -1,4 +1,4 @@
-"""Recordings are listed, and the newest can be heard while its session goes on."""
+"""Recordings are listed, and the newest can be copied while its session runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceivers_live.recording.recorder import Recorder
 from tests.perceivers_live.recording.recordings import in_ms, music, recorded, until
 
 
-def test_a_running_sessions_recording_is_copied_and_left_alone(tmp_path: Path) -> None:
+def test_recording_of_a_running_session_is_copied_without_changing_it(tmp_path: Path) -> None:
     folder, played = tmp_path / "sessions", music(60)
     recorder = Recorder(folder)
     half = len(played) // 2
@@ -31,8 +31,8 @@ def test_a_running_sessions_recording_is_copied_and_left_alone(tmp_path: Path) -
     assert finished is not None
     whole = in_ms(recorded(finished)["human"])
     assert whole == in_ms(played, played[0].time)
-    strikes = [one for one in whole if one[1] < NOTE_OFF]
-    assert [one for one in first if one[1] < NOTE_OFF] == strikes[: sum(one.action < NOTE_OFF for one in played[:half])]
+    note_ons = [one for one in whole if one[1] < NOTE_OFF]
+    assert [one for one in first if one[1] < NOTE_OFF] == note_ons[: sum(one.action < NOTE_OFF for one in played[:half])]
     assert copy_newest(folder, tmp_path / "take.mid") == finished
     assert (tmp_path / "take.mid").read_bytes() == finished.read_bytes()
 
@@ -40,14 +40,14 @@ def test_a_running_sessions_recording_is_copied_and_left_alone(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "word"), [(None, "there are no recordings"), (b"text", "not a journal"), (HEADER, "nothing")]
 )
-def test_what_cannot_be_copied_is_said(tmp_path: Path, content: bytes | None, word: str) -> None:
+def test_copy_error_states_the_reason(tmp_path: Path, content: bytes | None, word: str) -> None:
     if content is not None:
         (tmp_path / "2026-01-01_00-00-00.journal").write_bytes(content)
     with pytest.raises(RecordingError, match=word):
         copy_newest(tmp_path, tmp_path / "take.mid")
 
 
-def test_a_copy_in_the_folder_is_not_a_recording(tmp_path: Path) -> None:
+def test_copy_in_the_folder_does_not_count_as_a_recording(tmp_path: Path) -> None:
     for name in ("2026-01-01_00-00-00_9", "2026-01-01_00-00-00_10"):
         (tmp_path / f"{name}.mid").write_bytes(name.encode())
     take = tmp_path / "take.mid"
@@ -56,7 +56,7 @@ def test_a_copy_in_the_folder_is_not_a_recording(tmp_path: Path) -> None:
         assert take.read_bytes() == b"2026-01-01_00-00-00_10"
 
 
-def test_recordings_are_listed_the_oldest_first(tmp_path: Path) -> None:
+def test_recordings_are_listed_oldest_first(tmp_path: Path) -> None:
     for name in ("2026-02-02_00-00-00.journal", "2026-01-01_00-00-00.mid", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     settings = tmp_path / "mine.toml"

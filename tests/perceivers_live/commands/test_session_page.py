@@ -1,4 +1,4 @@
-"""The page is opened in the browser of the desktop."""
+"""The page opens in the browser of the desktop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOT_PERMITTED = 3  # exit status
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such priorities")
-def test_the_browser_that_opens_the_page_runs_with_normal_priority(tmp_path: Path) -> None:
+def test_browser_for_the_page_runs_with_normal_priority(tmp_path: Path) -> None:
     browser, report = tmp_path / "browser", tmp_path / "report"
     browser.write_text(BROWSER.format(python=sys.executable, report=str(report)))
     browser.chmod(0o700)

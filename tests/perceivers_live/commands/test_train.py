@@ -1,4 +1,4 @@
-"""How a training is ended from the terminal."""
+"""Ending a training run from the terminal."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from perceivers_live.commands.train import _stop_on_signals
 
 
 @pytest.fixture
-def said() -> Iterator[list[str]]:
-    """What is told; the signals' handlers are put back afterwards."""
+def reported() -> Iterator[list[str]]:
+    """Collects the reported lines; restores the signal handlers afterwards."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield []
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_the_first_ctrl_c_finishes_the_step_and_says_so(said: list[str]) -> None:
+def test_first_signal_finishes_the_step_and_is_reported(reported: list[str]) -> None:
     stop = threading.Event()
-    _stop_on_signals(stop, said.append, Path("runs/mine"))
+    _stop_on_signals(stop, reported.append, Path("runs/mine"))
     assert not stop.is_set()
     signal.raise_signal(signal.SIGINT)
     assert stop.is_set()
-    assert said == ["stopping after this step and saving to runs/mine; once more: stop at once"]
+    assert reported == ["stopping after this step and saving to runs/mine; once more: stop at once"]
 
 
-def test_the_second_ends_it_at_once() -> None:
+def test_second_signal_ends_the_training_at_once() -> None:
     program = """
 import signal, threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A map of MIDI controllers, its file, and what it did."""
+"""Fixtures: a map of MIDI controllers, its file, and the effects of messages."""
 
 import queue
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def learnt() -> "queue.SimpleQueue[Binding]":
-    """What a map has told of, in order."""
+    """The bindings that a map has reported as learnt, in order."""
     return queue.SimpleQueue()
 
 

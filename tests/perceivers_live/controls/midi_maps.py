@@ -2,12 +2,12 @@
 
 from perceivers_live.controls.midi_map import MidiMap
 
-WAIT = 10.0  # seconds of real time, for what another thread does
+WAIT = 10.0  # seconds to wait for another thread
 
 
 def cc(number: int, value: int, channel: int = 1) -> tuple[int, int, int]:
     return (0xB0 | channel - 1, number, value)
 
 
-def steer(midi_map: MidiMap, *messages: tuple[int, int, int]) -> list[bool]:
+def feed_all(midi_map: MidiMap, *messages: tuple[int, int, int]) -> list[bool]:
     return [midi_map.feed(0.0, message) for message in messages]

@@ -1,4 +1,4 @@
-"""MIDI controllers: what they steer, how they are learnt, and the file they are kept in."""
+"""MIDI controllers and the controls and commands that they are bound to."""
 
 import queue
 from collections.abc import Callable
@@ -13,9 +13,7 @@ from perceivers_live.controls.control import Value
 from perceivers_live.controls.midi_map import NOT_LEARNABLE, MidiMap, control_value
 from perceivers_live.controls.midi_map_file import Binding
 from perceivers_live.controls.registry import Controls
-from tests.perceivers_live.controls.midi_maps import WAIT, cc, steer
-
-# Steering.
+from tests.perceivers_live.controls.midi_maps import WAIT, cc, feed_all
 
 
 def test_a_fader_sweeps_the_whole_range_of_a_control(bound: Callable[..., MidiMap], controls: Controls) -> None:
@@ -30,7 +28,7 @@ def test_a_fader_sweeps_the_whole_range_of_a_control(bound: Callable[..., MidiMa
 
 
 @pytest.mark.parametrize(
-    ("binding", "value", "taken"),
+    ("binding", "value", "expected"),
     [
         (Binding("density", 1, low=0.5, high=-0.5), 0, 0.5),  # inverted
         (Binding("density", 1, low=0.5, high=-0.5), 127, -0.5),
@@ -51,13 +49,13 @@ def test_a_fader_sweeps_the_whole_range_of_a_control(bound: Callable[..., MidiMa
     ],
 )
 def test_a_value_is_mapped_to_the_bindings_range(
-    bound: Callable[..., MidiMap], controls: Controls, binding: Binding, value: int, taken: Value
+    bound: Callable[..., MidiMap], controls: Controls, binding: Binding, value: int, expected: Value
 ) -> None:
     midi_map = bound(binding)
     for before in (127 - value, value):
         assert midi_map.feed(0.0, cc(1, before))
-    assert controls.get(binding.target) == taken
-    assert type(controls.get(binding.target)) is type(taken)
+    assert controls.get(binding.target) == expected
+    assert type(controls.get(binding.target)) is type(expected)
 
 
 @pytest.mark.parametrize("name", [name for name, control in CONTROLS.items() if control.kind == "choice"])
@@ -72,54 +70,56 @@ def test_the_zones_of_a_choice_are_equally_wide(bound: Callable[..., MidiMap], c
     assert taken == sorted(taken, key=CONTROLS[name].choices.index)
 
 
-def test_a_command_runs_once_a_press(bound: Callable[..., MidiMap], calls: list[str]) -> None:
+def test_command_runs_once_per_press(bound: Callable[..., MidiMap], calls: list[str]) -> None:
     midi_map = bound(Binding("takeover", 30))
-    assert steer(midi_map, cc(30, 0), cc(30, 63), cc(30, 64), cc(30, 100), cc(30, 127), cc(30, 64)) == [True] * 6
+    assert feed_all(midi_map, cc(30, 0), cc(30, 63), cc(30, 64), cc(30, 100), cc(30, 127), cc(30, 64)) == [True] * 6
     assert calls == ["takeover"]
-    steer(midi_map, cc(30, 0), cc(30, 127))
+    feed_all(midi_map, cc(30, 0), cc(30, 127))
     assert calls == ["takeover", "takeover"]
 
 
 def test_a_command_runs_at_each_press_of_a_button_without_releases(bound: Callable[..., MidiMap], calls: list[str]) -> None:
-    steer(bound(Binding("takeover", 30)), cc(30, 127), cc(30, 127), cc(30, 127))
+    feed_all(bound(Binding("takeover", 30)), cc(30, 127), cc(30, 127), cc(30, 127))
     assert calls == ["takeover"] * 3
 
 
-def test_the_first_press_of_all_counts(bound: Callable[..., MidiMap], calls: list[str]) -> None:
-    steer(bound(Binding("takeover", 30)), cc(30, 127))
+def test_command_runs_at_the_very_first_press(bound: Callable[..., MidiMap], calls: list[str]) -> None:
+    feed_all(bound(Binding("takeover", 30)), cc(30, 127))
     assert calls == ["takeover"]
 
 
-def test_a_command_that_fails_does_not_reach_the_driver(bound: Callable[..., MidiMap]) -> None:
+def test_failing_command_does_not_raise_in_feed(bound: Callable[..., MidiMap]) -> None:
     midi_map = bound(Binding("fail", 30), Binding("density", 31))
-    assert steer(midi_map, cc(30, 127), cc(31, 0)) == [True, True]
+    assert feed_all(midi_map, cc(30, 127), cc(31, 0)) == [True, True]
 
 
-def test_a_binding_to_one_channel_comes_before_one_to_any(bound: Callable[..., MidiMap], controls: Controls) -> None:
+def test_binding_to_one_channel_takes_precedence_over_one_to_any_channel(
+    bound: Callable[..., MidiMap], controls: Controls
+) -> None:
     midi_map = bound(Binding("density", 20), Binding("dynamics", 20, channel=5))
-    steer(midi_map, cc(20, 127, channel=5))
+    feed_all(midi_map, cc(20, 127, channel=5))
     assert (controls.get("density"), controls.get("dynamics")) == (0.0, 1.0)
-    steer(midi_map, cc(20, 127, channel=16))
+    feed_all(midi_map, cc(20, 127, channel=16))
     assert controls.get("density") == 1.0
 
 
-def test_what_is_not_bound_goes_on_to_the_music(bound: Callable[..., MidiMap], controls: Controls) -> None:
+def test_unbound_messages_are_not_consumed(bound: Callable[..., MidiMap], controls: Controls) -> None:
     midi_map = bound(Binding("density", 20, channel=2))
     others = [cc(20, 100), cc(21, 100, 2), cc(64, 127, 2), (0x91, 20, 100), (0xC1, 20), (0xE1, 20, 100), (0xF8,)]
     assert not any(midi_map.feed(0.0, message) for message in others)
     assert controls.snapshot().version == 0
 
 
-def test_a_listener_hears_who_turned_the_control(bound: Callable[..., MidiMap], controls: Controls) -> None:
+def test_listener_receives_the_midi_map_as_the_source_of_a_change(bound: Callable[..., MidiMap], controls: Controls) -> None:
     midi_map, sources = bound(Binding("density", 20)), []
     controls.on_change(lambda name, value, source: sources.append(source))
-    steer(midi_map, cc(20, 127))
+    feed_all(midi_map, cc(20, 127))
     assert sources == [midi_map]
 
 
 @settings(deadline=None)
 @given(messages=st.lists(st.lists(st.integers(-1, 300), max_size=4) | st.tuples(st.just(0xB0), *[st.integers(0, 127)] * 2)))
-def test_whatever_arrives_is_survived(messages: list[list[int]]) -> None:
+def test_feed_accepts_arbitrary_messages(messages: list[list[int]]) -> None:
     controls, learnt = Controls(), queue.SimpleQueue[Binding]()
     midi_map = MidiMap(controls, {}, on_learnt=learnt.put)
     midi_map.learn("density", 0.0)
@@ -146,7 +146,7 @@ def test_a_controller_stays_within_the_bindings_range_and_reaches_its_ends(
     assert (control.clamp(control_value(control, binding, 0)), control.clamp(control_value(control, binding, 127))) == (low, high)
 
 
-def test_a_fader_that_passes_the_other_limit_moves_it_along(bound: Callable[..., MidiMap], controls: Controls) -> None:
+def test_fader_beyond_the_other_register_limit_moves_that_limit(bound: Callable[..., MidiMap], controls: Controls) -> None:
     midi_map = bound(Binding("register_low", 20))
-    steer(midi_map, cc(20, 120))
+    feed_all(midi_map, cc(20, 120))
     assert (controls.get("register_low"), controls.get("register_high")) == (120, 120)

@@ -1,4 +1,4 @@
-"""The file of MIDI bindings: read strictly, written whole or not at all."""
+"""The file of MIDI bindings: strict reading, atomic writing."""
 
 import queue
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.midi_map_file import NOT_BINDABLE, Binding, MidiMapError, midi_map_path, read, write
 from perceivers_live.controls.registry import Controls
-from tests.perceivers_live.controls.midi_maps import WAIT, cc, steer
+from tests.perceivers_live.controls.midi_maps import WAIT, cc, feed_all
 
 
 def test_the_file_is_in_the_users_configuration_folder() -> None:
     assert midi_map_path() == config_folder() / "midi_map.toml"
 
 
-def test_bindings_come_back_from_the_file_as_they_went(file: Path) -> None:
+def test_bindings_are_unchanged_after_write_and_read(file: Path) -> None:
     bindings = [
         Binding("temperature", 20),
         Binding("seed", 21, 16, low=5, high=-1),
@@ -34,7 +34,7 @@ def test_bindings_come_back_from_the_file_as_they_went(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["midi_map.toml"]
 
 
-def test_no_file_is_an_empty_map(bound: Callable[..., MidiMap], file: Path) -> None:
+def test_missing_file_is_an_empty_map(bound: Callable[..., MidiMap], file: Path) -> None:
     assert bound().bindings == ()
     assert not file.exists()
 
@@ -85,7 +85,7 @@ def test_no_file_is_an_empty_map(bound: Callable[..., MidiMap], file: Path) -> N
         ("x = '\x00'", ":1: not valid TOML: "),
     ],
 )
-def test_a_mistake_is_refused_with_its_place_and_what_is_allowed(file: Path, text: str, message: str) -> None:
+def test_error_names_the_line_and_the_allowed_values(file: Path, text: str, message: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
     with pytest.raises(MidiMapError) as refused:
@@ -109,12 +109,12 @@ def test_a_broken_file_is_set_aside_and_the_map_starts_empty(
         assert (file.parent / f"midi_map.broken-{count}.toml").read_text() == text
         assert not file.exists()
     midi_map.learn("density", 0.0)
-    steer(midi_map, cc(20, 0), cc(20, 127))
+    feed_all(midi_map, cc(20, 0), cc(20, 127))
     learnt.get(timeout=WAIT)
     assert len(read(file)) == 1
 
 
-def test_a_broken_file_that_cannot_be_renamed_is_never_written_over(
+def test_broken_file_that_cannot_be_renamed_is_not_overwritten(
     controls: Controls, file: Path, learnt: "queue.SimpleQueue[Binding]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, target: Path) -> Path:
@@ -127,25 +127,23 @@ def test_a_broken_file_that_cannot_be_renamed_is_never_written_over(
         midi_map = MidiMap(controls, path=file, on_learnt=learnt.put)
     assert midi_map.error is not None
     midi_map.learn("density", 0.0)
-    steer(midi_map, cc(20, 0), cc(20, 127))
+    feed_all(midi_map, cc(20, 0), cc(20, 127))
     learnt.get(timeout=WAIT)
     assert file.read_text() == "[[binding"
 
 
-def test_a_folder_that_cannot_be_written_costs_the_keeping_only(
-    controls: Controls, tmp_path: Path, learnt: "queue.SimpleQueue[Binding]"
-) -> None:
+def test_unwritable_folder_only_prevents_saving(controls: Controls, tmp_path: Path, learnt: "queue.SimpleQueue[Binding]") -> None:
     (tmp_path / "user").write_text("no folder")
     midi_map = MidiMap(controls, path=tmp_path / "user" / "midi_map.toml", on_learnt=learnt.put)
     assert midi_map.error is None  # there is just no file
-    said: list[str] = []
-    midi_map.on_fault = lambda error: said.append(str(error))
+    reported: list[str] = []
+    midi_map.on_fault = lambda error: reported.append(str(error))
     midi_map.learn("density", 0.0)
-    steer(midi_map, cc(20, 0), cc(20, 127))
+    feed_all(midi_map, cc(20, 0), cc(20, 127))
     assert learnt.get(timeout=WAIT) == Binding("density", 20, 1)
-    assert len(said) == 1
-    assert "cannot be written" in said[0]
-    steer(midi_map, cc(20, 0))
+    assert len(reported) == 1
+    assert "cannot be written" in reported[0]
+    feed_all(midi_map, cc(20, 0))
     assert controls.get("density") == -1.0
     with pytest.raises(MidiMapError, match="cannot be written"):
         midi_map.unlearn("density")
@@ -173,7 +171,7 @@ ENTRY = st.fixed_dictionaries(
         ).encode()
     )
 )
-def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_any_file_content_is_read_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "midi_map.toml"
     file.write_bytes(content)
     try:
@@ -194,5 +192,5 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path: Path,
         (Binding("temperature", 20, low=1.5), "CC 20 on any channel steers temperature, from 1.5 to its limit"),
     ],
 )
-def test_a_binding_is_told_in_words(binding: Binding, text: str) -> None:
+def test_binding_is_described_in_words(binding: Binding, text: str) -> None:
     assert str(binding) == text

@@ -27,7 +27,7 @@ def test_values_begin_at_the_defaults_or_at_those_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given_value", "taken"),
+    ("name", "given_value", "expected"),
     [
         ("temperature", 9, 1.5),
         ("temperature", -3.5, 0.5),
@@ -45,11 +45,11 @@ def test_values_begin_at_the_defaults_or_at_those_given() -> None:
         ("hold", False, False),
     ],
 )
-def test_a_value_is_taken_as_the_controls_own_type_and_clamped(name: str, given_value: object, taken: Value) -> None:
+def test_value_is_converted_to_the_controls_type_and_clamped(name: str, given_value: object, expected: Value) -> None:
     controls = Controls()
-    assert controls.set(name, given_value) == taken
-    assert controls.get(name) == taken
-    assert type(controls.get(name)) is type(taken)
+    assert controls.set(name, given_value) == expected
+    assert controls.get(name) == expected
+    assert type(controls.get(name)) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_value_is_taken_as_the_controls_own_type_and_clamped(name: str, given_
         ("density", b"\0" * 100_000),
     ],
 )
-def test_an_impossible_value_is_refused_in_one_line_and_changes_nothing(name: str, value: object) -> None:
+def test_invalid_value_is_refused_in_one_line_and_changes_nothing(name: str, value: object) -> None:
     controls = Controls()
     before = controls.snapshot()
     with pytest.raises(ControlError) as refused:
@@ -85,7 +85,7 @@ def test_an_impossible_value_is_refused_in_one_line_and_changes_nothing(name: st
     assert controls.snapshot() is before
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_one_and_its_range() -> None:
+def test_unknown_name_error_suggests_the_nearest_control() -> None:
     with pytest.raises(ControlError, match=r"^unknown control 'tempo', nearest is temperature \(0\.5\.\.1\.5\)$"):
         Controls().set("tempo", 1)
     with pytest.raises(ControlError, match="nearest is max_polyphony"):
@@ -111,28 +111,28 @@ def test_a_snapshot_never_changes_and_its_version_grows_only_with_changes() -> N
         second["density"] = 1.0  # type: ignore[index]
 
 
-def test_listeners_hear_the_clamped_value_and_its_source_once() -> None:
+def test_listeners_receive_the_clamped_value_and_its_source_once() -> None:
     controls = Controls()
-    heard: list[tuple[str, Value, object]] = []
-    stop = controls.on_change(lambda *change: heard.append(change))
+    received: list[tuple[str, Value, object]] = []
+    stop = controls.on_change(lambda *change: received.append(change))
     controls.set("temperature", 100, source="page")
     controls.set("temperature", 50)  # the same once clamped
     stop()
     controls.set("temperature", 1)
-    assert heard == [("temperature", 1.5, "page")]
+    assert received == [("temperature", 1.5, "page")]
 
 
-def test_a_failing_listener_costs_neither_the_change_nor_the_other_listeners(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_listener_affects_neither_the_change_nor_other_listeners(caplog: pytest.LogCaptureFixture) -> None:
     controls = Controls()
-    heard: list[str] = []
+    received: list[str] = []
 
     def fail(name: str, value: Value, source: object) -> None:
         raise RuntimeError("broken")
 
     controls.on_change(fail)
-    controls.on_change(lambda name, value, source: heard.append(name))
+    controls.on_change(lambda name, value, source: received.append(name))
     assert controls.set("thru", True) is True
-    assert heard == ["thru"]
+    assert received == ["thru"]
     assert "broken" in caplog.text
 
 
@@ -148,10 +148,10 @@ def test_a_listener_may_set_another_control() -> None:
     assert controls.get("hold") is True
 
 
-def test_listeners_hear_changes_from_many_threads_in_their_order() -> None:
+def test_listeners_receive_changes_from_many_threads_in_order() -> None:
     controls = Controls()
-    heard: list[Value] = []
-    controls.on_change(lambda name, value, source: heard.append(value))
+    received: list[Value] = []
+    controls.on_change(lambda name, value, source: received.append(value))
 
     def turn(offset: int) -> None:
         for seed in range(offset, offset + 500):
@@ -162,12 +162,12 @@ def test_listeners_hear_changes_from_many_threads_in_their_order() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert heard[-1] == controls.get("seed")
-    assert len(heard) == controls.snapshot().version == 2000
+    assert received[-1] == controls.get("seed")
+    assert len(received) == controls.snapshot().version == 2000
 
 
 @given(st.sampled_from(sorted(CONTROLS)), st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary())
-def test_whatever_is_set_the_values_stay_legal(name: str, value: object) -> None:
+def test_values_stay_valid_whatever_is_set(name: str, value: object) -> None:
     controls = Controls()
     try:
         controls.set(name, value)
@@ -177,20 +177,20 @@ def test_whatever_is_set_the_values_stay_legal(name: str, value: object) -> None
 
 
 @pytest.mark.parametrize(("low", "high"), LIMIT_PAIRS)
-def test_a_limit_set_beyond_its_partner_moves_that_along_and_everybody_is_told(low: str, high: str) -> None:
+def test_limit_set_beyond_its_partner_moves_the_partner_and_is_reported(low: str, high: str) -> None:
     controls = Controls({low: 40, high: 80})
-    heard: list[tuple[str, Value, object]] = []
-    controls.on_change(lambda *change: heard.append(change))
+    received: list[tuple[str, Value, object]] = []
+    controls.on_change(lambda *change: received.append(change))
     controls.set(low, 90, source="surface")
     controls.set(high, 100, source="surface")
     controls.set(high, 30, source="surface")
-    assert heard == [(low, 90, "surface"), (high, 90, None), (high, 100, "surface"), (high, 30, "surface"), (low, 30, None)]
+    assert received == [(low, 90, "surface"), (high, 90, None), (high, 100, "surface"), (high, 30, "surface"), (low, 30, None)]
     assert f"beyond {high} sets both" in CONTROLS[low].help
     assert f"beyond {low} sets both" in CONTROLS[high].help
 
 
 @given(st.lists(st.tuples(st.sampled_from([name for pair in LIMIT_PAIRS for name in pair]), st.integers(-5, 140))))
-def test_limits_are_always_in_order_and_the_last_one_set_is_as_it_was_set(turns: list[tuple[str, int]]) -> None:
+def test_limits_stay_in_order_and_the_last_set_limit_is_kept(turns: list[tuple[str, int]]) -> None:
     controls = Controls(dict(turns))
     for name, value in turns:
         assert controls.set(name, value) == controls.get(name) == min(max(value, 0), 127)

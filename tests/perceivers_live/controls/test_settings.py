@@ -1,4 +1,4 @@
-"""Settings: the file, its refusals, and what comes before it."""
+"""Settings: the file, its validation, and the overrides."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A path for a settings file, in a place where no other is found."""
+    """A path for a settings file, in a folder where no other settings file is found."""
     monkeypatch.chdir(tmp_path)
     for variable in ("XDG_CONFIG_HOME", "HOME", "APPDATA"):  # where the user's folder is on Linux, macOS, Windows
         monkeypatch.setenv(variable, str(tmp_path / "user"))
@@ -25,7 +25,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refusal(file: Path, content: str | bytes) -> str:
-    """The message with which `content` is refused, without the folder's name."""
+    """The error message for `content`, without the folder's name."""
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as refused:
         load(file)
@@ -40,7 +40,7 @@ def test_the_file_in_the_repository_is_the_generated_one() -> None:
     assert (REPOSITORY / "perceivers_live.toml").read_text(encoding="utf-8") == default_toml()
 
 
-def test_the_generated_file_says_exactly_the_defaults(file: Path) -> None:
+def test_generated_file_contains_exactly_the_defaults(file: Path) -> None:
     file.write_text(default_toml(), encoding="utf-8")
     assert load(file) == Settings(path=file)
     assert load() == Settings()
@@ -56,7 +56,7 @@ def test_the_generated_file_explains_every_setting_above_it() -> None:
     assert all(spec.check(spec.default) == spec.default for specs in SCHEMA.values() for spec in specs.values())
 
 
-def test_a_file_overrides_defaults_and_overrides_come_before_the_file(file: Path) -> None:
+def test_file_overrides_defaults_and_options_override_the_file(file: Path) -> None:
     file.write_text('[midi]\nin = "Piano"\nchannel = 3\n[controls]\ntemperature = 1.5\nmode = "listen"\n')
     loaded = load(file, {"midi.channel": 5, "controls.seed": 7, "engine.runtime": None})
     assert (loaded.midi.input_port, loaded.midi.channel, loaded.engine.runtime) == ("Piano", 5, "auto")
@@ -101,14 +101,14 @@ def test_a_file_overrides_defaults_and_overrides_come_before_the_file(file: Path
             "[controls]\nregister_low = 60\nregister_high = 50",
             "given.toml:2: [controls] register_low: found 60, allowed up to register_high, which is 50",
         ),
-        # Where the line is not found without a TOML parser of our own, the file is named alone.
+        # Where only a TOML parser of our own could find the line, the error names only the file.
         ("midi.channel = 17", "given.toml: [midi] channel: found 17, allowed 1..16 (int)"),
         ('[midi]\n"channel" = 17', "given.toml: [midi] channel: found 17, allowed 1..16 (int)"),
         ('["midi"]\nchannel = 17', "given.toml: [midi] channel: found 17, allowed 1..16 (int)"),
         ('[midi]\n"a\\nb" = 1', "given.toml: [midi] a\\nb: unknown key, found 1; nearest is channel (1..16)"),
     ],
 )
-def test_a_mistake_is_refused_with_its_place_and_what_is_allowed(file: Path, text: str, message: str) -> None:
+def test_error_names_the_line_and_the_allowed_values(file: Path, text: str, message: str) -> None:
     assert refusal(file, text) == message
 
 
@@ -127,9 +127,7 @@ def test_a_mistake_is_refused_with_its_place_and_what_is_allowed(file: Path, tex
         ("[controls]\nregister_low = 60", {"controls.seed": 5}, 60, 108),
     ],
 )
-def test_a_limit_given_alone_moves_its_partner_along(
-    file: Path, text: str, options: dict[str, object], low: int, high: int
-) -> None:
+def test_limit_given_alone_moves_its_partner(file: Path, text: str, options: dict[str, object], low: int, high: int) -> None:
     file.write_text(text)
     loaded = load(file, options).controls
     assert (loaded["register_low"], loaded["register_high"]) == (low, high)
@@ -152,21 +150,21 @@ def test_two_options_that_contradict_each_other_are_refused() -> None:
         (b"[midi]\nin = '\xff'", "given.toml:2: not UTF-8 text: found byte 0xff"),
         (b"PK\x03\x04" + bytes(100), "given.toml:1: not valid TOML: "),
         (b"#" * 1_000_001, "given.toml: larger than 1 MB"),
-        # The reader would be at it for an hour.
+        # Parsing it would take an hour.
         ("[midi]\n" + "a." * 400_000 + "a = 1", "given.toml:2: found 400000 dots in a line, allowed 256"),
     ],
 )
-def test_a_file_that_is_not_toml_is_refused_with_its_place(file: Path, content: str | bytes, place: str) -> None:
+def test_invalid_toml_is_refused_with_the_line(file: Path, content: str | bytes, place: str) -> None:
     assert refusal(file, content).startswith(place)
 
 
-def test_a_byte_order_mark_is_no_mistake(file: Path) -> None:
+def test_byte_order_mark_is_accepted(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf[midi]\nchannel = 2")
     assert load(file).midi.channel == 2
 
 
 @pytest.mark.parametrize("name", ["absent.toml", ".", "absent/given.toml", "a\0b"])
-def test_a_file_that_cannot_be_read_is_one_line(file: Path, name: str) -> None:
+def test_unreadable_file_error_is_one_line(file: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be read") as refused:
         load(file.parent / name)
     assert str(refused.value).isprintable()
@@ -207,7 +205,7 @@ def test_the_users_file_is_read_and_one_in_the_working_folder_is_not(file: Path)
         st.sampled_from(["1", "-1", "0.5", "inf", "'a'", "true", "{}", "1979-05-27", "[[1]]", '"""\na\n"""']),
     ).map(str.encode)
 )
-def test_whatever_a_file_holds_it_is_loaded_or_refused_in_one_line(file: Path, content: bytes) -> None:
+def test_any_file_content_is_loaded_or_refused_in_one_line(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     try:
         loaded = load(file)

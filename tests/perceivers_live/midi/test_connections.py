@@ -1,4 +1,4 @@
-"""Ports of our own among the ports that can be chosen, where there is no MIDI system. Real MIDI systems are in ``tests/live``."""
+"""The page's own ports among the selectable ports, without a MIDI system. ``tests/live`` tests real MIDI systems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import until
 OWN = MidiSettings(input_port=PAGE, output_port=PAGE)
 
 
-class Sound:
+class SoundStub:
     def __init__(self) -> None:
         self.sent: list[Sequence[int]] = []
 
@@ -33,22 +33,22 @@ def _without_midi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perceivers_live.midi.ports._system", nothing)
 
 
-def test_ports_of_our_own_need_no_midi_system() -> None:
-    keys, sound, heard = PageKeys(), Sound(), []
-    with Connections(OWN, lambda now, message: heard.append(message), local=PagePorts(keys, sound)) as connections:  # type: ignore[arg-type]
+def test_page_ports_need_no_midi_system() -> None:
+    keys, sound, received = PageKeys(), SoundStub(), []
+    with Connections(OWN, lambda now, message: received.append(message), local=PagePorts(keys, sound)) as connections:  # type: ignore[arg-type]
         assert connections.names == (PAGE, PAGE)
         keys.play("page", 0.0, (0x90, 60, 80))
         connections.send((0x90, 62, 80))
         state = connections.state
         assert (state.input.wanted, state.output.name, state.inputs) == (PAGE, PAGE, ())
-    assert heard == [(0x90, 60, 80)]
+    assert received == [(0x90, 60, 80)]
     assert sound.sent == [(0x90, 62, 80)]
     assert not keys.is_open
 
 
-def test_a_choice_that_cannot_be_had_leaves_what_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_port_choice_keeps_the_open_port(caplog: pytest.LogCaptureFixture) -> None:
     changed = []
-    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
     with (
         Connections(OWN, lambda now, message: None, local=ports, change=changed.append) as connections,
         caplog.at_level(logging.WARNING),
@@ -60,7 +60,7 @@ def test_a_choice_that_cannot_be_had_leaves_what_is_there(caplog: pytest.LogCapt
     assert changed == []
 
 
-def test_after_a_switch_the_new_outputs_watchdog_knows_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watchdog_of_a_new_output_knows_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     watched: set[tuple[str, int]] = set()
 
     class Port:
@@ -92,7 +92,7 @@ def test_after_a_switch_the_new_outputs_watchdog_knows_the_channels(monkeypatch:
         swap()
         switched.set()
 
-    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
     with Connections(OWN, local=ports, change=change) as connections:
         for name in ("A", "B"):
             switched.clear()
@@ -116,19 +116,19 @@ def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatc
         def close(self) -> None: ...
 
     monkeypatch.setattr("perceivers_live.midi.connections.InputPort", Port)
-    keys, heard = PageKeys(), list[Sequence[int]]()
+    keys, received = PageKeys(), list[Sequence[int]]()
     settings = MidiSettings(input_port=PAGE, output_port=PAGE, invert_pedal=True)
-    ports = PagePorts(keys, Sound())  # type: ignore[arg-type]
-    with Connections(settings, lambda now, message: heard.append(message), local=ports) as connections:
+    ports = PagePorts(keys, SoundStub())  # type: ignore[arg-type]
+    with Connections(settings, lambda now, message: received.append(message), local=ports) as connections:
         keys.play("page", 0.0, (0xB0, 64, 127))
         connections.choose("input", "Piano")
         assert until(lambda: made)
         for message in ((0xB0, 64, 0), (0xB2, 64, 127), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)):
             made[0](0.0, message)
-    assert heard == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]
+    assert received == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]
 
 
-def test_of_many_choices_the_newest_is_followed() -> None:
+def test_newest_of_many_port_choices_is_used() -> None:
     changed = list[Callable[[], None]]()
     held, seen = threading.Event(), threading.Event()
 
@@ -138,7 +138,7 @@ def test_of_many_choices_the_newest_is_followed() -> None:
         seen.set()
         held.wait(10.0)
 
-    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
     with Connections(OWN, local=ports, change=change) as connections:
         connections.choose("output", PAGE)
         assert seen.wait(10.0)
@@ -150,14 +150,14 @@ def test_of_many_choices_the_newest_is_followed() -> None:
         assert not connections._chosen
 
 
-def test_choosing_the_output_again_goes_by_way_of_whoever_silences_it() -> None:
+def test_choosing_the_same_output_again_also_calls_change() -> None:
     changed = []
 
     def change(swap: Callable[[], None]) -> None:
         swap()
         changed.append(swap)
 
-    ports = PagePorts(PageKeys(), Sound())  # type: ignore[arg-type]
+    ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
     with Connections(OWN, lambda now, message: None, local=ports, change=change) as connections:
         connections.choose("output", PAGE)
         assert until(lambda: changed)

@@ -1,4 +1,4 @@
-"""What comes back is told from what the human plays: only what is proven is ignored."""
+"""Echoes of the output are distinguished from the human's playing: only proven echoes are ignored."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def note_off_as_note_on(message: Message) -> Message:
 
 
 def playing(count: int, start: float = 10.0) -> list[tuple[float, Message]]:
-    """So many notes of the machine's, each half a second long, and half a second apart."""
+    """``count`` notes of the machine, each half a second long, with pauses of half a second."""
     notes = [(start + i, 60 + i * 7 % 24) for i in range(count)]
     return [one for at, pitch in notes for one in ((at, (0x90, pitch, 70)), (at + 0.5, (0x80, pitch, 64)))]
 
 
 def ignored(guard: EchoGuard, sent: Sequence[tuple[float, Message]], delay: Callable[[], float], way: Way) -> list[bool]:
-    """Whether each message, as it comes back, is ignored."""
+    """Whether each returned message is ignored."""
     happens = [(at, True, message) for at, message in sent] + [(at + delay(), False, way(message)) for at, message in sent]
     outcome = []
     for at, out, message in sorted(happens, key=lambda one: one[0]):
@@ -64,7 +64,7 @@ def ignored(guard: EchoGuard, sent: Sequence[tuple[float, Message]], delay: Call
 
 @pytest.mark.parametrize("way", [tuple, other_channel, other_velocity, note_off_as_note_on])
 @pytest.mark.parametrize("delay", [0.002, 0.05, 0.15, 0.28])
-def test_a_loop_is_ignored_once_its_notes_have_come_back_in_a_row(
+def test_loop_is_ignored_after_enough_consecutive_echoes(
     guard: EchoGuard, way: Way, delay: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(1)
@@ -76,32 +76,32 @@ def test_a_loop_is_ignored_once_its_notes_have_come_back_in_a_row(
     assert "comes back on the input" in caplog.text
 
 
-def test_the_release_of_a_key_that_was_heard_is_heard_too(guard: EchoGuard) -> None:
-    """Its strike came back before the loop was proven, and was taken for the human's."""
+def test_release_of_an_accepted_note_is_accepted_too(guard: EchoGuard) -> None:
+    """Its note-on came back before the loop was proven, and counted as the human's."""
     pairs = playing(PROOF)
     order = [*pairs[: PROOF - 1], (20.0, (0x90, 40, 70)), (21.0, (0x80, 40, 64)), (22.0, (0x90, 41, 70)), (23.0, (0x80, 41, 64))]
     assert ignored(guard, order, lambda: 0.05, tuple)[-4:] == [False, False, True, True]
 
 
-def test_what_the_human_plays_in_a_loop_is_heard(guard: EchoGuard) -> None:
+def test_human_notes_are_accepted_during_a_loop(guard: EchoGuard) -> None:
     ignored(guard, playing(10), lambda: 0.05, tuple)
     assert guard.established
     guard.sent(30.0, (0x90, 60, 70))
     assert not guard.is_echo(30.01, (0x90, 61, 70))
     assert not guard.is_echo(30.01, (0x80, 60, 70))
-    assert not guard.is_echo(30.01, (0x90, 60, 70))  # too soon to be the one that comes back
-    assert [guard.is_echo(30.05, (0x90, 60, 70)) for _ in range(2)] == [True, False]  # each excuses one
+    assert not guard.is_echo(30.01, (0x90, 60, 70))  # too soon to be an echo
+    assert [guard.is_echo(30.05, (0x90, 60, 70)) for _ in range(2)] == [True, False]  # each sent note explains one echo
 
 
-def test_in_a_loop_what_was_passed_through_comes_back_once_as_well(guard: EchoGuard) -> None:
+def test_echo_of_a_thru_message_is_ignored_once_during_a_loop(guard: EchoGuard) -> None:
     ignored(guard, playing(10), lambda: 0.05, tuple)
     for message in ((0x90, 60, 70), (0x80, 60, 64), (0xE0, 0, 90), (0xB0, 64, 127), (0xD0, 5)):
         guard.sent(30.0, message, own=False)
         assert [guard.is_echo(30.05, message) for _ in range(2)] == [True, False]
 
 
-def test_what_was_passed_through_proves_nothing(guard: EchoGuard) -> None:
-    """A player who repeats what was passed on, evenly."""
+def test_thru_messages_do_not_prove_a_loop(guard: EchoGuard) -> None:
+    """The human evenly repeats the forwarded notes."""
     for i in range(200):
         now = 10.0 + 0.1 * i
         for message in ((0x90, 60 + i % 3, 80), (0x80, 60 + i % 3, 64)):
@@ -109,7 +109,7 @@ def test_what_was_passed_through_proves_nothing(guard: EchoGuard) -> None:
             guard.sent(now, message, own=False)
 
 
-def test_repeated_strikes_of_one_key_are_no_proof(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_notes_of_one_key_do_not_prove_a_loop(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
     for i in range(100):
         now = 10.0 + 0.05 * i
         guard.sent(now, (0x90, 60, 80))
@@ -127,11 +127,11 @@ def test_a_loop_ends_when_echoes_stop_coming(guard: EchoGuard, caplog: pytest.Lo
     assert not guard.is_echo(30.05 + GONE_SECONDS * GONE_NOTES, (0x90, 50 + GONE_NOTES, 70))
     ignored(guard, playing(10, 50.0), lambda: 0.05, tuple)
     assert guard.established
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]  # said once
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]  # each reported once
 
 
 def test_a_loop_outlasts_a_stall(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
-    """A computer that stands still for a moment: the notes of a chord come back late, and some are lost."""
+    """The computer stalls for a moment: the notes of a chord come back late, and some are lost."""
     caplog.set_level(logging.INFO)
     chord: list[Message] = [(0x90, pitch, 70) for pitch in range(50, 50 + 2 * GONE_NOTES)]
     ignored(guard, playing(10), lambda: 0.005, tuple)
@@ -143,7 +143,7 @@ def test_a_loop_outlasts_a_stall(guard: EchoGuard, caplog: pytest.LogCaptureFixt
     assert len(caplog.records) == 1
 
 
-def test_a_note_that_was_lost_does_not_cancel_the_next_of_its_key(guard: EchoGuard) -> None:
+def test_lost_echo_does_not_affect_the_next_note_of_its_key(guard: EchoGuard) -> None:
     ignored(guard, playing(10), lambda: 0.005, tuple)
     for at in (30.0, 30.0 + 2 * LATE):
         guard.sent(at, (0x90, 60, 70))
@@ -151,23 +151,21 @@ def test_a_note_that_was_lost_does_not_cancel_the_next_of_its_key(guard: EchoGua
     assert [one.time for one in guard._sent] == [30.0]
 
 
-def test_other_cabling_proves_nothing_of_this_one(guard: EchoGuard) -> None:
+def test_forget_requires_a_new_proof(guard: EchoGuard) -> None:
     ignored(guard, playing(10), lambda: 0.05, tuple)
     guard.forget()
     guard.sent(30.0, (0x90, 60, 70))
     assert not guard.is_echo(30.05, (0x90, 60, 70))
 
 
-def test_a_loop_of_no_steady_delay_is_suspected_once_and_nothing_is_ignored(
-    guard: EchoGuard, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_loop_with_unsteady_delay_is_reported_once_and_not_ignored(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
     chance = random.Random(2)
     outcome = ignored(guard, playing(3 * RECENT_NOTES), lambda: chance.uniform(0.0, 0.28), tuple)
     assert not any(outcome)
     assert ["seems to come back" in record.message for record in caplog.records] == [True]
 
 
-def test_what_is_passed_on_for_ever_is_suspected(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
+def test_endless_thru_loop_is_reported(guard: EchoGuard, caplog: pytest.LogCaptureFixture) -> None:
     for i in range(2 * MAX_HUMAN_REPEATS):
         assert not guard.is_echo(10.0 + 0.003 * i, (0x90, 60, 80))
         guard.sent(10.0 + 0.003 * i, (0x90, 60, 80), own=False)
@@ -196,10 +194,10 @@ MESSAGES = st.one_of(
     st.booleans(),
     st.integers(1, 7),
 )
-def test_without_a_loop_nothing_of_the_humans_is_ignored(
+def test_human_input_is_never_ignored_without_a_loop(
     human: list[tuple[int, Message]], machine: list[tuple[int, Message]], thru: bool, stray: int
 ) -> None:
-    """Any playing beside a machine that plays any notes, of which one in a few goes where the human never plays."""
+    """Any human playing beside any notes of the machine; one in ``stray`` of these is a key that the human never plays."""
     guard = EchoGuard()
     machine = [(at, (0x90, 20, 1) if index % stray == 0 else message) for index, (at, message) in enumerate(machine)]
     happens = [(at, False, message) for at, message in human] + [(at, True, message) for at, message in machine]

@@ -1,4 +1,4 @@
-"""Ports are found by a part of their name, and one of those that share a name by its number."""
+"""Ports are found by a part of their name, and ports of the same name by their number."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ NAMES = ["Piano", "Piano 2", "Pad", "Pad", "Synth #1", "Synth #2"]
     ("wanted", "index"),
     [("piano", 0), ("PIANO 2", 1), ("no 2", 1), ("Pad#1", 2), ("pad#2", 3), ("Pa#2", 3), ("Synth #2", 5), ("h #1", 4)],
 )
-def test_a_part_of_the_name_will_do_if_only_one_port_has_it(wanted: str, index: int) -> None:
+def test_unique_part_of_a_name_finds_the_port(wanted: str, index: int) -> None:
     assert find(NAMES, wanted, "input") == index
 
 
 @pytest.mark.parametrize("wanted", ["Pad", "synth", "an"])
-def test_what_fits_several_is_refused_and_they_are_named(wanted: str) -> None:
+def test_ambiguous_name_error_lists_the_ports(wanted: str) -> None:
     with pytest.raises(PermanentPortError, match="matches several of the ports; there are: '"):
         find(NAMES, wanted, "input")
 
 
 @pytest.mark.parametrize("wanted", ["Pad#3", "Pad#0", "Synth #3", "P#1", "Organ#1", "Organ"])
-def test_what_is_not_there_is_missed_and_all_are_named(wanted: str) -> None:
+def test_unknown_name_error_lists_the_ports(wanted: str) -> None:
     with pytest.raises(NoSuchPort, match=r"matches none of the ports; there are: 'Piano', 'Piano 2', 'Pad'"):
         find(NAMES, wanted, "output")
 
 
-def test_one_of_two_ports_of_a_name_is_missed() -> None:
+def test_port_is_gone_when_one_of_two_equal_names_disappears() -> None:
     port = OutputPort.__new__(OutputPort)  # as if opened, without a MIDI system
     port.name, port._wanted, port._alike = "Pad", "pad#2", 2
     assert not port.is_gone(["Pad", "Pad", "Piano"])
@@ -37,7 +37,7 @@ def test_one_of_two_ports_of_a_name_is_missed() -> None:
     assert port.is_gone(["Pad", "Pad", "Piano"])
 
 
-def test_a_port_is_missed_when_its_name_is_gone_but_a_virtual_one_never_is() -> None:
+def test_port_is_gone_with_its_name_but_a_virtual_port_never_is() -> None:
     port = OutputPort.__new__(OutputPort)
     port.name, port._wanted, port._alike = "Pad", "Pad", 1
     assert not port.is_gone(["Pad"])
@@ -55,9 +55,9 @@ def test_a_port_is_found_again_if_alsa_gives_it_other_numbers() -> None:
             find(names, wanted, "input")
 
 
-def test_our_own_ports_are_neither_offered_nor_taken_for_a_part_of_a_name() -> None:
+def test_own_ports_are_neither_listed_nor_found_by_a_part_of_their_name() -> None:
     names = ["perceivers-live-out:midi", "Piano:midi", "Synth:midi"]
     with pytest.raises(NoSuchPort) as absent:
         find(names, "live", "input")
     assert "there are: 'Piano:midi', 'Synth:midi'" in str(absent.value)
-    assert find(names, "perceivers-live-out", "input") == 0  # another daemon's can be asked for by our whole name
+    assert find(names, "perceivers-live-out", "input") == 0  # another daemon's port is found by its full name

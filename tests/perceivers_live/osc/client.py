@@ -1,4 +1,4 @@
-"""An OSC client of the tests, on a real socket."""
+"""An OSC client for the tests, on a real socket."""
 
 import socket
 import struct
@@ -15,11 +15,11 @@ Received = tuple[str, list[object]]
 
 
 class Client(SimpleUDPClient):
-    """A surface: what it sends to one server, and what comes back to the port it sent from."""
+    """Sends to one server, and receives the replies at the port it sends from."""
 
     def __init__(self, server: OscServer) -> None:
         super().__init__("127.0.0.1", server.port)
-        self._told_first = len(CONTROLS) + len({"state", "stats"} & server._queries.keys())
+        self._initial_count = len(CONTROLS) + len({"state", "stats"} & server._queries.keys())
 
     @property
     def port(self) -> int:
@@ -31,15 +31,15 @@ class Client(SimpleUDPClient):
     def next(self) -> Received:
         for message in self.get_messages(timeout=PATIENCE):
             return message.address, message.params
-        raise AssertionError("nothing came")
+        raise AssertionError("no message was received")
 
     def subscribe(self) -> list[Received]:
-        """Subscribes; returns what a new subscriber is told."""
+        """Subscribes; returns the initial messages to a new subscriber."""
         self.send_message("/perceivers/subscribe", None)
-        return [self.next() for _ in range(self._told_first)]
+        return [self.next() for _ in range(self._initial_count)]
 
     def all(self) -> list[Received]:
-        """What came before the answer to a question asked now; so also a wait until the server has seen all that was sent."""
+        """All messages before the answer to a query sent now; so the server has processed everything sent earlier."""
         self.send_message("/perceivers/seed", None)
         received = []
         while (latest := self.next())[0] != "/perceivers/seed":
@@ -59,10 +59,10 @@ SET = build_msg("/perceivers/density", 0.5).dgram
 
 
 def beyond_loopback() -> str:
-    """An address of this machine's that is not loopback."""
+    """An address of this machine that is not loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; tells which address would be sent from
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but selects the source address
             return str(probe.getsockname()[0])
         except OSError:
             pytest.skip("this machine has no address beyond loopback")

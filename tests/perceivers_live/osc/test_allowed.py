@@ -26,13 +26,13 @@ def test_senders_beyond_loopback_are_ignored(server: OscServer, surface: Client,
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "fe80::1%lo"])
-def test_beyond_loopback_somebody_must_be_allowed(host: str) -> None:
+def test_listening_beyond_loopback_requires_allowed_senders(host: str) -> None:
     with pytest.raises(ListenError, match="beyond loopback") as refused:
         sender_filter(host, " , ")
     assert str(refused.value).isprintable()
 
 
-def test_beyond_loopback_only_who_is_allowed_is_heard() -> None:
+def test_only_allowed_senders_are_accepted_beyond_loopback() -> None:
     is_allowed = sender_filter("0.0.0.0", "192.0.2.7, 198.51.100.0/24,,2001:db8::/32")
     for sender in (
         "192.0.2.7",
@@ -49,14 +49,14 @@ def test_beyond_loopback_only_who_is_allowed_is_heard() -> None:
         assert not is_allowed(sender)
 
 
-def test_at_loopback_nobody_else_can_be_allowed() -> None:
+def test_loopback_server_accepts_only_loopback_whatever_is_allowed() -> None:
     is_allowed = sender_filter("127.0.0.1", "0.0.0.0/0")
     assert is_allowed("127.0.0.1")
     assert not is_allowed("192.0.2.7")
 
 
 @pytest.mark.parametrize("allow", ["everybody", "192.0.2.0/33", "192.0.2", "192.0.2.1;192.0.2.2", "a\nb", "1" * 500, "-1"])
-def test_who_is_allowed_must_be_an_address_or_a_network(controls: Controls, allow: str) -> None:
+def test_allowed_senders_must_be_addresses_or_networks(controls: Controls, allow: str) -> None:
     before = threading.active_count()
     for host in ("127.0.0.1", "0.0.0.0"):
         with pytest.raises(ListenError, match="allowed are addresses") as refused:
@@ -65,7 +65,7 @@ def test_who_is_allowed_must_be_an_address_or_a_network(controls: Controls, allo
     assert threading.active_count() == before
 
 
-def test_a_server_for_every_address_hears_who_is_allowed_and_nobody_else(controls: Controls) -> None:
+def test_server_on_all_addresses_accepts_only_allowed_senders(controls: Controls) -> None:
     outside = beyond_loopback()
     for allow, density in (("192.0.2.7", 0.0), (f"192.0.2.7, {outside}", 1.0)):
         with closing(OscServer(controls, {}, "0.0.0.0", 0, allow=allow)) as server, closing(Client(server)) as surface:

@@ -1,4 +1,4 @@
-"""OSC bundles wait for their time; what cannot be read of one is all that is lost of it."""
+"""OSC bundles wait for their time tag; only the unreadable messages of a bundle are lost."""
 
 import time
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from tests.waiting import until
 
 
 def time_tag(ahead: float) -> bytes:
-    """A bundle's time so many seconds from now."""
+    """The time tag ``ahead`` seconds from now."""
     return int((time.time() + ahead + 2_208_988_800) * 2**32).to_bytes(8, "big")
 
 
-def test_bundles_are_opened_at_once_nested_ones_too(surface: Client, controls: Controls) -> None:
+def test_bundles_without_a_future_time_are_processed_at_once(surface: Client, controls: Controls) -> None:
     builder = OscBundleBuilder(IMMEDIATELY)
     builder.add_content(build_msg("/perceivers/density", 0.25))
     builder.add_content(build_msg("/perceivers/density", 0.5))
@@ -41,12 +41,14 @@ def test_a_bundle_waits_for_its_time(surface: Client, controls: Controls) -> Non
     assert changes[0][1] >= due - 0.01
 
 
-def test_what_waits_is_followed_in_the_order_of_its_times(controls: Controls) -> None:
+def test_scheduled_bundles_are_processed_in_time_order(controls: Controls) -> None:
     server = OscServer(controls, {}, port=0)
     server.close()
     first, second, third = (build_msg("/perceivers/seed", number).dgram for number in (1, 2, 3))
     server._handle(bundle(bundle(third, tag=time_tag(30)), tag=time_tag(20)), ("127.0.0.1", 9))
-    server._handle(bundle(bundle(second), tag=time_tag(20)), ("127.0.0.1", 9))  # an inner bundle is not before its outer one
+    server._handle(
+        bundle(bundle(second), tag=time_tag(20)), ("127.0.0.1", 9)
+    )  # an inner bundle is never earlier than its outer one
     server._handle(bundle(first, tag=time_tag(10)), ("127.0.0.1", 9))
     taken: list[object] = []
     for later in (5, 15, 25, 35):
@@ -64,7 +66,7 @@ def test_a_bundle_for_a_distant_future_is_refused(surface: Client, controls: Con
     assert controls.get("density") == 0.0
 
 
-def test_more_than_can_wait_is_refused(controls: Controls) -> None:
+def test_number_of_scheduled_messages_is_limited(controls: Controls) -> None:
     server = OscServer(controls, {}, port=0)
     server.close()
     sent: list[tuple[object, ...]] = []
@@ -79,7 +81,7 @@ def test_more_than_can_wait_is_refused(controls: Controls) -> None:
 
 
 @pytest.mark.parametrize("broken", [b"/perceivers/seed\0\0\0\0,z\0\0", b"junk", b"/perceivers/seed\0\0\0\0,i\0\0\1"])
-def test_of_a_bundle_only_the_message_is_lost_that_cannot_be_read(surface: Client, controls: Controls, broken: bytes) -> None:
+def test_only_the_unreadable_message_of_a_bundle_is_lost(surface: Client, controls: Controls, broken: bytes) -> None:
     surface.raw(bundle(SET, broken, build_msg("/perceivers/dynamics", 1.0).dgram))
     [(address, values)] = surface.all()
     assert (address, values[0]) == ("/perceivers/error", "malformed")
@@ -88,7 +90,7 @@ def test_of_a_bundle_only_the_message_is_lost_that_cannot_be_read(surface: Clien
 
 @pytest.mark.parametrize("argument", [b",r\0\0\0\0\0\2", b",m\0\0\0\0\0\2", b",t\0\0" + bytes(7) + b"\2", b",b\0\0\0\0\0\0"])
 @pytest.mark.parametrize("name", ["temperature", "seed", "mode", "hold"])
-def test_what_is_no_number_is_not_taken_for_one(surface: Client, controls: Controls, name: str, argument: bytes) -> None:
+def test_non_numeric_osc_types_are_refused_as_values(surface: Client, controls: Controls, name: str, argument: bytes) -> None:
     address = f"/perceivers/{name}".encode()
     surface.raw(address + bytes(4 - len(address) % 4) + argument)
     [(_, values)] = surface.all()
@@ -97,7 +99,7 @@ def test_what_is_no_number_is_not_taken_for_one(surface: Client, controls: Contr
     assert controls.snapshot().version == 0
 
 
-def test_a_colour_presses_no_button_and_is_no_port(surface: Client, calls: list[tuple[object, ...]]) -> None:
+def test_colour_is_neither_a_button_press_nor_a_port(surface: Client, calls: list[tuple[object, ...]]) -> None:
     surface.raw(b"/perceivers/panic\0\0\0,r\0\0\0\0\0\1")
     surface.raw(b"/perceivers/subscribe\0\0\0,r\0\0\0\0\x23\x29")
     assert [values[0] for _, values in surface.all()] == ["arguments", "port"]

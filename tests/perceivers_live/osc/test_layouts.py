@@ -1,4 +1,4 @@
-"""The layout for Open Stage Control: up to date, complete, and sending what the OSC server takes."""
+"""The layout for Open Stage Control: up to date, complete, and sending what the OSC server accepts."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[3] / "layouts"
 
 @pytest.mark.parametrize("name", layouts())
 def test_the_file_in_the_repository_is_the_generated_one(name: str) -> None:
-    """Once controls have changed: python -m perceivers_live.osc.layouts layouts/"""
+    """After a change of the controls: python -m perceivers_live.osc.layouts layouts/"""
     assert (FOLDER / name).read_bytes() == layouts()[name]
 
 
@@ -33,7 +33,7 @@ def test_every_command_without_arguments_has_its_button() -> None:
     assert set(COMMANDS) == bare
 
 
-def test_the_script_writes_the_files_and_leaves_those_that_are_right(tmp_path: Path) -> None:
+def test_script_writes_missing_and_outdated_files(tmp_path: Path) -> None:
     for _ in range(2):
         assert CliRunner().invoke(main, [str(tmp_path / "new")]).exit_code == 0
         assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["open-stage-control.json"]
@@ -75,5 +75,5 @@ def test_a_widget_of_open_stage_control_has_the_range_and_start_of_its_control(s
                 assert [control.clamp(widget[state]) for state in ("on", "off")] == [True, False]
 
 
-def test_open_stage_control_subscribes_and_is_told_every_value_then(session: dict[str, Any]) -> None:
+def test_open_stage_control_subscribes_when_created(session: dict[str, Any]) -> None:
     assert "send('/perceivers/subscribe')" in session["content"]["onCreate"]

@@ -48,7 +48,7 @@ from tests.waiting import PATIENCE, until
         b"\xff" * 65_000,
     ],
 )
-def test_a_malformed_packet_is_answered_and_does_nothing_else(surface: Client, controls: Controls, datagram: bytes) -> None:
+def test_malformed_packet_gets_an_error_and_changes_nothing(surface: Client, controls: Controls, datagram: bytes) -> None:
     surface.raw(datagram)
     answers = surface.all()
     assert [address for address, _ in answers] == ["/perceivers/error"]
@@ -70,10 +70,10 @@ def test_many_malformed_packets_make_few_log_lines(surface: Client, caplog: pyte
     assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
-def test_the_last_of_a_burst_wins_and_is_echoed(surface: Client, subscriber: Client, controls: Controls) -> None:
+def test_last_value_of_a_burst_is_set_and_sent_to_subscribers(surface: Client, subscriber: Client, controls: Controls) -> None:
     for number in range(5000):
         surface.send_message("/perceivers/seed", number)
-        if number % 200 == 0:  # more may be more than the system keeps for a server that has no time
+        if number % 200 == 0:  # more could overflow the socket buffer of a slow server
             assert until(lambda number=number: controls.get("seed") == number)
     assert until(lambda: controls.get("seed") == 4999), controls.get("seed")
     latest: list[object] = []
@@ -81,16 +81,16 @@ def test_the_last_of_a_burst_wins_and_is_echoed(surface: Client, subscriber: Cli
         latest = subscriber.next()[1]
 
 
-def test_a_flood_of_questions_is_not_answered_without_end(controls: Controls) -> None:
+def test_replies_to_a_flood_of_queries_are_limited(controls: Controls) -> None:
     server = OscServer(controls, {}, port=0)
-    server.close()  # so that nothing is sent; what would be is counted
+    server.close()  # so that nothing is sent, but only counted
     sent = []
     server._send_to = lambda *what: sent.append(what)  # type: ignore[method-assign]
-    questions = bundle(*[build_msg("/perceivers/list", []).dgram] * 100)
+    queries = bundle(*[build_msg("/perceivers/list", []).dgram] * 100)
     misspelt = bundle(*[build_msg("/perceivers/tempreature", []).dgram] * 90)
     began = time.monotonic()
     for _ in range(200):
-        server._handle(questions, ("127.0.0.1", 9))
+        server._handle(queries, ("127.0.0.1", 9))
         server._handle(misspelt, ("127.0.0.1", 9))
     assert MAX_REPLIES <= len(sent) <= MAX_REPLIES * (2 + time.monotonic() - began)
     sent.clear()
@@ -99,7 +99,7 @@ def test_a_flood_of_questions_is_not_answered_without_end(controls: Controls) ->
     assert len(sent) == 1
 
 
-def test_a_backlog_is_bounded_and_the_newest_of_it_is_kept(controls: Controls) -> None:
+def test_backlog_is_bounded_and_keeps_the_newest_messages(controls: Controls) -> None:
     server = OscServer(controls, {}, port=0)
     server.close()
     for i in range(2 * MAX_BACKLOG_BYTES // MAX_DATAGRAM):
@@ -114,7 +114,7 @@ def test_a_backlog_is_bounded_and_the_newest_of_it_is_kept(controls: Controls) -
     assert server._backlog_bytes == 0
 
 
-def test_the_oldest_subscriber_makes_room(surface: Client, subscriber: Client, controls: Controls) -> None:
+def test_oldest_subscriber_is_removed_at_the_limit(surface: Client, subscriber: Client, controls: Controls) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         taken = {silent.getsockname()[1], subscriber.port}
@@ -134,7 +134,7 @@ def test_the_oldest_subscriber_makes_room(surface: Client, subscriber: Client, c
         assert subscriber.all() == []
 
 
-def test_subscribers_that_are_gone_disturb_nobody(surface: Client, server: OscServer, controls: Controls) -> None:
+def test_closed_subscribers_do_not_disturb_others(surface: Client, server: OscServer, controls: Controls) -> None:
     for _ in range(3):
         with closing(Client(server)) as gone:
             gone.subscribe()
@@ -163,7 +163,7 @@ MESSAGES = [
     st.binary(max_size=200)
     | st.builds(mangled, st.sampled_from(MESSAGES), st.integers(0, 40), st.integers(0), st.integers(0, 255))
 )
-def test_no_bytes_stop_the_server(server: OscServer, datagram: bytes) -> None:
+def test_arbitrary_bytes_do_not_stop_the_server(server: OscServer, datagram: bytes) -> None:
     with closing(Client(server)) as client:
         client.raw(datagram)
         client.send_message("/perceivers/max_polyphony", None)

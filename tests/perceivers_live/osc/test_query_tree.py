@@ -1,4 +1,4 @@
-"""The OSCQuery tree: what there is, and where it stands."""
+"""The OSCQuery tree: its nodes and their values."""
 
 from http import HTTPStatus
 
@@ -16,7 +16,7 @@ def test_a_query_is_a_readable_node_with_its_answer() -> None:
         assert answer(node, ["VALUE"]) == (HTTPStatus.OK, {"VALUE": value})
 
 
-def test_a_limit_says_that_it_moves_its_partner_along() -> None:
+def test_description_of_a_limit_mentions_its_partner() -> None:
     node = node_at(tree(Controls().snapshot(), {}), "/perceivers/register_low")
     assert node is not None
     assert node["DESCRIPTION"] == "Lowest note the machine plays. Setting it beyond register_high sets both."

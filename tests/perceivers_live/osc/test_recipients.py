@@ -1,4 +1,4 @@
-"""Who receives which OSC message: subscribers, senders of commands, and the sender of a mistake."""
+"""Who receives which OSC message: subscribers, senders of commands, and senders of invalid messages."""
 
 import time
 from contextlib import closing
@@ -11,15 +11,15 @@ from perceivers_live.osc.server import MAX_PUBLISHED_ERRORS, OscServer
 from tests.perceivers_live.osc.client import Client
 
 
-def test_a_new_subscriber_is_told_how_it_stands(surface: Client, controls: Controls) -> None:
+def test_new_subscriber_receives_the_current_values(surface: Client, controls: Controls) -> None:
     controls.set("mode", "duet")
-    told = surface.subscribe()
-    assert [address.removeprefix("/perceivers/") for address, _ in told] == [*CONTROLS, "state", "stats"]
-    assert ("/perceivers/mode", ["duet"]) in told
-    assert told[-2:] == [("/perceivers/state", ["listening"]), ("/perceivers/stats", ["late", 2.0])]
+    messages = surface.subscribe()
+    assert [address.removeprefix("/perceivers/") for address, _ in messages] == [*CONTROLS, "state", "stats"]
+    assert ("/perceivers/mode", ["duet"]) in messages
+    assert messages[-2:] == [("/perceivers/state", ["listening"]), ("/perceivers/stats", ["late", 2.0])]
 
 
-def test_state_stats_and_saved_states_are_told_to_whoever_asks(surface: Client) -> None:
+def test_state_stats_and_saved_states_can_be_queried(surface: Client) -> None:
     for name, answer in (("state", ["listening"]), ("stats", ["late", 2.0]), ("states", [2, "a", "b"])):
         surface.send_message(f"/perceivers/{name}", None if name == "state" else [])
         assert surface.next() == (f"/perceivers/{name}", answer)
@@ -27,7 +27,7 @@ def test_state_stats_and_saved_states_are_told_to_whoever_asks(surface: Client) 
         assert surface.all() == []
 
 
-def test_a_query_that_fails_is_an_error(controls: Controls) -> None:
+def test_failing_query_is_answered_with_an_error(controls: Controls) -> None:
     def fail() -> list[Value]:
         raise StateError("no disk")
 
@@ -36,9 +36,7 @@ def test_a_query_that_fails_is_an_error(controls: Controls) -> None:
         assert surface.all() == [("/perceivers/error", ["command", "states: no disk"])]
 
 
-def test_a_mistake_is_told_to_every_subscriber_and_once_to_its_sender(
-    surface: Client, subscriber: Client, server: OscServer
-) -> None:
+def test_error_is_sent_to_every_subscriber_and_once_to_its_sender(surface: Client, subscriber: Client, server: OscServer) -> None:
     surface.subscribe()
     surface.send_message("/perceivers/temperature", "hot")
     error = ("/perceivers/error", ["value", "temperature: found 'hot', allowed 0.5..1.5 (float)"])
@@ -46,7 +44,7 @@ def test_a_mistake_is_told_to_every_subscriber_and_once_to_its_sender(
     assert subscriber.all() == [error]
 
 
-def test_of_a_flood_of_mistakes_the_others_are_told_of_few(surface: Client, subscriber: Client) -> None:
+def test_errors_sent_to_other_subscribers_are_limited(surface: Client, subscriber: Client) -> None:
     began = time.monotonic()
     for _ in range(10 * MAX_PUBLISHED_ERRORS):
         surface.send_message("/perceivers/temperature", "hot")
@@ -55,7 +53,7 @@ def test_of_a_flood_of_mistakes_the_others_are_told_of_few(surface: Client, subs
     assert MAX_PUBLISHED_ERRORS <= len(subscriber.all()) <= MAX_PUBLISHED_ERRORS * (2 + took)
 
 
-def test_who_sends_a_command_is_told_what_becomes_of_it(surface: Client, subscriber: Client, server: OscServer) -> None:
+def test_sender_of_a_command_receives_its_result(surface: Client, subscriber: Client, server: OscServer) -> None:
     with closing(Client(server)) as bystander:
         bystander.send_message("/perceivers/density", 0.5)
         surface.send_message("/perceivers/save", "a")
@@ -63,13 +61,13 @@ def test_who_sends_a_command_is_told_what_becomes_of_it(surface: Client, subscri
         server.send_message("saved a")
         server.send_error("state", "no room")
         server.send_state("playing")
-        told = [("/perceivers/message", ["saved a"]), ("/perceivers/error", ["state", "no room"])]
-        assert surface.all() == told
+        messages = [("/perceivers/message", ["saved a"]), ("/perceivers/error", ["state", "no room"])]
+        assert surface.all() == messages
         assert bystander.all() == []
-        assert subscriber.all() == [("/perceivers/density", [0.5]), *told, ("/perceivers/state", ["playing"])]
+        assert subscriber.all() == [("/perceivers/density", [0.5]), *messages, ("/perceivers/state", ["playing"])]
 
 
-def test_a_limit_that_moves_its_partner_along_tells_the_sender_too(surface: Client, subscriber: Client) -> None:
+def test_sender_receives_the_change_of_a_partner_limit(surface: Client, subscriber: Client) -> None:
     surface.subscribe()
     surface.send_message("/perceivers/register_high", 15)
     assert surface.next() == ("/perceivers/register_low", [15])

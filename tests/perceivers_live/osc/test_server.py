@@ -1,4 +1,4 @@
-"""OSC over real sockets on loopback, with python-osc's own client. Timeouts only end a wait for what never comes."""
+"""OSC over real sockets on loopback, with python-osc's own client. Only failures reach the timeouts."""
 
 import math
 import socket
@@ -18,7 +18,7 @@ from tests.perceivers_live.osc.client import Client
 from tests.waiting import PATIENCE, until
 
 
-def test_a_value_sets_a_control_and_no_value_asks_for_it(surface: Client, controls: Controls) -> None:
+def test_message_with_a_value_sets_a_control_and_one_without_queries_it(surface: Client, controls: Controls) -> None:
     surface.send_message("/perceivers/temperature", 0.5)
     surface.send_message("/perceivers/mode", "Listen")
     surface.send_message("/perceivers/hold", 1)
@@ -42,7 +42,7 @@ def test_a_change_made_elsewhere_reaches_every_subscriber(subscriber: Client, co
     assert subscriber.next() == ("/perceivers/thru", [1])
 
 
-def test_a_subscriber_may_listen_on_another_port_and_its_own_changes_stay_its_own(surface: Client, server: OscServer) -> None:
+def test_subscriber_on_another_port_does_not_receive_its_own_changes(surface: Client, server: OscServer) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener, closing(Client(server)) as other:
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(PATIENCE)
@@ -65,7 +65,7 @@ def test_a_subscriber_may_listen_on_another_port_and_its_own_changes_stay_its_ow
         assert listener.recv(4096) == build_msg("/perceivers/state", "for you").dgram
 
 
-def test_unsubscribed_means_silence(subscriber: Client, surface: Client) -> None:
+def test_unsubscribed_client_receives_nothing(subscriber: Client, surface: Client) -> None:
     surface.send_message("/perceivers/unsubscribe", subscriber.port)
     surface.send_message("/perceivers/density", 1.0)
     surface.all()
@@ -106,7 +106,7 @@ def test_list_describes_every_control(surface: Client, controls: Controls) -> No
         ("/perceivers/refuse", [], "command", "refuse: take 1: no such state"),
     ],
 )
-def test_a_mistake_is_answered_and_changes_nothing(
+def test_invalid_message_gets_an_error_and_changes_nothing(
     surface: Client, controls: Controls, address: str, values: list[object], code: str, message: str
 ) -> None:
     before = controls.snapshot()
@@ -155,7 +155,7 @@ def test_replies_go_to_the_configured_port(controls: Controls) -> None:
             assert listener.recv(4096) == build_msg("/perceivers/error", ["engine", "restarted"]).dgram
 
 
-def test_state_errors_and_stats_reach_subscribers_and_stats_are_rationed(subscriber: Client, server: OscServer) -> None:
+def test_state_errors_and_stats_reach_subscribers_and_stats_are_rate_limited(subscriber: Client, server: OscServer) -> None:
     server.send_state("listening\nnow \ud800")
     server.send_error("engine", "x" * 10_000)
     for late in range(50):
@@ -167,13 +167,13 @@ def test_state_errors_and_stats_reach_subscribers_and_stats_are_rationed(subscri
     ]
 
 
-def test_a_value_osc_cannot_hold_is_dropped(subscriber: Client, server: OscServer) -> None:
+def test_value_that_osc_cannot_represent_is_dropped(subscriber: Client, server: OscServer) -> None:
     server.send_stats({"huge": 1e300})
     server.send_state("alive")
     assert subscriber.all() == [("/perceivers/state", ["alive"])]
 
 
-def test_two_daemons_subscribed_to_each_other_agree_and_fall_silent(
+def test_mutually_subscribed_daemons_agree_and_stop_sending(
     surface: Client, server: OscServer, controls: Controls, caplog: pytest.LogCaptureFixture
 ) -> None:
     others = Controls()
@@ -189,10 +189,10 @@ def test_two_daemons_subscribed_to_each_other_agree_and_fall_silent(
         assert until(lambda: controls.get("density") == 0.5)
         assert (surface.all(), far.all(), surface.all()) == ([], [], [])
         assert (controls.snapshot().version, others.snapshot().version) == (1, 1)
-    assert not caplog.records  # neither complained to the other
+    assert not caplog.records  # neither sent an error to the other
 
 
-def test_nobody_is_subscribed_to_the_daemons_own_port(surface: Client, server: OscServer) -> None:
+def test_daemons_own_port_cannot_be_subscribed(surface: Client, server: OscServer) -> None:
     surface.send_message("/perceivers/subscribe", server.port)
     assert [values[0] for _, values in surface.all()] == ["port"]
 
@@ -215,14 +215,14 @@ def test_ipv6_loopback_is_served_too(controls: Controls) -> None:
 @pytest.mark.parametrize(
     ("host", "port"), [("127.0.0.1", None), ("", 0), ("no.such.host.invalid", 0), ("127.0.0.1", 70_000), ("a\nb", 0)]
 )
-def test_an_address_that_cannot_be_used_is_one_line(server: OscServer, controls: Controls, host: str, port: int | None) -> None:
+def test_unusable_address_error_is_one_line(server: OscServer, controls: Controls, host: str, port: int | None) -> None:
     with pytest.raises(ListenError, match="OSC cannot listen on") as refused:
         OscServer(controls, {}, host=host, port=server.port if port is None else port)
     assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["temperature", "list", "state"])
-def test_a_command_cannot_take_a_name_in_use(controls: Controls, name: str) -> None:
+def test_command_with_a_name_in_use_is_refused(controls: Controls, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         OscServer(controls, {name: print}, port=0)
 
@@ -240,7 +240,7 @@ def test_closing_ends_the_thread_frees_the_port_and_may_be_repeated(controls: Co
         server.send_stats({"late": 1})
         controls.set("density", 1.0)
     again = OscServer(controls, {}, port=server.port)
-    time.sleep(0.05)  # now it waits for what never comes
+    time.sleep(0.05)  # now its thread waits for messages
     again.close()
     assert threading.active_count() == threads
 

@@ -3,11 +3,11 @@ import { test } from "node:test";
 
 import { ClockEstimate } from "../../../perceivers_live/page/static/clock.js";
 
-test("nothing is known before the first answer", () => {
+test("the offset is unknown before the first answer", () => {
   assert.equal(new ClockEstimate().offset, null);
 });
 
-test("the quickest answer counts: a slow way there does not move the clock", () => {
+test("the answer with the shortest round trip determines the offset", () => {
   const clock = new ClockEstimate();
   clock.answer(10, 110.001, 10.002); // offset 100, a millisecond each way
   clock.answer(11, 111.4, 11.41); // 400 ms there, 10 ms back
@@ -15,13 +15,13 @@ test("the quickest answer counts: a slow way there does not move the clock", () 
   assert.ok(clock.error < 0.002);
 });
 
-test("an old answer is trusted less, so that clocks which run apart are followed", () => {
+test("old answers lose weight, so that clock drift is followed", () => {
   const clock = new ClockEstimate();
   for (let i = 0; i < 200; i++) clock.answer(i * 2, i * 2 * 1.0001 + 50 + 0.001, i * 2 + 0.002);
   assert.ok(Math.abs(/** @type {number} */ (clock.offset) - (50 + 398 * 0.0001)) < 0.004);
 });
 
-test("an answer before its question is ignored, and a reset forgets", () => {
+test("an answer earlier than its request is ignored, and a reset clears the estimate", () => {
   const clock = new ClockEstimate();
   clock.answer(10, 0, 9);
   assert.equal(clock.offset, null);

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.perceivers_live.page.serving import Served, served
+from tests.perceivers_live.page.serving import Site, served
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Served]:
-    """A page that is served, with a folder of recordings."""
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A served page with a folder of recordings."""
     with served(tmp_path) as running:
         yield running

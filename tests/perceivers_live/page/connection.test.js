@@ -26,7 +26,7 @@ class Socket {
   }
 }
 
-test("a daemon that does not answer any more counts as lost, and is looked for again", () => {
+test("a daemon that stops answering counts as lost, and the page reconnects", () => {
   Object.assign(globalThis, { WebSocket: Object.assign(Socket, { OPEN: 1 }) });
   mock.timers.enable({ apis: ["setTimeout"] });
   let now = 0;

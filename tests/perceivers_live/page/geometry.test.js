@@ -3,20 +3,20 @@ import { test } from "node:test";
 
 import { keyAt, keys, pitchName, pitchY, stage, timeX, touchVelocity } from "../../../perceivers_live/page/static/geometry.js";
 
-test("time runs to the line from the left, and on from the other side of the keys", () => {
+test("the past is left of the now line, the future on the other side of the keys", () => {
   const view = stage(1000, 500);
   assert.equal(timeX(view, 10, 10), view.nowX);
   assert.equal(timeX(view, 9, 10), view.nowX - view.perSecond);
   assert.ok(timeX(view, 10.001, 10) > view.planX);
 });
 
-test("every key of a piano has a row, the highest on top", () => {
+test("every piano key has a row, the highest on top", () => {
   const view = stage(1000, 880);
   assert.equal(pitchY(view, 108), 0);
   assert.equal(pitchY(view, 21) + view.row, 880);
 });
 
-test("a keyboard has all its keys, and each is found where it is drawn", () => {
+test("keyAt finds each of the 88 keys where it is drawn", () => {
   const all = keys(880, 100, 21, 108);
   assert.equal(all.length, 88);
   assert.equal(all.filter((key) => key.black).length, 36);
@@ -27,7 +27,7 @@ test("a keyboard has all its keys, and each is found where it is drawn", () => {
   assert.equal(keyAt(all, -5, 10), null);
 });
 
-test("further down on a key is louder, and always a velocity", () => {
+test("touching a key further down gives a higher velocity, always within 1 to 127", () => {
   const [key] = keys(880, 100, 21, 108);
   assert.ok(touchVelocity(key, 10) < touchVelocity(key, 90));
   for (const y of [-50, 0, 100, 500]) assert.ok(touchVelocity(key, y) >= 1 && touchVelocity(key, y) <= 127);

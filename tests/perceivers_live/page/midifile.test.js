@@ -13,13 +13,13 @@ function file(track, perBeat = 480) {
   ]);
 }
 
-test("notes are read in seconds, by the tempo", () => {
+test("note times are converted to seconds by the tempo", () => {
   const tempo = [0, 0xff, 0x51, 3, 0x07, 0x53, 0x00]; // 480,000 microseconds a beat: a tick is a millisecond
   const { notes } = readMidi(file([...tempo, 0, 0x90, 60, 80, 0x83, 0x60, 0x80, 60, 0]));
   assert.deepEqual(notes, [{ pitch: 60, velocity: 80, start: 0, end: 0.48, track: 0 }]);
 });
 
-test("running status and note-ons without velocity are understood, and the track's name", () => {
+test("running status, note-ons of velocity 0 and track names are read", () => {
   const { notes, tracks } = readMidi(file([0, 0xff, 3, 2, 0x68, 0x69, 0, 0x90, 60, 80, 96, 62, 80, 96, 60, 0, 96, 62, 0]));
   assert.deepEqual(notes.map((note) => note.pitch), [60, 62]);
   assert.ok(notes.every((note) => note.end > note.start));
@@ -31,14 +31,14 @@ test("a note that is never released ends with the file", () => {
   assert.equal(notes[0].end, length);
 });
 
-test("what is no MIDI file is refused", () => {
+test("invalid MIDI files are refused", () => {
   for (const bytes of [[], [1, 2, 3, 4], [...file([0, 0x90, 60])], [...file([0x80, 0x80, 0x80, 0x80, 0x80])], [...file([0, 60, 60])]]) {
     assert.throws(() => readMidi(new Uint8Array(bytes.slice(0, -4))), Error);
   }
   assert.throws(() => readMidi(file([], 0x8000 + 25)), /beats/);
 });
 
-test("damaged bytes never do worse than an error", () => {
+test("damaged bytes cause at most an error", () => {
   const whole = file([0, 0x90, 60, 80, 96, 0x80, 60, 0, 0, 0xff, 0x51, 3, 7, 0x53, 0]);
   for (let at = 0; at < whole.length; at++) {
     for (const byte of [0, 0x7f, 0xff]) {
@@ -61,7 +61,7 @@ test("long silences are shortened when a session is played again", () => {
   assert.equal(time(103), 7);
 });
 
-test("a recording is called by its date", () => {
+test("the title of a recording is its date", () => {
   assert.equal(recordingTitle("2026-01-31_18-05-09"), "31 Jan 2026, 18:05");
   assert.equal(recordingTitle("2026-01-31_18-05-09_2"), "31 Jan 2026, 18:05 (2)");
   assert.equal(recordingTitle("other"), "other");

@@ -30,13 +30,13 @@ test("the release of one part does not end the other's note", () => {
   assert.deepEqual([...music.sounding()], [[60, "human"]]);
 });
 
-test("what has sounded is no longer planned", () => {
+test("sounded notes leave the plan", () => {
   const music = planned();
   music.played("machine", [[5.0, "on", 60, 80]]);
   assert.deepEqual(music.plan.map((note) => note.pitch), [62]);
 });
 
-test("a dropped plan is kept for a moment, to be seen vanishing, and then gone", () => {
+test("dropped notes stay visible for a moment and are then removed", () => {
   const music = planned();
   music.drop(3, 5.1);
   assert.deepEqual(music.plan.map((note) => [note.pitch, note.end]), [[60, 5.2]]);
@@ -47,7 +47,7 @@ test("a dropped plan is kept for a moment, to be seen vanishing, and then gone",
   assert.equal(music.dropped.length, 0);
 });
 
-test("what is planned again in its place was not taken back", () => {
+test("dropped notes that are planned again do not count as dropped", () => {
   const music = planned();
   music.drop(1, 4.9);
   music.planned([[1, 5.01, "on", 60, 80]]);
@@ -60,7 +60,7 @@ test("a planned release that is dropped leaves the note's end open", () => {
   assert.deepEqual(music.plan.map((note) => [note.pitch, note.end]), [[60, null]]);
 });
 
-test("silence ends what sounds and takes the plan back", () => {
+test("silence ends sounding notes and clears the plan", () => {
   const music = planned();
   music.played("machine", [[4, "on", 50, 80], [4, "down", 0, 0]]);
   music.silence(5);
@@ -69,14 +69,14 @@ test("silence ends what sounds and takes the plan back", () => {
   assert.equal(music.plan.length, 0);
 });
 
-test("what is older than the window is let go of, what sounds is kept", () => {
+test("notes older than the window are removed, sounding notes are kept", () => {
   const music = new Music(10);
   music.played("human", [[0, "on", 60, 80], [1, "off", 60, 0], [2, "on", 61, 80]]);
   music.prune(30);
   assert.deepEqual(music.notes.map((note) => note.pitch), [61]);
 });
 
-test("the pedal of each part is known", () => {
+test("the pedal of each part is tracked", () => {
   const music = new Music(10);
   music.played("human", [[0, "down", 0, 0]]);
   assert.deepEqual([music.pedal("human"), music.pedal("machine")], [true, false]);

@@ -1,4 +1,4 @@
-"""A page that is served without a session behind it, and programs that speak to it."""
+"""A page that is served without a session, and clients that talk to it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from perceivers_live.page.server import PageServer
 from tests.waiting import PATIENCE
 
 
-class Served:
-    """A page on a free port. ``ran``: the commands that were run; ``heard``: what was played on the input "page"."""
+class Site:
+    """A page on a free port. ``ran``: the commands that were run; ``received``: the MIDI messages of the input "page"."""
 
     def __init__(self, recordings: Path | None = None, *, host: str = "127.0.0.1", allow: str = "") -> None:
         self.controls = Controls()
         self.ran: list[tuple[Any, ...]] = []
-        self.heard: list[tuple[float, tuple[int, ...]]] = []
+        self.received: list[tuple[float, tuple[int, ...]]] = []
         self.chosen: list[tuple[str, str]] = []
         self.keys = PageKeys()
-        self.keys.open(lambda now, message: self.heard.append((now, tuple(message))))
+        self.keys.open(lambda now, message: self.received.append((now, tuple(message))))
 
         def takeover() -> None:
             """Play now."""
@@ -62,8 +62,8 @@ class Served:
 
 
 @contextmanager
-def served(recordings: Path | None = None, **options: str) -> Iterator[Served]:
-    running = Served(recordings, **options)
+def served(recordings: Path | None = None, **options: str) -> Iterator[Site]:
+    running = Site(recordings, **options)
     try:
         yield running
     finally:
@@ -71,7 +71,7 @@ def served(recordings: Path | None = None, **options: str) -> Iterator[Served]:
 
 
 class Page:
-    """A page that is played by the test."""
+    """A client of the page's server that the test controls."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -83,7 +83,7 @@ class Page:
         self.connection.send(json.dumps({"type": type, **fields}))
 
     def next(self, *types: str) -> dict[str, Any]:
-        """The next message of one of these types; others are left out."""
+        """The next message of one of these types; others are skipped."""
         deadline = time.monotonic() + PATIENCE
         while True:
             while self._received:
@@ -93,19 +93,19 @@ class Page:
             self._received += json.loads(self.connection.recv(max(0.0, deadline - time.monotonic())))
 
     def ping(self) -> dict[str, Any]:
-        """What was sent before has been followed."""
+        """Waits until everything sent before has been processed; returns the reply."""
         self.send("ping", sent=1.5)
         return self.next("pong")
 
 
 @contextmanager
-def page(stage: Served, **headers: str) -> Iterator[Page]:
-    with connect(f"ws://127.0.0.1:{stage.port}/page/socket", additional_headers=headers, compression=None) as connection:
+def page(site: Site, **headers: str) -> Iterator[Page]:
+    with connect(f"ws://127.0.0.1:{site.port}/page/socket", additional_headers=headers, compression=None) as connection:
         yield Page(connection)
 
 
 def raw(port: int, content: bytes) -> bytes:
-    """Everything that is answered to these bytes, until the server closes the connection."""
+    """The complete answer to these bytes, until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall(content)
         received = b""

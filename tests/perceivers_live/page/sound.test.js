@@ -35,7 +35,7 @@ class Context {
 const audio = { AudioContext: Context, AudioWorkletNode: Node, GainNode: Node, ConvolverNode: Node, DynamicsCompressorNode: Node, AnalyserNode: Node };
 Object.assign(globalThis, audio);
 
-test("a key that is tapped while the sound is being built is released", async () => {
+test("a key tapped while the sound is set up is released", async () => {
   const sound = new Sound(() => {});
   /** @param {number[]} message */
   const play = (message) => sound.start().then(() => sound.play(0, message));

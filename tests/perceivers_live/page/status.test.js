@@ -10,7 +10,7 @@ const idle = {
   canPlayHere: true, now: 100,
 };
 
-test("the line says whose turn it is", () => {
+test("the status line shows whose turn it is", () => {
   assert.equal(statusLine({ ...idle, isConnected: false }).kind, "away");
   assert.equal(statusLine({ ...idle, turn: "playing" }).kind, "machine");
   assert.equal(statusLine({ ...idle, turn: "playing", humanPlays: true }).kind, "both");
@@ -18,12 +18,12 @@ test("the line says whose turn it is", () => {
   assert.equal(statusLine(idle).kind, "idle");
 });
 
-test("while it waits it says for how long", () => {
+test("the status line counts down to the answer", () => {
   assert.equal(statusLine({ ...idle, countdown: 101.25 }).text, "Answers in 1.3 s");
   assert.equal(statusLine({ ...idle, countdown: 99 }).kind, "idle");
 });
 
-test("no answer is promised on hold, nor where it only listens", () => {
+test("no countdown is shown on hold or in listen mode", () => {
   assert.match(statusLine({ ...idle, countdown: 101, hold: true }).text, /hold/);
   assert.match(statusLine({ ...idle, countdown: 101, mode: "listen" }).text, /listens/);
 });

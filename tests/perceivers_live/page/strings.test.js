@@ -19,7 +19,7 @@ function loudness(samples) {
   return Math.sqrt(samples.reduce((sum, one) => sum + one * one, 0) / samples.length);
 }
 
-/** How much of a frequency there is. @param {Float32Array} samples @param {number} frequency */
+/** The strength of a frequency. @param {Float32Array} samples @param {number} frequency */
 function strength(samples, frequency) {
   let re = 0, im = 0;
   samples.forEach((one, n) => {
@@ -42,7 +42,7 @@ test("a key sounds at its pitch", () => {
   assert.ok(strength(left, 440) > 20 * strength(left, 466));
 });
 
-test("a harder blow is louder and brighter", () => {
+test("a higher velocity is louder and brighter", () => {
   const [soft, hard] = [30, 110].map((velocity) => loudness(sound((piano) => piano.strike(60, velocity), 0.3).left));
   assert.ok(hard > 3 * soft);
   assert.ok(brightness(60, 110) > 1.3 * brightness(60, 30));
@@ -63,7 +63,7 @@ test("a high string fades sooner than a low one", () => {
   assert.ok(rest(96) < rest(60) && rest(60) < rest(36));
 });
 
-test("letting go ends the note, unless the pedal holds it until that comes up", () => {
+test("a release ends the note, or with the pedal down, the release of the pedal does", () => {
   const after = (/** @type {(piano: Piano) => void} */ end) => {
     const { piano } = sound((made) => made.strike(60, 80), 0.3);
     return loudness(sound(end, 1, piano).left.subarray(RATE / 2));
@@ -86,12 +86,12 @@ test("a pedal held by the other part still holds", () => {
   assert.ok(loudness(sound(() => {}, 1, piano).left.subarray(RATE / 2)) > 0.001);
 });
 
-test("what has faded costs nothing more", () => {
+test("faded voices are removed", () => {
   const { piano } = sound((made) => { made.strike(60, 80); made.release(60); }, 4);
   assert.equal(piano.voices, 0);
 });
 
-test("a storm of notes stays within bounds, and finite", () => {
+test("many notes stay finite and within the limit of voices", () => {
   const piano = new Piano(RATE);
   for (let i = 0; i < 300; i++) sound(() => { piano.strike(21 + ((i * 7) % 88), 127); piano.release(21 + ((i * 7) % 88)); }, 0.02, piano);
   const { left } = sound(() => {}, 0.5, piano);
@@ -99,7 +99,7 @@ test("a storm of notes stays within bounds, and finite", () => {
   assert.ok(piano.voices < 120);
 });
 
-test("raw MIDI does the same, and a note-on without velocity is a note-off", () => {
+test("raw MIDI is played, and a note-on of velocity 0 is a note-off", () => {
   const piano = new Piano(RATE);
   piano.play(0, [0x90, 60, 80]);
   assert.equal(piano.voices, 1);

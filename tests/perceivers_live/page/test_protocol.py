@@ -1,4 +1,4 @@
-"""The messages of a page, read strictly."""
+"""Strict parsing of the messages from a page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from perceivers_live.page.protocol import (
         ('{"type": "port", "direction": "output", "name": ""}', ChoosePort("output", "")),
     ],
 )
-def test_each_message_is_read(text: str, message: object) -> None:
+def test_valid_messages_are_parsed(text: str, message: object) -> None:
     assert parse(text) == message
     assert parse(text.encode()) == message
 
@@ -74,7 +74,7 @@ def test_each_message_is_read(text: str, message: object) -> None:
         " " * (MAX_FRAME + 1),
     ],
 )
-def test_everything_else_is_refused_in_one_line(text: str) -> None:
+def test_invalid_messages_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(ProtocolError) as refused:
         parse(text)
     assert str(refused.value).isprintable()
@@ -82,7 +82,7 @@ def test_everything_else_is_refused_in_one_line(text: str) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_whatever_bytes_come_they_are_a_message_or_refused(content: bytes) -> None:
+def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
     try:
         parse(content)
     except ProtocolError as error:
@@ -97,7 +97,7 @@ _json = st.recursive(
 
 
 @given(st.sampled_from(["ping", "set", "command", "midi", "port"]), st.lists(_json, min_size=2, max_size=2))
-def test_whatever_the_fields_hold_a_message_is_read_or_refused(kind: str, values: list[object]) -> None:
+def test_any_field_values_are_parsed_or_refused(kind: str, values: list[object]) -> None:
     names = {"ping": ["sent"], "set": ["name", "value"], "command": ["name", "arguments"]}
     names |= {"midi": ["time", "message"], "port": ["direction", "name"]}
     try:
@@ -106,7 +106,7 @@ def test_whatever_the_fields_hold_a_message_is_read_or_refused(kind: str, values
         assert str(error).isprintable()
 
 
-def test_a_frame_for_the_page_is_json_that_a_browser_reads() -> None:
+def test_frame_is_json_without_nan() -> None:
     assert json.loads(frame([{"type": "turn", "state": "playing"}])) == [{"type": "turn", "state": "playing"}]
     with pytest.raises(ValueError, match="JSON"):
         frame([{"type": "health", "figures": {"x": float("nan")}}])

@@ -1,4 +1,4 @@
-"""OSCQuery over real HTTP on loopback. Timeouts only end a wait for what never comes."""
+"""OSCQuery over real HTTP on loopback. Only failures reach the timeouts."""
 
 import json
 import socket
@@ -38,7 +38,7 @@ def controls() -> Controls:
 
 
 class Served:
-    """OSCQuery on a port of its own."""
+    """OSCQuery on its own port."""
 
     def __init__(self, controls: Controls, commands: Mapping[str, Callable[..., object]], osc_host: str = "127.0.0.1") -> None:
         self._hub = Hub(dict)
@@ -71,7 +71,7 @@ def found(server: Served, target: str) -> Any:
     return json.loads(body)
 
 
-# What is described.
+# The description.
 
 
 def test_the_root_holds_every_control_and_command(server: Served) -> None:
@@ -110,7 +110,7 @@ def test_a_control_is_described_with_its_type_range_unit_and_value(server: Serve
     assert not {"RANGE", "CLIPMODE"} & set(hold)
 
 
-def test_a_command_is_an_impulse_or_takes_what_it_cannot_do_without(server: Served) -> None:
+def test_command_type_is_an_impulse_or_its_required_arguments(server: Served) -> None:
     assert found(server, "/perceivers/takeover") == {
         "DESCRIPTION": "Play now.",
         "FULL_PATH": "/perceivers/takeover",
@@ -120,26 +120,26 @@ def test_a_command_is_an_impulse_or_takes_what_it_cannot_do_without(server: Serv
     assert found(server, "/perceivers/save") == {"FULL_PATH": "/perceivers/save", "ACCESS": 2, "TYPE": "si"}
 
 
-def test_osc_takes_every_control_in_the_type_that_is_described(server: Served, controls: Controls) -> None:
-    """What a client is told to send is what the OSC server takes."""
+def test_osc_accepts_each_control_in_its_described_type(server: Served, controls: Controls) -> None:
+    """The OSC server accepts what the description asks clients to send."""
     done = threading.Event()
-    wish: dict[str, object] = {}
+    wanted: dict[str, object] = {}
     for name, node in found(server, "/perceivers")["CONTENTS"].items():
         if node["ACCESS"] == 3:
             limits = node.get("RANGE", [{}])[0]
-            wish[name] = limits.get("MAX", limits["VALS"][-1] if "VALS" in limits else True)
+            wanted[name] = limits.get("MAX", limits["VALS"][-1] if "VALS" in limits else True)
     with (
         closing(OscServer(controls, {"takeover": done.set}, port=0)) as osc,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as surface,
     ):
-        for name, value in wish.items():
+        for name, value in wanted.items():
             surface.sendto(build_msg(f"/perceivers/{name}", value).dgram, ("127.0.0.1", osc.port))
         surface.sendto(b"/perceivers/takeover\0\0\0\0,I\0\0", ("127.0.0.1", osc.port))
         assert done.wait(PATIENCE)
-    assert dict(controls.snapshot()) == pytest.approx(wish)  # floats travel in single precision
+    assert dict(controls.snapshot()) == pytest.approx(wanted)  # floats travel in single precision
 
 
-def test_one_attribute_or_several_can_be_asked_for(server: Served, controls: Controls) -> None:
+def test_one_or_several_attributes_can_be_queried(server: Served, controls: Controls) -> None:
     controls.set("density", 0.25)
     assert found(server, "/perceivers/density?VALUE") == {"VALUE": [0.25]}
     assert found(server, "/perceivers/density?RANGE") == {"RANGE": [{"MIN": -1.0, "MAX": 1.0}]}
@@ -154,7 +154,7 @@ def test_an_attribute_that_a_node_lacks_is_an_empty_object(server: Served, targe
 
 
 @pytest.mark.parametrize("target", ["/?HOST_INFO", "/perceivers/density?HOST_INFO", "/no/such/path?HOST_INFO"])
-def test_the_host_info_says_where_osc_is_heard(server: Served, target: str) -> None:
+def test_host_info_has_the_address_of_osc(server: Served, target: str) -> None:
     info = found(server, target)
     extensions = info.pop("EXTENSIONS")
     assert info == {"NAME": "perceivers-live", "OSC_IP": "127.0.0.1", "OSC_PORT": 9010, "OSC_TRANSPORT": "UDP"}
@@ -162,7 +162,7 @@ def test_the_host_info_says_where_osc_is_heard(server: Served, target: str) -> N
     assert {name for name, there in extensions.items() if there} == offered - {"FULL_PATH", "TYPE"} | {"LISTEN"}
 
 
-def test_osc_on_every_address_is_where_the_question_was_asked(controls: Controls) -> None:
+def test_host_info_omits_the_ip_if_osc_listens_on_all_addresses(controls: Controls) -> None:
     with closing(Served(controls, {}, "0.0.0.0")) as server:
         assert "OSC_IP" not in found(server, "/?HOST_INFO")
 
@@ -184,12 +184,12 @@ def test_osc_on_every_address_is_where_the_question_was_asked(controls: Controls
         ("/perceivers/density?value", 400),
     ],
 )
-def test_what_is_not_there_is_refused_as_the_proposal_says(server: Served, target: str, status: int) -> None:
+def test_status_codes_follow_the_oscquery_proposal(server: Served, target: str, status: int) -> None:
     response, body = ask(server, target)
     assert response.status == status
     assert bool(body) == (status != 204)
 
 
-def test_what_the_daemon_is_doing_is_in_the_tree(server: Served) -> None:
+def test_state_is_in_the_tree(server: Served) -> None:
     _, body = ask(server, "/perceivers/state?VALUE")
     assert json.loads(body) == {"VALUE": ["listening"]}

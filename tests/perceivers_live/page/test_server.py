@@ -1,4 +1,4 @@
-"""The page's server over real sockets on loopback: who is answered, with what, and what a hostile client can do."""
+"""The page's server over real sockets on loopback: what it serves, to whom, and how it handles hostile clients."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from perceivers_live.page.requests import MAX_MISTAKES
 from perceivers_live.page.routes import STATIC
 from perceivers_live.page.server import MAX_SOCKETS
 from tests.perceivers_live.osc.client import beyond_loopback
-from tests.perceivers_live.page.serving import Page, Served, page, raw, served
+from tests.perceivers_live.page.serving import Page, Site, page, raw, served
 from tests.waiting import PATIENCE, until
 
 
-def ask(stage: Served, target: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
-    with closing(HTTPConnection("127.0.0.1", stage.port, timeout=PATIENCE)) as connection:
+def ask(site: Site, target: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, bytes]:
+    with closing(HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE)) as connection:
         connection.request(method, target, headers=headers)
         response = connection.getresponse()
         return response, response.read()
@@ -42,15 +42,15 @@ def ask(stage: Served, target: str, method: str = "GET", **headers: str) -> tupl
 @pytest.mark.parametrize(
     "path", sorted(path.name for path in STATIC.glob("*") if path.suffix in (".html", ".css", ".js", ".svg"))
 )
-def test_every_file_of_the_page_is_served_with_its_type(stage: Served, path: str) -> None:
-    response, body = ask(stage, f"/page/{path}")
+def test_every_file_of_the_page_is_served_with_its_type(site: Site, path: str) -> None:
+    response, body = ask(site, f"/page/{path}")
     assert (response.status, body) == (200, (STATIC / path).read_bytes())
     kind = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}[path.rpartition(".")[2]]
     assert str(response.headers["Content-Type"]).startswith(kind)
 
 
-def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(stage: Served) -> None:
-    response, body = ask(stage, "/page/")
+def test_page_policy_forbids_foreign_resources_and_inline_code(site: Site) -> None:
+    response, body = ask(site, "/page/")
     policy = dict(part.strip().split(" ", 1) for part in str(response.headers["Content-Security-Policy"]).split(";"))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == policy["style-src"] == "'self'"
@@ -61,10 +61,10 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(stage: 
     assert text.count("<script") == text.count('<script type="module" src=')
 
 
-def test_a_browser_that_opens_the_root_gets_the_page_and_a_program_the_tree(stage: Served) -> None:
-    response, _ = ask(stage, "/", Accept="text/html,*/*")
+def test_root_redirects_browsers_to_the_page_and_serves_programs_the_tree(site: Site) -> None:
+    response, _ = ask(site, "/", Accept="text/html,*/*")
     assert (response.status, response.headers["Location"]) == (302, "/page/")
-    response, body = ask(stage, "/", Accept="application/json")
+    response, body = ask(site, "/", Accept="application/json")
     assert response.status == 200
     assert b"temperature" in body
 
@@ -85,29 +85,29 @@ def test_a_browser_that_opens_the_root_gets_the_page_and_a_program_the_tree(stag
         "/recordings/.mid",
     ],
 )
-def test_no_other_file_is_served(stage: Served, target: str, tmp_path: Path) -> None:
+def test_no_other_file_is_served(site: Site, target: str, tmp_path: Path) -> None:
     (tmp_path.parent / "x.mid").write_bytes(b"secret")
     (tmp_path / "x.txt").write_bytes(b"secret")
     head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    answer = raw(stage.port, head)
+    answer = raw(site.port, head)
     assert answer.split()[1] == b"404"
     assert b"secret" not in answer
 
 
-def test_recordings_are_listed_newest_first_and_handed_out(stage: Served, tmp_path: Path) -> None:
+def test_recordings_are_listed_newest_first_and_served(site: Site, tmp_path: Path) -> None:
     (tmp_path / "2026-01-01_10-00-00.mid").write_bytes(b"MThd one")
     (tmp_path / "2026-01-02_10-00-00.mid").write_bytes(b"MThd two")
     (tmp_path / "2026-01-02_10-00-00.journal").write_bytes(b"")
-    listed, body = ask(stage, "/recordings")
+    listed, body = ask(site, "/recordings")
     assert body == b'[{"name": "2026-01-02_10-00-00", "bytes": 8}, {"name": "2026-01-01_10-00-00", "bytes": 8}]'
-    response, body = ask(stage, "/recordings/2026-01-01_10-00-00.mid")
+    response, body = ask(site, "/recordings/2026-01-01_10-00-00.mid")
     assert (listed.status, response.status, body) == (200, 200, b"MThd one")
     assert response.headers["Content-Type"] == "audio/midi"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_other_methods_are_refused(stage: Served, method: str) -> None:
-    response, _ = ask(stage, "/page/", method)
+def test_other_methods_are_refused(site: Site, method: str) -> None:
+    response, _ = ask(site, "/page/", method)
     assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
@@ -115,20 +115,20 @@ def test_other_methods_are_refused(stage: Served, method: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:80", "localhost:1234", "LOCALHOST", "[::1]:9", "127.1.2.3"])
-def test_a_request_to_loopback_is_answered(stage: Served, host: str) -> None:
-    assert ask(stage, "/page/", Host=host)[0].status == 200
+def test_a_request_to_loopback_is_answered(site: Site, host: str) -> None:
+    assert ask(site, "/page/", Host=host)[0].status == 200
 
 
 @pytest.mark.parametrize("target", ["/page/", "/", "/recordings"])
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:80", "10.0.0.1", "127.0.0.1.evil.example", ""])
-def test_a_name_that_a_web_page_made_point_here_is_refused(stage: Served, host: str, target: str) -> None:
-    assert ask(stage, target, Host=host)[0].status == 421
+def test_foreign_host_header_is_refused(site: Site, host: str, target: str) -> None:
+    assert ask(site, target, Host=host)[0].status == 421
 
 
 @pytest.mark.parametrize("path", ["/page/socket", "/"])
-def test_a_websocket_of_the_page_itself_or_of_a_program_is_opened(stage: Served, path: str) -> None:
-    for headers in ({}, {"Origin": f"http://127.0.0.1:{stage.port}"}):
-        with connect(f"ws://127.0.0.1:{stage.port}{path}", additional_headers=headers) as connection:
+def test_websocket_of_the_page_or_of_a_program_is_accepted(site: Site, path: str) -> None:
+    for headers in ({}, {"Origin": f"http://127.0.0.1:{site.port}"}):
+        with connect(f"ws://127.0.0.1:{site.port}{path}", additional_headers=headers) as connection:
             assert connection.response is not None
             assert connection.response.status_code == 101
 
@@ -146,27 +146,27 @@ def test_a_websocket_of_the_page_itself_or_of_a_program_is_opened(stage: Served,
         "",
     ],
 )
-def test_a_websocket_of_another_origin_is_refused(stage: Served, path: str, origin: str) -> None:
-    headers = {"Origin": origin.format(port=stage.port)}
-    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{stage.port}{path}", additional_headers=headers):
+def test_a_websocket_of_another_origin_is_refused(site: Site, path: str, origin: str) -> None:
+    headers = {"Origin": origin.format(port=site.port)}
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{site.port}{path}", additional_headers=headers):
         pass
     assert refused.value.response.status_code == 403
 
 
-def test_a_websocket_to_another_host_is_refused(stage: Served) -> None:
+def test_a_websocket_to_another_host_is_refused(site: Site) -> None:
     head = b"GET /page/socket HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\nUpgrade: websocket\r\n"
     answer = raw(
-        stage.port, head + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + b"A" * 22 + b"==\r\n\r\n"
+        site.port, head + b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + b"A" * 22 + b"==\r\n\r\n"
     )
     assert answer.split()[1] == b"421"
 
 
-def test_beyond_loopback_only_who_is_allowed_is_answered() -> None:
+def test_only_allowed_clients_are_answered_beyond_loopback() -> None:
     with pytest.raises(ListenError, match="beyond loopback"), served(host="0.0.0.0"):
         pass
-    with served(host="0.0.0.0", allow="192.0.2.7") as stage:
-        assert ask(stage, "/?HOST_INFO")[0].status == 200  # loopback always is
-        with socket.create_connection((beyond_loopback(), stage.port), PATIENCE) as connection:
+    with served(host="0.0.0.0", allow="192.0.2.7") as site:
+        assert ask(site, "/?HOST_INFO")[0].status == 200  # loopback always is
+        with socket.create_connection((beyond_loopback(), site.port), PATIENCE) as connection:
             try:
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert connection.recv(1) == b""
@@ -175,13 +175,13 @@ def test_beyond_loopback_only_who_is_allowed_is_answered() -> None:
 
 
 @pytest.mark.parametrize(("host", "port"), [("", 0), ("203.0.113.1", 0), ("no such host", 0), ("a" * 300, 0)])
-def test_an_address_that_cannot_be_used_is_one_line(host: str, port: int) -> None:
+def test_unusable_address_error_is_one_line(host: str, port: int) -> None:
     with pytest.raises(ListenError, match="cannot be served on") as refused, served(host=host, allow="192.0.2.7"):
         pass
     assert str(refused.value).isprintable()
 
 
-# What a hostile client can do.
+# Hostile clients.
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_an_address_that_cannot_be_used_is_one_line(host: str, port: int) -> Non
         (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"200"),
     ],
 )
-def test_a_malformed_request_is_refused(stage: Served, request_text: bytes, status: bytes) -> None:
-    assert raw(stage.port, request_text).split()[1] == status
+def test_a_malformed_request_is_refused(site: Site, request_text: bytes, status: bytes) -> None:
+    assert raw(site.port, request_text).split()[1] == status
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_a_malformed_request_is_refused(stage: Served, request_text: bytes, stat
         b"hello\r\n\r\n",
     ],
 )
-def test_what_is_no_request_or_too_large_a_one_is_not_answered_with_content(stage: Served, request_text: bytes) -> None:
+def test_invalid_or_too_large_request_gets_no_content(site: Site, request_text: bytes) -> None:
     try:
-        answer = raw(stage.port, request_text)
+        answer = raw(site.port, request_text)
     except ConnectionError:
         return
     assert answer.split()[1:2] in ([], [b"400"], [b"414"], [b"431"], [b"505"])
@@ -221,36 +221,36 @@ def test_what_is_no_request_or_too_large_a_one_is_not_answered_with_content(stag
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(target=st.text(max_size=20).map(str.encode) | st.binary(max_size=20), line=st.binary(max_size=20))
-def test_whatever_arrives_the_next_request_is_answered(stage: Served, target: bytes, line: bytes) -> None:
-    raw(stage.port, b"GET /" + target + b" HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n")
-    assert ask(stage, "/perceivers/seed?TYPE")[0].status == 200
+def test_next_request_is_answered_after_any_bytes(site: Site, target: bytes, line: bytes) -> None:
+    raw(site.port, b"GET /" + target + b" HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n")
+    assert ask(site, "/perceivers/seed?TYPE")[0].status == 200
 
 
-def test_connections_held_open_shut_nobody_out_and_do_not_pile_up(stage: Served) -> None:
-    with ExitStack() as stack, page(stage) as ours:
+def test_open_connections_are_limited_and_do_not_block_others(site: Site) -> None:
+    with ExitStack() as stack, page(site) as ours:
         before = threading.active_count()
         held = []
         for _ in range(3 * MAX_PENDING):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", stage.port), PATIENCE))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", site.port), PATIENCE))
             connection.sendall(b"GET / HTTP/1.1\r\n")  # and never a second line
             held.append(connection)
-        assert ask(stage, "/perceivers/seed?TYPE")[0].status == 200
-        assert held[0].recv(1) == b""  # the oldest made room
+        assert ask(site, "/perceivers/seed?TYPE")[0].status == 200
+        assert held[0].recv(1) == b""  # the oldest was closed
         assert until(lambda: threading.active_count() <= before + 2 * MAX_PENDING + 2)
         assert ours.ping()["sent"] == 1.5  # a page that is connected stays
 
 
-def test_more_pages_than_are_served_are_refused_and_room_comes_back(stage: Served) -> None:
+def test_excess_pages_are_refused_until_others_close(site: Site) -> None:
     with ExitStack() as stack:
         for _ in range(MAX_SOCKETS):
-            stack.enter_context(page(stage))
-        with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{stage.port}/page/socket"):
+            stack.enter_context(page(site))
+        with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{site.port}/page/socket"):
             pass
         assert refused.value.response.status_code == 503
 
     def room() -> bool:
         try:
-            with page(stage):
+            with page(site):
                 return True
         except InvalidStatus:
             return False
@@ -258,18 +258,18 @@ def test_more_pages_than_are_served_are_refused_and_room_comes_back(stage: Serve
     assert until(room)
 
 
-def test_a_large_frame_ends_the_connection_and_nothing_else(stage: Served) -> None:
-    with page(stage) as other:
-        with pytest.raises(ConnectionClosed) as closed, page(stage) as ours:  # noqa: PT012
+def test_too_large_frame_ends_only_its_connection(site: Site) -> None:
+    with page(site) as other:
+        with pytest.raises(ConnectionClosed) as closed, page(site) as ours:  # noqa: PT012
             ours.connection.send("x" * (1 << 20))
             ours.next("pong")
         assert closed.value.rcvd is None or closed.value.rcvd.code == 1009
         assert other.ping()
 
 
-def test_a_page_that_never_stops_talking_is_disconnected(stage: Served) -> None:
-    with page(stage) as other:
-        with pytest.raises((ConnectionClosed, TimeoutError)), page(stage) as ours:  # noqa: PT012
+def test_page_that_sends_too_many_messages_is_disconnected(site: Site) -> None:
+    with page(site) as other:
+        with pytest.raises((ConnectionClosed, TimeoutError)), page(site) as ours:  # noqa: PT012
             for _ in range(20_000):
                 ours.send("ping", sent=1)
             ours.next("nothing")
@@ -294,14 +294,12 @@ def too_much(ours: Page) -> None:
 
 
 @pytest.mark.parametrize("misbehave", [mistakes, too_large, too_much])
-def test_who_misbehaves_again_and_again_is_let_in_less_often_than_others(
-    misbehave: Callable[[Page], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listening_socket, "RATE", 0.0001)  # only the burst, which others would have as many connections of
+def test_misbehaving_client_may_connect_less_often(misbehave: Callable[[Page], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening_socket, "RATE", 0.0001)  # only the burst allowance remains: BURST connections for others
     count = 0
-    with served() as stage, contextlib.suppress(TimeoutError):
+    with served() as site, contextlib.suppress(TimeoutError):
         while count < BURST:
-            with connect(f"ws://127.0.0.1:{stage.port}/page/socket", compression=None, open_timeout=3.0) as connection:
+            with connect(f"ws://127.0.0.1:{site.port}/page/socket", compression=None, open_timeout=3.0) as connection:
                 count += 1
                 with pytest.raises((ConnectionClosed, TimeoutError)):
                     misbehave(Page(connection))
@@ -310,13 +308,13 @@ def test_who_misbehaves_again_and_again_is_let_in_less_often_than_others(
 
 def test_closing_ends_the_connections_and_frees_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perceivers_live.page.server.OPEN_TIMEOUT", 100 * PATIENCE)
-    stage = Served()
-    with connect(f"ws://127.0.0.1:{stage.port}/page/socket") as connection:
+    site = Site()
+    with connect(f"ws://127.0.0.1:{site.port}/page/socket") as connection:
         Page(connection)
-        with socket.create_connection(("127.0.0.1", stage.port), PATIENCE) as slow:
+        with socket.create_connection(("127.0.0.1", site.port), PATIENCE) as slow:
             slow.sendall(b"GET / HTTP/1.1\r\n")
             began = time.monotonic()
-            stage.close()
+            site.close()
             assert time.monotonic() - began < 10 * PATIENCE, "it has waited for the rest of the request"
             with contextlib.suppress(ConnectionResetError):  # the kernel's answer where bytes were still unread
                 assert slow.recv(1) == b""
@@ -325,10 +323,10 @@ def test_closing_ends_the_connections_and_frees_the_port(monkeypatch: pytest.Mon
                 connection.recv(PATIENCE)
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        again.bind(("127.0.0.1", stage.port))
+        again.bind(("127.0.0.1", site.port))
 
 
-def test_a_connection_that_is_accepted_while_all_are_closed_is_closed_too() -> None:
+def test_connection_accepted_after_hang_up_all_is_closed_too() -> None:
     with (
         closing(ListeningSocket(socket.AF_INET, ("127.0.0.1", 0), lambda _: True)) as listening,
         socket.create_connection(listening.getsockname(), PATIENCE) as client,

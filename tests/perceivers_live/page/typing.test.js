@@ -22,7 +22,7 @@ test("shift is louder, alt softer", () => {
   assert.ok(velocity({ shift: false, alt: true }) < velocity(plain));
 });
 
-test("a repeated key press strikes once", () => {
+test("key repeat plays one note", () => {
   const typing = new Typing();
   typing.press("KeyZ", plain);
   assert.equal(typing.press("KeyZ", plain), null);
@@ -36,14 +36,14 @@ test("two keys of one pitch are one note, released by the last", () => {
   assert.deepEqual(typing.release("KeyQ"), { kind: "off", pitch: 60 });
 });
 
-test("a key struck before the octave changed is released as it was struck", () => {
+test("a key pressed before an octave change releases its original pitch", () => {
   const typing = new Typing();
   typing.press("KeyZ", plain);
   typing.shift(1);
   assert.deepEqual(typing.release("KeyZ"), { kind: "off", pitch: 48 });
 });
 
-test("losing the keyboard lets go of everything", () => {
+test("losing the keyboard focus releases everything", () => {
   const typing = new Typing();
   typing.press("KeyZ", plain);
   typing.press(PEDAL, plain);

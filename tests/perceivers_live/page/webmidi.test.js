@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-/** The module as a page that was just loaded has it. */
+/** Each import is a new copy of the module, as in a newly loaded page. */
 let loads = 0;
 const freshly = async () => (await import(`../../../perceivers_live/page/static/webmidi.js?${loads++}`)).listenToMidi;
 
@@ -13,7 +13,7 @@ function browser(request) {
   Object.defineProperty(globalThis, "navigator", { value: { requestMIDIAccess: request }, configurable: true });
 }
 
-test("the messages of every keyboard are passed on with their times in seconds", async () => {
+test("messages of all keyboards are forwarded with their times in seconds", async () => {
   const [piano, organ] = [keyboard("Piano"), keyboard("Organ")];
   browser(async () => ({ inputs: new Map([["1", piano], ["2", organ]]) }));
   /** @type {[number[], number][]} */
@@ -21,14 +21,14 @@ test("the messages of every keyboard are passed on with their times in seconds",
   /** @type {string[]} */
   let names = [];
   const listenToMidi = await freshly();
-  assert.equal(await listenToMidi((/** @type {number[]} */ message, /** @type {number} */ at) => played.push([message, at]), (/** @type {string[]} */ told) => { names = told; }), true);
+  assert.equal(await listenToMidi((/** @type {number[]} */ message, /** @type {number} */ at) => played.push([message, at]), (/** @type {string[]} */ reported) => { names = reported; }), true);
   assert.deepEqual(names, ["Piano", "Organ"]);
   piano.onmidimessage({ data: new Uint8Array([144, 60, 80]), timeStamp: 1500 });
   organ.onmidimessage({ data: new Uint8Array([176, 64, 127]), timeStamp: 1600 });
   assert.deepEqual(played, [[[144, 60, 80], 1.5], [[176, 64, 127], 1.6]]);
 });
 
-test("clock, active sensing and empty messages are no playing", async () => {
+test("clock, active sensing, SysEx and empty messages are ignored", async () => {
   const piano = keyboard("Piano");
   browser(async () => ({ inputs: new Map([["1", piano]]) }));
   let count = 0;
@@ -39,14 +39,14 @@ test("clock, active sensing and empty messages are no playing", async () => {
   assert.equal(count, 0);
 });
 
-test("a keyboard that is connected later is heard, one that is unplugged is not named any more", async () => {
+test("a keyboard connected later is received, and an unplugged one is no longer listed", async () => {
   const piano = keyboard("Piano");
   const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
   browser(async () => access);
   /** @type {string[]} */
   let names = [];
   let count = 0;
-  await (await freshly())(() => count++, (/** @type {string[]} */ told) => { names = told; });
+  await (await freshly())(() => count++, (/** @type {string[]} */ reported) => { names = reported; });
   const organ = keyboard("Organ");
   access.inputs.set("2", organ);
   piano.state = "disconnected";
@@ -56,7 +56,7 @@ test("a keyboard that is connected later is heard, one that is unplugged is not 
   assert.equal(count, 1);
 });
 
-test("what is held on a keyboard that is unplugged is released", async () => {
+test("held notes of an unplugged keyboard are released", async () => {
   const piano = keyboard("Piano");
   const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
   browser(async () => access);
@@ -71,7 +71,7 @@ test("what is held on a keyboard that is unplugged is released", async () => {
   assert.deepEqual(played, [[0x80, 62, 64], [0xb1, 64, 0]]);
 });
 
-test("a second click listens to the same inputs, not to copies of them", async () => {
+test("a second click does not listen to a second copy of the inputs", async () => {
   const pianos = [keyboard("Piano"), keyboard("Piano")];
   let requests = 0;
   browser(async () => ({ inputs: new Map([["1", pianos[requests++]]]) }));
@@ -82,7 +82,7 @@ test("a second click listens to the same inputs, not to copies of them", async (
   assert.equal(count, 1);
 });
 
-test("a browser that has no MIDI, or refuses it, is told of", async () => {
+test("a browser that lacks or refuses MIDI is reported", async () => {
   const listenToMidi = await freshly();
   browser(async () => { throw new Error("denied"); });
   assert.equal(await listenToMidi(() => {}, () => {}), false);

@@ -1,4 +1,4 @@
-"""Decisions: those that a server may make ahead are the same as single ones."""
+"""Decisions that a server makes ahead are the same as those made one by one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def solo(engine: Engine, count: int) -> list[Event]:
     return events
 
 
-def test_decisions_that_may_be_made_ahead_are_those_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, asked = Engine(open_runtime("onnx", bundled(), threads=1)), list[object]()
-    following: Callable[..., object] = decision._following
-    monkeypatch.setattr(decision, "_following", lambda *given: asked.append(one := following(*given)) or one)
+def test_decisions_made_ahead_equal_those_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, following_events = Engine(open_runtime("onnx", bundled(), threads=1)), list[object]()
+    following: Callable[..., object] = decision._request
+    monkeypatch.setattr(decision, "_request", lambda *given: following_events.append(one := following(*given)) or one)
     ahead = solo(engine, 120)
-    assert len(asked) == 120
-    assert None not in asked
-    monkeypatch.setattr(decision, "_following", lambda *_: None)
+    assert len(following_events) == 120
+    assert None not in following_events
+    monkeypatch.setattr(decision, "_request", lambda *_: None)
     assert solo(engine, 120) == ahead

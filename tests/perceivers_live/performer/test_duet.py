@@ -1,4 +1,4 @@
-"""A duet: the machine plays around the human, neither in the way of the other."""
+"""Duet mode: the machine plays together with the human, and neither blocks the other."""
 
 from __future__ import annotations
 
@@ -8,235 +8,235 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import SamplingBias
 from perceivers_live.performer.performer import DUET_NOTES, DUET_TAIL, MIN_REPLY, State
-from tests.perceivers_live.playing import CLOSING, check, check_at_rest, go_on, musicians, notes, onsets, playing
+from tests.perceivers_live.playing import CLOSING, check, check_at_rest, human_plays, musicians, notes, onsets, playing
 from tests.perceivers_live.toys import Hidden, Musician, possible, restless, steady
-from tests.perceivers_live.virtual_stage import Stage, note, phrase
+from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
 
 
 def test_a_duet_begins_after_a_few_notes() -> None:
-    stage = Stage(steady(9), {"mode": "duet"})
-    stage.hear(*phrase(0.03, DUET_NOTES - 1, 0.3))
-    stage.run(stage.now + 0.2)
-    assert stage.states == []
-    stage.hear(*note(stage.now, 0.1, 60))
-    assert stage.replying
-    began = stage.now
-    go_on(stage, 6)
-    assert onsets(stage)[0].time < began + 1.0
+    session = VirtualSession(steady(9), {"mode": "duet"})
+    session.receive(*phrase(0.03, DUET_NOTES - 1, 0.3))
+    session.run(session.now + 0.2)
+    assert session.states == []
+    session.receive(*note(session.now, 0.1, 60))
+    assert session.replying
+    began = session.now
+    human_plays(session, 6)
+    assert onsets(session)[0].time < began + 1.0
 
 
 @musicians
-def test_in_a_duet_neither_a_key_nor_a_pedal_silences(musician: Musician) -> None:
-    stage = playing("duet", musician)
-    count = len(onsets(stage))
+def test_keys_and_pedal_do_not_silence_a_duet(musician: Musician) -> None:
+    session = playing("duet", musician)
+    count = len(onsets(session))
     for _ in range(12):
-        go_on(stage, 1)
-        stage.hear(Timed(stage.now, SUSTAIN_DOWN), Timed(stage.now + 0.1, SUSTAIN_UP))
-        check(stage)
-        assert stage.replying
-    assert len(onsets(stage)) > count
-    check_at_rest(stage)
+        human_plays(session, 1)
+        session.receive(Timed(session.now, SUSTAIN_DOWN), Timed(session.now + 0.1, SUSTAIN_UP))
+        check(session)
+        assert session.replying
+    assert len(onsets(session)) > count
+    check_at_rest(session)
 
 
 @musicians
 @pytest.mark.parametrize("action", [NOTE_ON + 30, NOTE_OFF + 31, SUSTAIN_DOWN, SUSTAIN_UP])
 @pytest.mark.parametrize("mode", ["duet", "solo"])
-def test_the_plan_is_made_anew_after_whatever_the_human_does(mode: str, action: int, musician: Musician) -> None:
-    stage = playing(mode, musician, lookahead_ms=1500, pace=0)
-    stage.hear(Timed(stage.now, NOTE_ON + 31, 80), *([Timed(stage.now, SUSTAIN_DOWN)] if action == SUSTAIN_UP else []))
-    stage.run(stage.now + 0.05)
-    assert stage.player.planned() > 1
-    count = len(stage.machine)
-    stage.run(stage.now + 2.0, stop=lambda: len(stage.machine) > count)
-    stage.hear(Timed(stage.now + 0.001, action, 80))
-    assert stage.player.planned() == 0
-    assert stage.history() == stage.expected()
-    stage.run(stage.now + 0.5)
-    assert stage.player.planned() > 1
-    check_at_rest(stage)
+def test_every_human_action_renews_the_plan(mode: str, action: int, musician: Musician) -> None:
+    session = playing(mode, musician, lookahead_ms=1500, pace=0)
+    session.receive(Timed(session.now, NOTE_ON + 31, 80), *([Timed(session.now, SUSTAIN_DOWN)] if action == SUSTAIN_UP else []))
+    session.run(session.now + 0.05)
+    assert session.player.planned() > 1
+    count = len(session.machine)
+    session.run(session.now + 2.0, stop=lambda: len(session.machine) > count)
+    session.receive(Timed(session.now + 0.001, action, 80))
+    assert session.player.planned() == 0
+    assert session.history() == session.expected()
+    session.run(session.now + 0.5)
+    assert session.player.planned() > 1
+    check_at_rest(session)
 
 
-def test_from_the_moment_of_a_key_press_nothing_sounds_that_was_planned_without_it() -> None:
-    """The performer is busy; the callback is not."""
-    stage = playing("duet", steady(4), lookahead_ms=1500, pace=0)
-    count = len(stage.machine)
-    stage.run(stage.now + 2.0, stop=lambda: len(stage.machine) > count)  # the next event is further off than decisions take
-    stage.strike(Timed(stage.now, NOTE_ON + 30, 80))
-    count = len(stage.machine)
-    stage.now += 0.3
-    stage.player.play_due(stage.now)
-    assert len(stage.machine) == count
-    stage.catch_up()
-    stage.run(stage.now + 0.5)
-    assert len(stage.machine) > count
-    check_at_rest(stage)
+def test_key_press_stops_the_old_plan_even_while_the_performer_is_busy() -> None:
+    """The performer is busy; the input callback is not."""
+    session = playing("duet", steady(4), lookahead_ms=1500, pace=0)
+    count = len(session.machine)
+    session.run(session.now + 2.0, stop=lambda: len(session.machine) > count)  # the next event is further off than decisions take
+    session.receive_while_busy(Timed(session.now, NOTE_ON + 30, 80))
+    count = len(session.machine)
+    session.now += 0.3
+    session.player.play_due(session.now)
+    assert len(session.machine) == count
+    session.catch_up()
+    session.run(session.now + 0.5)
+    assert len(session.machine) > count
+    check_at_rest(session)
 
 
 @pytest.mark.parametrize("mode", ["duet", "solo"])
-def test_a_key_that_the_machine_holds_is_given_up_before_it_is_struck(mode: str) -> None:
-    stage = playing(mode, steady(20, (72, 74)))
-    stage.run(stage.now + 5, stop=lambda: 72 in stage.player.ledger.notes)
-    stage.hear(Timed(stage.now, NOTE_ON + 72, 80))
-    assert notes(stage)[-1][:2] == (0x80, 72)
-    assert [action for _, action, _ in stage.history()[-2:]] == [NOTE_OFF + 72, NOTE_ON + 72]
-    stage.run(stage.now + 2.0)
-    assert {message[1] for message in notes(stage)[-2:]} == {74}  # 72 is the human's from now on
-    check_at_rest(stage)
+def test_machine_releases_its_key_before_the_human_plays_it(mode: str) -> None:
+    session = playing(mode, steady(20, (72, 74)))
+    session.run(session.now + 5, stop=lambda: 72 in session.player.ledger.notes)
+    session.receive(Timed(session.now, NOTE_ON + 72, 80))
+    assert notes(session)[-1][:2] == (0x80, 72)
+    assert [action for _, action, _ in session.history()[-2:]] == [NOTE_OFF + 72, NOTE_ON + 72]
+    session.run(session.now + 2.0)
+    assert {message[1] for message in notes(session)[-2:]} == {74}  # 72 is the human's from now on
+    check_at_rest(session)
 
 
-def test_a_key_struck_and_left_while_the_performer_is_busy_is_remembered_in_order() -> None:
-    stage = playing("solo", steady(4, (72,)), lookahead_ms=1500)
-    stage.run(stage.now + 5, stop=lambda: 72 in stage.player.ledger.notes)
-    stage.strike(Timed(stage.now, NOTE_ON + 72, 80))
-    stage.now += 0.03
-    stage.player.play_due(stage.now)
-    stage.strike(Timed(stage.now, NOTE_OFF + 72))
-    stage.now += 0.2
-    stage.player.play_due(stage.now)
-    stage.catch_up()
-    check(stage)
-    assert stage.history() == stage.expected()
-    check_at_rest(stage)
+def test_key_press_and_release_while_the_performer_is_busy_are_absorbed_in_order() -> None:
+    session = playing("solo", steady(4, (72,)), lookahead_ms=1500)
+    session.run(session.now + 5, stop=lambda: 72 in session.player.ledger.notes)
+    session.receive_while_busy(Timed(session.now, NOTE_ON + 72, 80))
+    session.now += 0.03
+    session.player.play_due(session.now)
+    session.receive_while_busy(Timed(session.now, NOTE_OFF + 72))
+    session.now += 0.2
+    session.player.play_due(session.now)
+    session.catch_up()
+    check(session)
+    assert session.history() == session.expected()
+    check_at_rest(session)
 
 
 @musicians
 def test_a_duet_ends_some_time_after_the_humans_phrase(musician: Musician) -> None:
-    stage = playing("duet", musician)
-    go_on(stage, 12)
-    end = stage.performer._detector.end()
+    session = playing("duet", musician)
+    human_plays(session, 12)
+    end = session.performer._detector.end()
     assert end is not None
-    stage.run(stage.now + 30, stop=lambda: not stage.replying)
-    assert end < stage.now < end + 2 * DUET_TAIL + CLOSING
-    check(stage)
-    stage.run(stage.now + 10)
-    assert not stage.replying
-    check_at_rest(stage)
+    session.run(session.now + 30, stop=lambda: not session.replying)
+    assert end < session.now < end + 2 * DUET_TAIL + CLOSING
+    check(session)
+    session.run(session.now + 10)
+    assert not session.replying
+    check_at_rest(session)
 
 
 @musicians
 def test_a_duet_ends_although_keys_are_held(musician: Musician) -> None:
-    stage = Stage(musician, {"mode": "duet"})
-    stage.hear(*(Timed(0.1 * i, NOTE_ON + 40 + i, 80) for i in range(4)), Timed(0.5, SUSTAIN_DOWN))
-    assert stage.replying
-    stage.run(stage.now + 30, stop=lambda: not stage.replying)
-    assert not stage.replying
-    check_at_rest(stage)
+    session = VirtualSession(musician, {"mode": "duet"})
+    session.receive(*(Timed(0.1 * i, NOTE_ON + 40 + i, 80) for i in range(4)), Timed(0.5, SUSTAIN_DOWN))
+    assert session.replying
+    session.run(session.now + 30, stop=lambda: not session.replying)
+    assert not session.replying
+    check_at_rest(session)
 
 
 @musicians
 def test_a_duet_is_not_over_while_the_human_plays(musician: Musician) -> None:
-    stage = playing("duet", musician)
+    session = playing("duet", musician)
     for _ in range(30):
-        go_on(stage, 1, 0.3)
-        stage.run(stage.now + 0.2)
-    assert stage.states == [State.PLAYING]
-    check_at_rest(stage)
+        human_plays(session, 1, 0.3)
+        session.run(session.now + 0.2)
+    assert session.states == [State.PLAYING]
+    check_at_rest(session)
 
 
-def test_a_machine_that_has_nothing_to_say_for_a_while_is_not_out_of_a_duet() -> None:
-    """Its next note would come when the human's phrase might be over; but it is not over yet."""
+def test_long_pause_of_the_machine_does_not_end_a_duet() -> None:
+    """Its next note is due when the human's phrase might have ended, but has not."""
 
     def reticent(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
         waits, actions = possible(bias.wait).tolist(), possible(bias.action).tolist()
         own = [action for action in actions if action in (NOTE_OFF + 80, NOTE_OFF + 81)]
-        at_once = own or waits[-1] < 90  # it holds a key, or its first note is owed
+        at_once = own or waits[-1] < 90  # it holds a key, or must play its first note
         return waits[0 if at_once else -1], own[0] if own else 80 + hidden.position % 2, 20
 
-    stage = Stage(reticent, {"mode": "duet"})
-    stage.hear(*(one for i in range(40) for one in note(0.03 + 0.3 * i, 0.02, 40)))
-    assert onsets(stage)
-    assert stage.states == [State.PLAYING]
-    check_at_rest(stage)
+    session = VirtualSession(reticent, {"mode": "duet"})
+    session.receive(*(one for i in range(40) for one in note(0.03 + 0.3 * i, 0.02, 40)))
+    assert onsets(session)
+    assert session.states == [State.PLAYING]
+    check_at_rest(session)
 
 
 @musicians
-def test_a_duet_goes_on_if_the_human_does(musician: Musician) -> None:
-    stage = playing("duet", musician)
-    stage.run(stage.now + 30, stop=lambda: stage.performer._turn.closing is not None)
-    assert stage.replying
-    go_on(stage, 1)
-    assert stage.performer._turn.closing is None
-    count = len(onsets(stage))
-    go_on(stage, 12)
-    assert stage.replying
-    assert len(onsets(stage)) >= count
-    assert stage.states == [State.PLAYING]
-    check_at_rest(stage)
+def test_duet_continues_if_the_human_plays_again_while_it_closes(musician: Musician) -> None:
+    session = playing("duet", musician)
+    session.run(session.now + 30, stop=lambda: session.performer._turn.closing is not None)
+    assert session.replying
+    human_plays(session, 1)
+    assert session.performer._turn.closing is None
+    count = len(onsets(session))
+    human_plays(session, 12)
+    assert session.replying
+    assert len(onsets(session)) >= count
+    assert session.states == [State.PLAYING]
+    check_at_rest(session)
 
 
 @pytest.mark.parametrize("rate", [2.0, 5.0])
-def test_a_duet_leaves_the_human_about_as_many_notes_as_it_plays(rate: float) -> None:
-    """Left alone, this musician would play 25 notes a second."""
-    stage = Stage(steady(2, range(60, 90)), {"mode": "duet"})
-    stage.hear(*(one for i in range(round(20 * rate)) for one in note(0.03 + i / rate, 0.01, 40 + i % 12)))
-    assert 0.5 * rate < len(onsets(stage)) / 20 < rate + 6
+def test_note_rate_of_a_duet_is_similar_to_the_humans(rate: float) -> None:
+    """Alone, this musician would play 25 notes a second."""
+    session = VirtualSession(steady(2, range(60, 90)), {"mode": "duet"})
+    session.receive(*(one for i in range(round(20 * rate)) for one in note(0.03 + i / rate, 0.01, 40 + i % 12)))
+    assert 0.5 * rate < len(onsets(session)) / 20 < rate + 6
 
 
 def expectant(hidden: Hidden, bias: SamplingBias) -> tuple[int, int, int]:
-    """Expects a key to be let go of when one is held, whoever holds it; if it cannot be, or none is, strikes another."""
+    """Releases a held key, whoever holds it; plays another key if no release is possible."""
     waits, actions = possible(bias.wait), possible(bias.action).tolist()
     held = [pitch for pitch in range(PITCHES) if hidden.ages[pitch] >= 0]
     when = int(waits[np.searchsorted(waits, min(33 if held else 99, waits[-1]))])
     return when, next((NOTE_OFF + pitch for pitch in held if NOTE_OFF + pitch in actions), actions[0]), 20
 
 
-def test_while_the_human_plays_the_keys_they_are_expected_to_let_go_of_are_no_reason_to_strike() -> None:
-    """The model's musician has the hands of both. When it waits for one of the human's, nothing is to be done."""
-    stage = Stage(expectant, {"mode": "solo", "pace": 0})
-    stage.run(0.02, stop=lambda: stage.replying)
+def test_expected_releases_of_the_humans_keys_cause_no_notes_of_the_machine() -> None:
+    """The model predicts both players. While it predicts a release by the human, the machine plays nothing."""
+    session = VirtualSession(expectant, {"mode": "solo", "pace": 0})
+    session.run(0.02, stop=lambda: session.replying)
     for i in range(20):
-        stage.hear(*note(0.55 * i + 0.1, 0.5, 40))
-    struck = len(onsets(stage))
-    stage.hear(Timed(stage.now + 0.02, NOTE_ON + 40, 80))
-    stage.run(stage.now + 6.0)
-    assert struck < 3  # the human's key was always about to be let go of
-    assert len(onsets(stage)) > 2 * struck  # the human only holds it on: that is no reason to be silent
+        session.receive(*note(0.55 * i + 0.1, 0.5, 40))
+    note_count = len(onsets(session))
+    session.receive(Timed(session.now + 0.02, NOTE_ON + 40, 80))
+    session.run(session.now + 6.0)
+    assert note_count < 3  # a release of the human's key was always expected
+    assert len(onsets(session)) > 2 * note_count  # a key that stays held does not silence the machine
 
 
-def test_after_a_duet_has_ended_the_next_phrase_begins_another() -> None:
-    stage = playing("duet")
-    stage.run(stage.now + 30, stop=lambda: not stage.replying)
-    stage.run(stage.now + 5)
-    go_on(stage, 2)
-    assert not stage.replying
-    go_on(stage, 2)
-    assert stage.replying
+def test_next_phrase_after_a_duet_begins_another_duet() -> None:
+    session = playing("duet")
+    session.run(session.now + 30, stop=lambda: not session.replying)
+    session.run(session.now + 5)
+    human_plays(session, 2)
+    assert not session.replying
+    human_plays(session, 2)
+    assert session.replying
 
 
-def test_a_duet_is_played_around_keys_that_are_held() -> None:
+def test_duet_avoids_keys_that_the_human_holds() -> None:
     held = (60, 64, 67, 72, 76)
-    stage = Stage(restless, {"mode": "duet", "register_low": 58, "register_high": 76})
-    stage.hear(*(Timed(0.1 + 0.01 * i, NOTE_ON + pitch, 80) for i, pitch in enumerate(held)))
+    session = VirtualSession(restless, {"mode": "duet", "register_low": 58, "register_high": 76})
+    session.receive(*(Timed(0.1 + 0.01 * i, NOTE_ON + pitch, 80) for i, pitch in enumerate(held)))
     for _ in range(30):
-        go_on(stage, 2, pitch=90)
-    assert len(onsets(stage)) > 10
-    assert not {one.action % PITCHES for one in stage.machine if one.action < SUSTAIN_DOWN} & set(held)
-    check_at_rest(stage)
+        human_plays(session, 2, pitch=90)
+    assert len(onsets(session)) > 10
+    assert not {one.action % PITCHES for one in session.machine if one.action < SUSTAIN_DOWN} & set(held)
+    check_at_rest(session)
 
 
-def test_a_takeover_in_a_duet_plays_for_a_while_even_long_after_the_humans_phrase() -> None:
-    stage = Stage(steady(30), {"mode": "duet"})
-    stage.hear(*phrase(0.03, 2, 0.3))
-    stage.run(5.0)
-    stage.command(stage.performer.takeover)
-    stage.run(5.0 + MIN_REPLY - 0.5)
-    assert stage.replying
-    assert onsets(stage)
-    stage.run(40.0)
-    assert not stage.replying
-    check_at_rest(stage)
+def test_takeover_long_after_the_humans_phrase_plays_for_the_minimum_length() -> None:
+    session = VirtualSession(steady(30), {"mode": "duet"})
+    session.receive(*phrase(0.03, 2, 0.3))
+    session.run(5.0)
+    session.command(session.performer.takeover)
+    session.run(5.0 + MIN_REPLY - 0.5)
+    assert session.replying
+    assert onsets(session)
+    session.run(40.0)
+    assert not session.replying
+    check_at_rest(session)
 
 
 @pytest.mark.parametrize("silence", [0.05, 10.0])
-def test_after_giving_way_a_duet_waits_for_the_next_phrase(silence: float) -> None:
-    """Whether the human was in the middle of one, or had not played for long."""
-    stage = playing("duet", seconds=0.0)
-    stage.command(stage.performer.yield_turn)
-    stage.run(stage.now + silence)
+def test_duet_waits_for_the_next_phrase_after_yield(silence: float) -> None:
+    """Both during a phrase, and long after the last one."""
+    session = playing("duet", seconds=0.0)
+    session.command(session.performer.yield_turn)
+    session.run(session.now + silence)
     if silence < 1:
-        go_on(stage, 12)  # the same phrase goes on
-        assert not stage.replying
-        stage.run(stage.now + 5)
-    assert not stage.replying
-    go_on(stage, 4)
-    assert stage.replying
+        human_plays(session, 12)  # the same phrase continues
+        assert not session.replying
+        session.run(session.now + 5)
+    assert not session.replying
+    human_plays(session, 4)
+    assert session.replying

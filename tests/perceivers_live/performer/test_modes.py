@@ -1,5 +1,5 @@
-"""Each mode, and each way from one to another, on the virtual clock: nothing hangs, nothing of the human's is touched, and the
-memory is what sounded.
+"""Each mode and each switch between modes, in virtual time: no note hangs, the human's keys are untouched, and the history is
+what sounded.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed, subject
 from perceivers_live.performer.performer import State
-from tests.perceivers_live.playing import MODES, MUSICIANS, PLAYING, check, check_at_rest, go_on, musicians, onsets, playing
+from tests.perceivers_live.playing import MODES, MUSICIANS, PLAYING, check, check_at_rest, human_plays, musicians, onsets, playing
 from tests.perceivers_live.toys import Musician
-from tests.perceivers_live.virtual_stage import Stage
+from tests.perceivers_live.virtual_session import VirtualSession
 
-# --- every mode, and every way to another --------------------------------------------------------------------------
-
-
-def listening(stage: Stage) -> None:
-    go_on(stage, 2)
+# --- every mode, and every switch between modes --------------------------------------------------------------------
 
 
-def in_a_phrase(stage: Stage) -> None:
-    go_on(stage, 8, 0.15)
+def listening(session: VirtualSession) -> None:
+    human_plays(session, 2)
 
 
-def after_a_phrase(stage: Stage) -> None:
-    go_on(stage, 8, 0.15)
-    stage.run(stage.now + 1.5)
+def in_a_phrase(session: VirtualSession) -> None:
+    human_plays(session, 8, 0.15)
 
 
-def with_keys_held(stage: Stage) -> None:
-    go_on(stage, 8, 0.15)
-    stage.hear(*(Timed(stage.now, NOTE_ON + pitch, 70) for pitch in (64, 67, 72)), Timed(stage.now, SUSTAIN_DOWN))
-    stage.run(stage.now + 1.0)
+def after_a_phrase(session: VirtualSession) -> None:
+    human_plays(session, 8, 0.15)
+    session.run(session.now + 1.5)
 
 
-def with_keys_held_after_a_phrase(stage: Stage) -> None:
-    with_keys_held(stage)
-    stage.run(stage.now + 3.0)
+def with_keys_held(session: VirtualSession) -> None:
+    human_plays(session, 8, 0.15)
+    session.receive(*(Timed(session.now, NOTE_ON + pitch, 70) for pitch in (64, 67, 72)), Timed(session.now, SUSTAIN_DOWN))
+    session.run(session.now + 1.0)
+
+
+def with_keys_held_after_a_phrase(session: VirtualSession) -> None:
+    with_keys_held(session)
+    session.run(session.now + 3.0)
 
 
 SITUATIONS = [listening, in_a_phrase, after_a_phrase, with_keys_held, with_keys_held_after_a_phrase]
@@ -48,121 +48,119 @@ SITUATIONS = [listening, in_a_phrase, after_a_phrase, with_keys_held, with_keys_
 SWITCHES = [(*modes, situation) for modes in permutations(MODES, 2) for situation in SITUATIONS]
 
 
-@pytest.mark.parametrize(  # each switch with one musician: five situations and three musicians meet in every order
+@pytest.mark.parametrize(  # each switch with one musician; over all switches each situation meets each musician
     ("before", "after", "situation", "musician"),
     [(*switch, musician) for switch, musician in zip(SWITCHES, cycle(MUSICIANS), strict=False)],
 )
-def test_a_switch_of_modes_leaves_nothing_hanging_and_the_memory_right(
-    before: str, after: str, situation: Callable[[Stage], None], musician: Musician
+def test_mode_switch_leaves_no_hanging_note_and_a_correct_history(
+    before: str, after: str, situation: Callable[[VirtualSession], None], musician: Musician
 ) -> None:
-    stage = Stage(musician, {"mode": before})
-    situation(stage)
-    check(stage)
-    stage.controls.set("mode", after)
-    stage.run(stage.now + 0.6)
-    check(stage)
-    assert after != "listen" or not stage.replying
-    go_on(stage)
-    check(stage)
-    stage.hear(*(Timed(stage.now, NOTE_OFF + pitch) for pitch in sorted(stage.keys)))
-    stage.hear(*[Timed(stage.now, SUSTAIN_UP)] * stage.pedal)
-    stage.run(stage.now + 1.1)
-    check_at_rest(stage)
+    session = VirtualSession(musician, {"mode": before})
+    situation(session)
+    check(session)
+    session.controls.set("mode", after)
+    session.run(session.now + 0.6)
+    check(session)
+    assert after != "listen" or not session.replying
+    human_plays(session)
+    check(session)
+    session.receive(*(Timed(session.now, NOTE_OFF + pitch) for pitch in sorted(session.keys)))
+    session.receive(*[Timed(session.now, SUSTAIN_UP)] * session.pedal)
+    session.run(session.now + 1.1)
+    check_at_rest(session)
 
 
 @musicians
 @pytest.mark.parametrize("mode", PLAYING)
-def test_holding_silences_and_letting_go_of_it_lets_play_again(mode: str, musician: Musician) -> None:
-    stage = playing(mode, musician)
-    stage.controls.set("hold", True)
-    stage.performer.work(stage.now)
-    assert stage.port.silent
-    go_on(stage)
-    count = len(stage.machine)
-    stage.run(stage.now + 0.4)
-    assert len(stage.machine) == count
-    check(stage)
-    stage.controls.set("hold", False)
-    go_on(stage)
-    stage.run(stage.now + 3.0)
-    assert len(stage.machine) > count
-    check_at_rest(stage)
+def test_hold_silences_and_the_machine_plays_again_afterwards(mode: str, musician: Musician) -> None:
+    session = playing(mode, musician)
+    session.controls.set("hold", True)
+    session.performer.work(session.now)
+    assert session.port.silent
+    human_plays(session)
+    count = len(session.machine)
+    session.run(session.now + 0.4)
+    assert len(session.machine) == count
+    check(session)
+    session.controls.set("hold", False)
+    human_plays(session)
+    session.run(session.now + 3.0)
+    assert len(session.machine) > count
+    check_at_rest(session)
 
 
 @musicians
 @pytest.mark.parametrize("mode", PLAYING)
-def test_what_is_released_for_another_output_leaves_the_turn_and_the_plan_that_does_not_concern_it(
-    mode: str, musician: Musician
-) -> None:
-    stage = playing(mode, musician, lookahead_ms=300)
-    stage.run(stage.now + 2.0, stop=lambda: bool(stage.player.ledger.notes))
-    planned = list(stage.player._plan)
-    released = stage.performer.release_all(stage.now)
-    assert stage.port.silent
+def test_release_for_another_output_keeps_the_turn_and_the_unaffected_plan(mode: str, musician: Musician) -> None:
+    session = playing(mode, musician, lookahead_ms=300)
+    session.run(session.now + 2.0, stop=lambda: bool(session.player.ledger.notes))
+    planned = list(session.player._plan)
+    released = session.performer.release_all(session.now)
+    assert session.port.silent
     assert released.released
     moved = {subject(one.action) for one in released.released}
     kept = list(takewhile(lambda one: subject(one.action) not in moved, planned))
-    assert list(stage.player._plan) == kept
-    stage.performer.absorb_input([released])
-    assert list(stage.player._plan)[: len(kept)] == kept
-    assert stage.replying
-    count = len(onsets(stage))
-    stage.run(stage.now + 3.0, stop=lambda: len(onsets(stage)) > count + 2)
-    assert len(onsets(stage)) > count
-    check(stage)
-    check_at_rest(stage)
+    assert list(session.player._plan) == kept
+    session.performer.absorb_input([released])
+    assert list(session.player._plan)[: len(kept)] == kept
+    assert session.replying
+    count = len(onsets(session))
+    session.run(session.now + 3.0, stop=lambda: len(onsets(session)) > count + 2)
+    assert len(onsets(session)) > count
+    check(session)
+    check_at_rest(session)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_only_solo_begins_without_a_human(mode: str) -> None:
-    stage = Stage(controls={"mode": mode})
-    stage.run(5.0)
-    assert bool(stage.machine) == (mode == "solo")
+    session = VirtualSession(controls={"mode": mode})
+    session.run(5.0)
+    assert bool(session.machine) == (mode == "solo")
 
 
 # --- solo ----------------------------------------------------------------------------------------------------------
 
 
 @musicians
-def test_a_solo_goes_on_for_ever_whatever_the_human_does(musician: Musician) -> None:
-    stage = Stage(musician, {"mode": "solo"})
-    stage.run(40.0)
-    go_on(stage, 12)
-    stage.hear(*(Timed(stage.now, NOTE_ON + pitch, 70) for pitch in (40, 47)), Timed(stage.now, SUSTAIN_DOWN))
+def test_solo_continues_whatever_the_human_does(musician: Musician) -> None:
+    session = VirtualSession(musician, {"mode": "solo"})
+    session.run(40.0)
+    human_plays(session, 12)
+    session.receive(*(Timed(session.now, NOTE_ON + pitch, 70) for pitch in (40, 47)), Timed(session.now, SUSTAIN_DOWN))
     for _ in range(8):
-        count = len(onsets(stage))
-        stage.run(stage.now + 10.0)
-        assert len(onsets(stage)) > count
-        check(stage)
-    assert stage.states == [State.PLAYING]
+        count = len(onsets(session))
+        session.run(session.now + 10.0)
+        assert len(onsets(session)) > count
+        check(session)
+    assert session.states == [State.PLAYING]
 
 
 @pytest.mark.parametrize("way", ["takeover", "mode"])
-def test_a_solo_that_has_given_way_waits_to_be_asked(way: str) -> None:
-    stage = playing("solo")
-    stage.command(stage.performer.yield_turn)
-    for _ in range(3):  # phrases of the human's are no reason
-        stage.run(stage.now + 5.0)
-        go_on(stage, 6)
-    assert not stage.replying
-    check(stage)
+def test_solo_waits_after_yield_for_takeover_or_a_mode_change(way: str) -> None:
+    session = playing("solo")
+    session.command(session.performer.yield_turn)
+    for _ in range(3):  # the human's phrases do not restart it
+        session.run(session.now + 5.0)
+        human_plays(session, 6)
+    assert not session.replying
+    check(session)
     if way == "takeover":
-        stage.command(stage.performer.takeover)
+        session.command(session.performer.takeover)
     else:
-        stage.controls.set("mode", "listen")
-        stage.performer.work(stage.now)
-        stage.controls.set("mode", "solo")
-    stage.run(stage.now + 1.0)
-    assert stage.replying
-    check_at_rest(stage)
+        session.controls.set("mode", "listen")
+        session.performer.work(session.now)
+        session.controls.set("mode", "solo")
+    session.run(session.now + 1.0)
+    assert session.replying
+    check_at_rest(session)
 
 
 @musicians
-def test_a_solo_that_is_to_respond_from_now_on_comes_to_an_end(musician: Musician) -> None:
-    stage = playing("solo", musician, 20.0)
-    stage.controls.set("mode", "respond")
-    stage.run(stage.now + 30, stop=lambda: not stage.replying)
-    assert not stage.replying
-    stage.run(stage.now + 10)
-    assert not stage.replying
-    check_at_rest(stage)
+def test_solo_ends_after_a_switch_to_respond(musician: Musician) -> None:
+    session = playing("solo", musician, 20.0)
+    session.controls.set("mode", "respond")
+    session.run(session.now + 30, stop=lambda: not session.replying)
+    assert not session.replying
+    session.run(session.now + 10)
+    assert not session.replying
+    check_at_rest(session)

@@ -1,4 +1,4 @@
-"""A pedal that human and machine share; and when the machine says that it listens."""
+"""The sustain pedal that human and machine share, and the time at which the listening state is reported."""
 
 from __future__ import annotations
 
@@ -8,84 +8,84 @@ import pytest
 
 from engine.events import NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.performer.performer import State
-from tests.perceivers_live.playing import check, check_at_rest, go_on, playing
+from tests.perceivers_live.playing import check, check_at_rest, human_plays, playing
 from tests.perceivers_live.toys import steady
-from tests.perceivers_live.virtual_stage import Stage, phrase
+from tests.perceivers_live.virtual_session import VirtualSession, phrase
 
 
-def down(stage: Stage) -> None:
-    """Lets the machine play until it has the pedal down."""
-    stage.run(stage.now + 20, stop=lambda: stage.player.ledger.pedal)
-    assert stage.player.ledger.pedal
+def wait_for_machine_pedal(session: VirtualSession) -> None:
+    """Runs until the machine has the pedal down."""
+    session.run(session.now + 20, stop=lambda: session.player.ledger.pedal)
+    assert session.player.ledger.pedal
 
 
 @pytest.mark.parametrize("mode", ["duet", "solo"])
 def test_the_pedal_is_not_lifted_while_the_human_has_it_down(mode: str) -> None:
-    stage = playing(mode, steady(9, (72,), pedal=True))
-    down(stage)
-    stage.hear(Timed(stage.now, SUSTAIN_DOWN))
+    session = playing(mode, steady(9, (72,), pedal=True))
+    wait_for_machine_pedal(session)
+    session.receive(Timed(session.now, SUSTAIN_DOWN))
     for _ in range(20):
-        go_on(stage, 1)
-        assert stage.port.pedals
-    check(stage)
-    stage.hear(Timed(stage.now, SUSTAIN_UP))
-    assert not stage.port.pedals  # it comes up for both
-    assert not stage.engine.sounding.pedal
-    check_at_rest(stage)
+        human_plays(session, 1)
+        assert session.port.pedals
+    check(session)
+    session.receive(Timed(session.now, SUSTAIN_UP))
+    assert not session.port.pedals  # it comes up for both
+    assert not session.engine.sounding.pedal
+    check_at_rest(session)
 
 
-def test_a_pedal_that_the_human_has_taken_over_does_not_keep_a_turn_from_ending() -> None:
-    stage = playing("duet", steady(9, (72,), pedal=True))
-    down(stage)
-    stage.hear(Timed(stage.now, SUSTAIN_DOWN))
-    stage.run(stage.now + 30, stop=lambda: not stage.replying)
-    check(stage)
-    assert stage.engine.sounding.pedal  # the human's foot is still on it
-    stage.hear(Timed(stage.now, SUSTAIN_UP))
-    check_at_rest(stage)
+def test_pedal_held_by_the_human_does_not_prevent_the_end_of_a_turn() -> None:
+    session = playing("duet", steady(9, (72,), pedal=True))
+    wait_for_machine_pedal(session)
+    session.receive(Timed(session.now, SUSTAIN_DOWN))
+    session.run(session.now + 30, stop=lambda: not session.replying)
+    check(session)
+    assert session.engine.sounding.pedal  # the human's foot is still on it
+    session.receive(Timed(session.now, SUSTAIN_UP))
+    check_at_rest(session)
 
 
-def test_silencing_the_machine_does_not_make_the_memory_forget_the_humans_pedal() -> None:
-    stage = playing("respond", steady(9, (72,), pedal=True))
-    down(stage)
-    stage.hear(Timed(stage.now, SUSTAIN_DOWN))
-    stage.hear(Timed(stage.now + 0.1, NOTE_ON + 40, 80))
-    assert stage.port.silent
-    assert stage.engine.sounding.pedal
-    check_at_rest(stage)
+def test_silencing_the_machine_keeps_the_humans_pedal_in_the_history() -> None:
+    session = playing("respond", steady(9, (72,), pedal=True))
+    wait_for_machine_pedal(session)
+    session.receive(Timed(session.now, SUSTAIN_DOWN))
+    session.receive(Timed(session.now + 0.1, NOTE_ON + 40, 80))
+    assert session.port.silent
+    assert session.engine.sounding.pedal
+    check_at_rest(session)
 
 
-def test_a_pedal_pressed_by_both_is_one_pedal_in_the_memory() -> None:
-    stage = playing("duet", steady(9, (72,), pedal=True))
-    down(stage)
-    stage.hear(Timed(stage.now, SUSTAIN_DOWN), Timed(stage.now + 0.3, SUSTAIN_UP))
-    pedal = [action for _, action, _ in stage.history() if action in (SUSTAIN_DOWN, SUSTAIN_UP)]
+def test_pedal_pressed_by_both_is_one_pedal_in_the_history() -> None:
+    session = playing("duet", steady(9, (72,), pedal=True))
+    wait_for_machine_pedal(session)
+    session.receive(Timed(session.now, SUSTAIN_DOWN), Timed(session.now + 0.3, SUSTAIN_UP))
+    pedal = [action for _, action, _ in session.history() if action in (SUSTAIN_DOWN, SUSTAIN_UP)]
     assert all(one != other for one, other in pairwise(pedal))
-    assert stage.machine[-1].action == SUSTAIN_UP or not stage.player.ledger.pedal
-    check_at_rest(stage)
+    assert session.machine[-1].action == SUSTAIN_UP or not session.player.ledger.pedal
+    check_at_rest(session)
 
 
-def test_who_listens_is_told_when_the_human_lifts_the_machines_pedal() -> None:
-    """Or a recording of the machine's part would sound to its end with the pedal down."""
-    stage = playing("duet", steady(9, (72,), pedal=True))
-    down(stage)
-    stage.hear(Timed(stage.now, SUSTAIN_DOWN), Timed(stage.now + 0.01, SUSTAIN_UP))
-    pedal = [one.action for one in stage.machine if one.action in (SUSTAIN_DOWN, SUSTAIN_UP)]
+def test_observers_receive_the_pedal_up_when_the_human_lifts_the_machines_pedal() -> None:
+    """Otherwise a recording of the machine's part would keep the pedal down to its end."""
+    session = playing("duet", steady(9, (72,), pedal=True))
+    wait_for_machine_pedal(session)
+    session.receive(Timed(session.now, SUSTAIN_DOWN), Timed(session.now + 0.01, SUSTAIN_UP))
+    pedal = [one.action for one in session.machine if one.action in (SUSTAIN_DOWN, SUSTAIN_UP)]
     assert pedal[-1] == SUSTAIN_UP
 
 
 @pytest.mark.parametrize("end", ["key", "yield", "itself"])
-def test_it_says_that_it_listens_once_nothing_of_its_own_sounds_any_more(end: str) -> None:
+def test_listening_state_is_reported_after_the_machine_is_silent(end: str) -> None:
     sounding: list[bool] = []
-    stage = Stage(steady(20, pedal=True))
-    stage.performer._on_state = lambda state: sounding.append(state is State.LISTENING and not stage.port.silent)
-    stage.hear(*phrase(0.0, 8, 0.2))
-    stage.run(stage.now + 20, stop=lambda: stage.replying and bool(stage.port.sounding) and bool(stage.port.pedals))
-    assert stage.replying
+    session = VirtualSession(steady(20, pedal=True))
+    session.performer._on_state = lambda state: sounding.append(state is State.LISTENING and not session.port.silent)
+    session.receive(*phrase(0.0, 8, 0.2))
+    session.run(session.now + 20, stop=lambda: session.replying and bool(session.port.sounding) and bool(session.port.pedals))
+    assert session.replying
     if end == "key":
-        stage.hear(Timed(stage.now, NOTE_ON + 30, 80))
+        session.receive(Timed(session.now, NOTE_ON + 30, 80))
     elif end == "yield":
-        stage.performer.yield_turn(stage.now)
+        session.performer.yield_turn(session.now)
     else:
-        stage.run(stage.now + 90, stop=lambda: not stage.replying)
+        session.run(session.now + 90, stop=lambda: not session.replying)
     assert sounding == [False, False]

@@ -12,7 +12,7 @@ from engine.adjustment import NO_CALL, Call
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import MAX_RATE_GAP, PhraseDetector
-from tests.perceivers_live.virtual_stage import note, phrase
+from tests.perceivers_live.virtual_session import note, phrase
 
 SETTINGS = PhraseSettings()
 SHORTEST, LONGEST = SETTINGS.min_silence_ms / 1000, SETTINGS.max_silence_ms / 1000
@@ -31,27 +31,27 @@ def end_of(detector: PhraseDetector) -> float:
     return end
 
 
-def fires(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS) -> list[float]:
-    """When the detector would have cut into a performance that goes on, begun anew each time as the performer does."""
+def premature_ends(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS) -> list[float]:
+    """When the detector would have ended the phrase of a performance that continues; reset each time, as by the performer."""
     detector = PhraseDetector(settings)
-    fired = []
+    ends = []
     for one in sorted(timed, key=lambda one: one.time):
         end = detector.end()
         if end is not None and end < one.time:
-            fired.append(end)
+            ends.append(end)
             detector.reset()
         detector.feed(one)
-    return fired
+    return ends
 
 
 def silence_after(gap: float, count: int = 8, patience: float = 1.0) -> float:
-    """How long after the last onset of an even, detached run the phrase ends."""
+    """Seconds from the last onset of an even, detached run to the end of the phrase."""
     run = (one for i in range(count) for one in note(i * gap, 0.04, 60 + i % 20))
     return end_of(detector_after(run, patience=patience)) - (count - 1) * gap
 
 
 def chords(onsets: Iterable[float], length: float, pitches: tuple[int, ...] = (48, 60, 64, 67)) -> list[Timed]:
-    """Chords, each a little spread and with its keys let go one after the other."""
+    """Slightly spread chords, whose keys are released one after another."""
     spread = [one for at in onsets for i, pitch in enumerate(pitches) for one in note(at + i * 0.008, length + i * 0.01, pitch)]
     return sorted(spread, key=lambda one: one.time)
 
@@ -86,7 +86,7 @@ def test_a_chord_is_one_onset() -> None:
     assert end_of(spread) == pytest.approx(end_of(single), abs=0.1)
 
 
-def test_patience_waits_longer() -> None:
+def test_more_patience_waits_longer() -> None:
     silences = [silence_after(0.4, patience=patience) for patience in (0.5, 1.0, 2.0)]
     assert silences[0] < silences[1] < silences[2]
 
@@ -103,50 +103,50 @@ def test_too_few_notes_are_no_phrase() -> None:
     assert detector_after(phrase(count=3), settings).end() is not None
 
 
-# --- and when it does not ------------------------------------------------------------------------------------------
+# --- when it does not end ------------------------------------------------------------------------------------------
 
 
 @given(st.floats(0.06, 1.6), st.floats(0.05, 0.95), st.integers(2, 40))
 def test_an_even_passage_is_never_cut(gap: float, held: float, count: int) -> None:
-    assert not fires(one for i in range(count) for one in note(i * gap, gap * held, 60 + i % 20))
+    assert not premature_ends(one for i in range(count) for one in note(i * gap, gap * held, 60 + i % 20))
 
 
 @given(st.lists(st.floats(0.15, 0.35), min_size=3, max_size=40))
-def test_nor_one_with_a_human_unevenness(gaps: list[float]) -> None:
+def test_uneven_passage_is_never_cut(gaps: list[float]) -> None:
     onsets = [sum(gaps[:i]) for i in range(len(gaps))]
-    assert not fires(one for i, onset in enumerate(onsets) for one in note(onset, 0.1, 60 + i % 20))
+    assert not premature_ends(one for i, onset in enumerate(onsets) for one in note(onset, 0.1, 60 + i % 20))
 
 
 @pytest.mark.parametrize("length", [0.08, 0.18])
 def test_a_hand_shift_in_steady_quavers_does_not_end_the_phrase(length: float) -> None:
     onsets = [i * 0.2 + (0.5 if i >= 20 else 0) for i in range(40)]  # 0.7 s instead of 0.2 s, once
-    assert not fires(one for i, onset in enumerate(onsets) for one in note(onset, length, 50 + i))
+    assert not premature_ends(one for i, onset in enumerate(onsets) for one in note(onset, length, 50 + i))
 
 
 @pytest.mark.parametrize("length", [0.9, 1.45])
 def test_a_slow_chorale_is_not_cut_between_its_chords(length: float) -> None:
-    assert not fires(chords([i * 1.5 for i in range(12)], length))
+    assert not premature_ends(chords([i * 1.5 for i in range(12)], length))
 
 
-def test_whoever_goes_on_after_all_is_given_longer() -> None:
-    """Fast playing turns slow: after a few mistakes the detector has understood."""
+def test_detector_waits_longer_after_a_few_premature_ends() -> None:
+    """Fast playing becomes slow: after a few premature ends the detector has adapted."""
     fast = [i * 0.15 for i in range(40)]
     slow = [fast[-1] + 1.8 * (i + 1) for i in range(12)]
-    fired = fires(one for i, onset in enumerate([*fast, *slow]) for one in note(onset, 0.1, 50 + i))
-    assert fired
-    assert max(fired) < slow[3]
+    ends = premature_ends(one for i, onset in enumerate([*fast, *slow]) for one in note(onset, 0.1, 50 + i))
+    assert ends
+    assert max(ends) < slow[3]
 
 
 # --- keys and pedal ------------------------------------------------------------------------------------------------
 
 
-def test_a_held_final_chord_is_answered_later_than_one_let_go_but_not_much() -> None:
+def test_held_final_chord_is_answered_slightly_later_than_a_released_one() -> None:
     run = phrase(gap=0.1)
     let_go, held = detector_after(run), detector_after(run[:-1])
     assert end_of(let_go) < end_of(held) < 0.7 + 2.0
 
 
-def test_a_held_chord_is_answered_at_the_latest_soon_after_the_longest_silence() -> None:
+def test_held_chord_is_answered_at_most_shortly_after_the_longest_silence() -> None:
     held = detector_after([one for one in chords([i * 2.4 for i in range(8)], 2.0) if one.time < 17.0])
     assert held.held
     assert end_of(held) - 16.8 < LONGEST / 0.7
@@ -158,7 +158,7 @@ def test_a_late_release_is_followed_by_a_moment_of_silence() -> None:
     assert 3.0 < end < 3.0 + SHORTEST
 
 
-def test_keys_let_go_one_after_the_other_end_with_the_last() -> None:
+def test_phrase_end_depends_on_the_last_released_key() -> None:
     first = [*note(0.0, 0.3, 60)]
     together = detector_after(
         [*first, *(Timed(1.0, NOTE_ON + key, 60) for key in (48, 55)), *(Timed(1.4, NOTE_OFF + key) for key in (48, 55))]
@@ -169,14 +169,14 @@ def test_keys_let_go_one_after_the_other_end_with_the_last() -> None:
     assert end_of(together) == end_of(apart)
 
 
-def test_a_pedal_that_is_held_does_not_keep_the_phrase_from_ending() -> None:
+def test_held_pedal_does_not_delay_the_end_of_a_phrase() -> None:
     plain = phrase(gap=0.1)
     pedalled = [Timed(0.05, SUSTAIN_DOWN), *plain]
     pedalled.sort(key=lambda one: one.time)
     assert end_of(detector_after(pedalled)) == pytest.approx(end_of(detector_after(plain)))
 
 
-def test_a_pedal_change_does_not_end_it_at_once() -> None:
+def test_pedal_change_does_not_end_the_phrase_at_once() -> None:
     detector = detector_after(phrase(gap=0.1))
     late = end_of(detector) - 0.01
     detector.feed(Timed(late, SUSTAIN_UP))
@@ -186,7 +186,7 @@ def test_a_pedal_change_does_not_end_it_at_once() -> None:
 # --- from phrase to phrase -----------------------------------------------------------------------------------------
 
 
-def test_a_reset_begins_a_new_phrase_and_remembers_the_pace() -> None:
+def test_reset_begins_a_new_phrase_and_keeps_the_pace() -> None:
     detector = detector_after(phrase(count=24, gap=0.1))
     assert (detector.start, detector.notes) == (0.0, 24)
     silence = end_of(detector) - 2.3
@@ -199,7 +199,7 @@ def test_a_reset_begins_a_new_phrase_and_remembers_the_pace() -> None:
 
 
 def test_a_key_held_across_a_reset_is_still_held() -> None:
-    """An interruption begins a new phrase; the left hand did not let go for it."""
+    """An interruption begins a new phrase while the left hand still holds a key."""
     detector = detector_after([*phrase(gap=0.1), Timed(0.8, NOTE_ON + 40, 80)])
     detector.reset()
     for one in note(1.0, 0.1, 60):
@@ -210,15 +210,15 @@ def test_a_key_held_across_a_reset_is_still_held() -> None:
     assert end_of(detector) < holding
 
 
-# --- whatever is played --------------------------------------------------------------------------------------------
+# --- arbitrary input -----------------------------------------------------------------------------------------------
 
 ACTIONS = st.one_of(st.integers(NOTE_ON + 58, NOTE_ON + 62), st.integers(NOTE_OFF + 58, NOTE_OFF + 62), st.integers(256, 257))
 PLAYING = st.lists(st.tuples(st.floats(0.0, 4.0), ACTIONS), max_size=60)
 
 
 @given(PLAYING, st.floats(0.25, 4.0))
-def test_the_end_always_lies_ahead_of_what_was_played_and_within_reach(playing: list[tuple[float, int]], patience: float) -> None:
-    """Releases of keys that are up, keys struck twice, a pedal that is lifted twice: anything a keyboard could send."""
+def test_phrase_end_is_after_the_last_action_and_bounded(playing: list[tuple[float, int]], patience: float) -> None:
+    """Releases of keys that are up, repeated note-ons, repeated pedal releases: anything a keyboard could send."""
     detector, now, onset = PhraseDetector(SETTINGS, lambda: patience), 0.0, None
     for wait, action in playing:
         now += wait
@@ -233,7 +233,7 @@ def test_the_end_always_lies_ahead_of_what_was_played_and_within_reach(playing: 
 
 
 @given(st.lists(st.tuples(st.floats(-5.0, 5.0), ACTIONS), max_size=40), st.lists(st.integers(0, 40), max_size=4))
-def test_actions_out_of_order_are_survived(actions: list[tuple[float, int]], resets: list[int]) -> None:
+def test_actions_out_of_order_are_accepted(actions: list[tuple[float, int]], resets: list[int]) -> None:
     detector = PhraseDetector(SETTINGS)
     for i, (time, action) in enumerate(actions):
         if i in resets:
@@ -252,17 +252,15 @@ def test_a_phrase_lasts_until_its_keys_are_up() -> None:
     assert detector_after([*phrase(10.0, 8, 0.2), Timed(12.0, NOTE_ON + 40, 80)]).length(15.0) == pytest.approx(5.0)
 
 
-def test_a_phrases_rate_is_that_of_the_playing_and_not_of_its_pauses() -> None:
+def test_rate_of_a_phrase_excludes_its_pauses() -> None:
     assert detector_after(phrase(0.0, 3, 0.2)).rate is None
     assert detector_after(phrase(0.0, 21, 0.2)).rate == pytest.approx(5.0)
     assert detector_after([*phrase(0.0, 21, 0.2), *phrase(40.0, 21, 0.2)]).rate == pytest.approx(4.0, rel=0.05)
     slow = [one for i in range(8) for one in chords([3.0 * i], 2.0)]
-    assert detector_after(slow).rate == pytest.approx(
-        31 / (7 * MAX_RATE_GAP), rel=0.05
-    )  # and not as if there were no pauses at all
+    assert detector_after(slow).rate == pytest.approx(31 / (7 * MAX_RATE_GAP), rel=0.05)  # and not as high as without pauses
 
 
-def test_the_rate_of_a_phrase_is_its_notes_a_second_and_its_velocity_their_mean() -> None:
+def test_call_has_notes_per_second_and_mean_velocity() -> None:
     detector = PhraseDetector(PhraseSettings())
     assert detector.rate is None
     for i in range(9):
@@ -274,7 +272,7 @@ def test_the_rate_of_a_phrase_is_its_notes_a_second_and_its_velocity_their_mean(
     assert detector.call == Call(pytest.approx(4.0), pytest.approx(64.0))
 
 
-def test_the_notes_of_chords_are_counted() -> None:
+def test_call_has_the_number_of_notes_per_chord() -> None:
     detector = PhraseDetector(PhraseSettings())
     for i in range(9):
         for j in range(3):

@@ -39,14 +39,14 @@ def odds_of(metronome: Metronome, now: float, strength: float, kept: int = 0) ->
 
 @pytest.mark.parametrize("bpm", [60.0, 90.0, 120.0, 180.0])
 @pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
-def test_it_neither_adds_to_the_waits_nor_takes_from_them(bpm: float, strength: float) -> None:
+def test_pulse_keeps_the_mean_odds_of_the_waits(bpm: float, strength: float) -> None:
     odds = odds_of(Metronome(bpm, 0.123), 3.0, strength)
     width = 6000 / bpm / 4
     cells = int(MAX_WAIT // width)
     assert np.exp(odds[: round(cells * width)]).mean() == pytest.approx(1, abs=0.15)
 
 
-def test_the_likeliest_waits_end_on_the_grid_and_the_more_so_the_stronger_it_is() -> None:
+def test_stronger_pulse_concentrates_the_waits_on_the_grid() -> None:
     spreads = []
     for strength in (0.25, 0.5, 1.0):
         odds = odds_of(Metronome(120.0), 3.04, strength)
@@ -65,7 +65,7 @@ def test_waits_within_a_chord_and_the_longest_keep_their_odds() -> None:
     assert odds[4] < -1
 
 
-def test_without_strength_or_a_beat_there_is_nothing() -> None:
+def test_no_grid_without_strength_or_a_running_beat() -> None:
     assert grid(None, 3.0, 0, 1.0, 4) is None
     assert grid(Metronome(120.0), 3.0, 0, 0.0, 4) is None
     assert grid(Metronome(120.0, running=False), 3.0, 0, 1.0, 4) is None
@@ -86,12 +86,12 @@ def test_the_subdivision_is_the_coarsest_that_the_human_plays_on(parts: int, see
     assert subdivision.parts() == parts
 
 
-def test_without_a_clear_subdivision_it_is_as_fine_as_the_tempo_allows() -> None:
+def test_unclear_subdivision_is_as_fine_as_the_tempo_allows() -> None:
     rng = np.random.default_rng(4)
     for bpm, parts in ((60.0, 8), (90.0, 4), (180.0, 2)):
         subdivision = Subdivision(Metronome(bpm))
         assert subdivision.parts() == parts
-        for time in np.arange(24) * 0.61803 + rng.uniform(0, 0.05, 24):  # in no relation to the beat
+        for time in np.arange(24) * 0.61803 + rng.uniform(0, 0.05, 24):  # unrelated to the beat
             subdivision.feed(Timed(float(time), NOTE_ON + 60, 60))
         assert subdivision.parts() == parts
     assert Subdivision(None).parts() == 4

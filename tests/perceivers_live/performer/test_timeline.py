@@ -1,4 +1,4 @@
-"""What sounded, at its steps: no drift, no endless silences, and only what changed anything."""
+"""What sounded, at its steps: without drift, with long silences shortened, and without actions that change nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.engine import Engine
 from engine.events import NO_VELOCITY, NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Event, Timed
 from perceivers_live.performer.timeline import Timeline
 from tests.perceivers_live.toys import ToyRuntime
-from tests.perceivers_live.virtual_stage import absolute, note
+from tests.perceivers_live.virtual_session import absolute, note
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_the_first_action_is_at_step_0(timeline: Timeline) -> None:
 
 
 @given(st.lists(st.floats(0.0, 4.0), min_size=1, max_size=50))
-def test_steps_are_the_times_they_stand_for_within_half_a_step(gaps: list[float]) -> None:
+def test_steps_match_the_times_within_half_a_step(gaps: list[float]) -> None:
     timeline, now = Timeline(Engine(ToyRuntime())), 50.0
     for i, gap in enumerate(gaps):
         now += gap
@@ -39,18 +39,18 @@ def test_steps_are_the_times_they_stand_for_within_half_a_step(gaps: list[float]
         assert abs(timeline.time(timeline.engine.step) - now) <= 0.005 + 1e-9
 
 
-def test_what_seems_to_have_been_earlier_counts_as_at_the_same_moment(timeline: Timeline) -> None:
+def test_action_with_an_earlier_time_is_put_at_the_current_step(timeline: Timeline) -> None:
     timeline.absorb([Timed(10.0, NOTE_ON + 60, 80), Timed(10.5, NOTE_ON + 62, 80), Timed(10.2, NOTE_ON + 64, 80)])
     assert [step for step, _ in history(timeline)] == [0, 50, 50]
 
 
-def test_a_long_silence_is_shortened_and_what_follows_is_in_time(timeline: Timeline) -> None:
+def test_long_silence_is_shortened_and_later_times_stay_correct(timeline: Timeline) -> None:
     timeline.absorb([*note(10.0, 1.0, 60), *note(5000.0, 1.0, 62)])
     assert [step for step, _ in history(timeline)] == [0, 100, 100 + LONGEST_SILENCE, 200 + LONGEST_SILENCE]
     assert timeline.time(timeline.engine.step) == pytest.approx(5001.0)
 
 
-def test_a_silence_that_is_being_listened_to_is_shortened_as_well(timeline: Timeline) -> None:
+def test_long_silence_before_begin_is_shortened(timeline: Timeline) -> None:
     timeline.absorb(note(10.0, 1.0, 60))
     timeline.begin(5000.0)
     assert timeline.step(5000.0) == 100 + LONGEST_SILENCE
@@ -58,7 +58,7 @@ def test_a_silence_that_is_being_listened_to_is_shortened_as_well(timeline: Time
     assert timeline.step(5001.0) == 100 + LONGEST_SILENCE
 
 
-def test_time_begins_when_the_machine_does_if_nothing_was_heard(timeline: Timeline) -> None:
+def test_time_starts_at_begin_if_nothing_was_absorbed(timeline: Timeline) -> None:
     timeline.begin(77.0)
     assert timeline.step(77.25) == 25
 
@@ -69,7 +69,7 @@ def test_only_a_note_on_has_a_velocity(timeline: Timeline) -> None:
     assert velocities[1:] == [31, NO_VELOCITY, NO_VELOCITY]
 
 
-def test_what_changes_nothing_is_left_out(timeline: Timeline) -> None:
+def test_actions_that_change_nothing_are_omitted(timeline: Timeline) -> None:
     timeline.absorb([Timed(1.0, NOTE_OFF + 60), Timed(1.0, SUSTAIN_UP)])
     assert timeline.engine.position == 0
     assert timeline.origin is None
@@ -78,7 +78,7 @@ def test_what_changes_nothing_is_left_out(timeline: Timeline) -> None:
     assert history(timeline) == [(0, SUSTAIN_DOWN), (20, NOTE_ON + 60), (30, NOTE_OFF + 60), (60, SUSTAIN_UP)]
 
 
-def test_what_sounded_is_not_rewound(timeline: Timeline) -> None:
+def test_rewind_keeps_what_sounded(timeline: Timeline) -> None:
     timeline.absorb(note(10.0, 1.0, 60))
     sounded = timeline.engine.position
     timeline.engine.absorb([Event(10, NOTE_ON + 62, 5), Event(10, NOTE_OFF + 62)])  # a plan
@@ -91,7 +91,7 @@ def test_what_sounded_is_not_rewound(timeline: Timeline) -> None:
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_what_sounded_is_remembered_whatever_the_engine_does(timeline: Timeline, failing: bool) -> None:
+def test_absorbed_notes_survive_an_engine_failure(timeline: Timeline, failing: bool) -> None:
     runtime = timeline.engine.runtime
     assert isinstance(runtime, ToyRuntime)
     if failing:
@@ -105,14 +105,14 @@ def test_what_sounded_is_remembered_whatever_the_engine_does(timeline: Timeline,
     assert history(timeline) == [(0, NOTE_ON + 60), (100, NOTE_OFF + 60)]
 
 
-def test_forgetting_begins_anew(timeline: Timeline) -> None:
+def test_forget_restarts_at_step_0(timeline: Timeline) -> None:
     timeline.absorb(note(10.0, 1.0, 60))
     timeline.forget()
     timeline.absorb(note(99.0, 1.0, 62))
     assert history(timeline) == [(0, NOTE_ON + 62), (100, NOTE_OFF + 62)]
 
 
-def test_another_state_is_resumed_at_its_newest_event(timeline: Timeline) -> None:
+def test_resume_continues_at_the_newest_event_of_a_restored_state(timeline: Timeline) -> None:
     timeline.absorb(note(10.0, 1.0, 60))
     snapshot = timeline.engine.snapshot()
     timeline.absorb(note(20.0, 1.0, 62))

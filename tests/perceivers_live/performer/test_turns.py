@@ -1,4 +1,4 @@
-"""A turn: when it may end, what it owes, and that what was not played was not."""
+"""A turn: when it may end, when it must play a note, and how a rewind removes its notes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def melody(last: int) -> Turn:
     return turn(*[on(10, 60 + step) for step in (0, 4, 7, 4, 0, 4, 7, 4)], on(10, last))
 
 
-ON, OFF = 72, 61  # a tone of that harmony, and one that is not
+ON, OFF = 72, 61  # a tone of that harmony, and one outside it
 END = 90  # step of its last note
 
 
@@ -50,7 +50,7 @@ END = 90  # step of its last note
         (EARLY - 0.01, ON, 100, False),
         (EARLY + 0.01, ON, PAUSE_STEPS, True),
         (EARLY + 0.01, ON, 12, False),
-        (EARLY + 0.01, ON, 16, True),  # half as long again as the others
+        (EARLY + 0.01, ON, 16, True),  # 1.5 times the other gaps
         (EARLY + 0.01, OFF, 100, False),
         (0.01, OFF, PAUSE_STEPS, True),
         (0.01, ON, 12, False),
@@ -62,12 +62,12 @@ END = 90  # step of its last note
         (OVERDUE + 0.01, ON, 0, False),
     ],
 )
-def test_the_later_it_is_the_less_is_required_of_an_end(late: float, last: int, gap: int, ends: bool) -> None:
+def test_requirements_of_an_end_relax_with_time(late: float, last: int, gap: int, ends: bool) -> None:
     assert melody(last).may_end(on(gap), END + gap, late) == ends
     assert melody(last).may_end(Event(gap, REST), END + gap, late) == ends
 
 
-def test_it_can_end_before_the_last_chord_is_released_so_that_it_is_held() -> None:
+def test_turn_may_end_before_the_release_of_the_last_chord() -> None:
     for late, last, since, ends in ((-0.01, ON, 15, True), (-0.01, OFF, 15, False), (-0.01, ON, 5, False), (-0.5, ON, 15, False)):
         assert melody(last).may_end(Event(since, NOTE_OFF + last), END + since, late) == ends
     assert not melody(ON).may_end(Event(15, NOTE_OFF + 64), END + 15, 0.0)  # of another key
@@ -78,7 +78,7 @@ def test_a_turn_does_not_end_before_its_first_note() -> None:
     assert not turn().may_end(on(100), 100, 1.0)
 
 
-def test_a_turn_that_has_no_end_does_not_end() -> None:
+def test_turn_without_an_end_time_does_not_end() -> None:
     assert not melody(ON).may_end(on(100), END + 100, -math.inf)
 
 
@@ -96,7 +96,7 @@ def test_the_last_chord_is_held_for_two_gaps_within_limits() -> None:
         assert made.closing > 6 * gap
 
 
-def test_what_came_after_a_rewind_was_never_played() -> None:
+def test_rewind_removes_later_notes() -> None:
     made = turn(on(10, 60), on(10, 62), Event(10, NOTE_OFF + 60), on(10, 64))
     assert [one.event.pitch for one in made.strikes] == [60, 62, 64]
     made.rewind(3)
@@ -106,20 +106,20 @@ def test_what_came_after_a_rewind_was_never_played() -> None:
     made.rewind(0)
 
 
-def test_a_serial_number_that_is_not_in_the_history_stands_for_the_last_one_before_it() -> None:
+def test_position_of_a_missing_serial_is_that_of_the_last_one_before_it() -> None:
     made = turn(on(), on(), on())
     assert [made.position_of(serial) for serial in (0, 100, 101, 103, 999)] == [0, 0, 1, 3, 3]
     made.rewind(2)
     assert made.position_of(103) == 2
 
 
-def test_events_at_one_moment_are_a_crowd() -> None:
+def test_simultaneous_events_are_counted() -> None:
     assert turn().simultaneous_events == 0
     assert turn(on(5), on(0), on(0)).simultaneous_events == 2
     assert turn(on(0), on(0), on(1)).simultaneous_events == 0
 
 
-def test_a_note_is_owed_at_the_beginning_and_after_a_rest_and_while_nothing_of_its_own_sounds() -> None:
+def test_note_is_required_at_the_start_and_after_a_rest_if_nothing_sounds() -> None:
     nothing = frozenset[int]()
     assert turn().must_play_note(nothing, on(), 0)
     assert not turn(on(), Event(5, NOTE_OFF + 60)).must_play_note(nothing, Event(5, NOTE_OFF + 60), 20)
@@ -127,7 +127,7 @@ def test_a_note_is_owed_at_the_beginning_and_after_a_rest_and_while_nothing_of_i
     assert not turn().must_play_note(frozenset({60}), Event(100, REST), 30)
 
 
-def test_a_note_is_owed_when_nothing_was_struck_for_too_long_whatever_is_held() -> None:
+def test_note_is_required_after_the_maximum_silence_even_with_held_keys() -> None:
     made = Turn(90.0, LENGTH, max_silence=1.5)
     made.add(MachineEvent(1, 1, 1000, on(10, 60)))
     made.add(MachineEvent(2, 2, 1100, Event(100, NOTE_OFF + 62)))
@@ -139,12 +139,12 @@ def test_a_note_is_owed_when_nothing_was_struck_for_too_long_whatever_is_held() 
     assert not turn(on(10, 60)).must_play_note(held, Event(100, REST), 9999)  # a turn without that limit may wait for ever
 
 
-def test_a_turn_that_is_closing_owes_nothing() -> None:
+def test_closing_turn_requires_no_note() -> None:
     made = turn()
     made.closing = 5
     assert not made.must_play_note(frozenset(), Event(100, REST), 30)
 
 
-def test_only_so_much_is_remembered() -> None:
+def test_number_of_stored_notes_is_limited() -> None:
     made = turn(*[on(1, i % 128) for i in range(2 * MAX_EVENTS)])
     assert len(made.strikes) == MAX_EVENTS

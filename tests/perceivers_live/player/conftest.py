@@ -1,4 +1,4 @@
-"""A player, what it sends and what it reports."""
+"""A player, its output and what it reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from engine.events import Timed
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import Player
-from tests.perceivers_live.receiver import Synthesizer, Watcher
+from tests.perceivers_live.receiver import RecordingObserver, Synthesizer
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def synthesizer() -> Synthesizer:
 
 
 @pytest.fixture
-def heard() -> list[Timed]:
+def sounded() -> list[Timed]:
     return []
 
 
 @pytest.fixture
-def player(synthesizer: Synthesizer, heard: list[Timed]) -> Player:
-    player = Player(Ledger(synthesizer.send), Watcher(heard.append))
+def player(synthesizer: Synthesizer, sounded: list[Timed]) -> Player:
+    player = Player(Ledger(synthesizer.send), RecordingObserver(sounded.append))
     player.begin()
     return player

@@ -1,4 +1,4 @@
-"""The ledger's promise: whatever happens, every note-on gets one note-off."""
+"""The ledger's guarantee: whatever happens, each note-on gets one note-off."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def ledger(synthesizer: Synthesizer) -> Ledger:
 
 @pytest.fixture
 def eager_switching() -> Iterator[None]:
-    """Threads take turns as often as Python lets them."""
+    """Threads switch as often as Python allows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-def models(sent: list[Sent]) -> list[Timed]:
-    """As the model has it."""
+def model_actions(sent: list[Sent]) -> list[Timed]:
+    """The actions in the model's pitches and velocities."""
     return [one.played for one in sent]
 
 
@@ -52,7 +52,7 @@ def do(ledger: Ledger, what: int | str) -> None:
         getattr(ledger, what)()
 
 
-def test_a_note_is_struck_once_and_released_once(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_repeated_note_on_and_note_off_are_sent_once(ledger: Ledger, synthesizer: Synthesizer) -> None:
     assert ledger.play(NOTE_ON + 60, 100)
     assert not ledger.play(NOTE_ON + 60, 50)
     assert ledger.play(NOTE_OFF + 60)
@@ -61,7 +61,7 @@ def test_a_note_is_struck_once_and_released_once(ledger: Ledger, synthesizer: Sy
     assert synthesizer.messages == [(0x90, 60, 100), (0x80, 60, 64)]
 
 
-def test_everything_goes_out_on_the_chosen_channel(synthesizer: Synthesizer) -> None:
+def test_everything_is_sent_on_the_chosen_channel(synthesizer: Synthesizer) -> None:
     ledger = Ledger(synthesizer.send, channel=15)
     for action in (NOTE_ON + 60, SUSTAIN_DOWN):
         ledger.play(action, 1)
@@ -69,10 +69,10 @@ def test_everything_goes_out_on_the_chosen_channel(synthesizer: Synthesizer) -> 
     assert {message[0] & 0x0F for message in synthesizer.messages} == {15}
 
 
-def test_closing_returns_what_it_sent(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_close_returns_the_releases_it_sent(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 64, NOTE_ON + 60, SUSTAIN_DOWN):
         ledger.play(action, 80)
-    assert models(ledger.close(1.5)) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
+    assert model_actions(ledger.close(1.5)) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
     assert ledger.close(1.6) == []
     assert synthesizer.silent
     assert (ledger.notes, ledger.pedal) == (frozenset(), False)
@@ -102,7 +102,7 @@ def test_reset_lifts_a_pedal_that_was_passed_through_on_any_channel(ledger: Ledg
     assert not synthesizer.pedals
 
 
-def test_a_note_whose_release_could_not_be_sent_is_closed_later(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_failed_note_off_is_sent_at_close(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.play(NOTE_ON + 60, 80)
     synthesizer.fails = lambda _: True
     release = ledger.play(NOTE_OFF + 60)
@@ -114,9 +114,7 @@ def test_a_note_whose_release_could_not_be_sent_is_closed_later(ledger: Ledger, 
     assert not synthesizer.sounding
 
 
-def test_a_note_whose_release_could_not_be_sent_is_released_before_it_is_struck_again(
-    ledger: Ledger, synthesizer: Synthesizer
-) -> None:
+def test_failed_note_off_is_sent_before_the_next_note_on_of_that_key(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.play(NOTE_ON + 60, 80)
     synthesizer.fails = lambda _: True
     ledger.play(NOTE_OFF + 60)
@@ -128,7 +126,7 @@ def test_a_note_whose_release_could_not_be_sent_is_released_before_it_is_struck_
     assert unbalanced(synthesizer.messages) == []
 
 
-def test_one_note_that_cannot_be_released_does_not_keep_the_others_sounding(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_one_failed_note_off_does_not_prevent_the_others(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67, SUSTAIN_DOWN):
         ledger.play(action, 80)
     synthesizer.fails = lambda message: message[1] == 60
@@ -138,7 +136,7 @@ def test_one_note_that_cannot_be_released_does_not_keep_the_others_sounding(ledg
     assert not synthesizer.pedals
 
 
-def test_a_release_that_could_not_be_passed_through_is_made_up_for(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_failed_thru_note_off_is_sent_at_reset(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.thru((0x90, 60, 80))
     synthesizer.fails = lambda _: True
     with pytest.raises(PortError):
@@ -148,7 +146,7 @@ def test_a_release_that_could_not_be_passed_through_is_made_up_for(ledger: Ledge
     assert not synthesizer.sounding
 
 
-def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_failed_reset_can_be_repeated(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.thru((0x93, 60, 80))
     ledger.thru((0xB3, 64, 127))
     ledger.play(NOTE_ON + 62, 80)
@@ -159,18 +157,16 @@ def test_a_reset_that_failed_can_be_repeated(ledger: Ledger, synthesizer: Synthe
     assert synthesizer.silent
 
 
-# --- beside the human ----------------------------------------------------------------------------------------------
+# --- together with the human ---------------------------------------------------------------------------------------
 
 
 def human(ledger: Ledger, one: Timed) -> list[Timed]:
-    """An action of the human's; returns what it makes the machine release."""
+    """Applies an action of the human; returns what the machine releases for it."""
     ledger.keys.apply(one)
-    return models(ledger.release_for(one))
+    return model_actions(ledger.release_for(one))
 
 
-def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_held(
-    ledger: Ledger, synthesizer: Synthesizer
-) -> None:
+def test_key_pressed_by_the_human_is_released_and_forbidden_while_held(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.play(NOTE_ON + 60, 80)
     assert human(ledger, Timed(1.0, NOTE_ON + 60, 80)) == [Timed(1.0, NOTE_OFF + 60)]
     assert human(ledger, Timed(1.1, NOTE_ON + 62, 80)) == []
@@ -181,7 +177,7 @@ def test_a_key_that_the_human_strikes_is_given_up_and_not_struck_while_it_is_hel
     assert unbalanced([*synthesizer.messages, (0x80, 60, 64)]) == []
 
 
-def test_a_pedal_under_the_humans_foot_is_not_lifted_until_it_comes_up_for_both(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_shared_pedal_is_lifted_only_when_the_human_lifts_it(ledger: Ledger, synthesizer: Synthesizer) -> None:
     ledger.play(SUSTAIN_DOWN)
     human(ledger, Timed(1.0, SUSTAIN_DOWN))
     assert not ledger.play(SUSTAIN_UP)
@@ -191,21 +187,21 @@ def test_a_pedal_under_the_humans_foot_is_not_lifted_until_it_comes_up_for_both(
     assert not ledger.pedal
 
 
-def test_closing_lifts_our_pedal_but_not_one_that_is_passed_through_to_the_same_place(synthesizer: Synthesizer) -> None:
+def test_close_lifts_the_machines_pedal_but_not_a_thru_pedal(synthesizer: Synthesizer) -> None:
     for channel in (0, 1):
         ledger = Ledger(synthesizer.send, channel=channel)
         ledger.play(SUSTAIN_DOWN)
         human(ledger, Timed(1.0, SUSTAIN_DOWN))
         ledger.thru((0xB0, 64, 127))
-        assert models(ledger.close(2.0)) == [Timed(2.0, SUSTAIN_UP)]
+        assert model_actions(ledger.close(2.0)) == [Timed(2.0, SUSTAIN_UP)]
         assert synthesizer.pedals == {0}
         human(ledger, Timed(3.0, SUSTAIN_UP))
         ledger.thru((0xB0, 64, 0))
         assert not synthesizer.pedals
 
 
-def test_a_key_that_is_passed_through_without_being_listened_to_is_let_be(ledger: Ledger, synthesizer: Synthesizer) -> None:
-    """It is out of the range that is listened to, but it sounds where ours do."""
+def test_thru_key_outside_the_listening_range_is_forbidden(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    """It is outside the listening range, but sounds on the machine's channel."""
     ledger.thru((0x90, 40, 80))
     assert 40 in ledger.forbidden
     assert not ledger.play(NOTE_ON + 40, 80)
@@ -215,12 +211,12 @@ def test_a_key_that_is_passed_through_without_being_listened_to_is_let_be(ledger
     assert synthesizer.messages[-2:] == [(0x80, 40, 64), (0x90, 40, 99)]
     count = len(synthesizer.messages)
     assert ledger.play(NOTE_OFF + 40)
-    assert len(synthesizer.messages) == count  # it is the human's
+    assert len(synthesizer.messages) == count  # the note is now the human's
     ledger.thru((0x80, 40, 0))
     assert unbalanced(synthesizer.messages) == []
 
 
-def test_a_note_is_released_as_it_was_sent_and_what_would_collide_with_it_is_barred(synthesizer: Synthesizer) -> None:
+def test_note_off_has_the_sent_pitch_and_colliding_notes_are_forbidden(synthesizer: Synthesizer) -> None:
     voicing = [Voicing(0)]
     ledger = Ledger(synthesizer.send, voicing=lambda: voicing[0])
     ledger.play(NOTE_ON + 62, 80)
@@ -261,7 +257,7 @@ def test_the_machines_notes_do_not_depend_on_the_port(steps: list[tuple[int | st
 
 
 @given(st.lists(ACTIONS | CLOSING))
-def test_with_a_working_port_the_account_always_balances(steps: list[int | str]) -> None:
+def test_notes_always_balance_with_a_working_port(steps: list[int | str]) -> None:
     synthesizer = Synthesizer()
     ledger = Ledger(synthesizer.send)
     for what in steps:
@@ -278,7 +274,7 @@ def test_with_a_working_port_the_account_always_balances(steps: list[int | str])
     st.sampled_from([0.0, 0.3]),
 )
 @settings(max_examples=30, deadline=None)
-def test_threads_do_not_upset_the_account(work: list[list[int | str]], seed: int, failing: float) -> None:
+def test_notes_balance_under_concurrent_threads(work: list[list[int | str]], seed: int, failing: float) -> None:
     synthesizer, chance = Synthesizer(), random.Random(seed)
     synthesizer.fails = lambda _: chance.random() < failing
     ledger = Ledger(synthesizer.send)
@@ -305,15 +301,15 @@ def test_threads_do_not_upset_the_account(work: list[list[int | str]], seed: int
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_a_strike_and_a_close_at_the_same_moment(ledger: Ledger, synthesizer: Synthesizer) -> None:
+def test_notes_balance_under_concurrent_note_ons_and_closes(ledger: Ledger, synthesizer: Synthesizer) -> None:
     stop = threading.Event()
 
-    def strike() -> None:
+    def play_notes() -> None:
         while not stop.is_set():
             for pitch in range(60, 72):
                 ledger.play(NOTE_ON + pitch, 80)
 
-    player = threading.Thread(target=strike)
+    player = threading.Thread(target=play_notes)
     player.start()
     for _ in range(300):
         ledger.close()

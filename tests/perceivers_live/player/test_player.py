@@ -1,4 +1,4 @@
-"""The player: in order, never early, and silent at once. No test here measures how late a busy machine is."""
+"""The player: events in order, never early, and silence at once. No test here measures lateness on a busy computer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Tim
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import LATE, Phase, Planned, Player
 from tests.perceivers_live.player.planned import off, on
-from tests.perceivers_live.receiver import Synthesizer, Watcher
+from tests.perceivers_live.receiver import RecordingObserver, Synthesizer
 
 
-def test_only_what_is_due_sounds(player: Player, synthesizer: Synthesizer, heard: list[Timed]) -> None:
+def test_only_due_events_sound(player: Player, synthesizer: Synthesizer, sounded: list[Timed]) -> None:
     player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), off(2.0, 3, 60), off(2.5, 4, 64)])
     assert player.play_due(0.999) == 1.0
     assert not synthesizer.messages
     assert player.play_due(1.0) == 2.0
     assert [m[:2] for m in synthesizer.messages] == [(0x90, 60), (0x90, 64)]
     assert player.play_due(9.0) is None
-    assert [(one.time, one.action) for one in heard] == [
+    assert [(one.time, one.action) for one in sounded] == [
         (1.0, NOTE_ON + 60),
         (1.0, NOTE_ON + 64),
         (2.0, NOTE_OFF + 60),
@@ -29,15 +29,15 @@ def test_only_what_is_due_sounds(player: Player, synthesizer: Synthesizer, heard
     assert player.planned() == 0
 
 
-def test_an_event_is_not_planned_before_its_predecessor(player: Player) -> None:
+def test_event_does_not_sound_before_its_predecessor(player: Player) -> None:
     player.schedule([on(2.0, 1, 60), on(1.0, 2, 64)])
     assert player.play_due(1.5) == 2.0
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30))
-def test_times_told_are_in_order_whatever_is_planned_when(events: list[tuple[float, float]]) -> None:
-    heard: list[Timed] = []
-    player = Player(Ledger(lambda _: None), Watcher(heard.append))
+def test_reported_times_are_in_order_whatever_is_planned(events: list[tuple[float, float]]) -> None:
+    sounded: list[Timed] = []
+    player = Player(Ledger(lambda _: None), RecordingObserver(sounded.append))
     player.begin()
     now = 0.0
     for position, (when, step) in enumerate(events):
@@ -45,7 +45,7 @@ def test_times_told_are_in_order_whatever_is_planned_when(events: list[tuple[flo
         now += step
         player.play_due(now)
     player.play_due(now + 2)
-    times = [one.time for one in heard]
+    times = [one.time for one in sounded]
     assert len(times) == len(events)
     assert times == sorted(times)
 
@@ -59,7 +59,7 @@ def test_lateness_is_counted(player: Player) -> None:
     assert list(player.lateness) == pytest.approx([LATE / 2, LATE * 2])
 
 
-def test_cancelling_keeps_what_comes_earlier(player: Player, synthesizer: Synthesizer) -> None:
+def test_cancel_keeps_earlier_events(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 11, 60), off(1.1, 12, 60), on(1.2, 13, 62), off(1.3, 14, 62)])
     assert player.cancel(after=1.1) == 12
     assert player.planned() == 2
@@ -68,7 +68,7 @@ def test_cancelling_keeps_what_comes_earlier(player: Player, synthesizer: Synthe
     assert player.cancel() == 12
 
 
-def test_cancelling_everything_says_what_sounded_last(player: Player) -> None:
+def test_cancel_returns_the_serial_of_the_last_sounded_event(player: Player) -> None:
     player.schedule([on(1.0, 8, 60), off(1.1, 9, 60)])
     assert player.cancel() == 0
     player.schedule([on(1.0, 10, 60), off(1.1, 11, 60)])
@@ -101,7 +101,7 @@ def test_an_interruption_drops_the_plan_and_closes_the_notes(player: Player, syn
     assert synthesizer.note_ons == [60]
 
 
-def test_what_was_decided_before_an_interruption_is_not_played_after_it(player: Player, synthesizer: Synthesizer) -> None:
+def test_events_decided_before_an_interruption_are_not_played_after_it(player: Player, synthesizer: Synthesizer) -> None:
     player.interrupt(1.0)
     player.schedule([on(0.5, 1, 60)])
     assert player.play_due(9.0) is None
@@ -113,8 +113,8 @@ def test_what_was_decided_before_an_interruption_is_not_played_after_it(player: 
     assert synthesizer.note_ons == [62]
 
 
-def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> None:
-    """Whoever silences it first, and however often."""
+def test_last_sounded_serial_is_known_until_the_next_plan(player: Player) -> None:
+    """Whichever thread silences the player first, and however often."""
     player.schedule([on(1.0, 1, 60), off(2.0, 2, 60)])
     player.play_due(1.0)
     player.interrupt(1.1)
@@ -127,7 +127,7 @@ def test_how_far_the_music_went_is_known_until_the_next_plan(player: Player) -> 
     assert player.sounded == 1
 
 
-def test_a_turn_is_over_once_whoever_plans_has_heard_of_its_end(player: Player) -> None:
+def test_interrupted_phase_lasts_until_end_is_called(player: Player) -> None:
     player.interrupt(1.0)
     assert player.phase is Phase.INTERRUPTED
     assert not player.playing
@@ -137,7 +137,7 @@ def test_a_turn_is_over_once_whoever_plans_has_heard_of_its_end(player: Player) 
     assert player.phase is Phase.IDLE
 
 
-def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player, synthesizer: Synthesizer) -> None:
+def test_human_action_stops_the_plan_until_it_is_reopened(player: Player, synthesizer: Synthesizer) -> None:
     key = [Timed(1.1, NOTE_ON + 60, 80)]
     player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
     player.play_due(1.0)
@@ -156,7 +156,7 @@ def test_what_the_human_does_ends_the_plan_until_it_is_made_anew(player: Player,
     assert player.cancel() == 2
 
 
-def test_what_is_due_by_then_stays_unless_it_is_about_what_the_human_moves(player: Player, synthesizer: Synthesizer) -> None:
+def test_events_due_in_time_stay_unless_they_concern_the_humans_key(player: Player, synthesizer: Synthesizer) -> None:
     plan = [on(1.0, 1, 60), on(1.1, 2, 62), off(1.2, 3, 60), on(1.3, 4, 64)]
     player.schedule(plan)
     player.play_due(1.0)
@@ -169,17 +169,17 @@ def test_what_is_due_by_then_stays_unless_it_is_about_what_the_human_moves(playe
     player.schedule([on(3.0, 5, 72), on(3.1, 6, 74), on(3.2, 7, 76)])
     player.release_for([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
     player.play_due(4.0)
-    assert synthesizer.note_ons[-1] == 72  # and what would have followed the key's was planned with it
+    assert synthesizer.note_ons[-1] == 72  # and the events after the human's key are dropped with it
 
 
-def test_without_a_plan_there_is_nothing_to_settle(player: Player) -> None:
+def test_release_for_keeps_the_idle_phase_without_a_plan(player: Player) -> None:
     player.end()
     player.release_for([Timed(1.1, NOTE_ON + 60, 80)])
     assert player.phase is Phase.IDLE
 
 
-def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
-    player: Player, synthesizer: Synthesizer, heard: list[Timed]
+def test_interruption_lifts_a_shared_pedal_without_returning_it(
+    player: Player, synthesizer: Synthesizer, sounded: list[Timed]
 ) -> None:
     player.schedule([Planned(1.0, 1, SUSTAIN_DOWN)])
     player.play_due(1.0)
@@ -187,10 +187,10 @@ def test_a_pedal_that_the_human_has_down_as_well_is_lifted_and_not_counted(
     player.release_for([Timed(1.1, SUSTAIN_DOWN)])
     assert player.interrupt(1.2) == []
     assert not synthesizer.pedals
-    assert heard[-1] == Timed(1.2, SUSTAIN_UP)
+    assert sounded[-1] == Timed(1.2, SUSTAIN_UP)
 
 
-def test_a_pedal_that_the_human_holds_too_does_not_end_the_plan(player: Player) -> None:
+def test_release_all_with_a_shared_pedal_keeps_the_plan(player: Player) -> None:
     player.schedule([Planned(0.0, 1, SUSTAIN_DOWN), Planned(9.0, 2, NOTE_ON + 60, 64)])
     player.play_due(0.1)
     player.ledger.keys.apply(Timed(0.1, SUSTAIN_DOWN))
@@ -199,28 +199,28 @@ def test_a_pedal_that_the_human_holds_too_does_not_end_the_plan(player: Player) 
     assert player.planned() == 1
 
 
-def test_releases_are_told_in_order_even_if_the_human_is_heard_as_of_earlier(player: Player, heard: list[Timed]) -> None:
-    """An offset moves what is heard to before what has sounded."""
+def test_releases_are_reported_in_order_even_if_the_humans_time_is_earlier(player: Player, sounded: list[Timed]) -> None:
+    """An input offset gives the human's action a time before events that have sounded."""
     player.schedule([on(1.0, 1, 60), on(1.1, 2, 62)])
     player.play_due(1.1)
     assert player.release_for([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
     player.interrupt(0.95)
-    times = [one.time for one in heard]
+    times = [one.time for one in sounded]
     assert times == sorted(times)
 
 
-def test_what_stays_of_the_plan_is_not_told_as_of_before_a_release(player: Player, heard: list[Timed]) -> None:
-    """With an input offset the human is heard as of later than what is still planned."""
+def test_remaining_plan_is_reported_in_order_even_if_the_humans_time_is_later(player: Player, sounded: list[Timed]) -> None:
+    """An input offset gives the human's action a time after events that are still planned."""
     player.schedule([on(1.0, 1, 60), on(2.0, 2, 62)])
     player.play_due(1.0)
     player.release_for([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
     player.play_due(2.0)
     player.interrupt(2.1)
-    assert [one.time for one in heard] == sorted(one.time for one in heard)
-    assert [one.action for one in heard] == [NOTE_ON + 60, NOTE_OFF + 60, NOTE_ON + 62, NOTE_OFF + 62]
+    assert [one.time for one in sounded] == sorted(one.time for one in sounded)
+    assert [one.action for one in sounded] == [NOTE_ON + 60, NOTE_OFF + 60, NOTE_ON + 62, NOTE_OFF + 62]
 
 
-def test_an_interruption_survives_a_dead_port(player: Player, synthesizer: Synthesizer) -> None:
+def test_interruption_works_with_a_failing_port(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 1, 60)])
     player.play_due(1.0)
     synthesizer.fails = lambda _: True
@@ -230,7 +230,7 @@ def test_an_interruption_survives_a_dead_port(player: Player, synthesizer: Synth
     assert synthesizer.silent
 
 
-def test_an_interruption_names_every_release_even_if_it_failed(player: Player, synthesizer: Synthesizer) -> None:
+def test_interruption_returns_all_releases_even_if_one_failed(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), on(1.0, 3, 67)])
     player.play_due(1.0)
     synthesizer.fails = lambda message: message[1] == 64
@@ -239,14 +239,14 @@ def test_an_interruption_names_every_release_even_if_it_failed(player: Player, s
     assert {one.action - NOTE_OFF for one in released} == {60, 64, 67}
 
 
-def test_who_watches_is_told_of_the_releases_of_an_interruption(player: Player, heard: list[Timed]) -> None:
+def test_observer_receives_the_releases_of_an_interruption(player: Player, sounded: list[Timed]) -> None:
     player.schedule([on(1.0, 1, 60), on(1.0, 2, 64), off(5.0, 3, 60)])
     player.play_due(1.0)
     released = player.interrupt(1.1)
-    assert heard[2:] == released == [Timed(1.1, NOTE_OFF + 60), Timed(1.1, NOTE_OFF + 64)]
+    assert sounded[2:] == released == [Timed(1.1, NOTE_OFF + 60), Timed(1.1, NOTE_OFF + 64)]
 
 
-def test_a_dead_port_does_not_stop_the_music(player: Player, synthesizer: Synthesizer) -> None:
+def test_failing_port_does_not_stop_the_music(player: Player, synthesizer: Synthesizer) -> None:
     player.schedule([on(1.0, 1, 60), off(2.0, 2, 60), on(3.0, 3, 62)])
     synthesizer.fails = lambda _: True
     player.play_due(1.5)
@@ -259,7 +259,7 @@ def test_a_dead_port_does_not_stop_the_music(player: Player, synthesizer: Synthe
     assert 62 in synthesizer.note_ons
 
 
-def test_holding_looks_to_the_end_of_the_plan(player: Player) -> None:
+def test_held_after_plan_includes_the_whole_plan(player: Player) -> None:
     assert player.held_after_plan() == (frozenset(), False)
     player.schedule([on(1.0, 1, 60), Planned(1.0, 2, SUSTAIN_DOWN), on(1.1, 3, 64), off(2.0, 4, 60), Planned(2.5, 5, REST)])
     assert player.held_after_plan() == ({64}, True)
@@ -274,7 +274,7 @@ def test_holding_looks_to_the_end_of_the_plan(player: Player) -> None:
     assert player.held_after_plan() == (frozenset(), False)
 
 
-# --- whoever watches the plan ----------------------------------------------------------------------------------------
+# --- observers of the plan -------------------------------------------------------------------------------------------
 
 _moves = st.one_of(
     st.tuples(st.just("schedule"), st.integers(1, 4)),
@@ -286,10 +286,10 @@ _moves = st.one_of(
 
 
 @given(st.lists(_moves, max_size=40))
-def test_who_watches_the_plan_knows_it_whatever_happens(moves: list[tuple[str, int]]) -> None:
+def test_observer_always_knows_the_plan(moves: list[tuple[str, int]]) -> None:
     sounded: list[Timed] = []
-    watcher = Watcher(sounded.append)
-    player = Player(Ledger(Synthesizer().send), watcher)
+    observer = RecordingObserver(sounded.append)
+    player = Player(Ledger(Synthesizer().send), observer)
     player.begin()
     now, serial = 0.0, 0
     for move, number in moves:
@@ -313,7 +313,7 @@ def test_who_watches_the_plan_knows_it_whatever_happens(moves: list[tuple[str, i
         else:
             player.drop()
         left = player.planned()
-        assert [one.serial for one in watcher.plan if one.serial > player.sounded] == [one.serial for one in player._plan]
-        assert [one.action for one in watcher.plan[: len(watcher.plan) - left]] == [
+        assert [one.serial for one in observer.plan if one.serial > player.sounded] == [one.serial for one in player._plan]
+        assert [one.action for one in observer.plan[: len(observer.plan) - left]] == [
             one.action for one in sounded if one.action < NOTE_OFF
         ]

@@ -38,7 +38,7 @@ def test_the_thread_plays_in_order_and_never_early(player: Player, synthesizer: 
 
 
 @pytest.mark.usefixtures("thread")
-def test_the_thread_takes_up_an_earlier_deadline_after_a_cancellation(player: Player, synthesizer: Synthesizer) -> None:
+def test_thread_follows_an_earlier_deadline_after_a_cancellation(player: Player, synthesizer: Synthesizer) -> None:
     now = time.perf_counter()
     player.schedule([on(now + 3600, 1, 60)])
     time.sleep(0.02)
@@ -60,7 +60,7 @@ def test_an_interruption_silences_the_thread_at_once(player: Player, synthesizer
 
 
 def test_an_event_planned_just_as_the_thread_goes_to_sleep_is_played(player: Player, synthesizer: Synthesizer) -> None:
-    """Between the look at an empty plan and the sleep that follows, the performer plans the last event of a reply."""
+    """The performer plans the last event of a reply after the thread has seen an empty plan and before it sleeps."""
     play_due, planned = player.play_due, threading.Event()
 
     def interleaved(now: float) -> float | None:
@@ -89,11 +89,11 @@ def test_stopping_the_thread_leaves_the_plan_unplayed(player: Player, synthesize
     assert not synthesizer.messages
 
 
-def test_a_plan_that_is_long_overdue_is_dropped_and_made_anew(player: Player, synthesizer: Synthesizer) -> None:
-    """The machine has slept. What it missed is not played as one cluster."""
+def test_long_overdue_plan_is_dropped(player: Player, synthesizer: Synthesizer) -> None:
+    """The computer has slept; the missed events are not played all at once."""
     player.schedule([on(1.0, 1, 60), on(1.1, 2, 62), on(9.9, 3, 64)])
     player.play_due(1.0)
-    player.drop_overdue(1.2)  # a little late is nothing
+    player.drop_overdue(1.2)  # a short delay drops nothing
     player.play_due(1.2)
     player.schedule([on(1.3, 4, 65)])
     player.drop_overdue(10.5)

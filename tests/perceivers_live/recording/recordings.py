@@ -1,4 +1,4 @@
-"""Recordings made and read back, here and in processes of their own."""
+"""Writing and reading recordings, in this process and in subprocesses."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from perceivers_live.recording.recorder import Recorder
 from tests.music import improvise_timed
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 30.0  # seconds; only ends a wait for what never comes
-START = 54321.0  # monotonic clocks begin anywhere
+PATIENCE = 30.0  # seconds; only failures take so long
+START = 54321.0  # an arbitrary time of a monotonic clock
 quickly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -34,7 +34,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def music(count: int, *, seed: int = 0) -> list[Timed]:
-    """What a pianist can do, on whole milliseconds, everything released at the end."""
+    """Random piano playing, at whole milliseconds, with everything released at the end."""
     timed = [Timed(START + round(one.time, 3), one.action, one.velocity) for one in improvise_timed(count, seed=seed)]
     reader = MessageReader()
     for one in timed:

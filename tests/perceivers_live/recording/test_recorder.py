@@ -1,4 +1,4 @@
-"""Every session ends up as a MIDI file, whatever kills it and whatever its disk does; who plays never waits for that."""
+"""Each session becomes a MIDI file, even if it is killed or the disk fails; playing never waits for the disk."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from tests.perceivers_live.recording.recordings import (
     warnings,
 )
 from tests.perceivers_live.toys import ToyRuntime, steady
-from tests.perceivers_live.virtual_stage import note
+from tests.perceivers_live.virtual_session import note
 
 # --- what is recorded ------------------------------------------------------------------------------------------------
 
 
-def test_both_parts_are_kept_as_they_were_played(tmp_path: Path) -> None:
+def test_both_parts_are_recorded_as_played(tmp_path: Path) -> None:
     human, machine = music(300, seed=1), [one._replace(time=one.time + 7.25) for one in music(300, seed=2)]
     path = record(tmp_path / "new" / "folder", human, machine)
     assert path is not None
@@ -59,8 +59,8 @@ def test_both_parts_are_kept_as_they_were_played(tmp_path: Path) -> None:
     assert names(path.parent) == [path.name]
 
 
-def test_actions_are_put_in_the_order_of_their_times(tmp_path: Path) -> None:
-    """The input offset can be turned while somebody plays, and two threads do not take turns."""
+def test_actions_are_sorted_by_time(tmp_path: Path) -> None:
+    """The input offset can change while the human plays, and two threads record in any order."""
     timed = music(100)
     path = record(tmp_path, [*timed[40:], *timed[:40]], [])
     assert path is not None
@@ -91,7 +91,7 @@ def test_a_session_without_a_note_leaves_no_file(tmp_path: Path, timed: list[Tim
     assert names(tmp_path) == []
 
 
-def test_what_hangs_at_the_end_is_released(tmp_path: Path) -> None:
+def test_hanging_notes_are_released_at_the_end(tmp_path: Path) -> None:
     human = [Timed(START, SUSTAIN_DOWN), *note(START + 1, 0.5, 60), Timed(START + 3, NOTE_ON + 62, 80)]
     path = record(tmp_path, human, [Timed(START + 2, NOTE_ON + 40, 50)])
     assert path is not None
@@ -100,11 +100,11 @@ def test_what_hangs_at_the_end_is_released(tmp_path: Path) -> None:
     assert tracks["machine"][-1] == Timed(3 + LAST, NOTE_OFF + 40)
 
 
-def test_a_break_of_days_does_not_break_the_file(tmp_path: Path) -> None:
+def test_pause_of_days_is_shortened(tmp_path: Path) -> None:
     path = record(tmp_path, [*note(START, 0.5, 60), *note(START + 5 * 86400, 0.5, 62)], [])
     assert path is not None
-    strikes = [one.time for one in read_file(path) if one.action < NOTE_OFF]
-    assert strikes == pytest.approx([0.0, 0.5 + LONGEST_SILENCE])
+    onsets = [one.time for one in read_file(path) if one.action < NOTE_OFF]
+    assert onsets == pytest.approx([0.0, 0.5 + LONGEST_SILENCE])
 
 
 def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:
@@ -130,21 +130,21 @@ def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:
     tracks = recorded(path)
     assert [one.action for one in tracks["human"]] == [60, NOTE_OFF + 60, 30, NOTE_OFF + 30]
     cut = tracks["human"][2].time
-    last = [one for one in tracks["machine"] if cut - 0.002 < one.time < cut + 0.05]  # no next reply is as quick as that
+    last = [one for one in tracks["machine"] if cut - 0.002 < one.time < cut + 0.05]  # the next reply cannot begin so soon
     releases = [one for one in last if one.action >= NOTE_OFF]
     assert len(releases) > 1
     assert all(abs(one.time - cut) < 0.002 for one in releases), "the machine ends where it was cut off"
-    assert all(one.time < cut + 0.001 for one in last if one.action < NOTE_OFF), "and strikes nothing after that"
+    assert all(one.time < cut + 0.001 for one in last if one.action < NOTE_OFF), "and plays nothing after that"
 
 
-def test_the_folder_of_recordings_is_data_to_train_on(tmp_path: Path) -> None:
+def test_folder_of_recordings_can_be_used_as_training_data(tmp_path: Path) -> None:
     pytest.importorskip("tqdm")
     from trainer.data import Corpus, prepare
 
     human, machine = music(200, seed=3), [one._replace(time=one.time + 1.5) for one in music(200, seed=4)]
     path = record(tmp_path / "sessions", human, machine)
     assert path is not None
-    left_over(tmp_path / "sessions", [Entry(HUMAN, one) for one in human])  # of a session that still runs, say
+    left_over(tmp_path / "sessions", [Entry(HUMAN, one) for one in human])  # e.g. of a session that still runs
     corpus = Corpus(prepare(tmp_path / "sessions", tmp_path / "cache", workers=1))
     assert [piece["name"] for piece in corpus.pieces] == [path.name]
     reader, together = MessageReader(), []
@@ -157,19 +157,19 @@ def test_the_folder_of_recordings_is_data_to_train_on(tmp_path: Path) -> None:
     assert sorted(got) == sorted(wanted)
 
 
-# --- who plays does not wait -----------------------------------------------------------------------------------------
+# --- playing does not wait for the disk ------------------------------------------------------------------------------
 
 
-def test_threads_may_play_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_concurrent_threads_lose_no_actions(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
 
-    def play(pitch: int, heard: Callable[[Timed], None]) -> None:
+    def play(pitch: int, add: Callable[[Timed], None]) -> None:
         for i in range(500):
             for one in note(START + i, 0.5, pitch):
-                heard(one)
+                add(one)
 
-    heard = [recorder.human, recorder.machine, recorder.human, recorder.machine]
-    threads = [threading.Thread(target=play, args=(60 + i, one)) for i, one in enumerate(heard)]
+    parts = [recorder.human, recorder.machine, recorder.human, recorder.machine]
+    threads = [threading.Thread(target=play, args=(60 + i, one)) for i, one in enumerate(parts)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -181,7 +181,7 @@ def test_threads_may_play_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
 
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """A disk that takes no record until this is set."""
+    """A disk that writes no records until this event is set."""
     answers = threading.Event()
     write = journal.Journal.append
 
@@ -193,7 +193,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return answers
 
 
-def test_a_disk_that_does_not_answer_holds_nobody_up(tmp_path: Path, stuck: threading.Event) -> None:
+def test_stuck_disk_does_not_block_playing(tmp_path: Path, stuck: threading.Event) -> None:
     timed = music(1000)
     recorder = Recorder(tmp_path)
     for one in timed:
@@ -206,7 +206,7 @@ def test_a_disk_that_does_not_answer_holds_nobody_up(tmp_path: Path, stuck: thre
     assert len(recorded(path)["human"]) == len(timed)
 
 
-def test_what_waits_for_the_disk_is_bounded_and_the_earlier_is_kept(
+def test_backlog_for_the_disk_is_bounded_and_keeps_the_earlier_actions(
     tmp_path: Path, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(recorder_module, "MAX_WAITING", 100)
@@ -223,7 +223,7 @@ def test_what_waits_for_the_disk_is_bounded_and_the_earlier_is_kept(
     assert len(warnings(caplog)) == 1
 
 
-def test_a_disk_that_never_answers_does_not_hang_the_end(
+def test_stuck_disk_does_not_block_close(
     tmp_path: Path, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(recorder_module, "DISK_TIMEOUT", 0.05)
@@ -238,7 +238,7 @@ def test_a_disk_that_never_answers_does_not_hang_the_end(
     recorder._journal.close()
 
 
-def test_a_long_session_does_not_grow_the_memory(tmp_path: Path) -> None:
+def test_long_session_does_not_increase_memory_use(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     path = next(tmp_path.iterdir())
     tracemalloc.start()
@@ -250,14 +250,14 @@ def test_a_long_session_does_not_grow_the_memory(tmp_path: Path) -> None:
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     recorder.close()
-    assert grown < 200_000, "as much as 20 000 records would take in the least"
+    assert grown < 200_000, "at least the size of 20 000 records"
 
 
-# --- disks that are full, folders that are none ----------------------------------------------------------------------
+# --- full disks, unusable folders ------------------------------------------------------------------------------------
 
 
-def test_a_session_that_is_too_long_for_one_file_goes_on_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a flood, or weeks of playing, would have to fit into the memory when the session ends."""
+def test_long_session_is_split_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a flood, or weeks of playing, would have to fit into memory when the session ends."""
     monkeypatch.setattr(recorder_module, "TURN_OVER", 100 * RECORD_BYTES)
     recorder, played = Recorder(tmp_path), [one for i in range(300) for one in note(START + i, 0.5, 60)]
     for start in range(0, len(played), 50):
@@ -273,7 +273,7 @@ def test_a_session_that_is_too_long_for_one_file_goes_on_in_another(tmp_path: Pa
     assert all(len(part) <= 200 for part in parts)
 
 
-def test_a_session_of_days_is_recorded_in_files_that_can_be_read(tmp_path: Path) -> None:
+def test_session_of_days_is_recorded_in_readable_files(tmp_path: Path) -> None:
     recorder, played = Recorder(tmp_path), [one for hour in range(60) for one in note(START + 3000 * hour, 0.5, 60)]
     for i in range(0, len(played), 2):
         recorder.human(played[i])
@@ -285,7 +285,7 @@ def test_a_session_of_days_is_recorded_in_files_that_can_be_read(tmp_path: Path)
     assert len(files) == 4
 
 
-def test_a_journal_larger_than_any_recording_is_set_aside_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_large_journal_is_set_aside_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = left_over(tmp_path, [Entry(HUMAN, Timed(1.0, 60, 80))])
     os.truncate(path, journal.MAX_BYTES + 1)
     tracemalloc.start()
@@ -296,22 +296,22 @@ def test_a_journal_larger_than_any_recording_is_set_aside_unread(tmp_path: Path,
     assert "larger than" in warnings(caplog)[0]
 
 
-def test_an_unwritable_folder_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unwritable_folder_logs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("no folder")
     assert record(tmp_path / "file" / "sessions", music(50), []) is None
     assert len(warnings(caplog)) == 1
     assert "\n" not in warnings(caplog)[0]
 
 
-def test_who_wants_to_know_is_told_that_the_disk_is_at_fault_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recorder, told = Recorder(tmp_path), list[str]()
-    recorder.on_fault = lambda error: told.append(str(error))
+def test_disk_error_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recorder, reported = Recorder(tmp_path), list[str]()
+    recorder.on_fault = lambda error: reported.append(str(error))
     (next(tmp_path.iterdir()).with_suffix(".mid.part")).mkdir()
     for one in note(START, 0.5, 60):
         recorder.human(one)
     recorder.close()
-    assert len(told) == 1
-    assert told[0].startswith("recording failed, at least in part (")
+    assert len(reported) == 1
+    assert reported[0].startswith("recording failed, at least in part (")
     assert warnings(caplog) == []
 
 
@@ -320,7 +320,7 @@ FULL_DISK = """
     from pathlib import Path
     from engine.events import Timed
     from perceivers_live.recording.recorder import WRITE_EVERY, Recorder
-    from tests.perceivers_live.virtual_stage import note
+    from tests.perceivers_live.virtual_session import note
 
     logging.basicConfig(format="%(levelname)s %(message)s")
     recorder = Recorder(Path(sys.argv[1]))
@@ -338,7 +338,7 @@ FULL_DISK = """
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits on files")
 @pytest.mark.parametrize("until_when", ["until it is cleared", "to the end"])
-def test_a_full_disk_is_one_warning_and_costs_only_what_did_not_fit(tmp_path: Path, until_when: str) -> None:
+def test_full_disk_logs_one_warning_and_loses_only_what_did_not_fit(tmp_path: Path, until_when: str) -> None:
     out, log = run_script(FULL_DISK, tmp_path, until_when).communicate(timeout=PATIENCE)
     assert len(log.splitlines()) == 1
     assert log.startswith("WARNING")
@@ -355,7 +355,7 @@ def test_a_full_disk_is_one_warning_and_costs_only_what_did_not_fit(tmp_path: Pa
     assert names(tmp_path) == [path.name]
 
 
-def test_a_recording_that_cannot_be_finished_keeps_its_journal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unfinished_recording_keeps_its_journal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder(tmp_path)
     obstacle = next(tmp_path.iterdir()).with_suffix(".mid.part")
     obstacle.mkdir()
@@ -369,11 +369,11 @@ def test_a_recording_that_cannot_be_finished_keeps_its_journal(tmp_path: Path, c
     assert [one.action for one in read_file(path)] == [60, NOTE_OFF + 60]
 
 
-# --- where -----------------------------------------------------------------------------------------------------------
+# --- the folder ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="of the XDG folders")
-def test_recordings_lie_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="tests the XDG folders")
+def test_recordings_are_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     assert data_folder() == tmp_path / ".local" / "share" / "perceivers-live"

@@ -1,4 +1,4 @@
-"""Sessions that are killed: what the journal still has of them becomes a recording."""
+"""Killed sessions: the contents of their journals become recordings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.perceivers_live.recording.recordings import (
     until,
     warnings,
 )
-from tests.perceivers_live.virtual_stage import note
+from tests.perceivers_live.virtual_session import note
 
 PLAYING = """
     import itertools, sys, time
@@ -41,15 +41,15 @@ PLAYING = """
 
     recorder = Recorder(Path(sys.argv[1]))
     for i in itertools.count():
-        heard = recorder.human if i % 4 < 2 else recorder.machine
-        heard(Timed(time.perf_counter(), 60 + i // 2 % 7 + i % 2 * NOTE_OFF, 80))
+        record = recorder.human if i % 4 < 2 else recorder.machine
+        record(Timed(time.perf_counter(), 60 + i // 2 % 7 + i % 2 * NOTE_OFF, 80))
         print(i, flush=True)
         time.sleep(0.001)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_kill_9_costs_the_last_moments_only(tmp_path: Path) -> None:
+def test_sigkill_loses_only_the_last_moments(tmp_path: Path) -> None:
     process = run_script(PLAYING, tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
@@ -65,8 +65,8 @@ def test_kill_9_costs_the_last_moments_only(tmp_path: Path) -> None:
     assert file == path.with_suffix(".mid")
     assert names(tmp_path) == [file.name]
     tracks = recorded(file)
-    struck = [one.action for one in sorted([*tracks["human"], *tracks["machine"]]) if one.action < NOTE_OFF]
-    assert struck == [60 + i % 7 for i in range((on_disk + 1) // 2)]
+    pitches = [one.action for one in sorted([*tracks["human"], *tracks["machine"]]) if one.action < NOTE_OFF]
+    assert pitches == [60 + i % 7 for i in range((on_disk + 1) // 2)]
     assert on_disk > 300
     assert recover(tmp_path) == []
 
@@ -88,7 +88,7 @@ def read_back(folder: Path, content: bytes) -> tuple[list[Entry], int]:
 
 @quickly
 @given(st.integers(0, len(WHOLE)))
-def test_a_journal_cut_anywhere_keeps_what_is_before_the_cut(tmp_path: Path, length: int) -> None:
+def test_truncated_journal_keeps_the_records_before_the_cut(tmp_path: Path, length: int) -> None:
     entries, damaged = read_back(tmp_path, WHOLE[:length])
     assert damaged == 0
     assert entries == entries_of_music[: max(0, length - len(HEADER)) // RECORD_BYTES]
@@ -96,7 +96,7 @@ def test_a_journal_cut_anywhere_keeps_what_is_before_the_cut(tmp_path: Path, len
 
 @quickly
 @given(st.sets(st.integers(len(HEADER) * 8, len(WHOLE) * 8 - 1), min_size=1, max_size=20))
-def test_a_flipped_bit_costs_its_own_record(tmp_path: Path, bits: set[int]) -> None:
+def test_flipped_bit_loses_only_its_own_record(tmp_path: Path, bits: set[int]) -> None:
     content = bytearray(WHOLE)
     for bit in bits:
         content[bit // 8] ^= 1 << bit % 8
@@ -108,7 +108,7 @@ def test_a_flipped_bit_costs_its_own_record(tmp_path: Path, bits: set[int]) -> N
 
 @quickly
 @given(st.binary(max_size=200), st.booleans(), st.integers(0, 40))
-def test_recovering_never_raises_and_leaves_no_journal(
+def test_recovery_never_raises_and_leaves_no_journal(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes, headed: bool, whole: int
 ) -> None:
     folder = tmp_path_factory.mktemp("garbage")
@@ -122,7 +122,7 @@ def test_recovering_never_raises_and_leaves_no_journal(
         assert folder / "a.mid" in made
 
 
-def test_what_is_no_journal_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_journals_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "picture.journal").write_bytes(os.urandom(1000))
     (tmp_path / "zeros.journal").write_bytes(HEADER + bytes(16 * 100_000))
     (tmp_path / "folder.journal").mkdir()
@@ -137,8 +137,8 @@ def test_what_is_no_journal_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptu
     assert all("\n" not in line and re.search("picture|zeros", line) for line in warnings(caplog))
 
 
-def test_recovering_what_was_recovered_half_makes_one_file(tmp_path: Path) -> None:
-    """Killed after the MIDI file was written, before the journal was removed; and killed while the file was being written."""
+def test_recovery_after_a_partial_recovery_makes_one_file(tmp_path: Path) -> None:
+    """The recovery was killed between writing the MIDI file and removing the journal, or while it wrote the file."""
     path = left_over(tmp_path, entries_of_music)
     content = path.read_bytes()
     [file] = recover(tmp_path)
@@ -150,14 +150,14 @@ def test_recovering_what_was_recovered_half_makes_one_file(tmp_path: Path) -> No
     assert names(tmp_path) == [file.name]
 
 
-def test_there_need_not_be_a_folder(tmp_path: Path) -> None:
+def test_recovery_accepts_a_missing_folder(tmp_path: Path) -> None:
     assert recover(tmp_path / "nowhere") == []
     (tmp_path / "file").touch()
     assert recover(tmp_path / "file") == []
 
 
 def before_the_next_lock(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
-    """Something that another daemon does between the opening of a journal and its locking."""
+    """Calls ``happens`` between the opening of a journal and its locking, as if by another daemon."""
     lock, waiting = journal._lock, [happens]
 
     def locking(file: BinaryIO) -> bool:
@@ -168,14 +168,14 @@ def before_the_next_lock(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], 
     monkeypatch.setattr(journal, "_lock", locking)
 
 
-def test_a_journal_just_begun_is_not_lost_to_a_daemon_that_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_journal_is_not_taken_by_a_daemon_that_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before_the_next_lock(monkeypatch, lambda: recover(tmp_path))
     path = record(tmp_path, note(START, 0.5, 60), [])
     assert path is not None
     assert names(tmp_path) == [path.name]
 
 
-def test_a_session_that_ends_while_another_daemon_looks_is_not_recovered(
+def test_session_that_ends_during_a_recovery_is_not_recovered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recorder = Recorder(tmp_path)
@@ -189,7 +189,7 @@ def test_a_session_that_ends_while_another_daemon_looks_is_not_recovered(
     assert warnings(caplog) == []
 
 
-def test_daemons_that_start_at_once_do_not_take_each_others_journals(tmp_path: Path) -> None:
+def test_concurrent_recoveries_do_not_take_the_journals_of_running_sessions(tmp_path: Path) -> None:
     over = threading.Event()
     made: list[Path] = []
 

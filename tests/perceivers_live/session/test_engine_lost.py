@@ -1,4 +1,4 @@
-"""The machine that computes is lost amid a reply: what was planned sounds, the music goes on, and no note hangs."""
+"""The remote engine is lost during a turn: the plan sounds, the music continues, and no note hangs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.perceivers_live.sessions import PATIENCE, SETTINGS, notes_only
 HERE = this_machine("onnx", bundled(), 1)
 
 
-class Solo:
-    """A session that plays by itself, on the bundled model in a process that another one stands by for."""
+class SoloSession:
+    """A session in solo mode, with the bundled model in a child process and another process as standby."""
 
     def __init__(self) -> None:
         def reach() -> RemoteRuntime:
@@ -51,19 +51,19 @@ class Solo:
     def until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + 3 * PATIENCE
         while not condition():
-            assert time.monotonic() < end, "it never came"
+            assert time.monotonic() < end, "timeout"
             time.sleep(0.005)
 
-    def plays(self, count: int) -> None:
-        """Waits for so many more notes."""
+    def wait_for_notes(self, count: int) -> None:
+        """Waits for ``count`` more notes."""
         before = len(self.port.note_ons)
         self.until(lambda: len(self.port.note_ons) >= before + count)
 
 
 @pytest.fixture
-def solo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Solo]:
+def solo(monkeypatch: pytest.MonkeyPatch) -> Iterator[SoloSession]:
     monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
-    solo = Solo()
+    solo = SoloSession()
     solo.thread.start()
     yield solo
     solo.session.stop()
@@ -75,51 +75,51 @@ def solo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Solo]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_solo_goes_on_and_the_engine_is_taken_back(solo: Solo, number: signal.Signals) -> None:
-    solo.plays(15)
+def test_solo_continues_on_the_standby_and_returns_to_the_engine(solo: SoloSession, number: signal.Signals) -> None:
+    solo.wait_for_notes(15)
     planned = solo.session.player.planned()
     before = solo.session.player.played
     os.kill(solo.runtime._first._server.pid, number)
     solo.until(lambda: solo.runtime.standby)
-    solo.plays(15)
+    solo.wait_for_notes(15)
     assert solo.session.player.played > before + planned
-    assert solo.states == [State.PLAYING], "the turn went on"
+    assert solo.states == [State.PLAYING], "the turn did not continue"
     assert solo.session.stats()["faults"] == 0
     solo.until(lambda: not solo.runtime.standby)
-    solo.plays(10)
+    solo.wait_for_notes(10)
     assert solo.session.stats()["standby"] == 0
 
 
-def test_a_key_press_while_the_engine_hangs_silences_at_once(solo: Solo) -> None:
-    solo.plays(10)
+def test_a_key_press_while_the_engine_hangs_silences_at_once(solo: SoloSession) -> None:
+    solo.wait_for_notes(10)
     solo.controls.set("mode", "respond")
     solo.session.commands()["takeover"]()
     solo.until(lambda: bool(solo.session.player.ledger.notes))
     os.kill(solo.runtime._first._server.pid, signal.SIGSTOP)
     solo.session.receive(time.perf_counter(), (0x90, 40, 80))
-    assert not solo.session.player.ledger.notes, "before anybody knows of the loss"
+    assert not solo.session.player.ledger.notes, "not silent before the loss is detected"
     solo.session.receive(time.perf_counter(), (0x80, 40, 0))
     solo.until(lambda: solo.runtime.standby)
-    solo.plays(3)  # its reply
+    solo.wait_for_notes(3)  # its reply
     assert solo.session.stats()["faults"] == 0
 
 
-def test_subscribers_are_told(solo: Solo) -> None:
-    solo.plays(5)
+def test_subscribers_receive_the_standby_state(solo: SoloSession) -> None:
+    solo.wait_for_notes(5)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as subscriber:
         subscriber.settimeout(3 * PATIENCE)
         assert solo.session._osc is not None
         subscriber.sendto(build_msg("/perceivers/subscribe").dgram, ("127.0.0.1", solo.session._osc.port))
 
-        def told(address: str, *parts: object) -> None:
-            """Waits for such a message."""
+        def wait_for_message(address: str, *parts: object) -> None:
+            """Waits for a message with this address and these parts."""
             while True:
                 message = OscMessage(subscriber.recv(65536))
                 if message.address == address and set(parts) <= set(zip(["", *message.params], message.params, strict=False)):
                     return
 
-        told("/perceivers/stats", ("standby", 0.0))
+        wait_for_message("/perceivers/stats", ("standby", 0.0))
         os.kill(solo.runtime._first._server.pid, signal.SIGKILL)
-        told("/perceivers/message", ("", "standby"))
-        told("/perceivers/stats", ("standby", 1.0))
-        told("/perceivers/message", ("", "standby over"))
+        wait_for_message("/perceivers/message", ("", "standby"))
+        wait_for_message("/perceivers/stats", ("standby", 1.0))
+        wait_for_message("/perceivers/message", ("", "standby over"))

@@ -1,4 +1,4 @@
-"""More than a session can follow: it goes on, and neither its memory nor its threads grow."""
+"""More input than a session can process: it continues, with bounded memory and threads."""
 
 from __future__ import annotations
 
@@ -28,44 +28,44 @@ from tests.perceivers_live.receiver import Synthesizer
 from tests.perceivers_live.toys import SMALL, ToyRuntime
 
 
-def session(states: StateStore | None) -> Session:
-    """Without threads: the test's is the performer's."""
+def make_session(states: StateStore | None) -> Session:
+    """A session without threads; the test's thread acts as the performer's."""
     port = Synthesizer()
     settings = Settings(osc=OscSettings(enabled=False))
     return Session(Engine(ToyRuntime()), settings, Controls(), port.send, states=states)
 
 
 def drain(one: Session) -> None:
-    """Deals with everything that waits."""
+    """Processes everything in the inbox."""
     while one.loop.inbox.qsize():
         one.loop.handle_next(0)
 
 
-def test_ten_thousand_messages_that_nobody_takes_leave_their_outcome() -> None:
-    """A second's flood while the model does nothing; broken and foreign messages are part of it."""
-    stage, chance = session(None), random.Random(1)
-    stage.receive(1.0, (0x90, 5, 64))
-    drain(stage)
+def test_unprocessed_messages_keep_their_net_effect() -> None:
+    """A flood of one second while the model does nothing, with malformed and irrelevant messages."""
+    session, chance = make_session(None), random.Random(1)
+    session.receive(1.0, (0x90, 5, 64))
+    drain(session)
     for i in range(10_000):
         now, pitch = 2 + i / 10_000, chance.randrange(128)
-        stage.receive(
+        session.receive(
             now, chance.choice(((0x90, pitch, 64), (0x80, pitch, 0), (0xB0, 64, pitch), (0x90, pitch), (0xF8,), (0x90, 300, -1)))
         )
-        assert stage.loop.inbox.qsize() <= MAX_ACTIONS
-    stage.receive(3.0, (0x80, 5, 0))
-    drain(stage)
-    assert set(stage.performer.timeline.engine.sounding.held().tolist()) == stage.keys.held
-    assert stage.performer.timeline.engine.position < 2 * MAX_ACTIONS
+        assert session.loop.inbox.qsize() <= MAX_ACTIONS
+    session.receive(3.0, (0x80, 5, 0))
+    drain(session)
+    assert set(session.performer.timeline.engine.sounding.held().tolist()) == session.keys.held
+    assert session.performer.timeline.engine.position < 2 * MAX_ACTIONS
     for pitch in range(128):
-        stage.receive(4.0, (0x80, pitch, 0))
-    stage.receive(4.0, (0xB0, 64, 0))
-    drain(stage)
-    assert stage.performer.timeline.engine.sounding.held().tolist() == []
-    assert not stage.performer.timeline.engine.sounding.pedal
+        session.receive(4.0, (0x80, pitch, 0))
+    session.receive(4.0, (0xB0, 64, 0))
+    drain(session)
+    assert session.performer.timeline.engine.sounding.held().tolist() == []
+    assert not session.performer.timeline.engine.sounding.pedal
 
 
 class FloodedRuntime(ToyRuntime):
-    """While it computes, more is played."""
+    """Calls ``more`` at each step, to receive input while it computes."""
 
     more: Callable[[], object] = staticmethod(lambda: None)
 
@@ -74,42 +74,42 @@ class FloodedRuntime(ToyRuntime):
         self.more()
 
 
-def test_the_machine_goes_on_playing_in_a_flood() -> None:
-    """The performer is given its turn however much there is to hear; else what the machine has struck would hang."""
+def test_machine_continues_to_play_during_a_flood() -> None:
+    """The performer gets its turn however much input there is; otherwise the machine's notes would hang."""
     runtime, flood = FloodedRuntime(), 0
-    stage = Session(Engine(runtime), Settings(osc=OscSettings(enabled=False)), Controls({"mode": "solo"}), Synthesizer().send)
+    session = Session(Engine(runtime), Settings(osc=OscSettings(enabled=False)), Controls({"mode": "solo"}), Synthesizer().send)
 
     def more() -> None:
         nonlocal flood
         flood += 1
         if flood < 1000:
-            stage.receive(time.perf_counter(), (0x90, flood % 128, 64))
+            session.receive(time.perf_counter(), (0x90, flood % 128, 64))
 
-    stage.loop.run_once()
-    assert stage.performer.state is State.PLAYING
+    session.loop.run_once()
+    assert session.performer.state is State.PLAYING
     runtime.more = more  # type: ignore[method-assign]
-    stage.receive(time.perf_counter(), (0x90, 60, 64))
+    session.receive(time.perf_counter(), (0x90, 60, 64))
     decisions, turns = runtime.decisions, 20
     for _ in range(turns):
-        stage.loop.run_once()
+        session.loop.run_once()
     assert flood < 1000
     assert runtime.decisions > decisions
 
 
-def test_a_thousand_panics_while_the_machine_plays_are_one_silence() -> None:
-    stage = session(None)
-    stage.performer.takeover(time.perf_counter())
-    assert stage.player.playing
+def test_many_panic_commands_leave_little_work() -> None:
+    session = make_session(None)
+    session.performer.takeover(time.perf_counter())
+    assert session.player.playing
     for _ in range(1000):
-        stage.commands()["panic"]()
+        session.commands()["panic"]()
     for _ in range(1 + MAX_COMMANDS):
-        stage.loop.handle_next(0)
+        session.loop.handle_next(0)
     with pytest.raises(queue.Empty):
-        stage.loop.inbox.get_nowait()
+        session.loop.inbox.get_nowait()
 
 
 class StuckDisk(StateStore):
-    """Writes nothing before it is told to."""
+    """Writes nothing until ``answers`` is set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, SMALL, "toy")
@@ -121,26 +121,26 @@ class StuckDisk(StateStore):
         self.saved.put(name)
 
 
-def test_states_that_wait_for_the_disk_are_few(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_number_of_pending_saves_is_limited(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     disk = StuckDisk(tmp_path)
-    stage, before = session(disk), threading.active_count()
+    session, before = make_session(disk), threading.active_count()
     for i in range(40):
-        stage.commands()["save"](f"state {i}")
-        drain(stage)
+        session.commands()["save"](f"state {i}")
+        drain(session)
     assert threading.active_count() <= before + MAX_PENDING_SAVES
     assert sum("not saved" in record.getMessage() for record in caplog.records) == 40 - MAX_PENDING_SAVES
     disk.answers.set()
     assert {disk.saved.get(timeout=20) for _ in range(MAX_PENDING_SAVES)} == {"state 0", "state 1"}
-    for thread in stage._saving.writers:
+    for thread in session._saving.writers:
         thread.join()
-    stage.commands()["save"]("later")
-    drain(stage)
+    session.commands()["save"]("later")
+    drain(session)
     assert disk.saved.get(timeout=20) == "later"
 
 
 class Shelf(StateStore):
-    """Makes what is asked for, and sees what becomes of it."""
+    """Creates states on request, and tracks whether they are still in memory."""
 
     def __init__(self, folder: Path, make: Callable[[str], SavedState]) -> None:
         super().__init__(folder, SMALL, "toy")
@@ -153,29 +153,29 @@ class Shelf(StateStore):
         return saved_state
 
 
-def test_of_states_that_are_recalled_faster_than_taken_up_only_the_last_is_kept(tmp_path: Path) -> None:
-    model = session(StateStore(tmp_path, SMALL, "toy"))
+def test_only_the_last_of_many_pending_recalls_is_kept(tmp_path: Path) -> None:
+    model = make_session(StateStore(tmp_path, SMALL, "toy"))
     shelf = Shelf(tmp_path, lambda name: model.performer.saved_state(0.0)._replace(seed=int(name)))
-    stage = session(shelf)
+    session = make_session(shelf)
     for i in range(40):
-        stage.commands()["recall"](str(i))
+        session.commands()["recall"](str(i))
     gc.collect()
     assert sum(ring() is not None for ring in shelf.loaded) == 1
-    drain(stage)
-    assert stage.performer.saved_state(0.0).seed == 39
-    stage.commands()["recall"]("5")
-    drain(stage)
-    assert stage.performer.saved_state(0.0).seed == 5
+    drain(session)
+    assert session.performer.saved_state(0.0).seed == 39
+    session.commands()["recall"]("5")
+    drain(session)
+    assert session.performer.saved_state(0.0).seed == 5
 
 
-def test_no_more_states_are_kept_than_a_disk_has_room_for(tmp_path: Path) -> None:
+def test_number_of_saved_states_is_limited(tmp_path: Path) -> None:
     states = StateStore(tmp_path, SMALL, "toy")
     for i in range(MAX_STATES):
         (tmp_path / f"{i}.state").touch()
-    states.check("0")  # takes the old one's place
+    states.check("0")  # replaces the old one
     with pytest.raises(StateError, match="delete one"):
         states.check("another")
-    saved_state = session(states).performer.saved_state(0.0)
+    saved_state = make_session(states).performer.saved_state(0.0)
     with pytest.raises(StateError, match="delete one"):
         states.save("another", saved_state)
     assert len(list(tmp_path.iterdir())) == MAX_STATES

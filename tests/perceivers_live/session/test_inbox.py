@@ -1,4 +1,4 @@
-"""The inbox keeps the order and loses nothing, until there is more than anybody can catch up with: then it keeps the outcome."""
+"""The inbox keeps the order and loses nothing; under overload it keeps the net effect."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def key(time: float, pitch: int = 60, velocity: int = 64) -> Timed:
 
 
 def everything(inbox: Inbox) -> list[Any]:
-    """What waits: actions, and what the commands return."""
+    """All waiting items: actions, and the return values of commands."""
     found: list[Any] = []
     while True:
         try:
@@ -46,7 +46,7 @@ def everything(inbox: Inbox) -> list[Any]:
 
 
 class Piano:
-    """What is down, and when it was struck; fails as soon as an action is impossible."""
+    """The keys and the pedal that are down, with their presses; fails at an impossible action."""
 
     def __init__(self) -> None:
         self.down: dict[int, Timed | None] = {}
@@ -61,10 +61,10 @@ class Piano:
         return self
 
 
-# --- in good times -------------------------------------------------------------------------------------------------
+# --- normal operation ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_put_comes_out_in_the_same_order() -> None:
+def test_items_keep_their_order() -> None:
     inbox = Inbox()
     inbox.put(played(key(1)))
     inbox.put(lambda: "takeover")  # type: ignore[arg-type, return-value]
@@ -75,7 +75,7 @@ def test_what_is_put_comes_out_in_the_same_order() -> None:
     assert inbox.qsize() == 0
 
 
-def test_actions_that_follow_each_other_come_out_together_but_not_across_a_command() -> None:
+def test_consecutive_actions_are_returned_together_but_not_across_a_command() -> None:
     inbox = Inbox()
     inbox.put(played(key(1)))
     inbox.put(played(key(2, 61)))
@@ -86,7 +86,7 @@ def test_actions_that_follow_each_other_come_out_together_but_not_across_a_comma
     assert last == [played(key(3, 62))]
 
 
-def test_waking_it_often_wakes_it_once() -> None:
+def test_repeated_wakes_are_merged() -> None:
     inbox = Inbox()
     for _ in range(1000):
         inbox.wake()
@@ -95,7 +95,7 @@ def test_waking_it_often_wakes_it_once() -> None:
     assert everything(inbox) == [None]
 
 
-def test_an_empty_one_waits_as_long_as_asked_and_for_whoever_puts() -> None:
+def test_get_waits_for_the_timeout_or_the_next_item() -> None:
     inbox = Inbox()
     with pytest.raises(queue.Empty):
         inbox.get_nowait()
@@ -106,8 +106,8 @@ def test_an_empty_one_waits_as_long_as_asked_and_for_whoever_puts() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="needs a signal")
-def test_a_signal_handler_may_end_it_at_any_moment() -> None:
-    """Also while the thread that it interrupts is putting something."""
+def test_signal_handler_may_put_the_end_at_any_time() -> None:
+    """Also while the interrupted thread is putting an item."""
     inbox = Inbox()
     ended = 0
 
@@ -132,8 +132,8 @@ def test_a_signal_handler_may_end_it_at_any_moment() -> None:
 # --- under a flood -------------------------------------------------------------------------------------------------
 
 
-def test_a_flood_is_bounded_and_its_outcome_survives(caplog: pytest.LogCaptureFixture) -> None:
-    """Ten thousand messages a second for a minute, and nobody takes them."""
+def test_flood_is_bounded_and_keeps_its_net_effect(caplog: pytest.LogCaptureFixture) -> None:
+    """Ten thousand messages a second for three seconds, which nobody reads."""
     inbox, reader, chance, piano = Inbox(), MessageReader(), random.Random(1), Piano()
     for i in range(600_000 // 20):
         time, pitch = i / 10_000, chance.randrange(128)
@@ -145,12 +145,12 @@ def test_a_flood_is_bounded_and_its_outcome_survives(caplog: pytest.LogCaptureFi
     left = everything(inbox)
     assert len(left) <= MAX_ACTIONS
     assert inbox.dropped > 0
-    assert Piano().play(left).down == piano.down  # the same keys and pedal, with their latest strikes
+    assert Piano().play(left).down == piano.down  # the same keys and pedal, with their latest presses
     assert [one.time for one in left] == sorted(one.time for one in left)
     assert len(caplog.records) == 1
 
 
-def test_releases_of_what_was_held_before_the_flood_survive() -> None:
+def test_releases_of_earlier_notes_survive_a_flood() -> None:
     inbox = Inbox()
     inbox.put(played(key(0, 60), key(0, 61), Timed(0, SUSTAIN_DOWN)))
     piano = Piano().play(everything(inbox))
@@ -160,7 +160,7 @@ def test_releases_of_what_was_held_before_the_flood_survive() -> None:
     assert set(piano.play(everything(inbox)).down) == {61}
 
 
-def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
+def test_releases_by_the_player_survive_a_flood() -> None:
     inbox, ours = Inbox(), [key(i, 70 + i, 0) for i in range(3)]
     inbox.put(played(key(0, 60), released=ours[:2], silenced=True, after=5))
     for i in range(MAX_ACTIONS):
@@ -171,7 +171,7 @@ def test_what_the_player_did_meanwhile_survives_a_flood() -> None:
     assert [one for part in rest for one in part.released] == ours[2:]
 
 
-def test_what_a_flood_leaves_keeps_its_place_among_the_machines_events() -> None:
+def test_remaining_actions_of_a_flood_keep_their_place_among_the_machines_events() -> None:
     inbox = Inbox()
     for i in range(MAX_ACTIONS + 2):
         inbox.put(played(key(i, i % 100, (i + 1) % 2), after=i))
@@ -191,7 +191,7 @@ def test_the_newest_commands_survive_a_flood_of_commands() -> None:
     assert everything(inbox) == [key(1), *range(9 * MAX_COMMANDS, 10 * MAX_COMMANDS)]
 
 
-def test_a_flood_of_commands_between_what_is_played_leaves_little_to_do() -> None:
+def test_flood_of_commands_between_notes_leaves_few_items() -> None:
     inbox = Inbox()
     for i in range(20_000):
         inbox.put(played(key(i, 62), key(i, 62, 0)))
@@ -205,7 +205,7 @@ def test_a_flood_of_commands_between_what_is_played_leaves_little_to_do() -> Non
         inbox.get_nowait()
 
 
-def test_a_flood_across_commands_keeps_both(caplog: pytest.LogCaptureFixture) -> None:
+def test_flood_across_commands_keeps_notes_and_commands(caplog: pytest.LogCaptureFixture) -> None:
     inbox, reader, piano = Inbox(), MessageReader(), Piano()
     for i in range(20 * MAX_ACTIONS):
         actions = reader.feed(float(i), (0x90, i % 100, 64))
@@ -220,7 +220,7 @@ def test_a_flood_across_commands_keeps_both(caplog: pytest.LogCaptureFixture) ->
     assert len(caplog.records) == 1
 
 
-def test_after_a_flood_nothing_is_left_out_any_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_dropped_after_a_flood(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox()
     for flood in (1, 2):
         for i in range(MAX_ACTIONS):
@@ -236,7 +236,7 @@ def test_after_a_flood_nothing_is_left_out_any_more(caplog: pytest.LogCaptureFix
 
 @settings(deadline=None)
 @given(before=STREAMS, flood=STREAMS)
-def test_the_outcome_is_what_the_whole_leads_to(before: list[tuple[int, ...]], flood: list[tuple[int, ...]]) -> None:
+def test_net_changes_have_the_same_effect_as_all_actions(before: list[tuple[int, ...]], flood: list[tuple[int, ...]]) -> None:
     reader = MessageReader()
     first = [one for message in before for one in reader.feed(0.0, message)]
     second = [one for i, message in enumerate(flood, 1) for one in reader.feed(float(i), message)]
@@ -246,7 +246,7 @@ def test_the_outcome_is_what_the_whole_leads_to(before: list[tuple[int, ...]], f
     assert net_changes(net_changes(second)) == net_changes(second)
 
 
-def test_threads_may_put_at_once_and_nothing_is_lost_or_stuck() -> None:
+def test_concurrent_puts_lose_nothing() -> None:
     inbox, count = Inbox(), 4
     done = [threading.Event() for _ in range(count)]
 
@@ -254,7 +254,7 @@ def test_threads_may_put_at_once_and_nothing_is_lost_or_stuck() -> None:
         for i in range(3000):
             inbox.put(played(key(i, part), key(i, part, 0)))
             inbox.wake()
-            if i % 300 == 0:  # fewer in all than may wait
+            if i % 300 == 0:  # fewer in total than the limit
                 inbox.put(lambda: None)
         inbox.put(done[part].set)
 

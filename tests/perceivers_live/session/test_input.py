@@ -1,4 +1,4 @@
-"""What comes in, sorted: music, beats, controllers, echoes, and the key that hands over."""
+"""Routing of the input: music, clock, controllers, echoes and the takeover key."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from perceivers_live.player.human_keys import HumanKeys
 from perceivers_live.session.input import NOTHING, InputRouter, Received
 
 
-class Ear:
-    """An input router and the account of the keys, fed at a time that only goes on when told."""
+class RouterHarness:
+    """An input router and the human's keys, on a manually advanced clock."""
 
     def __init__(self, *, clock: MidiClock | None = None, midi_map: bool = False, **settings: int) -> None:
         self.now = 100.0
@@ -37,70 +37,70 @@ class Ear:
         return [one.action for each in received if each.music is not None for one in self.keys.feed(each.time, each.music)]
 
 
-def test_whatever_a_channel_says_is_music() -> None:
-    ear = Ear()
+def test_valid_channel_messages_are_music() -> None:
+    harness = RouterHarness()
     for message in ((0x90, 60, 80), (0x90, 60, 0), (0xB0, 64, 127), (0xE0, 0, 64), (0xD0, 50), (0xC0, 1), (0xB0, 1, 5)):
-        assert ear.feed(*message) == Received(message, 100.0)
+        assert harness.feed(*message) == Received(message, 100.0)
     for message in ((), (0x90, 60), (0x90, 60, 200), (0xF0, 1, 0xF7), (0x60, 1, 2)):
-        assert ear.feed(*message) == NOTHING
+        assert harness.feed(*message) == NOTHING
 
 
-def test_only_the_chosen_channel_is_heard() -> None:
-    ear = Ear(input_channel=3)
-    assert ear.feed(0x90, 60, 80) == NOTHING
-    assert ear.actions((0x92, 60, 80)) == [NOTE_ON + 60]
+def test_only_the_chosen_channel_is_received() -> None:
+    harness = RouterHarness(input_channel=3)
+    assert harness.feed(0x90, 60, 80) == NOTHING
+    assert harness.actions((0x92, 60, 80)) == [NOTE_ON + 60]
 
 
-def test_the_input_offset_moves_what_is_heard() -> None:
-    ear = Ear()
-    ear.controls.set("input_offset_ms", -20)
-    assert ear.feed(0x90, 60, 80).time == pytest.approx(99.98)
+def test_input_offset_shifts_the_time_of_the_input() -> None:
+    harness = RouterHarness()
+    harness.controls.set("input_offset_ms", -20)
+    assert harness.feed(0x90, 60, 80).time == pytest.approx(99.98)
 
 
-def test_the_key_that_hands_over_is_not_heard() -> None:
-    ear = Ear(takeover_key=21)
-    assert ear.feed(0x90, 21, 80) == Received(takeover=True)
-    assert ear.feed(0x80, 21, 0) == ear.feed(0x90, 21, 0) == Received()
+def test_takeover_key_is_not_music() -> None:
+    harness = RouterHarness(takeover_key=21)
+    assert harness.feed(0x90, 21, 80) == Received(takeover=True)
+    assert harness.feed(0x80, 21, 0) == harness.feed(0x90, 21, 0) == Received()
 
 
-def test_the_transport_tells_what_it_changed_and_is_no_music() -> None:
-    ear = Ear(clock=MidiClock(lambda: ear.now))
-    assert ear.feed(START) == Received(transport=Transport.STARTED)
-    assert ear.feed(TICK) == NOTHING
-    assert ear.feed(STOP) == Received(transport=Transport.STOPPED)
+def test_transport_changes_are_reported_and_are_not_music() -> None:
+    harness = RouterHarness(clock=MidiClock(lambda: harness.now))
+    assert harness.feed(START) == Received(transport=Transport.STARTED)
+    assert harness.feed(TICK) == NOTHING
+    assert harness.feed(STOP) == Received(transport=Transport.STOPPED)
 
 
-def test_without_a_clock_its_messages_say_nothing() -> None:
-    ear = Ear()
-    assert ear.feed(START) == ear.feed(TICK) == ear.feed(STOP) == ear.feed(0xF0, 1, 2, 0xF7) == NOTHING
+def test_clock_messages_are_ignored_without_a_clock() -> None:
+    harness = RouterHarness()
+    assert harness.feed(START) == harness.feed(TICK) == harness.feed(STOP) == harness.feed(0xF0, 1, 2, 0xF7) == NOTHING
 
 
 def test_a_bound_controller_does_not_reach_the_music() -> None:
-    ear = Ear(midi_map=True)
-    assert ear.map is not None
-    ear.map.learn("temperature", ear.now)
-    ear.feed(0xB0, 20, 0)
-    ear.feed(0xB0, 20, 127)
-    assert ear.feed(0xB0, 20, 127) == NOTHING
-    assert ear.controls.get("temperature") == 1.5
+    harness = RouterHarness(midi_map=True)
+    assert harness.map is not None
+    harness.map.learn("temperature", harness.now)
+    harness.feed(0xB0, 20, 0)
+    harness.feed(0xB0, 20, 127)
+    assert harness.feed(0xB0, 20, 127) == NOTHING
+    assert harness.controls.get("temperature") == 1.5
 
 
-def test_what_comes_back_in_a_loop_is_not_music() -> None:
-    ear = Ear()
+def test_echo_in_a_proven_loop_is_not_music() -> None:
+    harness = RouterHarness()
     for pitch in range(60, 60 + PROOF):
-        ear.echo.sent(ear.now, (0x90, pitch, 80))
-        assert ear.actions((0x90, pitch, 80)) == [NOTE_ON + pitch]  # not proven yet
-    ear.echo.sent(ear.now, (0x90, 80, 80))
-    assert ear.feed(0x90, 80, 80) == NOTHING
+        harness.echo.sent(harness.now, (0x90, pitch, 80))
+        assert harness.actions((0x90, pitch, 80)) == [NOTE_ON + pitch]  # not proven yet
+    harness.echo.sent(harness.now, (0x90, 80, 80))
+    assert harness.feed(0x90, 80, 80) == NOTHING
 
 
 @given(st.lists(st.lists(st.integers(-1, 256), max_size=5), max_size=40))
-def test_whatever_comes_in_each_key_is_struck_and_released_in_turn(messages: list[list[int]]) -> None:
-    ear = Ear(clock=MidiClock(lambda: 100.0), midi_map=True)
-    heard = ear.actions(*messages, (0x90, 60, 1), (0x90, 60, 1))
-    heard += [one.action for one in ear.keys.release_all(ear.now)]
+def test_presses_and_releases_alternate_for_any_input(messages: list[list[int]]) -> None:
+    harness = RouterHarness(clock=MidiClock(lambda: 100.0), midi_map=True)
+    received_actions = harness.actions(*messages, (0x90, 60, 1), (0x90, 60, 1))
+    received_actions += [one.action for one in harness.keys.release_all(harness.now)]
     down: set[int] = set()
-    for action in heard:
+    for action in received_actions:
         subject = action % 128 if action < SUSTAIN_DOWN else 128
         assert (subject not in down) == (action < NOTE_OFF or action == SUSTAIN_DOWN)
         down ^= {subject}

@@ -11,7 +11,7 @@ from engine.runtimes import SamplingBias
 from perceivers_live.session.loop import PerformerLoop
 from perceivers_live.session.observers import Observers
 from tests.perceivers_live.toys import Hidden, steady
-from tests.perceivers_live.virtual_stage import Stage
+from tests.perceivers_live.virtual_session import VirtualSession
 
 
 def test_a_history_that_does_not_reach_back_far_enough_is_cleared() -> None:
@@ -22,14 +22,14 @@ def test_a_history_that_does_not_reach_back_far_enough_is_cleared() -> None:
         resting = hidden.position > RECENT + 300 and bias.action[REST] > MASKED / 2 and bias.wait[MAX_WAIT] > MASKED / 2
         return (MAX_WAIT, REST, 0) if resting else play(hidden, bias)
 
-    stage = Stage(musician, {"mode": "solo"})
-    stage.run(1e4, stop=lambda: stage.engine.position > RECENT + 100)
-    stage.performer.recover(stage.now)
-    stage.run(1e4, stop=lambda: stage.engine.position > RECENT + 300 + 2 * stage.runtime.config.slack)
+    session = VirtualSession(musician, {"mode": "solo"})
+    session.run(1e4, stop=lambda: session.engine.position > RECENT + 100)
+    session.performer.recover(session.now)
+    session.run(1e4, stop=lambda: session.engine.position > RECENT + 300 + 2 * session.runtime.config.slack)
     with pytest.raises(EngineError, match="cannot rewind"):
-        stage.performer.recover(stage.now)
-    loop = PerformerLoop(stage.performer, stage.player, stage.runtime, Observers([]))
+        session.performer.recover(session.now)
+    loop = PerformerLoop(session.performer, session.player, session.runtime, Observers([]))
     loop._recover()
     assert loop.recoveries == 1
-    assert stage.engine.position == 0
-    assert stage.port.silent
+    assert session.engine.position == 0
+    assert session.port.silent

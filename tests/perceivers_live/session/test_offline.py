@@ -16,7 +16,7 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import recent, render
 from tests.perceivers_live.receiver import unbalanced
 from tests.perceivers_live.toys import Musician, ToyRuntime, improviser, silent, steady
-from tests.perceivers_live.virtual_stage import note, phrase
+from tests.perceivers_live.virtual_session import note, phrase
 
 CALL = phrase(0.0, 8, 0.2)
 
@@ -42,11 +42,11 @@ def test_the_same_seed_gives_the_same_reply_and_another_does_not() -> None:
     assert reply_to(CALL) == reply_to(CALL) != reply_to(CALL, session=2)
 
 
-def test_the_seed_control_is_a_seed_too() -> None:
+def test_seed_control_overrides_the_seed_of_the_session() -> None:
     assert reply_to(CALL, session=1, seed=7) == reply_to(CALL, session=2, seed=7)
 
 
-def test_the_hour_of_the_call_does_not_matter() -> None:
+def test_start_time_of_the_call_does_not_matter() -> None:
     there = reply_to([one._replace(time=one.time + 3600) for one in CALL])
     assert [one._replace(time=one.time - 3600) for one in there] == [
         one._replace(time=pytest.approx(one.time, abs=1e-6)) for one in reply_to(CALL)
@@ -65,12 +65,12 @@ def test_a_reply_follows_the_call_and_ends_with_nothing_held(musician: Musician)
     assert pedal[-1:] in ([], [SUSTAIN_UP])
 
 
-def test_it_answers_the_whole_call_and_not_its_pauses() -> None:
+def test_reply_follows_the_whole_call_and_not_its_pauses() -> None:
     call = [*CALL, *phrase(20.0, 8, 0.2)]
     assert reply_to(call)[0].time > call[-1].time
 
 
-def test_the_reply_is_as_long_as_the_whole_call_and_not_as_its_last_phrase() -> None:
+def test_reply_length_follows_the_whole_call_and_not_its_last_phrase() -> None:
     call = [*CALL, *phrase(30.0, 8, 0.2)]
     reply = reply_to(call)
     assert 28 < reply[-1].time - reply[0].time < 40
@@ -80,12 +80,12 @@ def test_a_duet_plays_along_and_ends_after_the_call() -> None:
     call = [*phrase(0.0, 60, 0.2), *phrase(30.0, 60, 0.2)]
     duet = reply_to(call, mode="duet")
     assert {int(one.time / 2) for one in duet} >= {1, 2, 3, 4, 16, 17, 18, 19}  # throughout both phrases
-    assert not [one for one in duet if 20 < one.time < 30]  # in the pause it comes to an end, as on stage
+    assert not [one for one in duet if 20 < one.time < 30]  # it ends in the pause, as in a live session
     assert call[-1].time < duet[-1].time < call[-1].time + 10
     assert faults(duet) == []
 
 
-def test_an_hour_long_call_takes_no_hour() -> None:
+def test_hour_long_call_is_rendered_quickly() -> None:
     begun = time.monotonic()
     reply = reply_to([*phrase(0.0, 4, 0.2), *phrase(3600.0, 4, 0.2)])
     assert reply[0].time > 3600.0
@@ -93,20 +93,20 @@ def test_an_hour_long_call_takes_no_hour() -> None:
 
 
 @pytest.mark.parametrize("controls", [{"mode": "listen"}, {"hold": True}])
-def test_it_plays_nothing_when_it_is_not_to_play_and_still_ends(controls: dict[str, object]) -> None:
+def test_listen_mode_and_hold_render_no_notes(controls: dict[str, object]) -> None:
     assert reply_to(CALL, **controls) == []
 
 
 @pytest.mark.parametrize("call", [[], [Timed(0.0, SUSTAIN_DOWN), Timed(1.0, SUSTAIN_UP)]])
-def test_a_call_without_notes_ends(call: list[Timed]) -> None:
+def test_rendering_of_a_call_without_notes_ends(call: list[Timed]) -> None:
     reply_to(call)
 
 
-def test_a_call_with_fewer_notes_than_a_phrase_needs_is_answered_since_it_is_over() -> None:
+def test_finished_call_with_too_few_notes_for_a_phrase_is_answered() -> None:
     assert reply_to(CALL, min_notes=50)
 
 
-def test_a_musician_who_has_nothing_to_say_ends() -> None:
+def test_reply_of_a_silent_musician_ends() -> None:
     reply = reply_to(CALL, silent)
     assert len(reply) < 10
     assert faults(reply) == []
@@ -118,13 +118,13 @@ def test_a_solo_ends_after_a_minute_with_nothing_held() -> None:
     assert faults(reply) == []
 
 
-def test_keys_left_down_in_the_call_are_not_the_machines() -> None:
+def test_keys_held_at_the_end_of_the_call_are_not_played() -> None:
     reply = reply_to([Timed(0.0, NOTE_ON + 72, 80), *CALL], steady(6, (72, 74)))
     assert reply
     assert not {NOTE_ON + 72, NOTE_OFF + 72} & {one.action for one in reply}
 
 
-def test_a_reply_is_written_as_it_would_leave() -> None:
+def test_reply_includes_transposition_and_loudness() -> None:
     plain, moved = reply_to(CALL), reply_to(CALL, transpose=12, loudness=0.5)
     assert [one.action + 12 for one in plain if one.action < SUSTAIN_DOWN] == [
         one.action for one in moved if one.action < SUSTAIN_DOWN
@@ -138,7 +138,7 @@ def test_a_reply_is_written_as_it_would_leave() -> None:
     st.integers(0, 99),
 )
 @settings(max_examples=15, deadline=None)
-def test_any_call_is_answered_legally(notes: list[tuple[float, float, int]], seed: int) -> None:
+def test_reply_to_any_call_is_balanced_and_follows_the_call(notes: list[tuple[float, float, int]], seed: int) -> None:
     now, call, free = 0.0, list[Timed](), dict[int, float]()
     for wait, duration, pitch in notes:
         now += wait
@@ -151,7 +151,7 @@ def test_any_call_is_answered_legally(notes: list[tuple[float, float, int]], see
     assert all(one.time >= call[-1].time for one in reply)
 
 
-def test_recent_leaves_out_releases_of_what_began_earlier() -> None:
+def test_recent_omits_releases_of_earlier_notes() -> None:
     timed = [Timed(0.0, NOTE_ON + 60, 80), Timed(0.5, SUSTAIN_DOWN), *note(5.0, 1.0, 62)[:1], Timed(5.5, NOTE_OFF + 60)]
     timed += [Timed(5.6, SUSTAIN_UP), Timed(6.0, NOTE_OFF + 62)]
     assert recent(timed, 2.0) == note(5.0, 1.0, 62)

@@ -1,4 +1,4 @@
-"""Musical states by name: what comes back is what was saved, and nothing else is believed."""
+"""Musical states by name: loading returns what was saved, and invalid files are refused."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from engine.states import StateError, save_state, state_path
 from perceivers_live.performer.performer import SavedState
 from perceivers_live.session.saved_states import MAX_SILENCE, StateStore
 from tests.perceivers_live.toys import SMALL, steady
-from tests.perceivers_live.virtual_stage import Stage, phrase
+from tests.perceivers_live.virtual_session import VirtualSession, phrase
 
 MODEL, ANOTHER = "0123456789abcdef" * 4, "f" * 64
 
 
 @pytest.fixture(scope="module")
 def saved_state() -> SavedState:
-    """What a performer would save, the toy's rings replaced by a real model's kind."""
-    stage = Stage()
-    stage.hear(*phrase(0.03, 8, 0.2))
-    stage.run(stage.now + 0.25)
-    made, rng = stage.performer.saved_state(stage.now), np.random.default_rng(0)
+    """A state as a performer saves it, with rings of a real model's shape in place of the toy's."""
+    session = VirtualSession()
+    session.receive(*phrase(0.03, 8, 0.2))
+    session.run(session.now + 0.25)
+    made, rng = session.performer.saved_state(session.now), np.random.default_rng(0)
     rings = [rng.normal(size=shape).astype(np.float32) for shape in (*ring_shapes(SMALL), hidden_shape(SMALL))]
     return made._replace(snapshot=made.snapshot._replace(rings=tuple(rings)))
 
@@ -33,7 +33,7 @@ def states(tmp_path: Path) -> StateStore:
     return StateStore(tmp_path / "states", SMALL, MODEL)
 
 
-def test_what_is_loaded_is_what_was_saved(states: StateStore, saved_state: SavedState) -> None:
+def test_load_returns_the_saved_state(states: StateStore, saved_state: SavedState) -> None:
     states.save("verse 1", saved_state)
     loaded = states.load("verse 1")
     assert (loaded.seed, loaded.silence) == (saved_state.seed, saved_state.silence)
@@ -42,18 +42,18 @@ def test_what_is_loaded_is_what_was_saved(states: StateStore, saved_state: Saved
     assert all(np.array_equal(a, b) for a, b in zip(loaded.snapshot.rings, saved_state.snapshot.rings, strict=True))
 
 
-def test_a_memory_is_saved_again_under_the_same_name(states: StateStore, saved_state: SavedState) -> None:
+def test_save_overwrites_a_state_of_the_same_name(states: StateStore, saved_state: SavedState) -> None:
     states.save("a", saved_state)
     states.save("a", saved_state._replace(seed=7))
     assert states.load("a").seed == 7
 
 
-def test_what_was_never_saved_cannot_be_loaded(states: StateStore) -> None:
+def test_unknown_state_cannot_be_loaded(states: StateStore) -> None:
     with pytest.raises(StateError, match="cannot be read"):
         states.load("verse 2")
 
 
-def test_what_is_kept_is_listed_and_can_be_deleted(states: StateStore, saved_state: SavedState, tmp_path: Path) -> None:
+def test_saved_states_are_listed_and_can_be_deleted(states: StateStore, saved_state: SavedState, tmp_path: Path) -> None:
     assert states.names() == []
     for name in ("verse 2", "a", "b.c"):
         states.save(name, saved_state)
@@ -65,13 +65,13 @@ def test_what_is_kept_is_listed_and_can_be_deleted(states: StateStore, saved_sta
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, 5, None])
-def test_nothing_but_a_state_is_deleted(states: StateStore, name: object) -> None:
+def test_delete_refuses_invalid_names(states: StateStore, name: object) -> None:
     with pytest.raises(StateError, match="name"):
         states.delete(name)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 65, 5, None])
-def test_names_that_can_be_no_file_are_refused(states: StateStore, saved_state: SavedState, name: object) -> None:
+def test_check_save_and_load_refuse_invalid_names(states: StateStore, saved_state: SavedState, name: object) -> None:
     with pytest.raises(StateError, match="name"):
         states.check(name)
     with pytest.raises(StateError, match="name"):
@@ -80,7 +80,7 @@ def test_names_that_can_be_no_file_are_refused(states: StateStore, saved_state: 
         states.load(name)  # type: ignore[arg-type]
 
 
-def test_another_models_memory_is_refused(tmp_path: Path, saved_state: SavedState) -> None:
+def test_state_of_another_model_is_refused(tmp_path: Path, saved_state: SavedState) -> None:
     StateStore(tmp_path, SMALL, ANOTHER).save("a", saved_state)
     with pytest.raises(StateError, match="another model"):
         StateStore(tmp_path, SMALL, MODEL).load("a")
@@ -96,22 +96,22 @@ def test_another_models_memory_is_refused(tmp_path: Path, saved_state: SavedStat
         {"silence": 1.0},
     ],
 )
-def test_what_no_performer_has_saved_is_refused(tmp_path: Path, saved_state: SavedState, extra: dict[str, object]) -> None:
+def test_invalid_seed_or_silence_is_refused(tmp_path: Path, saved_state: SavedState, extra: dict[str, object]) -> None:
     save_state(saved_state.snapshot, state_path(tmp_path, "a"), model=MODEL, **extra)
     with pytest.raises(StateError, match="its s"):
         StateStore(tmp_path, SMALL, MODEL).load("a")
 
 
-def test_a_state_that_cannot_be_read_costs_nothing_of_the_music() -> None:
-    stage = Stage(steady())
-    stage.hear(*phrase())
-    stage.run(5.0, stop=lambda: stage.player.planned() > 0)
-    stage.runtime.rings = broken  # type: ignore[method-assign]
-    before = stage.history()
+def test_failing_save_keeps_the_history_and_the_plan() -> None:
+    session = VirtualSession(steady())
+    session.receive(*phrase())
+    session.run(5.0, stop=lambda: session.player.planned() > 0)
+    session.runtime.rings = broken  # type: ignore[method-assign]
+    before = session.history()
     with pytest.raises(OSError, match="lost"):
-        stage.performer.saved_state(stage.now)
-    assert stage.history() == before
-    assert stage.player.planned() > 0
+        session.performer.saved_state(session.now)
+    assert session.history() == before
+    assert session.player.planned() > 0
 
 
 def broken() -> list[np.ndarray]:

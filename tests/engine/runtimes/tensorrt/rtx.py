@@ -1,12 +1,12 @@
-"""Builds real TensorRT-RTX engines from the bundled checkpoint on a machine without a GPU, and tells what it saw.
+"""Builds real TensorRT-RTX engines from the bundled checkpoint on a machine without a GPU, and reports about them.
 
     python -m tests.engine.runtimes.tensorrt.rtx REPORT.json step-1-fp16 step-64-bf16 decide-0-fp32
 
 torch-tensorrt expects a GPU, CUDA builds of PyTorch and the standard TensorRT. TensorRT-RTX compiles ahead of time on any
-machine, so a few things are feigned before torch-tensorrt is imported: the GPU's properties, the name of the distribution
-(which selects the RTX back end), and the absence of its C++ runtime. Converting and compiling are the real thing; only the
-finished engine cannot be opened here, because deserialising one takes a driver. All this would spoil a test process, hence
-one of its own.
+machine, so a few things are simulated before torch-tensorrt is imported: the GPU's properties, the name of the distribution
+(which selects the RTX back end), and the absence of its C++ runtime. Conversion and compilation are real; only opening the
+finished engine is not possible, because deserialising needs a driver. This runs in a separate process because the changes
+would break other tests.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from engine.runtimes.tensorrt.cache import PlanSpec
 from engine.sounding import MAX_AGE
 from tests.engine.slots import slot_positions
 
-STARTS = (0, 100, 50_000)  # empty rings; partly filled ones; ones that have wrapped
+START_POSITIONS = (0, 100, 50_000)  # empty, partly filled and wrapped rings
 
 
-def feign_gpu() -> Any:
+def simulate_gpu() -> Any:
     """Imports torch-tensorrt with TensorRT-RTX behind it, and returns it."""
     gpu = types.SimpleNamespace(name="none", major=8, minor=9, total_memory=8 << 30, multi_processor_count=1)
     torch.cuda.get_device_capability = lambda *_: (8, 9)  # type: ignore[assignment, misc]
@@ -58,14 +58,14 @@ def feign_gpu() -> Any:
         importlib.metadata.packages_distributions, os.path.isfile = distributions, isfile
 
 
-class Seen:
-    """What torch-tensorrt made of one module: lowered graphs, their results for ``states``, and networks as TensorRT had them."""
+class BuildRecord:
+    """What torch-tensorrt made of one module: lowered graphs, their results for ``states``, and the networks for TensorRT."""
 
     def __init__(self, states: list[dict[str, Tensor]]) -> None:
         self.states = states
         self.results: list[list[list[Tensor]]] = []
         self.operators: set[str] = set()
-        self.types: dict[str, set[str]] = {"softmax": set(), "matmul": set(), "pow": set()}  # of what goes in
+        self.types: dict[str, set[str]] = {"softmax": set(), "matmul": set(), "pow": set()}  # of the inputs
         self.networks: list[dict[str, Any]] = []
 
     def lowered(self, graph: torch.fx.GraphModule) -> None:
@@ -93,18 +93,18 @@ class Seen:
 
 
 @contextmanager
-def watched(seen: Seen) -> Iterator[None]:
-    """Shows ``seen`` what is compiled meanwhile, and passes finished engines on unopened."""
+def recorded(record: BuildRecord) -> Iterator[None]:
+    """Records compilations in ``record``. Finished engines are returned unopened."""
     from torch_tensorrt.dynamo.conversion import _TRTInterpreter as interpreter
 
     trt = interpreter.trt
 
     class Builder(trt.Builder):  # type: ignore[name-defined, misc]
         def build_serialized_network(self, network: Any, config: Any) -> Any:
-            seen.network(network, config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION))
+            record.network(network, config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION))
             return super().build_serialized_network(network, config)
 
-    class Unopened:
+    class UnopenedEngine:
         def __init__(self, plan: Any) -> None:
             self.serialize = lambda: plan
 
@@ -113,7 +113,7 @@ def watched(seen: Seen) -> Iterator[None]:
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
-            self.deserialize_cuda_engine = Unopened
+            self.deserialize_cuda_engine = UnopenedEngine
 
     class TensorRT:
         def __getattr__(self, name: str) -> Any:
@@ -121,14 +121,14 @@ def watched(seen: Seen) -> Iterator[None]:
 
     interpreter.trt = TensorRT()
     try:
-        with interpreter.TRT_INTERPRETER_CALL_PRE_OBSERVER.add(seen.lowered):
+        with interpreter.TRT_INTERPRETER_CALL_PRE_OBSERVER.add(record.lowered):
             yield
     finally:
         interpreter.trt = trt
 
 
 def step_state(model: PerceiverS, count: int, start: int, seed: int) -> dict[str, Tensor]:
-    """Inputs of ``Step`` as a session would have them at position ``start``; rows that hold nothing are full of noise."""
+    """Inputs of ``Step`` as in a session at position ``start``. Empty rows contain noise."""
     rng, config = np.random.default_rng(seed), model.config
     inputs = step_inputs(model, count)
     fields = (rng.integers(0, WAITS, count), rng.integers(0, ACTIONS, count), rng.integers(0, NO_VELOCITY + 1, count))
@@ -157,8 +157,8 @@ def decide_state(model: PerceiverS, seed: int) -> dict[str, Tensor]:
 
 
 def difference(results: list[list[Tensor]], module: nn.Module, states: list[dict[str, Tensor]]) -> float:
-    """How far the results are from those of a module in float32: the largest deviation of any output, in units of that output's
-    largest value; for whole numbers the share of results that are others.
+    """The difference from the results of a module in float32: the largest deviation of any output, in units of that output's
+    largest value; for integers the share of different results.
     """
     deviations, others = [0.0], 0
     for outputs, state in zip(results, states, strict=True):
@@ -172,36 +172,36 @@ def difference(results: list[list[Tensor]], module: nn.Module, states: list[dict
     return max(*deviations, others / len(states))
 
 
-def built(spec: PlanSpec, file: Path) -> dict[str, Any]:
-    """Builds a plan into a file and tells about it."""
+def build_and_report(spec: PlanSpec, file: Path) -> dict[str, Any]:
+    """Builds a plan, writes it to a file, and returns a report about it."""
     model = load_model(bundled()).to_precision(DTYPES[spec.precision])
     if spec.part == "step":
-        states = [step_state(model, spec.count, start, seed=start) for start in STARTS]
+        states = [step_state(model, spec.count, start, seed=start) for start in START_POSITIONS]
     else:
         states = [decide_state(model, seed) for seed in range(64)]
-    seen, began = Seen(states), time.monotonic()
-    with watched(seen):
+    record, began = BuildRecord(states), time.monotonic()
+    with recorded(record):
         file.write_bytes(build(spec, model))
     module, _ = graph_of(spec, load_model(bundled()))
     return {
         "seconds": round(time.monotonic() - began, 1),
         "bytes": file.stat().st_size,
-        "networks": seen.networks,
-        "lowered": len(seen.results),
-        "operators": sorted(seen.operators),
-        "types": {word: sorted(types) for word, types in seen.types.items()},
-        "differences": [difference(results, module, states) for results in seen.results],
+        "networks": record.networks,
+        "lowered": len(record.results),
+        "operators": sorted(record.operators),
+        "types": {word: sorted(types) for word, types in record.types.items()},
+        "differences": [difference(results, module, states) for results in record.results],
     }
 
 
 def main(report: Path, names: Sequence[str]) -> None:
-    compiler = feign_gpu()
+    compiler = simulate_gpu()
     tensorrt, config = importlib.import_module("tensorrt_rtx"), read_config(bundled())[0]
     versions = {"torch": torch.__version__, "torch_tensorrt": compiler.__version__, "tensorrt_rtx": tensorrt.__version__}
     graphs = {}
     for name in names:
         part, count, precision = name.split("-")
-        graphs[name] = built(PlanSpec(part, int(count), precision, "", config), report.with_name(f"{name}.plan"))
+        graphs[name] = build_and_report(PlanSpec(part, int(count), precision, "", config), report.with_name(f"{name}.plan"))
     report.write_text(json.dumps({"versions": versions, "graphs": graphs}, indent=1))
 
 

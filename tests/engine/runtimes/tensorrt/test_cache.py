@@ -144,7 +144,7 @@ def test_concurrent_processes_never_see_an_incomplete_plan(cache: PlanCache) -> 
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Environment)])
-def test_another_environment_is_another_key(field: str) -> None:
+def test_each_field_of_the_environment_changes_the_key(field: str) -> None:
     changed: Any = (9, 0) if field == "capability" else "other"
     assert SPEC.key(HERE) != SPEC.key(dataclasses.replace(HERE, **{field: changed}))
 
@@ -159,12 +159,12 @@ def test_another_environment_is_another_key(field: str) -> None:
         *({"config": dataclasses.replace(SPEC.config, **one)} for one in ({"layers": 5}, {"slack": 1}, {"rotary": "half-time"})),
     ],
 )
-def test_another_plan_is_another_key(change: dict[str, Any]) -> None:
+def test_each_property_of_a_plan_changes_the_key(change: dict[str, Any]) -> None:
     assert SPEC.key(HERE) == dataclasses.replace(SPEC).key(HERE)
     assert SPEC.key(HERE) != dataclasses.replace(SPEC, **change).key(HERE)
 
 
-def test_another_version_of_the_graph_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_graph_sources_change_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = SPEC.key(HERE)
     original = Path(plancache.engine.__file__).parent
     for name in plancache.GRAPH_SOURCES:
@@ -194,7 +194,7 @@ def test_a_checkpoint_has_a_plan_for_each_count_and_one_for_decisions(tmp_path: 
         plan_specs(tmp_path, "fp16", (1,))
 
 
-# --- where -----------------------------------------------------------------------------------------------------------
+# --- folder ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="about XDG folders")
@@ -206,8 +206,8 @@ def test_plans_are_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert plans_folder() == tmp_path / ".cache" / "perceivers-live" / "plans"
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does then
+def test_the_error_without_a_home_folder_states_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it does without a home folder
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with pytest.raises(RuntimeUnavailable, match="set HOME"):
         plans_folder()

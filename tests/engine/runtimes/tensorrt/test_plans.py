@@ -1,10 +1,10 @@
-"""The graphs of the bundled checkpoint become TensorRT engines, whole and unchanged; proven without a GPU.
+"""The graphs of the bundled checkpoint are compiled completely into TensorRT engines; tested without a GPU.
 
-``rtx`` compiles them with TensorRT-RTX, in a process of its own, because it has to feign a GPU and torch-tensorrt changes
-the process that it is imported into. So its packages may lie in the development environment; installed without what they
-claim to need (``pip install --no-deps -r tests/engine/runtimes/tensorrt/rtx.txt``), they touch nothing else there.
-``./run test`` installs them if PERCEIVERS_LIVE_REQUIRE_TENSORRT=1; without them the proof is skipped. What is not
-proven here is the running: opening an engine takes a driver, so ``Plan`` is tested up to the point where TensorRT says so.
+``rtx`` compiles them with TensorRT-RTX in a separate process, because it simulates a GPU and torch-tensorrt changes the process
+that imports it. The packages can be installed in the development environment without their dependencies and do not affect it:
+``pip install --no-deps -r tests/engine/runtimes/tensorrt/rtx.txt``. ``./run test`` installs them if
+PERCEIVERS_LIVE_REQUIRE_TENSORRT=1; without them these tests are skipped. Running an engine needs a driver and is not tested
+here: ``Plan`` is tested up to the error of TensorRT.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TYPES = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16, 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where ``rtx`` has left its report and the plans."""
+    """The folder with the report and the plans of ``rtx``."""
     missing = [name for name in ("torch_tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name) is None]
     if missing:
         reason = f"{' and '.join(missing)} missing (pip install --no-deps -r tests/engine/runtimes/tensorrt/rtx.txt)"
@@ -66,8 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return told
+    loaded: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return loaded
 
 
 @pytest.fixture(params=GRAPHS)
@@ -100,15 +100,15 @@ def bindings(network: dict[str, Any]) -> list[Binding]:
 # --- real engines ----------------------------------------------------------------------------------------------------
 
 
-def test_a_graph_is_one_engine(graph: tuple[str, dict[str, Any]], folder: Path) -> None:
-    name, told = graph
-    assert told["lowered"] == len(told["networks"]) == 1
+def test_each_graph_is_compiled_into_one_engine(graph: tuple[str, dict[str, Any]], folder: Path) -> None:
+    name, result = graph
+    assert result["lowered"] == len(result["networks"]) == 1
     assert (folder / f"{name}.plan").stat().st_size > 1e6  # the weights are in it
 
 
 def test_the_engine_has_the_inputs_and_outputs_of_the_module(graph: tuple[str, dict[str, Any]]) -> None:
-    name, told = graph
-    (network,) = told["networks"]
+    name, result = graph
+    (network,) = result["networks"]
     expected = [(key, list(one.shape), one.dtype) for key, one in module_of(name)[1].items()]
     assert [(key, shape, TYPES[kind]) for key, shape, kind in network["inputs"]] == expected
     expected = [(f"output{i}", list(one.shape), one.dtype) for i, one in enumerate(outputs_of(name))]
@@ -121,18 +121,20 @@ def test_engines_can_be_captured_in_a_cuda_graph(graph: tuple[str, dict[str, Any
 
 
 def test_rings_are_read_and_never_written(graph: tuple[str, dict[str, Any]]) -> None:
-    name, told = graph
-    (network,) = told["networks"]
+    name, result = graph
+    (network,) = result["networks"]
     rings = set(ring_names(read_config(bundled())[0])) if name.startswith("step") else set()
     assert rings <= {key for key, *_ in network["inputs"]}
     assert not rings & {key for key, *_ in network["outputs"]}
-    assert not [one for one in told["operators"] if any(word in one for word in ("scatter", "index_put", "index_copy", "copy_."))]
+    assert not [
+        one for one in result["operators"] if any(word in one for word in ("scatter", "index_put", "index_copy", "copy_."))
+    ]
 
 
 def test_lowered_graphs_compute_the_models_results(graph: tuple[str, dict[str, Any]]) -> None:
-    """With empty rings full of noise, partly filled ones and ones that have wrapped. All of 64 decisions are the same."""
-    name, told = graph
-    (difference,) = told["differences"]
+    """Tested with empty rings that contain noise, partly filled and wrapped rings, and 64 decisions."""
+    name, result = graph
+    (difference,) = result["differences"]
     assert difference < TOLERANCE[name.split("-")[-1]]  # NaN fails as well
 
 
@@ -148,15 +150,15 @@ def test_half_precision_halves_the_weights(report: dict[str, Any]) -> None:
     assert half < 0.7 * whole
 
 
-def test_tensors_for_a_real_network_are_those_of_the_module(graph: tuple[str, dict[str, Any]]) -> None:
-    name, told = graph
+def test_bound_tensors_match_the_inputs_and_outputs_of_the_module(graph: tuple[str, dict[str, Any]]) -> None:
+    name, result = graph
     _, inputs = module_of(name)
     bound = {key: inputs[key].to("meta") for key in ring_names(read_config(bundled())[0]) if key in inputs}
-    tied = bind_tensors(bindings(told["networks"][0]), list(inputs), bound, torch.device("meta"))
+    allocated = bind_tensors(bindings(result["networks"][0]), list(inputs), bound, torch.device("meta"))
     kept = [one for key, one in inputs.items() if key not in bound]
-    assert [(one.shape, one.dtype) for one in tied.given] == [(one.shape, one.dtype) for one in kept]
-    assert [(one.shape, one.dtype) for one in tied.outputs] == [(one.shape, one.dtype) for one in outputs_of(name)]
-    assert all(tied.tensors[key] is one for key, one in bound.items())
+    assert [(one.shape, one.dtype) for one in allocated.given] == [(one.shape, one.dtype) for one in kept]
+    assert [(one.shape, one.dtype) for one in allocated.outputs] == [(one.shape, one.dtype) for one in outputs_of(name)]
+    assert all(allocated.tensors[key] is one for key, one in bound.items())
 
 
 def test_a_plan_without_a_driver_is_refused_in_one_line(folder: Path) -> None:
@@ -185,14 +187,14 @@ def ring(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
 
 
 def test_inputs_that_are_not_bound_are_allocated_in_the_order_of_the_names() -> None:
-    tied = bind_tensors(BINDINGS, NAMES, {}, META)
-    assert [tuple(one.shape) for one in tied.given] == [(4,), (2, 4, 8)]
-    assert [(tuple(one.shape), one.dtype) for one in tied.outputs] == [((4, 8), torch.float32), ((3,), torch.int64)]
+    allocated = bind_tensors(BINDINGS, NAMES, {}, META)
+    assert [tuple(one.shape) for one in allocated.given] == [(4,), (2, 4, 8)]
+    assert [(tuple(one.shape), one.dtype) for one in allocated.outputs] == [((4, 8), torch.float32), ((3,), torch.int64)]
     bound = ring(2, 4, 8)
-    tied = bind_tensors(BINDINGS, NAMES, {"k0": bound}, META)
-    assert [tuple(one.shape) for one in tied.given] == [(4,)]
-    assert tied.tensors["k0"] is bound
-    assert tied.tensors.keys() == {binding.name for binding in BINDINGS}
+    allocated = bind_tensors(BINDINGS, NAMES, {"k0": bound}, META)
+    assert [tuple(one.shape) for one in allocated.given] == [(4,)]
+    assert allocated.tensors["k0"] is bound
+    assert allocated.tensors.keys() == {binding.name for binding in BINDINGS}
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_an_engine_with_other_inputs_or_outputs_is_refused(bindings: list[Bindin
 
 
 class Kernels:
-    """Stands in for an ``IRuntimeCache``, which takes a driver: the kernels are one string."""
+    """Replaces an ``IRuntimeCache``, which needs a driver. The kernels are one byte string."""
 
     def __init__(self) -> None:
         self.compiled = b""
@@ -252,7 +254,7 @@ class Kernels:
 
 
 class Engine:
-    """Stands in for an engine of TensorRT-RTX, which takes a driver. It is its own runtime config and context."""
+    """Replaces an engine of TensorRT-RTX, which needs a driver. It is also the runtime config and the context."""
 
     device_memory_size_v2 = 1000
 
@@ -277,7 +279,7 @@ class Engine:
         self.memory = address, size
 
 
-def test_contexts_use_memory_of_ours_and_share_their_kernels() -> None:
+def test_contexts_use_memory_of_the_caller_and_share_their_kernels() -> None:
     trt = SimpleNamespace(IRuntimeCache=Kernels, ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"))
     kernels, one, two = KernelCache(), Engine(), Engine()
     for engine in (one, two):
@@ -288,7 +290,7 @@ def test_contexts_use_memory_of_ours_and_share_their_kernels() -> None:
     assert one.cache is two.cache
 
 
-def test_kernels_of_a_session_are_those_of_the_next() -> None:
+def test_kernels_are_stored_for_the_next_session() -> None:
     first, engine = KernelCache(), Engine()
     assert first.serialize() is None
     first.attach(engine)
@@ -331,17 +333,17 @@ def test_graphs_that_write_or_ignore_their_inputs_are_refused(run: Any, reason: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # PyTorch's own, while it copies
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of PyTorch itself
 @pytest.mark.parametrize("part", ["step", "decide"])
-def test_the_models_own_graphs_read_all_of_their_inputs_and_write_none(part: str) -> None:
+def test_graphs_of_the_model_read_all_their_inputs_and_write_none(part: str) -> None:
     model = PerceiverS(PRESETS["tiny"]).eval()
     for precision, dtype in DTYPES.items():
         program = export(*graph_of(PlanSpec(part, 2, precision, "", model.config), model.to_precision(dtype)))
-        signature = program.run_decompositions({}).graph_signature  # before, the exporter does not look
+        signature = program.run_decompositions({}).graph_signature  # mutations are only listed after decomposition
         assert signature.buffers_to_mutate == signature.user_inputs_to_mutate == {}
 
 
-# --- what is missing -------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_without_torch_tensorrt_the_error_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,7 +352,7 @@ def test_without_torch_tensorrt_the_error_states_what_to_install(monkeypatch: py
         load_compiler()
 
 
-def test_without_a_gpu_the_error_states_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_error_states_that_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeUnavailable, match="GPU"):
         environment(sys)
@@ -359,10 +361,10 @@ def test_without_a_gpu_the_error_states_it(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_failing_compile_process_reports_one_line(tmp_path: Path) -> None:
     compilation = Compilation(tmp_path / "nowhere", "fp16", (1,), PlanCache(tmp_path / "plans"))
     compilation._process.wait(120)
-    said = str(compilation.outcome())
-    assert compilation._process.returncode == 1, "it did not end in order"
-    assert said
-    assert "\n" not in said
+    message = str(compilation.outcome())
+    assert compilation._process.returncode == 1, "it did not exit by itself"
+    assert message
+    assert "\n" not in message
     compilation.stop()
     assert not (tmp_path / "plans").exists()
 

@@ -23,7 +23,7 @@ max_silence_ms = 700
 QUIET = 0.7  # seconds of silence after which the machine counts as silent
 
 
-class Stage:
+class LiveSession:
     """The constructor returns when the daemon listens. ``settings``: additional text of the settings file."""
 
     def __init__(self, jack: JackServer, home: Home, name: str, arguments: tuple[str, ...], settings: str) -> None:

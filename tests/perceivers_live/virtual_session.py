@@ -1,4 +1,4 @@
-"""A performer and a player on a virtual clock, with toy musicians. Only the network is replaced."""
+"""A performer and a player in virtual time, with toy musicians. Only the network is replaced."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from perceivers_live.performer.merge import Played
 from perceivers_live.performer.performer import Performer, State
 from perceivers_live.player.ledger import Ledger, Voicing
 from perceivers_live.player.player import Player
-from tests.perceivers_live.receiver import Message, Synthesizer, Watcher
+from tests.perceivers_live.receiver import Message, RecordingObserver, Synthesizer
 from tests.perceivers_live.toys import Musician, ToyRuntime, improviser
 
 # --- a performer on a virtual clock --------------------------------------------------------------------------------
 
 
-class Stage:
+class VirtualSession:
     """A performer and a player in virtual time, with a record of everything that sounded.
 
-    ``keys`` and ``pedal``: what the human holds. ``trespasses``: messages of the machine's that struck or released such a key,
-    or lifted the pedal while the machine went on playing.
+    ``keys`` and ``pedal``: what the human holds. ``violations``: messages of the machine that pressed or released such a key,
+    or lifted the pedal while the machine continued to play.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Stage:
         self.engine = Engine(self.runtime)
         self.controls = Controls(controls)
         self.port = Synthesizer()
-        self.sounded: list[Timed] = []  # human and machine, in the order in which it did
-        self.sent_at: list[tuple[float, Timed]] = []  # what the player sounded, and when
+        self.sounded: list[Timed] = []  # by human and machine, in order
+        self.sent_at: list[tuple[float, Timed]] = []  # what the player sent, and when
         self.states: list[State] = []
         self.keys: set[int] = set()
         self.pedal = False
-        self.trespasses: list[Message] = []
-        self.watcher = Watcher(self._heard)
-        self.player = Player(Ledger(self._send, voicing=self._voicing), self.watcher)
+        self.violations: list[Message] = []
+        self.observer = RecordingObserver(self._record_sounded)
+        self.player = Player(Ledger(self._send, voicing=self._voicing), self.observer)
         self.now = 0.0
         self.performer = Performer(
             self.engine,
@@ -72,8 +72,8 @@ class Stage:
             beats=beats,
             on_state=self.states.append,
         )
-        self._untold: list[Played] = []
-        self._missed: list[list[Timed]] = []  # for each of these, what sounded that the performer does not know of
+        self._pending: list[Played] = []
+        self._missed: list[list[Timed]] = []  # for each of these, what sounded without the performer's knowledge
 
     def _voicing(self) -> Voicing:
         return Voicing(int(self.controls.get("transpose")), float(self.controls.get("loudness")))
@@ -82,10 +82,10 @@ class Stage:
         touches = message[0] & 0xE0 == 0x80 and message[1] in self.keys
         lifts = tuple(message[:2]) == (0xB0, SUSTAIN) and message[2] < 64 and self.pedal and self.player.playing
         if touches or lifts:
-            self.trespasses.append(tuple(message))
+            self.violations.append(tuple(message))
         self.port.send(message)
 
-    def _heard(self, timed: Timed) -> None:
+    def _record_sounded(self, timed: Timed) -> None:
         self.sent_at.append((self.now, timed))
         if timed.action != SUSTAIN_UP or not self.pedal:  # with the human's foot on it, the pedal stays down
             self.sounded.append(timed)
@@ -96,11 +96,11 @@ class Stage:
 
     @property
     def machine(self) -> list[Timed]:
-        """What the machine played, an interruption's releases included."""
+        """What the machine played, including the releases of an interruption."""
         return [timed for _, timed in self.sent_at]
 
     def run(self, until: float, *, stop: Callable[[], bool] = lambda: False) -> None:
-        """Performs from one deadline to the next until a time, or until ``stop``; nobody plays."""
+        """Runs from one deadline to the next until a time, or until ``stop``; the human does not play."""
         while not stop():
             more = self.performer.work(self.now)
             if more is not None and more <= self.now:
@@ -115,8 +115,8 @@ class Stage:
             self.now = max(self.now, min(times))
             self.player.play_due(self.now)
 
-    def hear(self, *actions: Timed) -> None:
-        """The human plays, now or at the actions' later times, heard one at a time as by the input's callback."""
+    def receive(self, *actions: Timed) -> None:
+        """The human plays, now or at the later times of the actions, which are processed one at a time as by the callback."""
         for one in actions:
             self.run(one.time)
             self._lift(one)
@@ -126,36 +126,36 @@ class Stage:
             finally:
                 self._press(one)
 
-    def strike(self, one: Timed) -> None:
-        """The human plays, now, and only the input's callback hears it: the performer is busy until ``catch_up``."""
+    def receive_while_busy(self, one: Timed) -> None:
+        """The human plays now, and only the input callback processes it: the performer is busy until ``catch_up``."""
         known = len(self.sounded)
         self._lift(one)
         self.player.ledger.keys.apply(one)
-        self._untold.append(self.performer.adapt_plan([one]))
+        self._pending.append(self.performer.adapt_plan([one]))
         self._press(one)
         self._missed.append(self.sounded[known:])
 
     def work_first(self, work: Callable[[], object]) -> None:
-        """The performer does a piece of work, and only then hears what it missed. If it ends the turn for a reason of its own,
-        all of that is remembered first.
+        """The performer does a piece of work before it processes its pending input. If the work itself ends the turn, everything
+        that sounded is absorbed before that input.
         """
         count = len(self.sounded)
         work()
-        if self._untold and self.sounded[count:]:
+        if self._pending and self.sounded[count:]:
             missed = [one for part in self._missed for one in part]
             known = {id(one) for one in missed}
             self.sounded[:] = [*(one for one in self.sounded if id(one) not in known), *missed]
 
     def catch_up(self) -> None:
-        """The performer hears all that it missed, together, as in a session."""
-        missed, self._untold, self._missed = self._untold, [], []
+        """The performer processes all pending input together, as in a session."""
+        missed, self._pending, self._missed = self._pending, [], []
         if missed:
             self.performer.absorb_input(missed)
 
     def catch_up_with_one(self) -> None:
-        """The performer hears the first thing that it missed, as if a command separated it from the others."""
-        if self._untold:
-            first, _ = self._untold.pop(0), self._missed.pop(0)
+        """The performer processes the first pending input alone, as if a command separated it from the others."""
+        if self._pending:
+            first, _ = self._pending.pop(0), self._missed.pop(0)
             self.performer.absorb_input([first])
 
     def _lift(self, one: Timed) -> None:
@@ -172,16 +172,16 @@ class Stage:
             self.pedal = True
 
     def command(self, method: Callable[[float], None]) -> None:
-        """One of the performer's commands, now."""
+        """Runs one of the performer's commands now."""
         method(self.now)
 
     def history(self) -> list[tuple[int, int, int]]:
-        """What the engine remembers: (step, action, velocity bin), rests folded into the steps."""
+        """The engine's history as (step, action, velocity bin), with rests folded into the steps."""
         return absolute(self.engine._history)
 
     def expected(self) -> list[tuple[int, int, int]]:
-        """What it should remember, from what really sounded; for sessions without a silence that is shortened. What changes
-        nothing, such as one of two feet leaving the pedal, is left out.
+        """The expected history, from what really sounded; for sessions without shortened silences. Actions that change nothing,
+        such as one of two players releasing the pedal, are omitted.
         """
         origin = self.performer.timeline.origin or 0.0
         step, out = 0, []
