@@ -17,6 +17,7 @@ from types import TracebackType
 from engine.midi import SUSTAIN, MessageListener
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.ports import (
+    CLOSE_TIMEOUT,
     NAME,
     Input,
     InputPort,
@@ -27,6 +28,7 @@ from perceivers_live.midi.ports import (
     PermanentPortError,
     PortError,
     Probe,
+    close_with_timeout,
 )
 from perceivers_live.midi.watchdog import Watchdog
 
@@ -35,7 +37,6 @@ INTERVAL = 0.5  # seconds between two polls
 OPTIONAL_PROBE_INTERVAL = 10.0  # seconds between two searches for a MIDI system that is not needed
 PAUSE = 0.1  # seconds after a choice that failed; limits the rate of log messages
 SYSTEM = 0xF0  # messages from here on have no channel
-CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
 
 
 @dataclass(frozen=True)
@@ -351,11 +352,7 @@ class Connections:
                 self._close(port)
 
     def _close(self, port: Input | Probe) -> None:
-        """Closes a port, waiting at most ``CLOSE_TIMEOUT``: drivers of a stopped system may block."""
-        thread = threading.Thread(target=port.close, name="closing", daemon=True)
-        self._closing.append(thread)
-        thread.start()
-        thread.join(CLOSE_TIMEOUT)
+        self._closing.append(close_with_timeout(port))
 
     def _log_if_changed(self, what: str, text: str, level: int = logging.INFO) -> None:
         if self._last_logged.get(what) != text:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 NAME = "perceivers-live"
 ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to connect to a MIDI system, and seconds between them: a busy JACK server may refuse a client
 QUIET = 0.05  # seconds without a message after which an input counts as quiet
+CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
 BEFORE_CLOSE = 0.05  # seconds before a port is closed, in which JACK notifies its clients of the change before
 ALSA_PORT = re.compile(r" \d+:\d+$")  # client and port at the end of a name: other numbers after a reconnection
 ALSA_NUMBERS = re.compile(rf"{ALSA_PORT.pattern}| ?\(\d+(:\d+)?\)")  # also a process id in a client's name
@@ -155,7 +156,7 @@ def list_ports() -> tuple[list[str], list[str]]:
         inputs, outputs = (list(filter(_is_foreign, names)) for names in probe.names())
         return inputs, outputs
     finally:
-        probe.close()
+        close_with_timeout(probe)
 
 
 class Probe:
@@ -202,10 +203,22 @@ class Probe:
         return self._watch is None or not self._watch.dead
 
     def close(self) -> None:
-        self._in.delete()
-        self._out.delete()
-        if self._watch is not None:
-            self._watch.close()
+        """Closes all clients; on JACK with pauses, as in ``_Port.close``: its library may also hang."""
+        if self._watch is None:
+            self._in.delete()
+            self._out.delete()
+            return
+        for close in (self._in.delete, self._out.delete, self._watch.close):
+            time.sleep(BEFORE_CLOSE)
+            close()
+
+
+def close_with_timeout(port: Input | Probe) -> threading.Thread:
+    """Closes a port, waiting at most ``CLOSE_TIMEOUT``: drivers of a stopped system may block. Returns the thread that closes it."""
+    thread = threading.Thread(target=port.close, name="closing", daemon=True)
+    thread.start()
+    thread.join(CLOSE_TIMEOUT)
+    return thread
 
 
 def _jack_watch() -> JackWatch | None:

@@ -217,30 +217,29 @@ def test_probe_reports_the_jack_period(jack: JackServer) -> None:
     assert float(done.stdout) == pytest.approx(jack.period / 48000), done.stderr
 
 
-def test_doctor_checks_all_parts_and_measures_the_loopback(jack: JackServer, home: Home) -> None:
+def test_doctor_checks_all_parts_and_measures_the_loopback(jack: JackServer, home: Home, daemon: Callable[..., Daemon]) -> None:
     report = home.working / "report.json"
     home.configure(f"[osc]\nport = {free_port()}\n")
-    daemon = Daemon(("doctor", "--loopback", "--json", str(report)), jack.env, home)
+    doctor = daemon("doctor", "--loopback", "--json", str(report))
     jack.connect(jack.wait_for_port("perceivers-live-out", TIMEOUT), jack.wait_for_port("perceivers-live-in", TIMEOUT))
-    daemon.wait(60)
+    doctor.wait(60)
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     for name in ("settings", "MIDI inputs", "MIDI outputs", "OSC", "checkpoint", "loopback"):
         assert rows[name]["good"], rows[name]
     assert "round trip" in rows["loopback"]["text"]
 
 
-def test_doctor_gives_advice_about_a_missing_port(jack: JackServer, home: Home) -> None:
+def test_doctor_gives_advice_about_a_missing_port(home: Home, daemon: Callable[..., Daemon]) -> None:
     report = home.working / "report.json"
-    daemon = Daemon(("doctor", "--in", "Bösendorfer", "--json", str(report)), jack.env, home)
-    assert daemon.wait(60) == 1
+    assert daemon("doctor", "--in", "Bösendorfer", "--json", str(report)).wait(60) == 1
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     assert not rows["input port"]["good"]
     assert "connect it" in rows["input port"]["advice"]
 
 
-def test_doctor_accepts_the_page_as_both_ports(jack: JackServer, home: Home) -> None:
+def test_doctor_accepts_the_page_as_both_ports(home: Home, daemon: Callable[..., Daemon]) -> None:
     report = home.working / "report.json"
-    Daemon(("doctor", "--in", "page", "--out", "page", "--json", str(report)), jack.env, home).wait(60)
+    daemon("doctor", "--in", "page", "--out", "page", "--json", str(report)).wait(60)
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     assert rows["input port"]["good"]
     assert rows["output port"]["good"]
