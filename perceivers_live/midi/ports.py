@@ -214,7 +214,7 @@ class Probe:
 
 
 def close_with_timeout(port: Input | Probe) -> threading.Thread:
-    """Closes a port, waiting at most ``CLOSE_TIMEOUT``: drivers of a stopped system may block. Returns the thread that closes it."""
+    """Closes a port in a thread, waiting at most ``CLOSE_TIMEOUT``: drivers of a stopped system may block. Returns the thread."""
     thread = threading.Thread(target=port.close, name="closing", daemon=True)
     thread.start()
     thread.join(CLOSE_TIMEOUT)
