@@ -177,7 +177,7 @@ def test_a_process_with_another_protocol_is_refused_in_one_line(what: str, monke
     code = {
         "noise": "print('Welcome to this machine!', flush=True); import time; time.sleep(60)",
         "silence": "import time; time.sleep(60)",
-        "endless": "import sys; sys.stdout.buffer.write(b'PL' + bytes([1, 0]) + b'\\xff' * 100000)",
+        "endless": "import sys, time; sys.stdout.buffer.write(b'PL' + bytes([1, 0]) + b'\\xff' * 100000); time.sleep(60)",
         "later": "import sys; from engine.remote.wire import encode; sys.stdout.buffer.write(encode(1, 99, '7.0', 'more'))",
     }[what]
     found = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
 
@@ -226,8 +227,12 @@ def test_post_does_not_wait_for_a_page_that_does_not_read_and_is_bounded() -> No
 
 
 def test_immediately_closed_pages_are_removed(site: Site) -> None:
+    headers = f"Host: 127.0.0.1:{site.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    request = f"GET /page/socket HTTP/1.1\r\n{headers}Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
     for _ in range(30):
-        connect(f"ws://127.0.0.1:{site.port}/page/socket", close_timeout=0.1).socket.close()
+        with socket.create_connection(("127.0.0.1", site.port), PATIENCE) as raw:
+            raw.sendall(request.encode())
+            assert b" 101 " in raw.recv(64)
     with page(site) as ours:
         site.hub.post(lambda: {"type": "turn", "state": "playing"})
         ours.next("turn")
