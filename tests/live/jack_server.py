@@ -92,7 +92,11 @@ class JackServer:
         self._start_patiently(self.realtime)
 
     def _tool(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        for attempts_left in (2, 1, 0):
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+            if "cannot connect to JACK" not in done.stderr or not attempts_left:
+                break
+            time.sleep(0.3)  # a busy server may refuse a client
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout
