@@ -1,4 +1,4 @@
-"""Effective Segmentation: which part of a piece a training example is, and segmentation it is augmented.
+"""Effective Segmentation: which part of a piece a training example is, and how it is augmented.
 
 The traditional loader draws the *start* of a window with full context, so the beginning of a piece is never a target. Here the
 position of the latents is drawn; it may extend beyond both ends of the piece and is then clipped. Every event, also the first and

@@ -139,7 +139,7 @@ def _write(chunks: _Chunks, target: Path, count_bytes: Callable[[int], None]) ->
 
 
 def _zip_members(archive: Path, left_out: list[str], read_errors: list[Exception]) -> Generator[tuple[str, _Chunks], None, None]:
-    """``left_out`` and ``read_errors`` are for tars: the directory of a zip tells of every member."""
+    """``left_out`` and ``read_errors`` are used by tars only: the directory of a zip lists every member."""
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
             if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):

@@ -125,7 +125,7 @@ class MidiClock:
         self._state = state._replace(song=song + 1, grid=grid) if state.rolling else state
 
     def set_resolution(self, seconds: float) -> None:
-        """Sets to which interval the times of messages are quantized, such as JACK's period; 0: unknown."""
+        """Sets the interval to which the times of messages are quantized, such as JACK's period; 0: unknown."""
         self._ticks.resolution = seconds
 
     @property

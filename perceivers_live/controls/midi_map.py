@@ -184,9 +184,8 @@ class MidiMap:
             start = waiting.start.setdefault(key, value if before is None else before)
             is_lsb = number in range(_LSB, 2 * _LSB) and (channel, number - _LSB) in waiting.start
             is_button = waiting.target in self._commands and _is_repeated_press(before, value)
-            if (
-                abs(value - start) < LEARN_MOVEMENT and not is_button
-            ) or is_lsb:  # the MSB is learnt, although its LSB moves more
+            has_moved = abs(value - start) >= LEARN_MOVEMENT or is_button
+            if is_lsb or not has_moved:  # the MSB is learnt, although its LSB moves more
                 return False
             binding = Binding(waiting.target, number, channel)
             kept = {other: bound for other, bound in self._bound.items() if other not in (key, (0, number))}

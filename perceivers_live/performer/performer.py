@@ -181,7 +181,7 @@ class Performer:
         return Timed(self.timeline.time(planned.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
 
     def _feed_detector(self, timed: Timed) -> None:
-        """Adds an action of the human to the phrase, or to a new phrase if the last timed is over."""
+        """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
         end = self._detector.end()
         if timed.action < NOTE_OFF and (self._detector.start is None or (end is not None and timed.time > end)):
             self._detector.reset()

@@ -42,7 +42,7 @@ class HumanKeys:
             return [one for one in self._reader.feed(time, message) if self._apply(one)]
 
     def apply(self, timed: Timed) -> bool:
-        """Applies timed action instead of a message. False if it has no effect."""
+        """Applies one action instead of a message. False if it has no effect."""
         with self._lock:
             return self._apply(timed)
 

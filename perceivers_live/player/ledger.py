@@ -105,7 +105,7 @@ class Ledger:
             if timed.action < NOTE_OFF:
                 releases = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if timed.action in (pitch, sent)]
             elif timed.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
-                releases = [SUSTAIN_UP]  # the receiver has timed pedal for both
+                releases = [SUSTAIN_UP]  # the receiver has one pedal for both
             return self._release(timed.time, releases)
 
     def play(self, action: int, velocity: int = 0, time: float = 0.0) -> Sent | None:

@@ -51,7 +51,7 @@ class PlayerObserver:
     """Receives changes of the plan, in order and under the player's lock. Methods must not block or raise."""
 
     def sounded(self, sent: Sent) -> None:
-        """An event of the machine was sent, or failed to be (``fault``); its time is the planned sent."""
+        """An event of the machine was sent, or failed to be (``fault``); its time is the planned one."""
 
     def planned(self, events: Sequence[Planned]) -> None:
         """Events were added to the plan."""
