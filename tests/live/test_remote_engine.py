@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 
 from engine.remote.address import parse
-from tests.engine.remote.ssh_server import MISSING, REQUIRED, SshServer
+from tests.engine.remote.ssh_server import SshServer, skip_without_ssh
 from tests.live.live_session import LiveSession
 from tests.live.test_modes import PHRASE, Start
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    if MISSING and not REQUIRED:
-        pytest.skip("needs ssh and sshd (Debian: openssh-server)")
+    skip_without_ssh()
     with SshServer(tmp_path_factory.mktemp("sshd")) as server:
         yield server
 

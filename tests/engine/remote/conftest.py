@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.remote.ssh_server import MISSING, REQUIRED, SshServer
+from tests.engine.remote.ssh_server import SshServer, skip_without_ssh
 
 
 @pytest.fixture(scope="session")
 def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     """A server that accepts this user and has ``perceivers-live``."""
-    if MISSING and not REQUIRED:
-        pytest.skip("needs ssh and sshd (Debian: openssh-server)")
+    skip_without_ssh()
     with SshServer(tmp_path_factory.mktemp("sshd")) as server:
         yield server
 

@@ -13,11 +13,19 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import pytest
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_SSH") == "1"
 MISSING = SSHD is None or shutil.which("ssh") is None
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0  # seconds
+
+
+def skip_without_ssh() -> None:
+    """Skips the test if ssh or sshd is missing and not required."""
+    if MISSING and not REQUIRED:
+        pytest.skip("needs ssh and sshd (Debian: openssh-server)")
 
 
 def free_port() -> int:
