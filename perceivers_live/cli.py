@@ -354,7 +354,7 @@ def _compile(settings: Settings) -> Path:
 def bench(
     history: tuple[int, ...], count: int, json_file: Path | None, probe: bool, config_file: Path | None, **options: Any
 ) -> None:
-    """Measure this machine: latency of steps, events, handovers and start-up, against budgets and memory bandwidth."""
+    """Measure this machine: latency of steps, events, takeovers and start-up, against budgets and memory bandwidth."""
     from itertools import chain
 
     from perceivers_live.commands import bench

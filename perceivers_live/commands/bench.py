@@ -48,7 +48,7 @@ def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], coun
         for size in (8, 64, 512):
             chunks = [improvised(size, rng) for _ in range(max(count * 4 // size, 5))]
             yield row(f"absorb {size}{at}", [timed(partial(_settled, engine, chunk)) for chunk in chunks])
-        yield row(f"handover{at}", [_handover(engine, settings, seed) for seed in range(max(count // 10, 10))])
+        yield row(f"takeover{at}", [_takeover(engine, settings, seed) for seed in range(max(count // 10, 10))])
 
 
 def _settled(engine: Engine, events: list[Event]) -> None:
@@ -64,7 +64,7 @@ def _event(engine: Engine, seed: int) -> None:
     engine.absorb([engine.decide(bias)])
 
 
-def _handover(engine: Engine, settings: Settings, seed: int) -> float:
+def _takeover(engine: Engine, settings: Settings, seed: int) -> float:
     """Milliseconds from the end of the phrase to the first event in the player's plan."""
     player = Player(Ledger(lambda _: None))
     performer = Performer(engine, player, Controls(settings.controls), settings.phrase, seed=seed)

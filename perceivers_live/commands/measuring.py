@@ -14,7 +14,7 @@ from engine.events import Event
 from engine.runtimes import Runtime
 
 COPY_BYTES = 256 << 20  # far larger than any cache
-BUDGETS = {"step": 10.0, "event": 10.0, "handover": 60.0, "start-up": 2000.0}  # ms
+BUDGETS = {"step": 10.0, "event": 10.0, "takeover": 60.0, "start-up": 2000.0}  # ms
 
 
 @dataclasses.dataclass(frozen=True)

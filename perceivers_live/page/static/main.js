@@ -126,7 +126,7 @@ function command(name, ...given) {
   connection.send({ type: "command", name, arguments: given });
 }
 
-function handOver() {
+function takeOverOrYield() {
   command(daemon.turn === "playing" ? "yield" : "takeover");
 }
 
@@ -228,7 +228,7 @@ function keyDown(event) {
   }
   if (isTyping || where instanceof HTMLSelectElement || event.repeat) return;
   const isWidget = where instanceof HTMLElement && where.matches("button, a, summary, input");
-  if (event.code === "Space" && !isWidget) handOver();
+  if (event.code === "Space" && !isWidget) takeOverOrYield();
   else if (event.code === "Delete" && event.shiftKey) command("forget");
   else if (event.code.startsWith("Arrow") && isWidget) return;
   else if (event.code === "ArrowLeft" || event.code === "ArrowRight") instrument.typing.shift(event.code === "ArrowLeft" ? -1 : 1);
@@ -260,7 +260,7 @@ function listenForEvents() {
   addEventListener("pointerdown", () => sound.isWanted && !sound.isOn && sound.start());
   document.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest("button") : null;
-    if (button && event.detail > 0) button.blur(); // a mouse's click: the space bar is for handing over
+    if (button && event.detail > 0) button.blur(); // a mouse's click: the space bar is for taking over
   });
   byId("takeover").addEventListener("click", () => command("takeover"));
   byId("yield").addEventListener("click", () => command("yield"));
