@@ -65,6 +65,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
         connections.listen(
             session.receive,
             lost=lambda: session.input_lost(time.perf_counter()),
+            replaced=lambda: session.input_replaced(time.perf_counter()),
             back=session.output_restored,
             resolution=session.set_input_resolution,
             change=session.change_output,

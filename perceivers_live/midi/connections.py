@@ -61,10 +61,11 @@ class PortsState:
 class Connections:
     """A context manager: entering opens the ports and starts a watchdog process for the output.
 
-    ``on_message``: the input's callback. ``lost``: called when the input disappears. ``back``: called when the output can be used
-    again. ``resolution``: receives the interval in seconds to which the input's times are quantized, when it is opened (0:
-    unknown). ``local``: ports that need no MIDI system. ``change``: receives a function that switches to another output, and
-    calls it once the present output is silent. All callbacks except ``on_message`` run on the polling thread.
+    ``on_message``: the input's callback. ``lost``: called when the input disappears. ``replaced``: called after ``choose`` opened
+    another input. ``back``: called when the output can be used again. ``resolution``: receives the interval in seconds to which
+    the input's times are quantized, when it is opened (0: unknown). ``local``: ports that need no MIDI system. ``change``:
+    receives a function that switches to another output, and calls it once the present output is silent. All callbacks except
+    ``on_message`` run on the polling thread.
 
     Entering raises ``PortError`` if a MIDI system is needed and cannot exist here, or if a name matches several ports. It waits
     for a port that is missing, and for a MIDI system that does not run.
@@ -76,13 +77,14 @@ class Connections:
         on_message: MessageListener = lambda now, message: None,
         *,
         lost: Callable[[], None] = lambda: None,
+        replaced: Callable[[], None] = lambda: None,
         back: Callable[[], None] = lambda: None,
         resolution: Callable[[float], None] = lambda seconds: None,
         local: LocalPorts | None = None,
         change: Callable[[Callable[[], None]], None] = lambda swap: swap(),
     ) -> None:
         self._on_message, self._lost, self._back, self._local, self._change = on_message, lost, back, local, change
-        self._resolution = resolution
+        self._replaced, self._resolution = replaced, resolution
         self._invert_pedal = settings.invert_pedal
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
@@ -104,13 +106,14 @@ class Connections:
         on_message: MessageListener,
         *,
         lost: Callable[[], None],
+        replaced: Callable[[], None],
         back: Callable[[], None],
         resolution: Callable[[float], None],
         change: Callable[[Callable[[], None]], None],
     ) -> None:
         """Sets the callbacks, if they did not exist at construction. Call it before entering."""
         self._on_message, self._lost, self._back, self._change = on_message, lost, back, change
-        self._resolution = resolution
+        self._replaced, self._resolution = replaced, resolution
 
     def __enter__(self) -> Connections:
         self._thread.start()
@@ -242,7 +245,7 @@ class Connections:
         self._input, self._wanted["input"] = made, wanted
         if old is not None:
             self._close(old)
-            self._lost()
+        self._replaced()
 
     @property
     def _needs_system(self) -> bool:

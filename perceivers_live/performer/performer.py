@@ -210,6 +210,10 @@ class Performer:
             self._detector.reset()
             self._end_turn(now)
 
+    def ignore_stop(self, now: float) -> None:
+        """Whether the sequencer is stopped is unknown, since another input was chosen: the machine may play."""
+        self._transport_stopped = False
+
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""
         self._player.interrupt(now)

@@ -131,6 +131,13 @@ class Session:
         self.echo.forget()
         self._reaction.release_all(now)
 
+    def input_replaced(self, now: float) -> None:
+        """Another input was chosen: releases the keys held on the former one, and lets the machine play if that one's MIDI clock
+        was stopped.
+        """
+        self.input_lost(now)
+        self.loop.submit(self.performer.ignore_stop)
+
     def output_restored(self) -> None:
         """Releases what the machine holds, and notes that may hang on an output that was connected again. Its turn goes on."""
         with self.player.changed:

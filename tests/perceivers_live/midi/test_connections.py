@@ -103,6 +103,31 @@ def test_watchdog_of_a_new_output_knows_the_channels(monkeypatch: pytest.MonkeyP
 
 
 def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _input_stubs(monkeypatch)
+    keys, received = PageKeys(), list[Sequence[int]]()
+    settings = MidiSettings(input_port=PAGE, output_port=PAGE, invert_pedal=True)
+    ports = PagePorts(keys, SoundStub())  # type: ignore[arg-type]
+    with Connections(settings, lambda now, message: received.append(message), local=ports) as connections:
+        keys.play("page", 0.0, (0xB0, 64, 127))
+        connections.choose("input", "Piano")
+        assert until(lambda: made)
+        for message in ((0xB0, 64, 0), (0xB2, 64, 127), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)):
+            made[0](0.0, message)
+    assert received == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]
+
+
+def test_a_choice_of_another_input_is_reported_once_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, opened = _input_stubs(monkeypatch), list[int]()
+    ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
+    with Connections(OWN, local=ports, lost=lambda: opened.append(-1), replaced=lambda: opened.append(len(made))) as connections:
+        for count, name in enumerate(("Piano", "Organ"), 1):
+            connections.choose("input", name)
+            assert until(lambda count=count: len(opened) == count)  # type: ignore[misc]
+    assert opened == [1, 2]
+
+
+def _input_stubs(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[float, Sequence[int]], None]]:
+    """Replaces input ports of a MIDI system. The list receives the callback of each port that is opened."""
     made: list[Callable[[float, Sequence[int]], None]] = []
 
     class Port:
@@ -116,16 +141,7 @@ def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatc
         def close(self) -> None: ...
 
     monkeypatch.setattr("perceivers_live.midi.connections.InputPort", Port)
-    keys, received = PageKeys(), list[Sequence[int]]()
-    settings = MidiSettings(input_port=PAGE, output_port=PAGE, invert_pedal=True)
-    ports = PagePorts(keys, SoundStub())  # type: ignore[arg-type]
-    with Connections(settings, lambda now, message: received.append(message), local=ports) as connections:
-        keys.play("page", 0.0, (0xB0, 64, 127))
-        connections.choose("input", "Piano")
-        assert until(lambda: made)
-        for message in ((0xB0, 64, 0), (0xB2, 64, 127), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)):
-            made[0](0.0, message)
-    assert received == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]
+    return made
 
 
 def test_newest_of_many_port_choices_is_used() -> None:

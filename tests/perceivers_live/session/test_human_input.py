@@ -216,6 +216,19 @@ def test_midi_stop_silences_even_without_a_start() -> None:
     assert not harness.playing
 
 
+def test_stop_of_an_input_that_was_replaced_does_not_apply() -> None:
+    harness = InputHarness(mode="solo")
+    harness.receive((START,), (TICK,), (STOP,), (0x90, 60, 80))
+    harness.session.input_lost(harness.now)  # it may come back: the stop still applies
+    harness.run(5.0)
+    assert not harness.playing
+    harness.receive((0x90, 60, 80))
+    harness.session.input_replaced(harness.now)
+    assert harness.session.keys.held == frozenset()
+    harness.run(5.0)
+    assert harness.playing
+
+
 @pytest.mark.parametrize("begin", [START, CONTINUE])
 def test_phrase_played_while_stopped_is_not_answered_after_the_start(begin: int) -> None:
     harness = InputHarness(mode="respond")
