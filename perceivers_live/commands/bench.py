@@ -65,7 +65,7 @@ def _event(engine: Engine, seed: int) -> None:
 
 
 def _takeover(engine: Engine, settings: Settings, seed: int) -> float:
-    """Milliseconds from the end of the phrase to the first event in the player's plan."""
+    """Milliseconds from the takeover to the first event in the player's plan."""
     player = Player(Ledger(lambda _: None))
     performer = Performer(engine, player, Controls(settings.controls), settings.phrase, seed=seed)
     position, began = engine.position, time.perf_counter()

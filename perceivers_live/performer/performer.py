@@ -210,8 +210,8 @@ class Performer:
             self._detector.reset()
             self._end_turn(now)
 
-    def ignore_stop(self, now: float) -> None:
-        """Whether the sequencer is stopped is unknown, since another input was chosen: the machine may play."""
+    def clear_stop(self, now: float) -> None:
+        """Another input was chosen: a stop of the former input's sequencer no longer keeps the machine silent."""
         self._transport_stopped = False
 
     def forget(self, now: float) -> None:

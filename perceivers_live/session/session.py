@@ -132,11 +132,11 @@ class Session:
         self._reaction.release_all(now)
 
     def input_replaced(self, now: float) -> None:
-        """Another input was chosen: releases the keys held on the former one, and lets the machine play if that one's MIDI clock
-        was stopped.
+        """Another input was chosen: releases the keys held on the former one. If that one's MIDI clock was stopped, the machine
+        may play again.
         """
         self.input_lost(now)
-        self.loop.submit(self.performer.ignore_stop)
+        self.loop.submit(self.performer.clear_stop)
 
     def output_restored(self) -> None:
         """Releases what the machine holds, and notes that may hang on an output that was connected again. Its turn goes on."""
