@@ -56,6 +56,16 @@ class ModelConfig:
         """The longest cross-attention window in events. The latents' windows add to it."""
         return max(self.scales, default=1)
 
+    @property
+    def latent_reach(self) -> int:
+        """Newest events whose latents are needed: the layers' windows add up, and up to ``slack`` events may be rewound."""
+        return self.layers * (self.window - 1) + self.slack + 1
+
+    @property
+    def history(self) -> int:
+        """Newest events from which the state can be computed, even after ``slack`` of them are rewound."""
+        return self.reach + self.latent_reach + self.slack
+
     def ring(self, window: int) -> int:
         """Rows of the key/value ring of a window: the window plus the slack for rewinds."""
         return window + self.slack

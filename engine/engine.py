@@ -58,10 +58,8 @@ class Engine:
             raise CheckpointError("a model with mask = block cannot stream; it is for ablations only")
         self.runtime = runtime
         self.config = config = runtime.config
-        self._latent = config.layers * (config.window - 1) + config.slack + 1  # newest positions whose latents matter
         self._moments: deque[Moment] = deque(maxlen=config.slack + 1)
         self._history: deque[Event] = deque()  # the newest events, as many as the state depends on
-        self._limit = config.reach + self._latent + config.slack  # events; enough to rebuild from even after a rewind
         self._before = Sounding()  # keys and pedal before the history
         self._stale = False  # whether the runtime's state must be rebuilt before use
         self.position = self.high_water = 0
@@ -104,7 +102,7 @@ class Engine:
         soundings = self._recorded(events, self._moments[-1].sounding)
         self._history.extend(events)
         self.position += len(events)
-        while len(self._history) > self._limit:
+        while len(self._history) > self.config.history:
             self._before.apply(self._history.popleft())
         if self._stale:
             self.rebuild(RECENT)
@@ -125,7 +123,7 @@ class Engine:
     def _compute(self, events: Sequence[Event], soundings: Sequence[Sounding], first: int) -> None:
         self._stale = True
         for at in chunks(len(events)):
-            distant = at.stop - at.start == MAX_CHUNK and len(events) - at.stop >= self._latent
+            distant = at.stop - at.start == MAX_CHUNK and len(events) - at.stop >= self.config.latent_reach
             (self.runtime.prefill_cross if distant else self.runtime.step)(
                 np.array(events[at], np.int64),
                 np.stack([one.ages() for one in soundings[at]]),
@@ -167,7 +165,7 @@ class Engine:
         back = self.position - position
         pointers_do = back < len(self._moments) and self.high_water - position <= self.config.slack
         left = len(self._history) - back
-        enough = left > position or left >= self._limit - 2 * self.config.slack
+        enough = left > position or left >= self.config.history - 2 * self.config.slack
         if position < 0 or back < 0 or not (pointers_do or enough):
             raise EngineError(f"cannot rewind to position {position} from {self.position}")
         for _ in range(back):

@@ -37,7 +37,6 @@ from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import AGES, Sounding
 
 FORMAT = 2
-FORMAT_1 = b"perceivers-state"  # how files of format 1 begin
 SUFFIX = ".state"
 MAX_HEADER_BYTES = 1 << 16
 MAX_POSITION = 1 << 40
@@ -151,9 +150,6 @@ def _reason(error: Exception) -> str:
 
 def _read(path: Path, config: ModelConfig, model: str) -> tuple[_Header, np.ndarray, np.ndarray, list[np.ndarray]]:
     """Header, keys and pedal before the history, history and rings of an undamaged file."""
-    with path.open("rb") as file:
-        if file.read(len(FORMAT_1)) == FORMAT_1:
-            raise StateError("saved by an older version of this program; it cannot be recalled")
     if path.stat().st_size > _largest(config):
         raise StateError("damaged: larger than any state of this model")
     try:
@@ -186,14 +182,9 @@ def _tensors(config: ModelConfig, history: int) -> dict[str, tuple[tuple[int, ..
 
 def _largest(config: ModelConfig) -> int:
     """Size in bytes that no state of this model exceeds."""
-    tensors = _tensors(config, _longest_history(config)).values()
+    tensors = _tensors(config, config.history).values()
     content = sum(math.prod(shape) * int(kind[1:]) // 8 for shape, kind in tensors)
     return content + len(tensors) * _TENSOR_ENTRY_BYTES + 6 * MAX_HEADER_BYTES  # JSON in JSON: escapes take up to six bytes
-
-
-def _longest_history(config: ModelConfig) -> int:
-    """Events that a state can depend on."""
-    return config.reach + config.window * config.layers + config.slack + 1
 
 
 def _header(text: str, config: ModelConfig, model: str) -> _Header:
@@ -216,7 +207,7 @@ def _header(text: str, config: ModelConfig, model: str) -> _Header:
 
     position = number("position", 0, MAX_POSITION)
     high_water = number("high_water", position, position + config.slack)
-    history = number("history", 1, min(position + 1, _longest_history(config)))
+    history = number("history", 1, min(position + 1, config.history))
     return _Header(position, high_water, history, number("moments", 1, min(history, config.slack + 1)), data["extra"])
 
 

@@ -21,8 +21,7 @@ class History:
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        self.latent = config.layers * (config.window - 1) + config.slack + 1  # newest events whose latents are needed
-        self._depends = config.reach + self.latent + config.slack
+        self._depends = config.history
         size = 2 * self._depends  # when it is full, the older half is dropped
         self._events, self._ages = np.zeros((size, 3), np.int64), np.zeros((size, AGES), np.int16)
         self._times = np.zeros(size, np.int64)

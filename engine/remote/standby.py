@@ -227,7 +227,7 @@ class StandbyRuntime:
                     self._caught_up = False
                     return False
                 at, end = self._sent, min(self._sent + MAX_CHUNK, history.end)
-                rows, distant = history.rows(at, end), max(0, history.end - history.latent - at)
+                rows, distant = history.rows(at, end), max(0, history.end - self.config.latent_reach - at)
                 self._sent, self._sending = end, True
             absorb(first, rows, at, distant)
             if at == end:

@@ -24,7 +24,6 @@ from engine.events import MAX_WAIT, NO_VELOCITY, NOTE_OFF, REST, START, Event
 from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import Sounding
 from engine.states import (
-    FORMAT_1,
     MAX_POSITION,
     StateError,
     checksum,
@@ -138,10 +137,6 @@ def test_random_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_with_trailing_bytes_is_refused(tmp_path: Path, saved: bytes) -> None:
     check_refused(tmp_path, saved + b"\0")
-
-
-def test_a_state_of_format_1_is_refused_as_an_older_version(tmp_path: Path) -> None:
-    assert "older version" in check_refused(tmp_path, FORMAT_1 + bytes(5000))
 
 
 def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
@@ -259,7 +254,7 @@ def test_rings_of_another_size_are_refused(
 
 
 def test_a_history_longer_than_a_state_can_depend_on_is_refused(tmp_path: Path) -> None:
-    longest = TINY.reach + TINY.window * TINY.layers + TINY.slack + 1
+    longest = TINY.history
     save_state(random_state(longest + 50, kept=longest), tmp_path / "state", model=MODEL)
     load_state(tmp_path / "state", TINY, model=MODEL)
     check_refused(tmp_path, altered(random_state(longest + 50, kept=longest + 1), tmp_path))

@@ -48,13 +48,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("rewound", [0, 7])
 @pytest.mark.parametrize("count", [1, 5, 60, 150, 700])
-def test_an_engine_continues_exactly_from_a_loaded_state(tmp_path: Path, checkpoint: Path, count: int) -> None:
-    """For histories from the start event alone to longer than every ring, after a rewind."""
+def test_an_engine_continues_exactly_from_a_loaded_state(tmp_path: Path, checkpoint: Path, count: int, rewound: int) -> None:
+    """For histories from the start event alone to longer than every ring, also after a rewind."""
     model, music = fingerprint(checkpoint), improvise(count + 40, seed=2)
     engine, other = (Engine(open_runtime("eager", checkpoint)) for _ in range(2))
     engine.absorb(music[1:count])
-    engine.absorb(improvise(8, seed=3)[1:])
+    engine.absorb(improvise(1 + rewound, seed=3)[1:])
     engine.rewind(count - 1)
     save_state(engine.snapshot(), tmp_path / "state", model=model)
     other.absorb(improvise(90, seed=4)[1:])  # it has absorbed other music
