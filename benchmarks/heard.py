@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.faults import faults
 from benchmarks.likeness import Passage, passage
 from engine.events import PITCHES, Timed
-from perceivers_live.commands.pianoroll import Note
+from perceivers_live.commands.piano_roll import Note
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import PhraseDetector
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from engine.events import Timed
-from perceivers_live.commands.pianoroll import Note, notes_of
+from perceivers_live.commands.piano_roll import Note, notes_of
 
 CHORD = 0.03  # seconds: onsets closer than this belong to one chord
 KEY_SECONDS = 6.0  # at the end of a call and at the start of a reply; the key is compared within them

@@ -107,13 +107,13 @@ class LoggingPlayer(Player):
 if __name__ == "__main__":
     path, slow = Path(sys.argv.pop(1)), sys.argv.pop(1)
     if float(slow) > 1:
-        local = address.this_machine
+        local = address.this_computer
 
         def slowed(*arguments: Any) -> address.Address:
             usual = local(*arguments)
             return dataclasses.replace(usual, command=(sys.executable, "-m", "benchmarks.slow_serve", slow, *usual.command[3:]))
 
-        address.this_machine = slowed
+        address.this_computer = slowed
     session.Player = LoggingPlayer  # type: ignore[misc]
     try:
         main()

@@ -1,4 +1,4 @@
-"""The largest model that is fast enough on this machine: python -m benchmarks.sizes [--limit-ms 10]
+"""The largest model that is fast enough on this computer: python -m benchmarks.sizes [--limit-ms 10]
 
 Exports models of increasing size with random weights, which does not affect the time. Prints p50, p95 and p99 of the time to
 absorb one event with full rings in ms, with float32 and with int8 weights; and the largest model whose p99 is within the limit.

@@ -68,7 +68,7 @@ def report(outcomes: Mapping[str, Outcome], samples: Sequence[Sample], minutes: 
             for name, outcome in outcomes.items()
             if outcome.times
         }
-        json_file.write_text(json.dumps({"machine": machine(), "minutes": minutes, "disturbances": results, "samples": samples}))
+        json_file.write_text(json.dumps({"machine": machine(), "minutes": minutes, "faults": results, "samples": samples}))
     return [
         name
         for i, (name, factor) in enumerate(MAX_GROWTH.items())

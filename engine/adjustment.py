@@ -5,8 +5,8 @@ target, and the difference scales the wait and shifts the velocity that the mode
 the model's. Scaling all waits keeps the lengths of notes in proportion to the gaps between them; making short waits likelier
 would add notes to chords, and trills.
 
-Everything depends on the machine's latest notes and the goal alone, so a model's process on another machine can compute it. Times
-are seconds on the engine's time axis: steps / ``STEPS_PER_SECOND``.
+Everything depends on the machine's latest notes and the goal alone, so a model's process on another computer can compute it.
+Times are seconds on the engine's time axis: steps / ``STEPS_PER_SECOND``.
 """
 
 from __future__ import annotations

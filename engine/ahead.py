@@ -25,9 +25,11 @@ MAX_AHEAD = 8  # events in a call
 
 @dataclasses.dataclass(frozen=True)
 class DecisionRequest:
-    """All that a decision in the middle of the machine's turn depends on besides the model's state: the event need not be a
-    note-on, no time has passed, the turn does not close. ``next`` is the request after it if nothing else happens. See
-    ``sampling_bias`` and ``Adjustment``; ``forbidden``: keys besides ``own``; ``step``: that of the newest event.
+    """A decision in the middle of the machine's turn, with everything that it depends on besides the model's state. Decisions at
+    the start and the end of a turn, and those for which time has already passed, are made in ``performer.decision`` alone.
+
+    ``next``: the request after this one, if nothing else happens. ``forbidden``: keys besides ``own``. ``step``: that of the
+    newest event. The other fields are described at ``sampling_bias`` and ``Adjustment``.
     """
 
     seed: int

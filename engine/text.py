@@ -1,4 +1,4 @@
-"""Text from outside (files, other machines, users) for messages of one line."""
+"""Text from outside (files, other computers, users) for messages of one line."""
 
 import reprlib
 

@@ -83,7 +83,7 @@ def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _remote_option = click.option(
     "--engine",
     metavar="ADDRESS",
-    help="Where the model computes: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`.",
+    help="Where the model runs: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`.",
 )
 
 
@@ -115,7 +115,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @click.option("--osc-port", type=int, help="UDP port for OSC.")
 @click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
 @click.option("--osc-host", help="Address for OSC; beyond loopback, the machines in --osc-allow can set controls.")
-@click.option("--osc-allow", help="Addresses and networks of other machines that may send OSC, separated by commas.")
+@click.option("--osc-allow", help="Addresses and networks of other computers that may send OSC, separated by commas.")
 @_control_options
 @click.option("--debug", is_flag=True, help="Log tracebacks and debug messages.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
@@ -152,7 +152,7 @@ def _checkpoint(settings: Settings) -> Path:
 
 
 def _engine(settings: Settings) -> Any:
-    """An engine whose model runs in another process, on this or another machine. Raises ``UserError``."""
+    """An engine whose model runs in another process, on this or another computer. Raises ``UserError``."""
     from engine.engine import Engine
     from engine.remote.standby import open_runtime_at
 
@@ -164,12 +164,12 @@ def _engine(settings: Settings) -> Any:
 
 def _address(settings: Settings) -> Address:
     """The address of the process that runs the model. Raises ``AddressError``."""
-    from engine.remote.address import parse, this_machine
+    from engine.remote.address import parse, this_computer
 
     wanted = settings.engine
     if wanted.remote:
         return parse(wanted.remote, wanted.runtime, wanted.threads)
-    return this_machine(wanted.runtime, _checkpoint(settings), wanted.threads)
+    return this_computer(wanted.runtime, _checkpoint(settings), wanted.threads)
 
 
 @contextmanager
@@ -227,10 +227,10 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
         sys.exit(1)
 
 
-@main.command(short_help="Compute for `perceivers-live --engine` on another machine, which starts this command.")
+@main.command(short_help="Run the model for `perceivers-live --engine` on another computer, which starts this command.")
 @_engine_options
 def serve(config_file: Path | None, **options: Any) -> None:
-    """Compute for `perceivers-live --engine`, which is connected to standard input and output of this command."""
+    """Run the model for `perceivers-live --engine`, which is connected to standard input and output of this command."""
     from engine.remote.serve import ignore_terminal, serve, standard_streams, start_log
     from engine.runtimes.choose import open_runtime
 
@@ -340,7 +340,7 @@ def _compile(settings: Settings) -> Path:
     return cache.folder
 
 
-@main.command(short_help="Measure this machine: latency, start-up and memory, against budgets.")
+@main.command(short_help="Measure this computer: latency, start-up and memory, against budgets.")
 @click.option(
     "--history",
     type=click.IntRange(1),
@@ -354,7 +354,7 @@ def _compile(settings: Settings) -> Path:
 def bench(
     history: tuple[int, ...], count: int, json_file: Path | None, probe: bool, config_file: Path | None, **options: Any
 ) -> None:
-    """Measure this machine: latency of steps, events, takeovers and start-up, against budgets and memory bandwidth."""
+    """Measure this computer: latency of steps, events, takeovers and start-up, against budgets and memory bandwidth."""
     from itertools import chain
 
     from perceivers_live.commands import bench

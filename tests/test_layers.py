@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # folder or module of the daemon: what else
     "page": {"controls", "network", "osc"},
     "player": {"controls"},
     "performer": {"player", "clock", "controls"},
-    "session": BELOW_SESSION,
+    "session": {"controls", "clock", "midi", "osc", "player", "performer"},
     "commands": {*BELOW_SESSION, "session"},
     "cli": {*BELOW_SESSION, "session", "commands"},
     "__main__": {"cli"},

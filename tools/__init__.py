@@ -1,1 +1,1 @@
-"""Programs that wrote what the package ships."""
+"""Scripts that write the bundled calls, and that build and test a release."""

@@ -117,7 +117,7 @@ def _cuts(cuts: dict[int | None, float]) -> Figures:
         return {}
     names = {keep: "all" if keep is None else str(keep) for keep in cuts}
     print("nats/event with a context of the last ... events: " + ", ".join(f"{names[k]}: {v:.4f}" for k, v in cuts.items()))
-    return {f"nats_per_event_memory_{names[keep]}": value for keep, value in cuts.items()}
+    return {f"nats_per_event_context_{names[keep]}": value for keep, value in cuts.items()}
 
 
 def _clips(

@@ -5,11 +5,9 @@ It computes ``PerceiverS.step``, up to rounding, and is written operator by oper
 operators:
 
 - The graph contains only the names of the weights: ``engine.runtimes.onnx_weights`` makes them. Queries, keys and values of the
-same
-  source are one product. Each residual sum and the norm after it are one operator of ONNX Runtime.
+  same source are one product. Each residual sum and the norm after it are one operator of ONNX Runtime.
 - New keys and values are written into the window in place (inputs and outputs are bound to the same memory), so that the scores
-of
-  an event are one product. A window has more rows than one event sees, for the events of the largest chunk.
+  of an event are one product. A window has more rows than one event sees, for the events of the largest chunk.
 - Keys of a long window are stored transposed, because ONNX Runtime would otherwise transpose them in every step.
 - Each query head has its own product with the window, because ONNX Runtime would copy the window for a joint one.
 

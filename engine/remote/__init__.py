@@ -1,4 +1,4 @@
-"""The model in another process, on this machine or on another one.
+"""The model in another process, on this computer or on another one.
 
 wire            bytes <-> frames of numbers, text and arrays
 protocol        the calls and answers, and their largest sizes

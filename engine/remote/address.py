@@ -3,7 +3,7 @@
 ssh://[user@]host[:port][/checkpoint]     ``perceivers-live serve`` on that host, through the user's ssh and its configuration
                                           (keys, agent, known hosts, jump hosts); /~/folder is below the home folder
 any other text                            a command that runs ``perceivers-live serve``, for example in a container
-no value                                  this machine
+no value                                  this computer
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Address:
     command: tuple[str, ...]
     name: str
     host: str | None = None
-    local: bool = False  # on this machine, with this installation and this checkpoint
+    local: bool = False  # on this computer, with this installation and this checkpoint
 
     def env(self) -> dict[str, str] | None:
         """The environment of the process, None: unchanged. A local process imports this installation from any working folder."""
@@ -60,7 +60,7 @@ class Address:
         return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
-def this_machine(runtime: str, checkpoint: Path, threads: int) -> Address:
+def this_computer(runtime: str, checkpoint: Path, threads: int) -> Address:
     """The address of a local process of this installation."""
     level = logging.getLogger("engine").getEffectiveLevel()
     options = ("--runtime", runtime, "--checkpoint", str(checkpoint), "--threads", str(threads), "--log-level", str(level))

@@ -18,7 +18,7 @@ from engine.remote.wire import Value, WireError
 from engine.sampling import SamplingControls
 from engine.sounding import AGES, Sounding
 
-WORTH = 0.004  # seconds of delay from which on several decisions a round trip are worth the surplus
+MIN_DELAY = 0.004  # seconds; with less delay each decision is a call of its own, since events decided ahead may be discarded
 MAX_SECONDS = 0.05  # that the server goes on deciding
 NO_GRID = PulseGrid(0.0, 0.0, 0.0)
 

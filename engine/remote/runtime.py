@@ -1,4 +1,4 @@
-"""A runtime in another process, on this machine or another one. A model that hangs or crashes does not stop the daemon, and it
+"""A runtime in another process, on this computer or another one. A model that hangs or crashes does not stop the daemon, and it
 does not share the interpreter lock with the player (`benchmarks/isolation.py` measures the difference).
 
 Absorbing does not wait for an answer: up to ``MAX_PENDING`` calls are in flight. A process that does not answer in time is
@@ -21,8 +21,8 @@ import numpy as np
 from engine.ahead import DecisionRequest, decided
 from engine.config import CheckpointError
 from engine.events import Event
-from engine.remote.address import Address, start_failure, this_machine
-from engine.remote.lookahead import WORTH, Lookahead, call_values, parse_answer
+from engine.remote.address import Address, start_failure, this_computer
+from engine.remote.lookahead import MIN_DELAY, Lookahead, call_values, parse_answer
 from engine.remote.protocol import Kind, answer_limit, parse_arrays, parse_event, parse_ready, ready_limit, version
 from engine.remote.server_process import RuntimeLost, ServerProcess
 from engine.remote.wire import Value, WireError, encode
@@ -34,7 +34,7 @@ from engine.text import one_line
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 MAX_PENDING = 16  # calls without an answer
-HANG = 1.0  # seconds until an answer counts as missing; the slowest good answers take tens of milliseconds
+ANSWER_TIMEOUT = 1.0  # seconds until an answer counts as missing; the slowest good answers take tens of milliseconds
 PING_INTERVAL = 5.0  # seconds without a call after which a remote server is pinged
 DRIFT = 1.02  # factor by which the estimated delay may grow per call; single calls are slow for other reasons
 START_TIMEOUT = 60.0  # seconds to start the process and open the checkpoint
@@ -42,15 +42,17 @@ _FAULTS: dict[str, type[Exception]] = {"CheckpointError": CheckpointError, "Runt
 
 
 class RemoteRuntime:
-    """A ``Runtime`` at an address. ``hang``: timeout of a call in seconds. ``fingerprint``: that of the checkpoint which the
-    server must have; None: any. ``revive``: whether ``reset`` starts a new process in place of a lost one.
+    """A ``Runtime`` at an address. ``timeout``: timeout of a call in seconds. ``fingerprint``: that of the checkpoint which the
+    server must have; None: any. ``restart``: whether ``reset`` starts a new process in place of a lost one.
 
     Raises ``RuntimeUnavailable`` if the server cannot be reached, has another protocol or another checkpoint, and what opening
     the runtime raises in the server.
     """
 
-    def __init__(self, address: Address, *, hang: float = HANG, fingerprint: str | None = None, revive: bool = True) -> None:
-        self._address, self._hang, self._fingerprint, self.revive = address, hang, fingerprint, revive
+    def __init__(
+        self, address: Address, *, timeout: float = ANSWER_TIMEOUT, fingerprint: str | None = None, restart: bool = True
+    ) -> None:
+        self._address, self._timeout, self._fingerprint, self.restart = address, timeout, fingerprint, restart
         self._lookahead, self.ahead = Lookahead(), 0
         self._delay = 0.0  # seconds of a round trip, without the server's work
         self._start()
@@ -58,7 +60,7 @@ class RemoteRuntime:
     def reset(self, first: int = 0) -> None:
         """Starts a new process if this one has died or fails: an error of the GPU may persist in its process."""
         self._lookahead.clear()
-        if not self.revive:
+        if not self.restart:
             self._call(Kind.RESET, first)
             return
         while self._pending:
@@ -96,7 +98,7 @@ class RemoteRuntime:
         if made is not None:
             return made
         self._lookahead.clear()
-        if self._delay < WORTH:
+        if self._delay < MIN_DELAY:
             return request.decide(partial(decided, self, position), sounding, position)
         began = time.monotonic()
         values = self._call(Kind.DECIDE_AHEAD, position, *call_values(request, sounding, self._delay))
@@ -140,7 +142,7 @@ class RemoteRuntime:
         return self._server.alive()
 
     def close(self) -> None:
-        self._server.close(self._hang)
+        self._server.close(self._timeout)
 
     def _start(self) -> None:
         self._pending: deque[Kind] = deque()
@@ -157,7 +159,7 @@ class RemoteRuntime:
         try:
             self._accept(Kind(kind), values)
         except BaseException:
-            self._server.close(self._hang)
+            self._server.close(self._timeout)
             raise
 
     def _accept(self, kind: Kind, values: Sequence[Value]) -> None:
@@ -176,7 +178,7 @@ class RemoteRuntime:
         self.name += f" at {self._address.name}"
         self.warm_for = min(info.warm_for or PING_INTERVAL, PING_INTERVAL)
         if info.version != version():
-            log.warning("%s runs version %s, this machine runs version %s", self._address.name, info.version, version())
+            log.warning("%s runs version %s, this computer runs version %s", self._address.name, info.version, version())
         self.ping()
         if self._fingerprint is not None:
             self._send(Kind.FINGERPRINT)
@@ -184,7 +186,7 @@ class RemoteRuntime:
             if theirs != (self._fingerprint,):
                 raise RuntimeUnavailable(
                     f"{self._address.name} has another checkpoint (fingerprint {one_line(theirs[0] if theirs else '')[:12]}) than"
-                    f" this machine ({self._fingerprint[:12]}): name the same one in --checkpoint and in --engine"
+                    f" this computer ({self._fingerprint[:12]}): name the same one in --checkpoint and in --engine"
                 )
 
     def _call(self, call: Kind, *values: Value) -> Sequence[Value]:
@@ -202,7 +204,7 @@ class RemoteRuntime:
         while len(self._pending) >= MAX_PENDING:
             self._receive()
         try:
-            self._server.send(encode(call, *values), self._hang)
+            self._server.send(encode(call, *values), self._timeout)
         except RuntimeLost:
             self._pending.clear()
             raise
@@ -212,7 +214,7 @@ class RemoteRuntime:
         """Receives the answer to the oldest pending call. Raises ``RuntimeLost``, and what the call raised in the server."""
         limit = partial(answer_limit, call=self._pending[0], config=self.config)
         try:
-            kind, values = self._server.receive(limit, self._hang if timeout is None else timeout)
+            kind, values = self._server.receive(limit, self._timeout if timeout is None else timeout)
         except RuntimeLost:
             self._pending.clear()
             raise
@@ -239,6 +241,6 @@ class RemoteRuntime:
             raise RuntimeLost(f"{self._address.name} sent an invalid answer: {error}") from error
 
 
-def local_process(name: str, checkpoint: Path, *, threads: int = 0, hang: float = HANG) -> RemoteRuntime:
-    """``open_runtime`` in a process of its own on this machine, with the same arguments and errors."""
-    return RemoteRuntime(this_machine(name, checkpoint, threads), hang=hang)
+def local_process(name: str, checkpoint: Path, *, threads: int = 0, timeout: float = ANSWER_TIMEOUT) -> RemoteRuntime:
+    """``open_runtime`` in a process of its own on this computer, with the same arguments and errors."""
+    return RemoteRuntime(this_computer(name, checkpoint, threads), timeout=timeout)

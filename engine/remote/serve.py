@@ -1,6 +1,6 @@
 """The server: reads calls of a runtime from standard input and writes answers to standard output (``perceivers-live serve``).
 
-The client starts it, on this machine (``python -m engine.remote.serve``) or through ssh, and ends it by closing its input.
+The client starts it, on this computer (``python -m engine.remote.serve``) or through ssh, and ends it by closing its input.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from engine.ahead import DecisionRequest
 from engine.config import CheckpointError
 from engine.engine import RECENT
 from engine.events import Event
-from engine.remote.address import Address, this_machine
+from engine.remote.address import Address, this_computer
 from engine.remote.history import History, absorb, replay
-from engine.remote.runtime import HANG, PING_INTERVAL, RemoteRuntime
+from engine.remote.runtime import ANSWER_TIMEOUT, PING_INTERVAL, RemoteRuntime
 from engine.remote.server_process import RuntimeLost
 from engine.runtimes import MAX_CHUNK, Runtime, RuntimeUnavailable, SamplingBias
 from engine.sounding import Sounding
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 PAUSE = 0.1  # seconds without a call after which the first runtime may be used again
 MIN_DELAY, MAX_DELAY = 1.0, 60.0  # seconds until a lost runtime is reconnected; doubles with each attempt
-REMOTE_HANG = 0.5  # seconds until an answer from another machine counts as missing
+REMOTE_ANSWER_TIMEOUT = 0.5  # seconds until an answer from another computer counts as missing
 ON_GPU = ("tensorrt", "cuda", "cuda-compiled", "mps")
 STABLE = 60.0  # seconds since the failback after which a new loss starts at ``MIN_DELAY`` again
 
@@ -247,23 +247,25 @@ def on_standby(runtime: Runtime) -> bool:
 
 
 def open_runtime_at(address: Address, checkpoint: Path) -> RemoteRuntime | StandbyRuntime:
-    """The runtime at ``address``, with the same model as the local ``checkpoint``. ONNX Runtime on this machine is its standby,
-    unless the runtime itself uses this machine's CPU. Raises what ``RemoteRuntime`` raises.
+    """The runtime at ``address``, with the same model as the local ``checkpoint``. ONNX Runtime on this computer is its standby,
+    unless the runtime itself uses this computer's CPU. Raises what ``RemoteRuntime`` raises.
     """
 
     wanted = None if address.local else fingerprint(checkpoint)
 
     def connect() -> RemoteRuntime:
-        return RemoteRuntime(address, hang=HANG if address.local else REMOTE_HANG, fingerprint=wanted, revive=False)
+        return RemoteRuntime(
+            address, timeout=ANSWER_TIMEOUT if address.local else REMOTE_ANSWER_TIMEOUT, fingerprint=wanted, restart=False
+        )
 
     first = connect()
     if address.local and first.name not in ON_GPU:
-        first.revive = True
+        first.restart = True
         return first
     try:
-        second = RemoteRuntime(this_machine("onnx", checkpoint, 0))
+        second = RemoteRuntime(this_computer("onnx", checkpoint, 0))
     except (CheckpointError, RuntimeUnavailable, RuntimeLost) as error:
         log.warning("no standby for %s: %s", first.label, error)
-        first.revive = True
+        first.restart = True
         return first
     return StandbyRuntime(first, second, connect)

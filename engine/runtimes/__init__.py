@@ -19,7 +19,7 @@ MAX_CHUNK = 64  # most events absorbed in one call
 
 
 class RuntimeUnavailable(UserError, RuntimeError):
-    """A runtime that cannot be used on this machine; the message is the reason, in one line."""
+    """A runtime that cannot be used on this computer; the message is the reason, in one line."""
 
 
 def chunks(count: int, sizes: Iterable[int] = range(1, MAX_CHUNK + 1)) -> Iterator[slice]:

@@ -1,4 +1,4 @@
-"""Opens a runtime by name, or the best one for this machine."""
+"""Opens a runtime by name, or the best one for this computer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Ableton Link: a tempo and beats that are shared by the Link programs of a network.
 
-Link multicasts on all networks of this machine (UDP, 224.76.78.75:20808), and any Link program there can set the tempo. It is
+Link multicasts on all networks of this computer (UDP, 224.76.78.75:20808), and any Link program there can set the tempo. It is
 therefore used only if the settings ask for it. It is an optional extra, ``pip install 'perceivers-live[link]'``, because the
 package ``aalink`` (https://github.com/artfwo/aalink, which contains Ableton's library) is licensed under GPLv3 or later.
 """

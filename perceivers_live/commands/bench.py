@@ -1,6 +1,6 @@
-"""``perceivers-live bench``: measures latency per event on this machine, and compares it with the limit of memory bandwidth.
+"""``perceivers-live bench``: measures latency per event on this computer, and compares it with the limit of memory bandwidth.
 
-Every row is a distribution. The floor is the time to read the bytes of a step (weights and rings) at this machine's copy
+Every row is a distribution. The floor is the time to read the bytes of a step (weights and rings) at this computer's copy
 bandwidth, measured in the same run. The budget is the latency that a performance allows.
 """
 

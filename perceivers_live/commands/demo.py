@@ -15,8 +15,8 @@ from engine.engine import Engine
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
 from engine.midi import MessageReader, message_of, releases
 from engine.midi_file import read_file, write_file
-from perceivers_live.commands.liveroll import LiveRoll
-from perceivers_live.commands.pianoroll import Part, draw, notes_of
+from perceivers_live.commands.live_roll import LiveRoll
+from perceivers_live.commands.piano_roll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
 from perceivers_live.performer.performer import MAX_REPLY, State

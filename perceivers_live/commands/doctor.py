@@ -51,7 +51,7 @@ def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loo
             Finding("settings", True, str(settings.path or "defaults; no settings file was found")),
         ],
         lambda: _ports(settings),
-        lambda: _steering(settings),
+        lambda: _bindings_and_link(settings),
         lambda: _osc(settings),
         _scheduling,
         _priority,
@@ -100,7 +100,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         yield Finding("loop", False, "input and output have the same name", advice)
 
 
-def _steering(settings: Settings) -> Iterator[Finding]:
+def _bindings_and_link(settings: Settings) -> Iterator[Finding]:
     """Files and packages that the daemon needs besides the settings file."""
     try:
         bindings = read(midi_map_path(), COMMANDS)
@@ -110,7 +110,7 @@ def _steering(settings: Settings) -> Iterator[Finding]:
             "MIDI controllers",
             False,
             str(error),
-            "correct the file, or let the daemon set it aside and learn again",
+            "correct the file, or let the daemon rename it, and bind the controllers again",
         )
     if settings.clock.source == "link" and importlib.util.find_spec("aalink") is None:
         yield Finding("Ableton Link", False, "not installed", f"{install('link')}, or another clock.source")

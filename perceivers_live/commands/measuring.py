@@ -1,4 +1,4 @@
-"""Measuring times, for ``bench``, ``doctor`` and the benchmarks: percentiles, random events to measure with, this machine."""
+"""Measuring times, for ``bench``, ``doctor`` and the benchmarks: percentiles, random events to measure with, this computer."""
 
 from __future__ import annotations
 

@@ -64,11 +64,11 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
         )
         connections.listen(
             session.receive,
-            lost=lambda: session.input_lost(time.perf_counter()),
-            replaced=lambda: session.input_replaced(time.perf_counter()),
-            back=session.output_restored,
-            resolution=session.set_input_resolution,
-            change=session.change_output,
+            input_lost=lambda: session.input_lost(time.perf_counter()),
+            input_replaced=lambda: session.input_replaced(time.perf_counter()),
+            output_restored=session.output_restored,
+            set_input_resolution=session.set_input_resolution,
+            change_output=session.change_output,
         )
         if recorder is not None:
             recorder.on_fault = lambda error: session.fault("recording", error)

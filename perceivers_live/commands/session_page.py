@@ -115,10 +115,10 @@ def _open_browser(url: str) -> None:
         log.info("no browser could be opened (%s): open %s", error, url)
 
 
-def figures(stats: Mapping[str, float], steps: Iterable[float], lateness: Iterable[float]) -> dict[str, float]:
-    """The session's counters, and percentiles in milliseconds of model steps and of lateness."""
+def figures(stats: Mapping[str, float], decisions: Iterable[float], lateness: Iterable[float]) -> dict[str, float]:
+    """The session's counters, and percentiles in milliseconds of decisions and of lateness."""
     values = dict(stats)
-    for name, seconds_taken in (("step_ms", list(steps)), ("lateness_ms", list(lateness))):
+    for name, seconds_taken in (("decision_ms", list(decisions)), ("lateness_ms", list(lateness))):
         if seconds_taken:
             for share in (50, 99):
                 values[f"{name}_p{share}"] = round(1000 * float(np.percentile(seconds_taken, share)), 3)
@@ -134,10 +134,7 @@ def _polled(session: Session, connections: Connections, states: StateStore) -> l
         "input": _port(state.input),
         "output": _port(state.output),
     }
-    messages = [ports, {"type": "states", "names": states.names()}, _beat(session.beats)]
-    if session.midi_map is not None:
-        messages.append(_bindings(session.midi_map))
-    return messages
+    return [ports, {"type": "states", "names": states.names()}, _beat(session.beats), _bindings(session.midi_map)]
 
 
 def _port(port: PortState) -> Message:

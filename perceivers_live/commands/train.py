@@ -179,7 +179,7 @@ def _tell(text: str) -> None:
 )
 @CACHE
 @click.option("--pieces", type=click.IntRange(1), help="Number of pieces, evenly spaced over the split; default: all.")
-@click.option("--quick", is_flag=True, help="Likelihoods only: no shortened memory, no continuations, no search for copies.")
+@click.option("--quick", is_flag=True, help="Likelihoods only: no shortened context, no continuations, no search for copies.")
 @click.option(
     "--clips",
     type=click.IntRange(3),

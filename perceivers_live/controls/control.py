@@ -27,7 +27,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Control:
-    """The specification of a control, or of a setting in the configuration file.
+    """The specification of a control, or of a setting in the settings file.
 
     `low`..`high` (inclusive) is the range of a number, in `unit`; of a choice's index; of a switch (0..1); or of the length of a
     text in characters. Only settings can be texts.
@@ -82,7 +82,7 @@ class Control:
         raise self._invalid(value)
 
     def check(self, value: object) -> Value:
-        """`value` if it has the control's type and is within its range. Strict, for the configuration file.
+        """`value` if it has the control's type and is within its range. Strict, for the settings file.
 
         Raises:
             ControlError: wrong type, or out of range.

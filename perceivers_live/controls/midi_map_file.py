@@ -29,7 +29,7 @@ from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.control import Control, ControlError, Value, nearest
 from perceivers_live.controls.settings import ConfigError, parse_toml, read_text
 
-FILE_NAME = "midi_map.toml"  # in the user's configuration folder
+FILE_NAME = "midi_map.toml"  # in the user's settings folder
 NOT_BINDABLE = frozenset({SUSTAIN, *range(120, 128)})  # sustain is music; 120 to 127 are channel mode messages
 _HEADER = "# MIDI controllers bound to controls and commands. Read at the start, rewritten when bindings change.\n"
 _KEYS = ("target", "cc", "channel", "low", "high")
@@ -53,10 +53,10 @@ class Binding:
     high: Value | None = None
 
     def __str__(self) -> str:
-        """Text such as `CC 20 on channel 1 steers temperature, from 0.5 to its limit`."""
+        """Text such as `CC 20 on channel 1 is bound to temperature, from 0.5 to its limit`."""
         channel = f"channel {self.channel}" if self.channel else "any channel"
         limits = "" if self.low is None and self.high is None else f", from {self._end(self.low)} to {self._end(self.high)}"
-        return f"CC {self.number} on {channel} steers {self.target}{limits}"
+        return f"CC {self.number} on {channel} is bound to {self.target}{limits}"
 
     @staticmethod
     def _end(value: Value | None) -> str:

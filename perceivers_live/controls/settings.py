@@ -194,7 +194,7 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
     """Reads the settings.
 
     Args:
-        path: the file; None: `perceivers_live.toml` in the user's configuration folder, or the defaults if it does not exist.
+        path: the file; None: `perceivers_live.toml` in the user's settings folder, or the defaults if it does not exist.
         overrides: options of the command line, such as `{"midi.in": "Piano", "controls.temperature": 0.9}`; a value of None is
             ignored.
 
@@ -234,7 +234,7 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
 
 
 def find_file() -> Path | None:
-    """The default settings file, in the user's configuration folder; None if it does not exist.
+    """The default settings file, in the user's settings folder; None if it does not exist.
 
     A file in the working folder is not read: that of the checkout must not replace the user's settings.
     """
@@ -246,7 +246,7 @@ def default_toml() -> str:
     """The text of `perceivers_live.toml`: each setting with its default, meaning and range."""
     lines = [
         "# All settings of perceivers-live with their defaults. Options on the command line override this file.",
-        f"# perceivers-live reads --config FILE, or {FILE_NAME} in the user's configuration folder.",
+        f"# perceivers-live reads --config FILE, or {FILE_NAME} in the user's settings folder.",
     ]
     about = {
         **{name: cls.__doc__ for name, cls in TABLES.items()},

@@ -61,11 +61,11 @@ class PortsState:
 class Connections:
     """A context manager: entering opens the ports and starts a watchdog process for the output.
 
-    ``on_message``: the input's callback. ``lost``: called when the input disappears. ``replaced``: called after ``choose`` opened
-    another input. ``back``: called when the output can be used again. ``resolution``: receives the interval in seconds to which
-    the input's times are quantized, when it is opened (0: unknown). ``local``: ports that need no MIDI system. ``change``:
-    receives a function that switches to another output, and calls it once the present output is silent. All callbacks except
-    ``on_message`` run on the polling thread.
+    ``on_message``: the input's callback. ``input_lost``: called when the input disappears. ``input_replaced``: called after
+    ``choose`` opened another input. ``output_restored``: called when the output can be used again. ``set_input_resolution``:
+    receives the interval in seconds to which the input's times are quantized, when it is opened (0: unknown).
+    ``change_output``: receives a function that switches to another output, and calls it once the present output is silent. All
+    callbacks except ``on_message`` run on the polling thread. ``local``: ports that need no MIDI system.
 
     Entering raises ``PortError`` if a MIDI system is needed and cannot exist here, or if a name matches several ports. It waits
     for a port that is missing, and for a MIDI system that does not run.
@@ -76,15 +76,16 @@ class Connections:
         settings: MidiSettings,
         on_message: MessageListener = lambda now, message: None,
         *,
-        lost: Callable[[], None] = lambda: None,
-        replaced: Callable[[], None] = lambda: None,
-        back: Callable[[], None] = lambda: None,
-        resolution: Callable[[float], None] = lambda seconds: None,
+        input_lost: Callable[[], None] = lambda: None,
+        input_replaced: Callable[[], None] = lambda: None,
+        output_restored: Callable[[], None] = lambda: None,
+        set_input_resolution: Callable[[float], None] = lambda seconds: None,
         local: LocalPorts | None = None,
-        change: Callable[[Callable[[], None]], None] = lambda swap: swap(),
+        change_output: Callable[[Callable[[], None]], None] = lambda swap: swap(),
     ) -> None:
-        self._on_message, self._lost, self._back, self._local, self._change = on_message, lost, back, local, change
-        self._replaced, self._resolution = replaced, resolution
+        self._on_message, self._local = on_message, local
+        self._input_lost, self._input_replaced, self._set_input_resolution = input_lost, input_replaced, set_input_resolution
+        self._output_restored, self._change_output = output_restored, change_output
         self._invert_pedal = settings.invert_pedal
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
@@ -105,15 +106,16 @@ class Connections:
         self,
         on_message: MessageListener,
         *,
-        lost: Callable[[], None],
-        replaced: Callable[[], None],
-        back: Callable[[], None],
-        resolution: Callable[[float], None],
-        change: Callable[[Callable[[], None]], None],
+        input_lost: Callable[[], None],
+        input_replaced: Callable[[], None],
+        output_restored: Callable[[], None],
+        set_input_resolution: Callable[[float], None],
+        change_output: Callable[[Callable[[], None]], None],
     ) -> None:
         """Sets the callbacks, if they did not exist at construction. Call it before entering."""
-        self._on_message, self._lost, self._back, self._change = on_message, lost, back, change
-        self._replaced, self._resolution = replaced, resolution
+        self._on_message = on_message
+        self._input_lost, self._input_replaced, self._set_input_resolution = input_lost, input_replaced, set_input_resolution
+        self._output_restored, self._change_output = output_restored, change_output
 
     def __enter__(self) -> Connections:
         self._thread.start()
@@ -183,7 +185,7 @@ class Connections:
 
     def _open_output(self) -> None:
         self._use_output(*self._make_output(self._wanted["output"]))
-        self._back()
+        self._output_restored()
 
     def _use_output(self, output: Output, watchdog: Watchdog | None) -> None:
         self._watchdog = watchdog
@@ -204,9 +206,9 @@ class Connections:
     def _make_input(self, wanted: str) -> Input:
         if self._local is not None and wanted == self._local.name:
             made = self._local.open_input(self._on_message)
-            self._resolution(0.0)
+            self._set_input_resolution(0.0)
         else:
-            self._resolution(self._probe.resolution if self._probe is not None else 0.0)
+            self._set_input_resolution(self._probe.resolution if self._probe is not None else 0.0)
             made = InputPort(wanted, self._inverting if self._invert_pedal else self._on_message, self._probe)
         self._log_if_changed("input", f"in: {made.name}")
         return made
@@ -218,7 +220,7 @@ class Connections:
         self._on_message(now, message)
 
     def _follow_choices(self) -> None:
-        for direction, change in (("output", self._change_output), ("input", self._change_input)):
+        for direction, change in (("output", self._choose_output), ("input", self._choose_input)):
             wanted = self._chosen.pop(direction, None)
             if wanted is not None:
                 try:
@@ -227,17 +229,17 @@ class Connections:
                     log.warning("%s; the %s is unchanged", error, direction)
                     time.sleep(PAUSE)
 
-    def _change_output(self, wanted: str) -> None:
+    def _choose_output(self, wanted: str) -> None:
         old, old_watchdog = self._output, self._watchdog
         output, watchdog = self._make_output(wanted)
-        self._change(lambda: self._use_output(output, watchdog))
+        self._change_output(lambda: self._use_output(output, watchdog))
         self._wanted["output"] = wanted
         if old_watchdog is not None:
             old_watchdog.close()
         if old is not None:
             self._close(old)
 
-    def _change_input(self, wanted: str) -> None:
+    def _choose_input(self, wanted: str) -> None:
         old = self._input
         if old is not None and wanted == self._wanted["input"]:
             return
@@ -245,7 +247,7 @@ class Connections:
         self._input, self._wanted["input"] = made, wanted
         if old is not None:
             self._close(old)
-        self._replaced()
+        self._input_replaced()
 
     @property
     def _needs_system(self) -> bool:
@@ -299,7 +301,7 @@ class Connections:
             self._close_all()
             self._available = (), ()
             self._last_logged.clear()
-            self._lost()
+            self._input_lost()
             return
         inputs, outputs = self._probe.names()  # raises if a port disappears meanwhile
         self._available = _others((inputs, outputs))
@@ -308,7 +310,7 @@ class Connections:
             self._log_if_changed("input", f"the input {self._input.name} has disappeared; waiting for it", logging.WARNING)
             self._close(self._input)
             self._input = None
-            self._lost()
+            self._input_lost()
         if self._output is not None and self._output.is_gone(outputs, went):
             self._log_if_changed("output", f"the output {self._output.name} has disappeared; waiting for it", logging.WARNING)
             gone, self._output = self._output, None
@@ -335,11 +337,11 @@ class Connections:
                         logging.WARNING,
                     )
                     if port is self._input:
-                        self._lost()
+                        self._input_lost()
                 elif was_cut:
                     self._log_if_changed(which, f"the {which} is connected again, to {port.name}")
                     if port is self._output:
-                        self._back()
+                        self._output_restored()
 
     def _close_watchdog(self) -> None:
         watchdog, self._watchdog = self._watchdog, None

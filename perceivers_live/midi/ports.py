@@ -26,7 +26,7 @@ NAME = "perceivers-live"
 ATTEMPTS, ATTEMPT_PAUSE = 3, 0.3  # to connect to a MIDI system, and seconds between them: a busy JACK server may refuse a client
 QUIET = 0.05  # seconds without a message after which an input counts as quiet
 CLOSE_TIMEOUT = 0.5  # seconds to wait for a port to close; after that it closes in the background
-BEFORE_CLOSE = 0.05  # seconds before a port is closed, in which JACK notifies its clients of the change before
+BEFORE_CLOSE = 0.05  # seconds to wait before a port is closed, so that JACK has notified its clients of the previous change
 ALSA_PORT = re.compile(r" \d+:\d+$")  # client and port at the end of a name: other numbers after a reconnection
 ALSA_NUMBERS = re.compile(rf"{ALSA_PORT.pattern}| ?\(\d+(:\d+)?\)")  # also a process id in a client's name
 Made = TypeVar("Made")
@@ -91,7 +91,7 @@ def with_retries(make: Callable[[], Made]) -> Made:
 
 
 def _system() -> tuple[Any, int]:
-    """The rtmidi module and the first MIDI API of this machine that answers. Raises ``PortError`` if none does."""
+    """The rtmidi module and the first MIDI API of this computer that answers. Raises ``PortError`` if none does."""
     try:
         import rtmidi
     except ImportError as error:
@@ -150,7 +150,7 @@ def _advice(*, libraries: bool = True) -> str:
 
 
 def list_ports() -> tuple[list[str], list[str]]:
-    """Names of the inputs and outputs of this machine, without ours. Raises ``PortError`` without a MIDI system."""
+    """Names of the inputs and outputs of this computer, without ours. Raises ``PortError`` without a MIDI system."""
     probe = Probe()
     try:
         inputs, outputs = (list(filter(_is_foreign, names)) for names in probe.names())
@@ -160,7 +160,7 @@ def list_ports() -> tuple[list[str], list[str]]:
 
 
 class Probe:
-    """Lists the ports of this machine. Raises ``PortError`` without a MIDI system."""
+    """Lists the ports of this computer. Raises ``PortError`` without a MIDI system."""
 
     def __init__(self) -> None:
         self.system = rtmidi, api = _system()

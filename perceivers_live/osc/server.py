@@ -14,7 +14,7 @@
 Subscribers receive `/perceivers/state text`, `/perceivers/stats name value name value ...`, `/perceivers/message text` and
 `/perceivers/error code text`. The sender of a command receives messages and errors for a minute too, because many commands finish
 later. A sender's error is sent to that sender and to the subscribers; the codes are malformed, unknown, value, arguments,
-command, port, time.
+command, port, time, and those of the session: engine, state, learn, recording.
 Float controls are sent as `f`, int controls as `i`, switches as `i` 0 or 1, choices as `s`. The range of a choice is that of its
 index, which can be sent instead of its name. The messages of a bundle take effect at its time tag; a time more than `MAX_AHEAD`
 seconds ahead is rejected.

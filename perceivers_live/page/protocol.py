@@ -21,7 +21,7 @@ From the daemon:
     control     name, value, by                   a control was changed by the page with this number (0: not by a page)
     played      part ("human", "machine"), events: [[time, action, pitch, velocity]...]; action is "on", "off", "down", "up"
     planned     events: [[number, time, action, pitch, velocity]...]
-    dropped  first                             planned events from this number on were dropped
+    dropped     first                             planned events from this number on were dropped
     sound       time, message                     a raw MIDI message for the output "page"
     turn        state ("listening", "playing")
     countdown   at                                when the machine answers if nothing more is played; null: it will not

@@ -78,7 +78,7 @@ class PageServer:
 
     @property
     def url(self) -> str:
-        """The page's address on this machine."""
+        """The page's address on this computer."""
         everywhere = ipaddress.ip_address(self.host).is_unspecified
         host = "127.0.0.1" if everywhere else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/page/"

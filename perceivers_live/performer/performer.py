@@ -264,7 +264,7 @@ class Performer:
     def work(self, now: float) -> float | None:
         """Does one step of work. Returns when to call again (up to ``now``: immediately); None: after input or a command."""
         controls = self._controls.snapshot()
-        self._detector.attend(now, str(controls["mode"]) if self._may_play(controls) else None)
+        self._detector.set_mode(now, str(controls["mode"]) if self._may_play(controls) else None)
         if self.state is State.LISTENING:
             if controls["mode"] != self._plan_controls["mode"]:
                 self._plan_controls, self._yielded = controls, False

@@ -33,7 +33,7 @@ class PhraseDetector:
     def __init__(self, settings: PhraseSettings, patience: Callable[[], float] = lambda: 1.0) -> None:
         self._settings, self._patience = settings, patience
         self._held: set[int] = set()
-        self._mode: str | None = ""  # as last given to ``attend``
+        self._mode: str | None = ""  # as last given to ``set_mode``
         self.forget()
 
     def forget(self) -> None:
@@ -51,7 +51,7 @@ class PhraseDetector:
         self._chords = 0
         self._excluded = 0.0  # seconds that do not count in the note rate
 
-    def attend(self, now: float, mode: str | None) -> None:
+    def set_mode(self, now: float, mode: str | None) -> None:
         """Sets the mode in which the machine plays from ``now`` on; None: it may not play. There is no reply to what was played
         while it could not play, nor to a phrase that was over before the mode changed. Length and rate of the phrase are kept
         until the next note, for a takeover.

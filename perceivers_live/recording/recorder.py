@@ -1,5 +1,5 @@
 """Records a session as a MIDI file of two tracks: what the human played and what the machine sent. A session whose journal
-exceeds ``TURN_OVER`` or ``TURN_OVER_SECONDS`` continues in another file.
+exceeds ``MAX_JOURNAL_BYTES`` or ``MAX_JOURNAL_SECONDS`` continues in another file.
 
 Callers only put entries into a queue. The recorder's thread writes them to a journal (see ``journal``). The journal is converted
 to a MIDI file when the session ends, or by ``recover`` at the next start if the session was killed. ``perceivers-live train``
@@ -32,8 +32,8 @@ HUMAN, MACHINE = range(len(PARTS))
 WRITE_EVERY = 0.2  # seconds; the most that ``kill -9`` can lose
 SYNC_EVERY = 5.0  # seconds; the most that a power cut can lose
 MAX_WAITING = 100_000  # queued actions (some hours of music) while the disk is slow; further ones are dropped
-TURN_OVER = 4 << 20  # bytes of a journal: 250,000 actions, three hours of dense playing
-TURN_OVER_SECONDS = 12 * 3600.0  # between the first and the last action of a journal; MIDI files over 24 hours are not read
+MAX_JOURNAL_BYTES = 4 << 20  # bytes of a journal: 250,000 actions, three hours of dense playing
+MAX_JOURNAL_SECONDS = 12 * 3600.0  # between the first and the last action of a journal; MIDI files over 24 hours are not read
 DISK_TIMEOUT = 10.0  # seconds to wait at the end for the disk
 LONGEST_SILENCE = 3600.0  # seconds; longer silences are shortened, since a MIDI file cannot hold days
 LAST = 0.5  # seconds after which keys still held at the end are released
@@ -49,7 +49,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._turned_over = folder, False
+        self._folder, self._rotated = folder, False
         self._waiting: deque[Entry] = deque()  # queued for the thread
         self._unwritten = bytearray()  # encoded, not written yet
         self._first, self._latest = math.inf, -math.inf  # times of the journal's first and last action
@@ -89,7 +89,7 @@ class Recorder:
         self._write()
         if self._left_out or self._unwritten:
             self._warn(TimeoutError("the disk was too slow"))
-        earlier = recover(self._folder) if self._turned_over else []
+        earlier = recover(self._folder) if self._rotated else []
         try:
             return _finish(self._journal) or next(reversed(earlier), None)
         except Exception as error:
@@ -122,8 +122,8 @@ class Recorder:
                 self._journal.append(bytes(self._unwritten))
                 self._unwritten.clear()
                 self._unsynced = True
-                if self._journal.size > TURN_OVER or self._latest - self._first > TURN_OVER_SECONDS:
-                    self._turn_over(self._journal)
+                if self._journal.size > MAX_JOURNAL_BYTES or self._latest - self._first > MAX_JOURNAL_SECONDS:
+                    self._rotate(self._journal)
             if self._unsynced and time.monotonic() >= self._next_sync:
                 self._next_sync = time.monotonic() + SYNC_EVERY
                 self._journal.sync()
@@ -131,11 +131,11 @@ class Recorder:
         except Exception as error:
             self._warn(error)
 
-    def _turn_over(self, full: Journal) -> None:
+    def _rotate(self, full: Journal) -> None:
         """Starts another journal; the full one is converted to a MIDI file later. Raises ``OSError``."""
         self._journal = _new_journal(self._folder)
         self._first, self._latest = math.inf, -math.inf
-        self._turned_over = True
+        self._rotated = True
         full.sync()
         full.close()
 

@@ -1,4 +1,4 @@
-"""The commands of a session. OSC, the page and mapped controllers call them, from any thread."""
+"""The commands of a session. OSC, the page and bound controllers call them, from any thread."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, outp
         reaction.release_all(time.perf_counter())
         loop.silence()
         loop.submit(performer.yield_turn)  # otherwise mode solo would start again immediately
-        output.sweep()
+        output.reset_channel()
 
     def forget() -> None:
         reaction.release_all(time.perf_counter())

@@ -1,4 +1,4 @@
-"""Routes incoming MIDI messages: clock messages to the clock, mapped controllers to their controls, everything else to the music.
+"""Routes incoming MIDI messages: clock messages to the clock, bound controllers to their controls, everything else to the music.
 Echoes are dropped. Runs in the MIDI driver's callback, so nothing here waits.
 """
 

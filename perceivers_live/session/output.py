@@ -48,7 +48,7 @@ class Output:
         """Silences the receiver: releases the notes and pedals that are known to be on."""
         self._ignoring_faults(self.ledger.reset)
 
-    def sweep(self) -> None:
+    def reset_channel(self) -> None:
         """Silences the receiver completely, including notes of earlier sessions."""
         self._ignoring_faults(lambda: self.ledger.reset_channel(self._send))
 

@@ -42,6 +42,8 @@ from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
 REPORT_INTERVAL = 0.25  # seconds between two reports of the statistics
+STANDBY_BEGINS = "the model does not answer: the standby on this computer's CPU plays"
+STANDBY_ENDS = "the model plays again, in place of the standby"
 TEMPO_CHANGE = 0.01  # relative change of the tempo that is logged
 
 
@@ -142,7 +144,7 @@ class Session:
         """Releases what the machine holds, and notes that may hang on an output that was connected again. Its turn goes on."""
         with self.player.changed:
             self.loop.run_now(lambda: self.performer.release_all(time.perf_counter()))
-            self.output.sweep()
+            self.output.reset_channel()
 
     def change_output(self, change: Callable[[], None]) -> None:
         """Releases what sounds, and calls ``change``, which replaces the output. The machine's turn and its plan go on there.
@@ -163,7 +165,7 @@ class Session:
             closing.callback(self._controls.on_change(lambda *_: self.loop.inbox.wake()))  # wakes the performer
             player = PlayerThread(self.player, on_fault=lambda: self.loop.submit(self.performer.recover))
             closing.callback(self.silence)
-            self.output.sweep()  # ends hanging notes of an earlier, killed session
+            self.output.reset_channel()  # ends hanging notes of an earlier, killed session
             player.start()
             closing.callback(player.stop)
             self.loop.start()
@@ -231,7 +233,7 @@ class Session:
         standby = on_standby(self.engine.runtime)
         if standby != self._standby:
             self._standby = standby
-            self._report("standby" if standby else "standby over")
+            self._report(STANDBY_BEGINS if standby else STANDBY_ENDS)
 
     def _wait_for_report(self) -> bool:
         """Waits one report interval; False once stopped."""

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.faults import FAULTS, faults
 from benchmarks.likeness import Passage
-from perceivers_live.commands.pianoroll import Note
+from perceivers_live.commands.piano_roll import Note
 
 SECONDS = 12.0
 TUNE = (60, 64, 67, 62, 65, 69, 71, 72, 59, 67, 74, 76, 55)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.likeness import MEASURES, Passage, distances, look, passage
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
-from perceivers_live.commands.pianoroll import Note
+from perceivers_live.commands.piano_roll import Note
 
 SECONDS = 12.0
 

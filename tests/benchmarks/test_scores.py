@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.likeness import MEASURES, Passage
 from benchmarks.scores import Distances, measure, resampled, score
-from perceivers_live.commands.pianoroll import Note
+from perceivers_live.commands.piano_roll import Note
 
 CALLS = 24
 

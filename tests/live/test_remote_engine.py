@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.remote.address import parse
+from perceivers_live.session.session import STANDBY_BEGINS
 from tests.engine.remote.ssh_server import SshServer, skip_without_ssh
 from tests.live.live_session import LiveSession
 from tests.live.test_modes import PHRASE, Start
@@ -80,7 +81,7 @@ def test_solo_continues_on_the_standby_when_the_connection_is_lost(start_remote:
     session.wait_for_notes(10)
     session.daemon.wait_for_line("back from the standby")
     session.wait_for_notes(10)
-    assert "standby" in session.remote.messages
+    assert STANDBY_BEGINS in session.remote.messages
     assert "listening" not in session.remote.states, "its turn ended"
     session.remote.send("yield")
     session.wait_for_silence()

@@ -43,7 +43,7 @@ def test_learnt_controller_is_saved_and_changes_its_control(start_session: Start
     assert session.remote.ask("temperature") == 1.0  # by now the learn request has been processed
     for value in (0, 20, 40):
         session.peer.send(0xB0, KNOB, value)
-    session.peer.until(lambda: f"learnt temperature: CC {KNOB} on channel 1 steers temperature" in session.remote.messages)
+    session.peer.until(lambda: f"learnt temperature: CC {KNOB} on channel 1 is bound to temperature" in session.remote.messages)
     assert read(home.midi_map) == [Binding("temperature", KNOB, 1)]
     session.peer.send(0xB0, KNOB, 127)
     session.peer.until(lambda: [change.values for change in session.remote.received("temperature")[1:]][-1:] == [(1.5,)])

@@ -21,6 +21,7 @@ from typing import Any
 
 from engine.errors import install
 from engine.runtimes import RuntimeUnavailable
+from engine.text import one_line
 
 try:
     import torch
@@ -64,7 +65,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor]) -> ExportedProgram:
         with torch.no_grad():
             program = torch.export.export(_Named(module.eval(), list(inputs)), (), kwargs=dict(inputs))
     except Exception as error:  # PyTorch's exporter raises many types
-        raise PlanError(f"the graph cannot be exported ({_first_line(error)})") from error
+        raise PlanError(f"the graph cannot be exported ({_reason(error)})") from error
     check_signature(program, list(inputs))
     check_pure(program.graph_module)
     return program
@@ -94,7 +95,7 @@ def build_plan(module: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
                 timing_cache_path=f"{folder}/timing",  # the default is one file for all users; a broken one stops every build
             )
     except Exception as error:
-        raise PlanError(f"TensorRT cannot compile the graph ({_first_line((logged or [error])[0])})") from error
+        raise PlanError(f"TensorRT cannot compile the graph ({_reason((logged or [error])[0])})") from error
     return bytes(plan)
 
 
@@ -193,8 +194,8 @@ def load_compiler() -> Any:
     except Exception as error:  # it raises many types if its libraries are missing
         if isinstance(error, ModuleNotFoundError) and error.name == "torch_tensorrt":
             raise RuntimeUnavailable(f"torch-tensorrt is not installed ({install('tensorrt')})") from error
-        raise RuntimeUnavailable(f"torch-tensorrt cannot be imported ({_first_line(error)})") from error
+        raise RuntimeUnavailable(f"torch-tensorrt cannot be imported ({_reason(error)})") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _reason(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__

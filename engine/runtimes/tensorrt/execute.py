@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from engine.errors import install
 from engine.runtimes import RuntimeUnavailable
+from engine.text import one_line
 
 try:
     import torch
@@ -47,7 +48,7 @@ def load_tensorrt() -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # it raises many types if its libraries or the driver are missing
-        raise RuntimeUnavailable(f"{name} cannot be imported ({str(error).strip().splitlines()[0][:200]})") from error
+        raise RuntimeUnavailable(f"{name} cannot be imported ({one_line(error) or type(error).__name__})") from error
 
 
 def environment(trt: ModuleType) -> Environment:

@@ -10,7 +10,7 @@ const LONGEST_RETRY = 2000;
 const QUICK_PINGS = 8; // at the start, to know the clock soon
 const PING_EVERY = 2000; // milliseconds
 const MISSING = 7; // seconds without a message after which the connection counts as lost, if pings were not answered
-const MOST_BUFFERED = 1 << 16; // bytes: what waits longer than that is music no more
+const MOST_BUFFERED = 1 << 16; // bytes: messages that wait for more than this would be too late
 
 /** @returns {number} seconds on the page's own clock */
 export function pageTime() {

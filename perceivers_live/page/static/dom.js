@@ -26,7 +26,7 @@ export function byId(id) {
   return /** @type {T} */ (found);
 }
 
-/** Sets a text only if it is another one: a screen reader is not to say the same twice. @param {HTMLElement} where @param {string} text */
+/** Sets a text only if it is another one: so that a screen reader does not repeat it. @param {HTMLElement} where @param {string} text */
 export function setText(where, text) {
   if (where.textContent !== text) where.textContent = text;
 }

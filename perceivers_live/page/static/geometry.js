@@ -39,11 +39,6 @@ export function stage(width, height, lowest = LOWEST, highest = HIGHEST) {
   return { width, height, nowX, planX: nowX + keys, perSecond, row: height / (highest - lowest + 1), lowest, highest };
 }
 
-/** Seconds of the past that a stage shows. @param {Stage} stage */
-export function pastSeconds(stage) {
-  return stage.nowX / stage.perSecond;
-}
-
 /** Where something at `time` is, at `now`. @param {Stage} stage @param {number} time @param {number} now */
 export function timeX(stage, time, now) {
   return (time <= now ? stage.nowX : stage.planX) + (time - now) * stage.perSecond;

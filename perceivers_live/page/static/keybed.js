@@ -14,7 +14,7 @@ const LABELS = /** @type {Record<string, string>} */ ({
 export class Keybed {
   /**
    * @param {HTMLCanvasElement} canvas @param {Music} music @param {Typing} typing
-   * @param {Play} play told of raw MIDI messages, and when on the page's clock they were played (seconds)
+   * @param {Play} play called with raw MIDI messages, and with when on the page's clock they were played (seconds)
    */
   constructor(canvas, music, typing, play) {
     this._canvas = canvas;

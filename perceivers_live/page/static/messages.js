@@ -20,7 +20,7 @@
  */
 
 /** @typedef {{name: string, help: string}} Command */
-/** @typedef {{wanted: string, name: string, state: "open" | "waiting" | "closed", text: string}} Port */
+/** @typedef {{wanted: string, name: string, state: "open" | "waiting", text: string}} Port */
 /** @typedef {{target: string, channel: number, number: number}} Binding */
 
 /** @typedef {{type: "you", number: number}} You */

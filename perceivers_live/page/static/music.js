@@ -54,7 +54,7 @@ export class Music {
       this.latest[part] = Math.max(this.latest[part], time);
       if (part === "machine") this._planSounded(time);
       if (action === "on") {
-        this._end(part, pitch, time); // a note that was never released, as far as we heard
+        this._end(part, pitch, time); // a note that was never released, as far as this page received
         this.notes.push({ part, pitch, velocity, start: time, end: null });
       } else if (action === "off") this._end(part, pitch, time);
       else if (action === "down") this.presses.push({ part, start: time, end: null });

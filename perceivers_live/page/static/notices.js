@@ -1,9 +1,9 @@
-// Warnings, errors and rejections from the daemon. They stay until they are dismissed; the newest is on top.
+// Warnings, errors and rejections from the daemon. The newest is on top. Errors stay until they are dismissed.
 
 import { element } from "./dom.js";
 
 const MOST = 4;
-const SHOWN = 12000; // milliseconds; faults stay
+const SHOWN = 12000; // milliseconds; errors stay
 
 export class Notices {
   /** @param {HTMLElement} where */

@@ -11,7 +11,7 @@ class PianoProcessor extends AudioWorkletProcessor {
     this.port.onmessage = (event) => this._add(event.data);
   }
 
-  /** @param {[number, number, number[]] | null} item null: forget what waits, let go of everything */
+  /** @param {[number, number, number[]] | null} item null: drop what waits, release everything */
   _add(item) {
     if (item === null) {
       this._waiting = [];

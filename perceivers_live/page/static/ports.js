@@ -33,7 +33,6 @@ export class Ports {
         list.shown = shown;
         list.select.replaceChildren(...all.map((name) => element("option", { value: name }, portTitle(name))));
       }
-      if (document.activeElement !== list.select || list.select.value === "") list.select.value = port.wanted;
       list.select.value = port.wanted;
       setText(list.state, port.state === "open" ? (port.wanted === PAGE ? "" : port.name) : port.text || "waiting for it");
       list.state.dataset.state = port.state;
@@ -48,8 +47,8 @@ function portTitle(name) {
 
 /** @type {[name: string, title: string, unit: string, doubtful: number][]} beyond `doubtful` it is worth a look */
 const FIGURES = [
-  ["step_ms_p50", "An event takes (median)", "ms", 10],
-  ["step_ms_p99", "An event takes (99 %)", "ms", 25],
+  ["decision_ms_p50", "An event takes (median)", "ms", 10],
+  ["decision_ms_p99", "An event takes (99 %)", "ms", 25],
   ["lateness_ms_p50", "Output lateness (median)", "ms", 1],
   ["lateness_ms_p99", "Output lateness (99 %)", "ms", 5],
   ["late", "Late events", "", 0],

@@ -132,7 +132,7 @@ export class Roll {
     }
   }
 
-  /** What was dropped falls, and is gone. @param {number} now */
+  /** Dropped events fall and fade. @param {number} now */
   _drawDropped(now) {
     const context = this._context;
     context.strokeStyle = this._palette.planEdge;

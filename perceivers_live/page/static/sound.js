@@ -23,7 +23,7 @@ function room(context) {
 }
 
 export class Sound {
-  /** @param {() => void} onChange told when the sound is switched on or off */
+  /** @param {() => void} onChange called when the sound is switched on or off */
   constructor(onChange) {
     this._onChange = onChange;
     /** @type {AudioContext | null} */
@@ -95,11 +95,6 @@ export class Sound {
     if (!this._meter) return 0;
     this._meter.getFloatTimeDomainData(this._samples);
     return Math.sqrt(this._samples.reduce((sum, one) => sum + one * one, 0) / this._samples.length);
-  }
-
-  /** Output latency in seconds, as reported by the browser. */
-  get latency() {
-    return (this._context?.baseLatency ?? 0) + (this._context?.outputLatency ?? 0);
   }
 
   async _build() {

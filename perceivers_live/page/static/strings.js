@@ -11,7 +11,7 @@ const HIGHEST_PARTIAL = 11000; // Hz
 const MOST_PARTIALS = 28;
 const SLOW_PARTIALS = 7; // the lowest ones have a second, slow part
 const STRIKE_POINT = 1 / 8; // of the string's length
-const SILENT = 2e-5; // amplitude below which a partial is let go of
+const SILENT = 2e-5; // amplitude below which a partial is removed
 const MOST_VOICES = 40;
 const UNDAMPED = 90; // pitches from here on have no dampers
 const BLOCK = 128; // samples that are worked on at a time
@@ -114,7 +114,7 @@ class Voice {
         re = turned;
         mono[n] += im;
       }
-      if (Math.abs(re) + Math.abs(im) < SILENT) continue; // let go of: the later ones move up
+      if (Math.abs(re) + Math.abs(im) < SILENT) continue; // removed: the later ones move up
       cos[kept] = c;
       sin[kept] = s;
       x[kept] = re;
@@ -189,7 +189,7 @@ export class Piano {
     this._dampReleased();
   }
 
-  /** Keys and the pedal of a part are let go: all keys, since only the pedal is known by part. @param {number} part */
+  /** Keys and the pedal of a part are released: all keys, since only the pedal is known by part. @param {number} part */
   releaseAll(part) {
     for (const voice of this._voices) voice.isHeld = false;
     this._pedals.delete(part);

@@ -18,7 +18,7 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import SUSTAIN_DOWN, SUSTAIN_UP, Event
 from engine.grid import PulseGrid
-from engine.remote.address import Address, this_machine
+from engine.remote.address import Address, this_computer
 from engine.remote.lookahead import Lookahead, answer_values, call_values, parse_answer, parse_call
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.wire import WireError, decode, encode
@@ -34,9 +34,9 @@ MUSIC = improvise(120, seed=3)
 
 def delayed_runtime(delay: float) -> RemoteRuntime:
     """The bundled model behind a connection with delay."""
-    server = this_machine("onnx", bundled(), 1)
+    server = this_computer("onnx", bundled(), 1)
     command = (sys.executable, "-m", "tests.engine.remote.delayed", str(delay), *server.command)
-    return RemoteRuntime(Address(("env", f"PYTHONPATH={ROOT}", *command), "a far server"), hang=10.0)
+    return RemoteRuntime(Address(("env", f"PYTHONPATH={ROOT}", *command), "a far server"), timeout=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +116,11 @@ def test_a_connection_with_delay_takes_several_events_a_round_trip(far: RemoteRu
     sent.clear()
     solo(engine, 60)
     assert sent["DECIDE"] == 0
-    assert sent["DECIDE_AHEAD"] < 60, "some events are decided together; how many depends on this machine"
+    assert sent["DECIDE_AHEAD"] < 60, "some events are decided together; how many depends on this computer"
 
 
 def test_without_delay_each_decision_is_a_separate_call() -> None:
-    near = RemoteRuntime(this_machine("onnx", bundled(), 1), hang=10.0)
+    near = RemoteRuntime(this_computer("onnx", bundled(), 1), timeout=10.0)
     engine = Engine(near)
     near.ping()
     solo(engine, 5)

@@ -25,7 +25,7 @@ from engine.sampling import SamplingControls, sampling_bias
 from tests.music import improvise
 
 MUSIC = improvise(120, seed=3)
-HANG = 2.0
+ANSWER_TIMEOUT = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def checkpoint() -> Path:
 
 @pytest.fixture
 def runtime(checkpoint: Path) -> Iterator[RemoteRuntime]:
-    runtime = local_process("onnx", checkpoint, hang=HANG)
+    runtime = local_process("onnx", checkpoint, timeout=ANSWER_TIMEOUT)
     yield runtime
     runtime.close()
     assert not runtime.alive()
@@ -80,7 +80,7 @@ def test_a_lost_process_is_replaced_and_keeps_the_history(
 
     with pytest.raises(RuntimeLost):
         continue_absorbing()
-    assert time.monotonic() - began < 20 * HANG
+    assert time.monotonic() - began < 20 * ANSWER_TIMEOUT
     engine.absorb(MUSIC[engine.position + 1 : 60])
     assert engine.position == 59
     assert close(engine.hidden(), here.hidden())
@@ -134,7 +134,9 @@ serve(standard_streams(), lambda: Stubborn(bundled()), bundled())
 def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
     """For example after a GPU error, which persists in its process."""
     broken = tmp_path / "broken"
-    runtime = RemoteRuntime(Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", local=True), hang=HANG)
+    runtime = RemoteRuntime(
+        Address((sys.executable, "-c", STUBBORN, str(broken)), "stubborn", local=True), timeout=ANSWER_TIMEOUT
+    )
     engine = Engine(runtime)
     engine.absorb(MUSIC[1:40])
     before, hidden = runtime._server.pid, engine.hidden()
@@ -148,7 +150,7 @@ def test_a_process_that_fails_to_reset_is_replaced(tmp_path: Path) -> None:
 
 def test_waiting_for_a_process_that_cannot_be_killed_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """For example a process that hangs in a driver; here the signal is not sent."""
-    runtime = local_process("onnx", bundled(), hang=HANG)
+    runtime = local_process("onnx", bundled(), timeout=ANSWER_TIMEOUT)
     process = runtime._server._process
     process.kill, kill = lambda: None, process.kill  # type: ignore[method-assign]
     os.kill(process.pid, signal.SIGSTOP)
@@ -175,7 +177,7 @@ def test_a_process_with_another_protocol_is_refused_in_one_line(what: str, monke
     if what == "silence":
         monkeypatch.setattr("engine.remote.runtime.START_TIMEOUT", 1.0)
     code = {
-        "noise": "print('Welcome to this machine!', flush=True); import time; time.sleep(60)",
+        "noise": "print('Welcome to this computer!', flush=True); import time; time.sleep(60)",
         "silence": "import time; time.sleep(60)",
         "endless": "import sys, time; sys.stdout.buffer.write(b'PL' + bytes([1, 0]) + b'\\xff' * 100000); time.sleep(60)",
         "later": "import sys; from engine.remote.wire import encode; sys.stdout.buffer.write(encode(1, 99, '7.0', 'more'))",

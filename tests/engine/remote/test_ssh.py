@@ -32,7 +32,7 @@ MUSIC = improvise(700, seed=3)
 
 
 def test_a_runtime_behind_ssh_gives_the_results_of_a_local_one(ssh: SshServer) -> None:
-    with closing(RemoteRuntime(parse(ssh.address, "onnx", 1), fingerprint=fingerprint(bundled()), hang=5.0)) as runtime:
+    with closing(RemoteRuntime(parse(ssh.address, "onnx", 1), fingerprint=fingerprint(bundled()), timeout=5.0)) as runtime:
         there, here = Engine(runtime), Engine(open_runtime("onnx", bundled(), threads=1))
         assert runtime.name.startswith("onnx at ")
         for begin, end in ((1, 2), (2, 90), (90, 500)):
@@ -56,7 +56,7 @@ def test_a_runtime_behind_ssh_gives_the_results_of_a_local_one(ssh: SshServer) -
 @pytest.mark.parametrize("loss", ["server dies", "server hangs", "ssh dies", "ssh hangs"])
 def test_a_lost_connection_fails_over_and_back(ssh: SshServer, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
-    monkeypatch.setattr(standby, "REMOTE_HANG", 2.0)
+    monkeypatch.setattr(standby, "REMOTE_ANSWER_TIMEOUT", 2.0)
     with closing(open_runtime_at(parse(ssh.address, "onnx", 1), bundled())) as runtime:
         assert isinstance(runtime, StandbyRuntime)
         engine = Engine(runtime)

@@ -13,7 +13,7 @@ import pytest
 from engine.checkpoint import bundled
 from engine.engine import RECENT, Engine
 from engine.remote import standby
-from engine.remote.address import this_machine
+from engine.remote.address import this_computer
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.standby import StandbyRuntime
 from engine.runtimes.choose import open_runtime
@@ -22,12 +22,12 @@ from engine.states import StateError
 from tests.music import improvise
 
 MUSIC = improvise(700, seed=3)
-HERE = this_machine("onnx", bundled(), 1)
+HERE = this_computer("onnx", bundled(), 1)
 PATIENCE = 60.0  # seconds
 
 
 def reach() -> RemoteRuntime:
-    return RemoteRuntime(HERE, hang=2.0, revive=False)
+    return RemoteRuntime(HERE, timeout=2.0, restart=False)
 
 
 @pytest.fixture

@@ -187,9 +187,9 @@ def test_any_file_content_is_read_or_refused_in_one_line(tmp_path: Path, content
 @pytest.mark.parametrize(
     ("binding", "text"),
     [
-        (Binding("takeover", 66), "CC 66 on any channel steers takeover"),
-        (Binding("temperature", 20, channel=3), "CC 20 on channel 3 steers temperature"),
-        (Binding("temperature", 20, low=1.5), "CC 20 on any channel steers temperature, from 1.5 to its limit"),
+        (Binding("takeover", 66), "CC 66 on any channel is bound to takeover"),
+        (Binding("temperature", 20, channel=3), "CC 20 on channel 3 is bound to temperature"),
+        (Binding("temperature", 20, low=1.5), "CC 20 on any channel is bound to temperature, from 1.5 to its limit"),
     ],
 )
 def test_binding_is_described_in_words(binding: Binding, text: str) -> None:

@@ -50,7 +50,7 @@ def test_failed_port_choice_keeps_the_open_port(caplog: pytest.LogCaptureFixture
     changed = []
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
     with (
-        Connections(OWN, lambda now, message: None, local=ports, change=changed.append) as connections,
+        Connections(OWN, lambda now, message: None, local=ports, change_output=changed.append) as connections,
         caplog.at_level(logging.WARNING),
     ):
         for direction in ("input", "output"):
@@ -93,7 +93,7 @@ def test_watchdog_of_a_new_output_knows_the_channels(monkeypatch: pytest.MonkeyP
         switched.set()
 
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, local=ports, change=change) as connections:
+    with Connections(OWN, local=ports, change_output=change) as connections:
         for name in ("A", "B"):
             switched.clear()
             connections.choose("output", name)
@@ -119,7 +119,9 @@ def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatc
 def test_a_choice_of_another_input_is_reported_once_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     made, opened = _input_stubs(monkeypatch), list[int]()
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, local=ports, lost=lambda: opened.append(-1), replaced=lambda: opened.append(len(made))) as connections:
+    with Connections(
+        OWN, local=ports, input_lost=lambda: opened.append(-1), input_replaced=lambda: opened.append(len(made))
+    ) as connections:
         for count, name in enumerate(("Piano", "Organ"), 1):
             connections.choose("input", name)
             assert until(lambda count=count: len(opened) == count)  # type: ignore[misc]
@@ -155,7 +157,7 @@ def test_newest_of_many_port_choices_is_used() -> None:
         held.wait(10.0)
 
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, local=ports, change=change) as connections:
+    with Connections(OWN, local=ports, change_output=change) as connections:
         connections.choose("output", PAGE)
         assert seen.wait(10.0)
         for _ in range(1000):
@@ -174,7 +176,7 @@ def test_choosing_the_same_output_again_also_calls_change() -> None:
         changed.append(swap)
 
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, lambda now, message: None, local=ports, change=change) as connections:
+    with Connections(OWN, lambda now, message: None, local=ports, change_output=change) as connections:
         connections.choose("output", PAGE)
         assert until(lambda: changed)
         assert connections.names == (PAGE, PAGE)

@@ -59,10 +59,10 @@ SET = build_msg("/perceivers/density", 0.5).dgram
 
 
 def beyond_loopback() -> str:
-    """An address of this machine that is not loopback."""
+    """An address of this computer that is not loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing, but selects the source address
             return str(probe.getsockname()[0])
         except OSError:
-            pytest.skip("this machine has no address beyond loopback")
+            pytest.skip("this computer has no address beyond loopback")

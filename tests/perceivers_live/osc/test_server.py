@@ -201,7 +201,7 @@ def test_ipv6_loopback_is_served_too(controls: Controls) -> None:
     try:
         server = OscServer(controls, {}, host="::1", port=0)
     except ListenError:
-        pytest.skip("this machine has no IPv6")
+        pytest.skip("this computer has no IPv6")
     with closing(server), closing(SimpleUDPClient("::1", server.port)) as client:
         client.send_message("/perceivers/subscribe", None)
         for _ in CONTROLS:

@@ -263,7 +263,7 @@ def test_long_session_does_not_increase_memory_use(tmp_path: Path) -> None:
 
 def test_long_session_is_split_into_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a flood, or weeks of playing, would have to fit into memory when the session ends."""
-    monkeypatch.setattr(recorder_module, "TURN_OVER", 100 * RECORD_BYTES)
+    monkeypatch.setattr(recorder_module, "MAX_JOURNAL_BYTES", 100 * RECORD_BYTES)
     recorder, played = Recorder(tmp_path), [one for i in range(300) for one in note(START + i, 0.5, 60)]
     for start in range(0, len(played), 50):
         for one in played[start : start + 50]:

@@ -17,19 +17,19 @@ from pythonosc.osc_message_builder import build_msg
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.remote import standby
-from engine.remote.address import this_machine
+from engine.remote.address import this_computer
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.standby import StandbyRuntime
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings
 from perceivers_live.performer.performer import State
 from perceivers_live.session.observers import Observer
-from perceivers_live.session.session import Session
+from perceivers_live.session.session import STANDBY_BEGINS, STANDBY_ENDS, Session
 from tests.engine.remote.ssh_server import free_port
 from tests.perceivers_live.receiver import Synthesizer, unbalanced
 from tests.perceivers_live.sessions import PATIENCE, SETTINGS, notes_only
 
-HERE = this_machine("onnx", bundled(), 1)
+HERE = this_computer("onnx", bundled(), 1)
 
 
 class SoloSession:
@@ -37,7 +37,7 @@ class SoloSession:
 
     def __init__(self) -> None:
         def reach() -> RemoteRuntime:
-            return RemoteRuntime(HERE, hang=1.0, revive=False)
+            return RemoteRuntime(HERE, timeout=1.0, restart=False)
 
         self.runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
         self.port, self.states = Synthesizer(), list[State]()
@@ -120,6 +120,6 @@ def test_subscribers_receive_the_standby_state(solo: SoloSession) -> None:
 
         wait_for_message("/perceivers/stats", ("standby", 0.0))
         os.kill(solo.runtime._first._server.pid, signal.SIGKILL)
-        wait_for_message("/perceivers/message", ("", "standby"))
+        wait_for_message("/perceivers/message", ("", STANDBY_BEGINS))
         wait_for_message("/perceivers/stats", ("standby", 1.0))
-        wait_for_message("/perceivers/message", ("", "standby over"))
+        wait_for_message("/perceivers/message", ("", STANDBY_ENDS))

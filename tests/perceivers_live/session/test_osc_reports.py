@@ -102,7 +102,7 @@ def test_start_end_and_refusal_of_learning_are_reported(harness: SessionHarness,
     surface.send_message("/perceivers/learn", "temperature")
     assert surface.next_message("message") == ["learning temperature: move a controller within 20 s"]
     harness.receive((0xB0, 20, 0), (0xB0, 20, 100))
-    assert surface.next_message("message") == ["learnt temperature: CC 20 on channel 1 steers temperature"]
+    assert surface.next_message("message") == ["learnt temperature: CC 20 on channel 1 is bound to temperature"]
     surface.send_message("/perceivers/learn", "temprature")
     assert surface.next_message("error") == [
         "command",

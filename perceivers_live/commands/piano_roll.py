@@ -1,4 +1,4 @@
-"""A piano roll of a whole performance in a terminal. ``liveroll`` draws one while the music plays.
+"""A piano roll of a whole performance in a terminal. ``live_roll`` draws one while the music plays.
 
 A character cell is split into 2 x 2 quarters. In ``draw`` a text row shows two semitones, and a column two time steps.
 The quarters come from Unicode's quadrants (``▞``) and, to tell a second part from the first without colour, from Braille

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from perceivers_live.commands.pianoroll import GREY, Ink, Style, level_of
+from perceivers_live.commands.piano_roll import GREY, Ink, Style, level_of
 
 LOWEST_KEY, KEYS = 21, 88  # a piano's A0, and how many keys there are
 
