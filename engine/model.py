@@ -300,24 +300,28 @@ def decide(
     (Gumbel-max sampling). A rest is possible only after a full wait.
 
     ``min_p`` does not apply to waits: the probability of a long wait is spread over many 10 ms steps, each of them small beside
-    the single step within a chord. Excluding them would make all music faster.
+    the single step within a chord. Excluding them would make all music faster. For the same reason ``min_p`` and ``temperature``
+    choose among the pitches of a note-on or of a note-off, but do not change how likely a note-on or a note-off is: note-ons are
+    spread over many pitches, note-offs over the few keys that are held, so that notes would become shorter.
     """
 
-    def draw(logits: Tensor, gumbel: Tensor) -> Tensor:
-        return ((logits / temperature).log_softmax(-1) + gumbel).argmax(-1)
-
-    def draw_likely(logits: Tensor, gumbel: Tensor) -> Tensor:
+    def likely(logits: Tensor) -> Tensor:
+        """Log-probabilities at the temperature, without those that ``min_p`` excludes."""
         log_p = (logits / temperature).log_softmax(-1)
         keep = log_p >= log_p.amax(-1, keepdim=True) + min_p.clamp(min=1e-8).log()
-        return torch.where(keep, log_p + gumbel, 2 * MASKED).argmax(-1)
+        return torch.where(keep, log_p, 2 * MASKED).log_softmax(-1)
+
+    def likely_actions(logits: Tensor) -> Tensor:
+        on, off, other = torch.split(logits, [PITCHES, PITCHES, ACTIONS - 2 * PITCHES], -1)
+        return torch.cat((*(pitches.logsumexp(-1, keepdim=True) + likely(pitches) for pitches in (on, off)), other), -1)
 
     for_wait, for_action, for_velocity = torch.split(noise, [WAITS, ACTIONS, VELOCITY_BINS])
     h, logits = head.wait_logits(hidden[None])
-    wait = draw(logits + wait_bias, for_wait)  # [1]
+    wait = ((logits + wait_bias) / temperature + for_wait).argmax(-1)  # [1]
     h, logits = head.action_logits(h, wait)
     no_rest = torch.where(wait < MAX_WAIT, MASKED, 0.0)[:, None] * (torch.arange(ACTIONS, device=wait.device) == REST)
-    action = draw_likely(logits + action_bias + no_rest, for_action)
-    velocity = draw_likely(head.velocity_logits(h, action) + velocity_bias, for_velocity)
+    action = (likely_actions(logits + action_bias + no_rest) + for_action).argmax(-1)
+    velocity = (likely(head.velocity_logits(h, action) + velocity_bias) + for_velocity).argmax(-1)
     return torch.cat((wait, action, velocity))
 
 

@@ -39,7 +39,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.02,
                 0.0,
                 0.5,
-                help="Min-p sampling: excludes events less likely than this fraction of the likeliest.",
+                help="Min-p sampling: excludes pitches and velocities less likely than this fraction of the likeliest.",
                 group="invention",
             ),
             Control("variety", "float", 1.0, 0.0, 3.0, help="Penalty on repeated keys; 0 is as trained.", group="invention"),
