@@ -21,7 +21,7 @@ import torch
 
 from engine.checkpoint import load_model
 from engine.folders import cache_folder
-from trainer.data import Corpus, prepare
+from trainer.data import Corpus, DataError, prepare
 from trainer.likelihood import forward_losses, piece_events
 from trainer.segmentation import Segmentation
 from trainer.settings import Training, changed, model_config
@@ -88,7 +88,10 @@ def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, 
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Number of models trained at the same time.")
 def main(data: Path, cache: Path, steps: int, seed: int, jobs: int) -> None:
-    corpus = prepare(data, cache)
+    try:
+        corpus = prepare(data, cache)
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
     print(f"{steps} steps, {steps * 4 * 512 / 1e6:.2f} M events each, seed {seed}")
     print(f"{'':50}{'M parameters':>13}{'validation':>12}{'openings':>10}{'seconds':>9}")
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:

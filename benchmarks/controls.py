@@ -25,15 +25,16 @@ import numpy as np
 from benchmarks.calls import cut_calls, open_corpus
 from benchmarks.heard import Heard, collapsed, ending, heard
 from engine.adjustment import Call, Target
-from engine.checkpoint import bundled
+from engine.checkpoint import bundled, read_config
 from engine.engine import Engine
+from engine.errors import UserError
 from engine.events import PITCHES, Timed
 from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
-from trainer.data import SPLITS, DataError
+from trainer.data import SPLITS
 
 SWEEPS: Mapping[str, Sequence[float]] = {  # control -> the values that it is set to
     "density": (-1.0, -0.5, 0.0, 0.5, 1.0),
@@ -216,8 +217,9 @@ def main(
     workers: int, runtime: str, json_file: Path | None, out: Path | None,
 ) -> None:  # fmt: skip
     try:
+        read_config(checkpoint)
         calls = cut_calls(open_corpus(data, cache), split, count, seconds, 0)
-    except DataError as error:
+    except UserError as error:
         raise click.ClickException(str(error)) from error
     asked = rows(only)
     jobs = [

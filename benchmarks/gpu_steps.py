@@ -93,12 +93,12 @@ def parity(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     ``nats``: KL divergence of waits and actions per event; ``error_of_hidden``: relative error of the hidden states.
     """
-    music, states = improvised(options["count"], np.random.default_rng(0)), []
+    music, states = improvised(options["count"] + 1, np.random.default_rng(0)), []
     half = TorchRuntime(bundled(), "cuda" if GPU else "eager", precision=torch.float16)
-    newest = min(len(music), 200)
+    newest = min(options["count"], 200)
     for runtime in (TorchRuntime(bundled()), half):
         engine = Engine(runtime)
-        engine.absorb(music)
+        engine.absorb(music[:-1])
         states.append(torch.from_numpy(engine.recent_hidden(newest)))
     exact, rounded = states
     following = torch.tensor(np.array(music[-newest:])).long()

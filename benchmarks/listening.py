@@ -27,16 +27,16 @@ from benchmarks.calls import Call, cut_calls, open_corpus
 from benchmarks.faults import FAULTS, faults
 from benchmarks.likeness import passage
 from benchmarks.scores import Distances, measure, resampled, score
-from engine.checkpoint import bundled
+from engine.checkpoint import bundled, read_config
 from engine.engine import Engine
+from engine.errors import UserError
 from engine.events import NOTE_OFF, Timed
 from engine.folders import cache_folder
 from engine.runtimes.choose import open_runtime
-from perceivers_live.controls.control import ControlError
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.session.offline import render
-from trainer.data import SPLITS, DataError
+from trainer.data import SPLITS
 
 KINDS = ("reply", "other", "real")  # the passages that a call is compared with
 
@@ -165,8 +165,9 @@ def main(
     controls = dict(_setting(text) for text in settings)
     try:
         Controls(controls)
+        read_config(checkpoint)
         calls = cut_calls(open_corpus(data, cache), split, count, seconds, seed)
-    except (ControlError, DataError) as error:
+    except UserError as error:
         raise click.ClickException(str(error)) from error
     before = json.loads(beside.read_text()) if beside else None
     if before and before["names"] != [call.name for call in calls]:

@@ -26,11 +26,12 @@ from typing import NamedTuple, Protocol
 import click
 import numpy as np
 
+from benchmarks.calls import open_corpus
 from engine.events import NOTE_OFF, PITCHES, Timed
 from engine.folders import cache_folder
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import CHORD_SPAN, PhraseDetector
-from trainer.data import SPLITS, Corpus, prepare
+from trainer.data import SPLITS, DataError
 
 MIN_END, CERTAIN_END, NEIGHBOURHOOD = 1.0, 3.0, 5.0  # seconds; the module's docstring defines a phrase end
 TIMES_MEDIAN = 3.0
@@ -205,7 +206,10 @@ def table_line(name: str, row: dict[str, float]) -> str:
 @click.option("--seed", default=0)
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Also write the figures to this file.")
 def main(data: Path, cache: Path, split: str, pieces: int, seed: int, file: Path | None) -> None:
-    corpus = Corpus(prepare(data, cache))
+    try:
+        corpus = open_corpus(data, cache)
+    except DataError as error:
+        raise click.ClickException(str(error)) from error
     chosen = corpus.split(split)
     if not chosen:
         raise click.ClickException(f"{data}: has no {split} split")

@@ -35,8 +35,9 @@ from trainer.reading import prepare_actions, to_actions
 log = logging.getLogger(__name__)
 
 UNITS_PER_SECOND = 10_000
-FORMAT = 5
+FORMAT = 6
 PEDALS = ("events", "extend")
+UNREADABLE = "unreadable"
 HOLD_OUT_EVERY = 20  # one of so many files is held out
 SPLITS = ("train", "validation", "test")
 ALL = "all"  # of the pieces, whatever their split
@@ -105,9 +106,9 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
     """Packs a folder of MIDI files into ``cache/<key>`` and returns it; a cache of the same files and settings is used again, and
     a folder that is a packed cache is used as it is.
 
-    ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used are counted in
-    the log and named in the index, never fatal. Where no split is official, every 20th of the others by name, or the last
-    one of fewer, is held out for validation. Raises ``DataError`` if nothing is left.
+    ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used, and copies of
+    other files, are counted in the log and named in the index, never fatal. Where no split is official, every 20th of the others
+    by name, or the last one of fewer, is held out for validation. Raises ``DataError`` if nothing is left.
     """
     if (folder / "index.json").is_file() and (folder / "times.npy").is_file():
         if (packed := Corpus(folder).pedal) != pedal:
@@ -116,7 +117,8 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
     files = find_files(folder)
     if not files:
         raise DataError(f"{folder}: no MIDI files found ({', '.join(SUFFIXES)})")
-    target = cache / _key(folder, files, pedal)
+    contents = {path: _content(path) for path, _ in files}
+    target = cache / _key(folder, files, contents, pedal)
     if (target / "index.json").exists():
         return target
     try:
@@ -124,7 +126,7 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
         with TemporaryDirectory(dir=cache, prefix="packing-") as temporary:  # other processes may pack the same files
             made = Path(temporary) / target.name
             made.mkdir()
-            skipped, damaged = _pack(folder, files, made, pedal, workers)
+            skipped, damaged = _pack(folder, files, _copies(files, contents), made, pedal, workers)
             _move(made, target)
     except OSError as error:
         raise DataError(
@@ -149,12 +151,15 @@ def _move(packed: Path, target: Path) -> None:
 
 
 def _pack(
-    folder: Path, files: list[tuple[Path, str | None]], target: Path, pedal: str, workers: int | None
+    folder: Path, files: list[tuple[Path, str | None]], copies: set[Path], target: Path, pedal: str, workers: int | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Writes a cache to the folder ``target``. Returns the reasons by file: of those left out, and of those damaged."""
+    """Writes a cache of the files but ``copies`` to the folder ``target``. Returns the reasons by file: of those left out, and of
+    those damaged.
+    """
     pieces: list[dict[str, Any]] = []
     parts: list[Actions] = []
-    skipped: dict[str, str] = {}
+    skipped = {str(path.relative_to(folder)): "a copy of another file" for path in sorted(copies)}
+    files = [(path, split) for path, split in files if path not in copies]
     damaged: dict[str, str] = {}
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = pool.map(partial(_read, pedal=pedal), [path for path, _ in files], chunksize=8)
@@ -179,7 +184,7 @@ def _pack(
     np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
     index = {"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped, "damaged": damaged}
     (target / "index.json").write_text(json.dumps(index, indent=1))
-    log.info("%d of %d files used", len(parts), len(files))
+    log.info("%d of %d files used", len(parts), len(files) + len(copies))
     return skipped, damaged
 
 
@@ -208,10 +213,21 @@ def _are_contiguous(pieces: list[dict[str, Any]], *lengths: int) -> bool:
     return set(lengths) == {stop}
 
 
-def _key(folder: Path, files: list[tuple[Path, str | None]], pedal: str) -> str:
+def _copies(files: list[tuple[Path, str | None]], contents: dict[Path, str]) -> set[Path]:
+    """All but one of the files with the same content, so that no performance is in two splits. Of copies that official splits
+    name, the one that is not for training is kept.
+    """
+    kept: dict[str, Path] = {}
+    readable = [file for file in files if not contents[file[0]].startswith(UNREADABLE)]
+    for path, _ in sorted(readable, key=lambda file: file[1] in (None, "train")):
+        kept.setdefault(contents[path], path)
+    return {path for path, _ in readable if kept[contents[path]] != path}
+
+
+def _key(folder: Path, files: list[tuple[Path, str | None]], contents: dict[Path, str], pedal: str) -> str:
     key = hashlib.sha256(json.dumps([FORMAT, pedal]).encode())
     for path, split in files:
-        key.update(json.dumps([str(path.relative_to(folder)), split, _content(path)]).encode())
+        key.update(json.dumps([str(path.relative_to(folder)), split, contents[path]]).encode())
     return key.hexdigest()[:16]
 
 
@@ -221,7 +237,7 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.sha256(file.read(MAX_FILE_BYTES + 1)).hexdigest()
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"{UNREADABLE}: {error.strerror}"
 
 
 class Corpus:

@@ -75,7 +75,7 @@ def _exact(checkpoint: Path) -> Runtime:
     """A float32 runtime, which agrees with the full forward. The runtimes for GPUs compute in half precision."""
     if torch.cuda.is_available():
         return TorchRuntime(checkpoint, "cuda", precision=torch.float32)
-    return open_runtime("auto", checkpoint)
+    return open_runtime("auto", checkpoint, steady=True)
 
 
 def evenly_spaced(pieces: Sequence[int], count: int | None) -> list[int]:

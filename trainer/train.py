@@ -210,8 +210,10 @@ def _nats(forward: Callable[..., Tensor], example: Example, here: World) -> tupl
 
 
 def validate(forward: Callable[..., Tensor], corpus: Corpus, training: Training, here: World) -> float:
-    """Nats an event on fixed parts of the validation pieces, without augmentation. The processes share the work."""
-    how = dataclasses.replace(training.segmentation, transpose=0, stretch=0.0, loudness=0, cold=0.0)
+    """Nats an event on fixed parts of the validation pieces, the same for every ``draw``, without augmentation. The processes
+    share the work.
+    """
+    how = dataclasses.replace(training.segmentation, draw="effective", transpose=0, stretch=0.0, loudness=0, cold=0.0)
     examples = Examples(corpus, corpus.split("validation"), how, VALIDATION_SEED)
     count = training.validation_batches * training.batch
     mine = range(here.rank, count, here.size)

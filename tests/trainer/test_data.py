@@ -98,7 +98,7 @@ def test_the_index_lists_skipped_and_damaged_files(cache: Path) -> None:
 def test_the_log_counts_skipped_files_by_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = small_folder(tmp_path / "data")
     for i in range(200):
-        (folder / f"text-{i}.mid").write_text("no music at all")
+        (folder / f"text-{i}.mid").write_text(f"no music at all {i}")
     write_file(folder / "few.mid", [("piano", music(10, seed=9))])
     target = prepare(folder, tmp_path / "cache", workers=1)
     lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -116,15 +116,13 @@ def test_only_the_most_frequent_reasons_are_listed() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="names and permissions differ on Windows")
 def test_unusual_files_and_folders_do_not_stop_the_preparation(tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "data")
-    data = (folder / "a.mid").read_bytes()
     names = [b"\xff\xfe.mid", b"two\nlines.mid", b"b" * 251 + b".mid"]
-    for name in names:
-        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(data)  # noqa: PTH118 (of bytes)
+    for seed, name in enumerate([*names, b"locked.mid"], 2):
+        write_file(Path(os.fsdecode(os.path.join(os.fsencode(folder), name))), [("piano", music(80, seed=seed))])  # noqa: PTH118 (of bytes)
     os.mkfifo(folder / "pipe.mid")  # opening it would block
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.mid").symlink_to(folder / "nowhere")
     (folder / "folder.mid").mkdir()
-    (folder / "locked.mid").write_bytes(data)
     (folder / "locked.mid").chmod(0)
     (folder / "locked").mkdir(mode=0)
     target = prepare(folder, tmp_path / "cache", workers=1)
@@ -132,6 +130,26 @@ def test_unusual_files_and_folders_do_not_stop_the_preparation(tmp_path: Path) -
     unreadable = [] if os.access(folder / "locked.mid", os.R_OK) else ["locked.mid"]  # root may read everything
     assert sorted(used + unreadable) == sorted(["a.mid", "locked.mid", *map(os.fsdecode, names)])
     assert list(json.loads((target / "index.json").read_text())["skipped"]) == unreadable
+
+
+def test_a_copy_of_a_file_is_left_out(tmp_path: Path) -> None:
+    """Otherwise a performance could be in the training and in the validation split."""
+    folder = small_folder(tmp_path / "data")
+    for i in range(1, 20):
+        write_file(folder / f"piece-{i:02}.mid", [("piano", music(80, seed=i + 1))])
+    shutil.copy(folder / "piece-19.mid", folder / "piece-18 copy.mid")
+    target = prepare(folder, tmp_path / "cache", workers=1)
+    assert json.loads((target / "index.json").read_text())["skipped"] == {"piece-19.mid": "a copy of another file"}
+    assert len(Corpus(target).pieces) == 20
+
+
+def test_of_copies_with_official_splits_the_held_out_one_is_kept(tmp_path: Path) -> None:
+    folder = small_folder(tmp_path / "data")
+    write_file(folder / "b.mid", [("piano", music(80, seed=2))])
+    shutil.copy(folder / "b.mid", folder / "also b.mid")
+    (folder / "maestro-v3.0.0.csv").write_text("midi_filename,split\na.mid,train\nb.mid,test\n")
+    corpus = Corpus(prepare(folder, tmp_path / "cache", workers=1))
+    assert {piece["name"]: piece["split"] for piece in corpus.pieces} == {"a.mid": "train", "b.mid": "test"}
 
 
 def test_a_file_that_vanishes_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
