@@ -71,9 +71,13 @@ def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loo
 def _ports(settings: Settings) -> Iterator[Finding]:
     from perceivers_live.midi.ports import PortError, find, list_ports, system_name
 
+    only_page = settings.page.enabled and settings.midi.input_port == settings.midi.output_port == PAGE
     try:
         name, found = system_name(), list_ports()
     except PortError as error:
+        if only_page:
+            yield Finding("MIDI", None, f"{error.what}; not needed: the page is both input and output")
+            return
         advice = f"{error.advice}; " if error.advice else ""
         yield Finding("MIDI", False, error.what, f"{advice}`perceivers-live render` and `demo` need no MIDI")
         return

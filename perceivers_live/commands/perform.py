@@ -17,6 +17,7 @@ from engine.folders import data_folder
 from engine.realtime import DAEMON, set_all_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.commands.logs import BackgroundLog
 from perceivers_live.commands.recordings import sessions_folder
 from perceivers_live.commands.session_page import SessionPage, show
 from perceivers_live.controls.midi_map_file import midi_map_path
@@ -36,6 +37,17 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
     """Performs until a signal stops it. ``engine`` should compute in another process. ``show_page``: open the page in a browser.
     Raises ``PortError``, ``ListenError``, ``LinkError``.
     """
+    log_writer = BackgroundLog()
+    try:
+        stuck = _perform(settings, engine, checkpoint, show_page=show_page)
+    finally:
+        log_writer.close()
+    if stuck or log_writer.stuck:
+        os._exit(0)  # everything is closed and saved; only a driver or the terminal still blocks
+
+
+def _perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: bool) -> bool:
+    """The session. Returns whether a driver blocks the closing of a port."""
     if sys.stderr is not None:  # None: standard error was closed
         faulthandler.enable()  # a crash of native code, such as a driver, prints where it was
     controls = Controls(settings.controls)
@@ -83,9 +95,7 @@ def perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page: 
                 show(server.url)
             session.run()
         log.info("closed: %s", ", ".join(f"{name} {value:g}" for name, value in session.stats().items()))
-    if connections.stuck:
-        logging.shutdown()
-        os._exit(0)  # everything is closed and saved; only a driver still blocks
+    return connections.stuck
 
 
 def _is_nohup(number: str) -> bool:

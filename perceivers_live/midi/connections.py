@@ -29,6 +29,7 @@ from perceivers_live.midi.ports import (
     PortError,
     Probe,
     close_with_timeout,
+    find,
 )
 from perceivers_live.midi.watchdog import Watchdog
 
@@ -192,7 +193,7 @@ class Connections:
         self._output = output  # last, since other threads send to it at once
 
     def _make_output(self, wanted: str) -> tuple[Output, Watchdog | None]:
-        if self._local is not None and wanted == self._local.name:
+        if self._local is not None and self._is_local(wanted):
             output, watchdog = self._local.open_output(), None
         else:
             port = OutputPort(wanted, self._probe)
@@ -231,6 +232,9 @@ class Connections:
 
     def _choose_output(self, wanted: str) -> None:
         old, old_watchdog = self._output, self._watchdog
+        if self._is_open(old, wanted, "output"):
+            self._wanted["output"] = wanted
+            return
         output, watchdog = self._make_output(wanted)
         self._change_output(lambda: self._use_output(output, watchdog))
         self._wanted["output"] = wanted
@@ -241,13 +245,26 @@ class Connections:
 
     def _choose_input(self, wanted: str) -> None:
         old = self._input
-        if old is not None and wanted == self._wanted["input"]:
+        if (old is not None and wanted == self._wanted["input"]) or self._is_open(old, wanted, "input"):
+            self._wanted["input"] = wanted
             return
         made = self._make_input(wanted)
         self._input, self._wanted["input"] = made, wanted
         if old is not None:
             self._close(old)
         self._input_replaced()
+
+    def _is_open(self, port: Input | Output | None, wanted: str, direction: str) -> bool:
+        """Whether ``wanted`` names the port that is connected already. Opening it again would cut its first connection, which
+        JACK reports as if it were the new one's. Raises ``PortError`` if it names no port, or several.
+        """
+        if not isinstance(port, InputPort | OutputPort) or not wanted or self._probe is None or self._is_local(wanted):
+            return False
+        names = self._probe.names()[0 if direction == "input" else 1]
+        return names.count(port.name) == 1 and names[find(names, wanted, direction)] == port.name
+
+    def _is_local(self, wanted: str) -> bool:
+        return self._local is not None and wanted == self._local.name
 
     @property
     def _needs_system(self) -> bool:

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 
-from engine.midi import MessageListener, MessageReader, message_of
+from engine.midi import MessageListener
+from engine.midi_state import MidiState, is_channel_mode
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.protocol import seconds
 
@@ -21,13 +22,13 @@ EARLIEST = 0.25  # seconds; an older timestamp comes from a page with a wrong cl
 class PageKeys:
     """The input "page". Messages of all pages reach ``on_message`` one at a time, with timestamps that never decrease.
 
-    If a page disconnects, the keys it holds are released.
+    If a page disconnects, the keys, pedals and wheels that it holds are released.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._on_message: MessageListener | None = None
-        self._held: dict[tuple[object, int], MessageReader] = {}  # (page, channel) -> held keys
+        self._held: dict[object, MidiState] = {}  # by page
         self._last = float("-inf")
 
     @property
@@ -53,18 +54,19 @@ class PageKeys:
                 return False
             now = time.perf_counter()
             self._last = max(self._last, min(max(at, now - EARLIEST), now))
-            self._held.setdefault((page, message[0] & 0x0F), MessageReader()).feed(self._last, message)
+            state = self._held.setdefault(page, MidiState())
+            for one in state.releases_after(message) if is_channel_mode(message) else [message]:
+                state.apply(one)
             self._on_message(self._last, message)
             return True
 
     def gone(self, page: object) -> None:
-        """Releases the held keys of a page that disconnected."""
+        """Releases what a page holds that disconnected."""
         with self._lock:
             self._last = max(self._last, time.perf_counter())
-            for key in [key for key in self._held if key[0] == page]:
-                for one in self._held.pop(key).close(self._last):
-                    if self._on_message is not None:
-                        self._on_message(self._last, message_of(one.action, one.velocity, key[1]))
+            for message in self._held.pop(page, MidiState()).rest_messages():
+                if self._on_message is not None:
+                    self._on_message(self._last, message)
 
 
 class PageSound:

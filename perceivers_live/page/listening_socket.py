@@ -18,6 +18,7 @@ MAX_PENDING = 24  # connections that are not (yet) WebSockets; a browser opens s
 RATE, BURST = 10.0, 100.0  # connections a second, and the burst allowed; loading the page takes about thirty
 PENALTY, MAX_DEBT = 10.0, 30.0  # connections that one misbehaving client costs, and all of them together at most
 BACKLOG = 64  # connections in the kernel's queue
+RETRY = 0.05  # seconds after an error, which may persist
 POLL = 0.2  # seconds after which ``accept`` checks whether the socket was closed
 SEND_BUFFER = 1 << 16  # bytes that the kernel buffers for a client that does not read
 
@@ -53,10 +54,13 @@ class ListeningSocket(socket.socket):
             self._wait_for_turn()
             try:
                 connection, address = super().accept()
-            except OSError:
+            except TimeoutError:
+                continue
+            except OSError:  # client gone, or no file descriptor free
                 if self.fileno() < 0:
                     raise
-                continue  # timeout, client gone, or no file descriptor free; the rate limits retries
+                time.sleep(RETRY)
+                continue
             with self._lock:
                 self._tokens -= 1
             if self._is_allowed(address[0]):

@@ -32,15 +32,15 @@ from perceivers_live.performer.decision_times import DecisionTimes
 from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
 from perceivers_live.performer.pulse import Subdivision, grid
-from perceivers_live.performer.start import start_time
+from perceivers_live.performer.start import BEAT_WAIT, awaits_beat, start_time
 from perceivers_live.performer.timeline import Timeline
 from perceivers_live.performer.turns import EARLY, OVERTIME, MachineEvent, Turn
 from perceivers_live.player.player import Phase, Planned, Player
 
 log = logging.getLogger(__name__)
 
-KEEP_ON_CONTROL_CHANGE = 0.03  # seconds of the plan that stay when a control changes
-KEEP_ON_INPUT = 3.0  # of the plan that stay when the human plays, in decision times
+KEPT_DECISIONS = 3.0  # decision times of the plan that stay when the human plays or a control changes
+MIN_KEPT = 0.03  # seconds of the plan that stay at least when a control changes
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
 NO_CALL_REPLY = 8.0  # seconds of a turn without a call, after a takeover
 DUET_TAIL = 4.0  # seconds after the human's phrase within which a duet ends
@@ -154,11 +154,15 @@ class Performer:
         self._update_history(played, since)
 
     def _keep_until(self, actions: Sequence[Timed]) -> float:
-        """The time up to which the plan stays when the human plays: by then new decisions can sound."""
+        """The time up to which the plan stays when the human plays."""
         if not actions:
             return math.inf
         offset = float(self._controls.snapshot()["input_offset_ms"]) / 1000
-        return actions[-1].time - offset + KEEP_ON_INPUT * self._decision_times.expected
+        return actions[-1].time - offset + self._kept()
+
+    def _kept(self) -> float:
+        """Seconds of the plan that stay: by then new decisions can be sent. A positive output offset delays these too."""
+        return KEPT_DECISIONS * self._decision_times.expected + max(0.0, self._output_offset())
 
     def _update_history(self, played: Sequence[Played], since: Sequence[Timed]) -> None:
         """Rewrites the history since the input: what was played, the rest of the plan, and ``since`` (see ``merge``)."""
@@ -182,8 +186,8 @@ class Performer:
 
     def _feed_detector(self, timed: Timed) -> None:
         """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
-        end = self._detector.end()
-        if timed.action < NOTE_OFF and (self._detector.start is None or (end is not None and timed.time > end)):
+        end = self._detector.silence_end()
+        if timed.action < NOTE_OFF and (end is None or timed.time > end):
             self._detector.reset()
             self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
         self._detector.feed(timed._replace(time=self.timeline.quantized(timed.time)))
@@ -274,6 +278,8 @@ class Performer:
                 self._on_countdown(begin)
             if begin is None or begin > now:
                 return begin
+            if awaits_beat(controls, self._beats, now):
+                return now + BEAT_WAIT
             self._begin_turn(now)
             return now
         phase = self._player.phase
@@ -288,7 +294,7 @@ class Performer:
                 self._end_turn(now)  # ``respond`` does not play while the human does
                 return now
             self._plan_controls = controls
-            self._rewind_to_serial(self._player.cancel(after=now + KEEP_ON_CONTROL_CHANGE))
+            self._rewind_to_serial(self._player.cancel(after=now + max(self._kept(), MIN_KEPT)))
         elif phase in (Phase.DROPPED, Phase.INPUT_PENDING):
             self._rewind_to_serial(self._player.cancel())
         ahead = self.timeline.time(self._engine.step) - now

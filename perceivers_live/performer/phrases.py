@@ -121,11 +121,16 @@ class PhraseDetector:
                 self._release_time = timed.time
 
     def end(self) -> float | None:
-        """The time at which the phrase ends without further actions; None while it has too few notes. Later than the last action.
+        """The time at which the phrase ends without further actions, and gets a reply; None while it has too few notes."""
+        return self.silence_end() if self._notes >= self._settings.min_notes else None
+
+    def silence_end(self) -> float | None:
+        """The time at which the phrase ends without further actions, however few notes it has; later notes begin a new phrase.
+        None before the first note. Later than the last action.
 
         The silence is measured from the last onset. Time with keys held counts ``HELD_WEIGHT``.
         """
-        if self.start is None or self._notes < self._settings.min_notes:
+        if self.start is None:
             return None
         shortest, longest = self._settings.min_silence_ms / 1000, self._settings.max_silence_ms / 1000
         silence = min(max(self._patience() * self.end_silence, shortest), longest)

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.clock.ticks import PPQ
 from perceivers_live.controls.registry import ControlValues
 
+BEAT_WAIT = 0.01  # seconds after which a beat that was not known may be known
 SEEDED_DELAY = 0.1  # seconds from a phrase's end to the reply if a seed is set: longer than decisions take
+
+
+def awaits_beat(controls: ControlValues, beats: Beats | None, now: float) -> bool:
+    """Whether ``start_on`` asks for a beat of a running clock that is not known yet: after a continue, or before the tempo is
+    known. Right on the beat, as after a start, the machine can begin.
+    """
+    if beats is None or controls["start_on"] == "now" or not beats.running or beats.next_beat(now) is not None:
+        return False
+    unit = 1 if controls["start_on"] == "beat" else int(controls["beats_per_bar"])
+    return beats.position(now) % unit >= 1 / PPQ
 
 
 def start_time(

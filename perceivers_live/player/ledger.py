@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
+from engine.midi_state import MidiState, is_channel_mode, is_note_off, is_note_on
 from perceivers_live.controls.registry import ControlValues
 from perceivers_live.player.human_keys import HumanKeys
-from perceivers_live.player.thru import ThruState, is_channel_mode, is_note_off, is_note_on
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
@@ -73,7 +73,7 @@ class Ledger:
         self._notes: dict[int, int] = {}  # sounding pitch of the machine -> pitch as sent
         self._pedal = False
         self._unsent: set[int] = set()  # releases that failed: actions, with pitches as sent
-        self._thru = ThruState()
+        self._thru = MidiState()
 
     @property
     def notes(self) -> frozenset[int]:
@@ -230,7 +230,7 @@ class Ledger:
         with self._lock:
             self.reset()
             self._unsent.clear()  # what could not be released does not sound at the new receiver
-            self._thru = ThruState()
+            self._thru = MidiState()
             change()
 
     def reset(self) -> None:

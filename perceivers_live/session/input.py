@@ -16,12 +16,15 @@ from perceivers_live.midi.echo import EchoGuard
 
 
 class Received(NamedTuple):
-    """The content of one message: music, a transport change, or a takeover request. All fields empty: nothing."""
+    """The content of one message: music, a bound controller, a transport change, or a takeover request. All fields empty:
+    nothing.
+    """
 
     music: Sequence[int] | None = None  # a channel message of the human
     time: float = 0.0  # time of the music in monotonic seconds, with ``input_offset_ms`` applied
     transport: Transport | None = None
     takeover: bool = False  # the takeover key was pressed
+    bound: Sequence[int] | None = None  # of a bound controller; it ends what it began at the output before it was bound
 
 
 NOTHING = Received()
@@ -49,8 +52,10 @@ class InputRouter:
             return Received(transport=change) if change is not None else NOTHING
         if not is_channel_message(message):
             return NOTHING
-        if self._echo.is_echo(now, message) or (self._map is not None and self._map.feed(now, message)):
+        if self._echo.is_echo(now, message):
             return NOTHING
+        if self._map is not None and self._map.feed(now, message):
+            return Received(bound=message)
         channel = self._settings.input_channel
         if channel and message[0] & 0x0F != channel - 1:
             return NOTHING

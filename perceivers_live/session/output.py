@@ -21,6 +21,7 @@ class Output:
         self, send: Callable[[Sequence[int]], None], controls: Controls, channel: int, keys: HumanKeys, echo: EchoGuard
     ) -> None:
         self._send, self._echo = send, echo
+        self._failing = False  # whether the last message of the human could not be passed through
         self.ledger = Ledger(
             self._send_machine,
             channel=channel,
@@ -38,11 +39,14 @@ class Output:
         self._send(message)
 
     def pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
-        """Passes a message of the human through to the output."""
+        """Passes a message of the human through to the output. The first of several failures in a row is logged."""
         try:
             self.ledger.thru(message, releases_only=releases_only)
+            self._failing = False
         except Exception as error:  # a fault of the output must not stop the input
-            log.warning("cannot send to the output port (%s)", error)
+            if not self._failing:
+                log.warning("cannot send to the output port (%s)", error)
+            self._failing = True
 
     def reset(self) -> None:
         """Silences the receiver: releases the notes and pedals that are known to be on."""

@@ -34,6 +34,8 @@ class Reaction:
         """Handles one routed message."""
         if received.music is not None:
             self._handle_music(received.time, received.music)
+        if received.bound is not None:
+            self._output.pass_on(received.bound, releases_only=True)
         if received.takeover:
             self._loop.submit(self._performer.takeover)
         if received.transport is not None:

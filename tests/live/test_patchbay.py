@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 import rtmidi
 
+from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi import ports
+from perceivers_live.midi.connections import Connections
 from tests.live.jack_server import JackServer
 from tests.live.live_session import LiveSession
 from tests.live.waiting import TIMEOUT
+from tests.waiting import until
 
 Start = Callable[..., LiveSession]
 
@@ -57,6 +61,27 @@ def test_hanging_notes_end_when_the_output_is_reconnected(start_session: Start, 
     jack.connect(ours, session.peer.synth)
     session.daemon.wait_for_line("output is connected again", TIMEOUT)
     session.peer.until(lambda: not session.peer.sounding)
+
+
+def test_choosing_the_connected_port_by_its_full_name_keeps_the_connection(
+    jack: JackServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    piano, lost = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "piano"), list[float]()
+    piano.open_virtual_port("port")
+    caplog.set_level("INFO")
+    try:
+        with Connections(MidiSettings(input_port="piano"), input_lost=lambda: lost.append(time.monotonic())) as connections:
+            assert until(lambda: connections.names[0], TIMEOUT)
+            ours, full = jack.wait_for_port("perceivers-live-in"), connections.names[0]
+            for wanted in (full, "piano", "PIANO"):
+                connections.choose("input", wanted)
+                assert until(lambda wanted=wanted: connections.state.input.wanted == wanted, TIMEOUT)
+            jack.disconnect(full, ours)
+            assert until(lambda: lost, TIMEOUT)
+        assert len(lost) == 1
+        assert len([record for record in caplog.records if "disconnected" in record.getMessage()]) == 1
+    finally:
+        piano.delete()
 
 
 @pytest.mark.usefixtures("jack")

@@ -6,7 +6,9 @@ let access = null;
 /** What is held on each input, by its id. @type {Map<string, Held>} */
 const held = new Map();
 
-/** The keys and sustain pedals that are down on one input. */
+const RETURNING = new Set([1, 64, 66, 67, 68, 69]); // controllers that return when they are let go: modulation and pedals
+
+/** The keys that are down on one input, and its pedals, wheels and pressure that are not at rest. */
 class Held {
   constructor() {
     /** @type {Map<string, number[]>} the message that releases each */
@@ -17,7 +19,9 @@ class Held {
   feed([status, first, second]) {
     const kind = status & 0xf0, channel = status & 0x0f;
     if (kind === 0x80 || kind === 0x90) this._set(`${channel} ${first}`, kind === 0x90 && second > 0, [0x80 | channel, first, 64]);
-    if (kind === 0xb0 && first === 64) this._set(`${channel} pedal`, second > 0, [0xb0 | channel, 64, 0]);
+    if (kind === 0xa0 || (kind === 0xb0 && RETURNING.has(first))) this._set(`${status} ${first}`, second > 0, [status, first, 0]);
+    if (kind === 0xd0) this._set(`${status}`, first > 0, [status, 0]);
+    if (kind === 0xe0) this._set(`${status}`, first !== 0 || second !== 64, [status, 0, 64]);
   }
 
   /** The messages that release everything. @returns {number[][]} */

@@ -116,6 +116,21 @@ def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatc
     assert received == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]
 
 
+def test_what_a_page_holds_is_released_when_it_disconnects() -> None:
+    keys, received = PageKeys(), list[Sequence[int]]()
+    keys.open(lambda now, message: received.append(message))
+    for message in ((0x90, 60, 80), (0x90, 62, 80), (0x80, 62, 0), (0xB1, 64, 127), (0xB0, 66, 127), (0xB0, 7, 90)):
+        keys.play("one page", 0.0, message)
+    keys.play("one page", 0.0, (0xE0, 0, 80))
+    keys.play("another page", 0.0, (0x90, 64, 80))
+    keys.play("one page", 0.0, (0x92, 65, 80))
+    keys.play("one page", 0.0, (0xB2, 123, 0))  # all notes off
+    received.clear()
+    keys.gone("one page")
+    keys.gone("one page")
+    assert sorted(received) == [(0x80, 60, 64), (0xB0, 66, 0), (0xB1, 64, 0), (0xE0, 0, 64)]
+
+
 def test_a_choice_of_another_input_is_reported_once_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     made, opened = _input_stubs(monkeypatch), list[int]()
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from websockets.sync.client import connect
 
 from perceivers_live.network import ListenError
 from perceivers_live.page import listening_socket
-from perceivers_live.page.listening_socket import BURST, MAX_PENDING, PENALTY, ListeningSocket
+from perceivers_live.page.listening_socket import BURST, MAX_PENDING, PENALTY, RETRY, ListeningSocket
 from perceivers_live.page.protocol import MAX_FRAME
 from perceivers_live.page.requests import MAX_MISTAKES
 from perceivers_live.page.routes import STATIC
@@ -324,6 +325,23 @@ def test_closing_ends_the_connections_and_frees_the_port(monkeypatch: pytest.Mon
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", site.port))
+
+
+def test_a_persistent_error_of_accept_is_not_retried_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = 0
+
+    def fail(listening: socket.socket) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 10:
+            listening.close()
+        raise OSError(errno.EMFILE, "no file descriptor free")
+
+    monkeypatch.setattr(socket.socket, "accept", fail)
+    began = time.monotonic()
+    with pytest.raises(OSError, match="file descriptor"):
+        ListeningSocket(socket.AF_INET, ("127.0.0.1", 0), lambda _: True).accept()
+    assert time.monotonic() - began > 9 * 0.9 * RETRY
 
 
 def test_connection_accepted_after_hang_up_all_is_closed_too() -> None:

@@ -71,6 +71,21 @@ test("held notes of an unplugged keyboard are released", async () => {
   assert.deepEqual(played, [[0x80, 62, 64], [0xb1, 64, 0]]);
 });
 
+test("pedals, wheels and pressure of an unplugged keyboard return to rest, volume does not", async () => {
+  const piano = keyboard("Piano");
+  const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
+  browser(async () => access);
+  /** @type {number[][]} */
+  const played = [];
+  await (await freshly())((/** @type {number[]} */ message) => played.push(message), () => {});
+  const messages = [[0xb0, 66, 127], [0xb0, 67, 127], [0xb0, 67, 0], [0xb0, 1, 9], [0xb0, 7, 90], [0xe0, 0, 80], [0xd0, 30], [0xa0, 60, 20]];
+  for (const data of messages) piano.onmidimessage({ data, timeStamp: 0 });
+  played.length = 0;
+  piano.state = "disconnected";
+  access.onstatechange();
+  assert.deepEqual(played, [[0xb0, 66, 0], [0xb0, 1, 0], [0xe0, 0, 64], [0xd0, 0], [0xa0, 60, 0]]);
+});
+
 test("a second click does not listen to a second copy of the inputs", async () => {
   const pianos = [keyboard("Piano"), keyboard("Piano")];
   let requests = 0;

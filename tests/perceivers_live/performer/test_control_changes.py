@@ -9,8 +9,9 @@ import pytest
 
 from engine.events import NOTE_OFF, Timed
 from perceivers_live.controls.catalogue import CONTROLS
-from perceivers_live.performer.performer import KEEP_ON_CONTROL_CHANGE
+from perceivers_live.performer.performer import MIN_KEPT
 from tests.perceivers_live.performer.replies import CALL, check_history, check_history_after_interruption, replying
+from tests.perceivers_live.playing import check, onsets
 from tests.perceivers_live.toys import steady
 from tests.perceivers_live.virtual_session import VirtualSession, phrase
 
@@ -22,11 +23,26 @@ def test_control_change_drops_the_plan_beyond_a_few_tens_of_milliseconds(name: s
     assert plan[-1].time > session.now + 0.9
     session.controls.set(name, value)
     session.performer.work(session.now)
-    kept = [one for one in plan if one.time <= session.now + KEEP_ON_CONTROL_CHANGE]
+    kept = [one for one in plan if one.time <= session.now + MIN_KEPT]
     assert list(session.player._plan)[: len(kept)] == kept
     assert session.player.planned() <= len(kept) + 1
     session.run(session.now + 0.5)
     check_history_after_interruption(session)
+
+
+@pytest.mark.parametrize(("offset", "decision_time"), [(100, 0.01), (200, 0.01), (0, 0.04), (-60, 0.01)])
+def test_moving_a_control_does_not_silence_the_machine(offset: float, decision_time: float) -> None:
+    """Whatever the output offset, and however long decisions take: enough of the plan stays until new events can be sent."""
+    session = VirtualSession(steady(10), {"mode": "solo", "output_offset_ms": offset})
+    session.performer.add_decision_time(decision_time)
+    session.run(5.0)
+    before = len(onsets(session))
+    for i in range(500):
+        session.controls.set("temperature", 0.9 + 0.002 * (i % 100))
+        session.run(session.now + 0.01)
+    assert before > 20
+    assert len(onsets(session)) - before > 0.8 * before
+    check(session)
 
 
 @pytest.mark.parametrize("name", [control.name for control in CONTROLS.values() if control.affects != "decision"])
@@ -73,7 +89,7 @@ def test_register_limit_takes_effect_at_once() -> None:
     session.controls.set("register_high", 59)
     when = session.now
     session.run(session.now + 2.0)
-    later = [one.action for one in session.machine if one.time > when + KEEP_ON_CONTROL_CHANGE and one.action < NOTE_OFF]
+    later = [one.action for one in session.machine if one.time > when + MIN_KEPT and one.action < NOTE_OFF]
     assert later
     assert max(later) <= 59
 

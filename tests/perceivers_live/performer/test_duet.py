@@ -56,6 +56,19 @@ def test_every_human_action_renews_the_plan(mode: str, action: int, musician: Mu
     check_at_rest(session)
 
 
+@pytest.mark.parametrize("mode", ["duet", "solo"])
+@pytest.mark.parametrize("offset", [-100, 100, 200])
+def test_a_fast_human_does_not_silence_the_machine_whatever_the_output_offset(mode: str, offset: float) -> None:
+    counts = []
+    for output_offset_ms in (0, offset):
+        session = VirtualSession(controls={"mode": mode, "output_offset_ms": output_offset_ms})
+        session.receive(*phrase(0.03, 100, 0.1, 36))
+        counts.append(len(onsets(session)))
+        check(session)
+    assert counts[0] > 30
+    assert counts[1] > 0.7 * counts[0]
+
+
 def test_key_press_stops_the_old_plan_even_while_the_performer_is_busy() -> None:
     """The performer is busy; the input callback is not."""
     session = playing("duet", steady(4), lookahead_ms=1500, pace=0)

@@ -128,6 +128,31 @@ def test_stopped_transport_silences_until_start_or_continue(mode: str, again: in
     check_at_rest(session)
 
 
+@pytest.mark.parametrize("ticks_while_stopped", [True, False])
+@pytest.mark.parametrize(("start_on", "beats"), [("beat", 1), ("bar", 4)])
+def test_a_turn_after_a_continue_begins_on_the_beat(start_on: str, beats: int, ticks_while_stopped: bool) -> None:
+    """Right after a continue in the middle of a bar, the next beat is not known yet."""
+    clocked = ClockedSession(120.0, mode="solo", start_on=start_on, hold=True)
+    session, tick = clocked.session, clocked.period / PPQ
+
+    def run(ticks: int, *, send: bool) -> None:
+        for _ in range(ticks):
+            session.run(session.now + tick)
+            if send:
+                clocked.send(TICK)
+
+    clocked.send(START)
+    run(36, send=True)
+    clocked.send(STOP)
+    session.controls.set("hold", False)
+    run(48, send=ticks_while_stopped)
+    clocked.send(CONTINUE)
+    begun = session.now + tick  # beat 1.5
+    run(6 * PPQ, send=True)
+    position = 1.5 + (onsets(session)[0].time - begun) / clocked.period
+    assert abs((position + beats / 2) % beats - beats / 2) < 0.04
+
+
 def test_stopping_the_transport_cancels_the_pending_answer() -> None:
     clocked = ClockedSession(100.0)
     clocked.receive(phrase(0.3, 8, 0.2))

@@ -9,7 +9,7 @@ from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import BASE_SILENCE, PACE_FACTOR
 from tests.perceivers_live.playing import check_at_rest, human_plays, playing
 from tests.perceivers_live.toys import steady
-from tests.perceivers_live.virtual_session import VirtualSession, phrase
+from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
 
 
 def test_key_press_at_the_start_of_a_reply_silences_it() -> None:
@@ -184,3 +184,15 @@ def test_phrase_that_ended_in_another_mode_is_not_answered(mode: str) -> None:
     human_plays(session)
     session.run(session.now + 5.0)
     assert session.machine
+
+
+def test_stray_notes_minutes_apart_are_no_phrase() -> None:
+    session = VirtualSession(steady(5), phrase=PhraseSettings(min_notes=2))
+    for start in (0.5, 200.0, 400.0):
+        session.receive(*note(start, 0.1, 60))
+        session.run(start + 100.0)
+    assert session.machine == []
+    session.receive(*note(600.0, 0.1, 60), *note(600.3, 0.1, 62))
+    session.run(620.0)
+    assert session.machine
+    assert session.machine[-1].time < 606.0, "as long as the two notes together, not as all of them"

@@ -81,7 +81,7 @@ def test_a_bound_controller_does_not_reach_the_music() -> None:
     harness.map.learn("temperature", harness.now)
     harness.feed(0xB0, 20, 0)
     harness.feed(0xB0, 20, 127)
-    assert harness.feed(0xB0, 20, 127) == NOTHING
+    assert harness.feed(0xB0, 20, 127).music is None
     assert harness.controls.get("temperature") == 1.5
 
 

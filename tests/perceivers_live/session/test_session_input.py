@@ -69,6 +69,27 @@ def test_thru_notes_end_when_the_input_is_lost() -> None:
     assert [one.action for one in harness.human] == [NOTE_ON + 64, SUSTAIN_DOWN, NOTE_OFF + 64, SUSTAIN_UP]
 
 
+@pytest.mark.parametrize("pedal", [66, 67])
+def test_thru_pedal_is_released_even_if_it_was_bound_meanwhile(pedal: int) -> None:
+    harness = SessionHarness(thru=True)
+    harness.session.commands()["learn"]("takeover")
+    harness.receive((0xB0, pedal, 127), (0xB0, pedal, 0))  # the first movement is passed through, the second is learnt
+    assert [binding.number for binding in harness.session.midi_map.bindings] == [pedal]
+    assert harness.port.messages[-2:] == [(0xB0, pedal, 127), (0xB0, pedal, 0)]
+
+
+def test_a_failing_output_is_logged_once_for_all_messages_passed_through(caplog: pytest.LogCaptureFixture) -> None:
+    harness = SessionHarness(thru=True)
+    harness.port.fails = lambda _: True
+    harness.receive(*((0xD0, value % 128) for value in range(300)))
+    assert len([record for record in caplog.records if "cannot send" in record.message]) == 1
+    harness.port.fails = lambda _: False
+    harness.receive((0xD0, 5))
+    harness.port.fails = lambda _: True
+    harness.receive((0xD0, 6), (0xD0, 7))
+    assert len([record for record in caplog.records if "cannot send" in record.message]) == 2
+
+
 def test_panic_releases_unknown_notes() -> None:
     harness = SessionHarness()
     harness.port.send((0x90, 50, 80))

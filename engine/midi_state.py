@@ -1,4 +1,4 @@
-"""The state of passed-through MIDI (``thru``): the human's notes that sound at the receiver, and controllers not at rest."""
+"""The state of a stream of MIDI messages: the notes that are down, and the controllers that are not at rest."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ def rest_message(message: Sequence[int]) -> Message | None:
     return (status, message[1], 0) if held else None
 
 
-class ThruState:
-    """State of the passed-through notes and controllers. ``rest_messages`` ends all of them."""
+class MidiState:
+    """Notes that are down and controllers that are not at rest, on all channels. ``rest_messages`` ends all of them."""
 
     def __init__(self) -> None:
         self._notes: set[tuple[int, int]] = set()  # (channel, pitch)
         self._controllers: dict[Message, int] = {}  # rest message -> latest value
 
     def apply(self, message: Sequence[int]) -> None:
-        """Updates the state after a message was sent, or after its effect was achieved by other messages."""
+        """Updates the state after a channel message, or after its effect was achieved by other messages. Channel mode messages
+        have no effect here: see ``releases_after``.
+        """
         rest = rest_message(message)
         if is_note_on(message):
             self._notes.add((message[0] & 0x0F, message[1]))
@@ -60,24 +62,24 @@ class ThruState:
             self._controllers.pop(rest, None)
 
     def holds(self, channel: int, pitch: int) -> bool:
-        """Whether this passed-through note sounds."""
+        """Whether this note is down."""
         return (channel, pitch) in self._notes
 
     def pitches(self, channel: int) -> set[int]:
-        """Pitches of the passed-through notes that sound on a channel."""
+        """Pitches of the notes that are down on a channel."""
         return {pitch for on, pitch in self._notes if on == channel}
 
     def pedal(self, channel: int) -> int:
-        """Value of the human's sustain pedal on a channel, 0..127."""
+        """Value of the sustain pedal on a channel, 0..127."""
         return self._controllers.get((0xB0 | channel, SUSTAIN, 0), 0)
 
     @property
     def pedal_channels(self) -> set[int]:
-        """Channels on which the human's sustain pedal is not at rest."""
+        """Channels on which the sustain pedal is not at rest."""
         return {rest[0] & 0x0F for rest in self._controllers if rest[0] & 0xF0 == 0xB0 and rest[1] == SUSTAIN}
 
     def release_of(self, message: Sequence[int]) -> Message | None:
-        """The message that ends a note or controller which was passed through, if ``message`` does so; else None."""
+        """The message that ends a note or controller of this state, if ``message`` does so; else None."""
         rest = rest_message(message)
         if is_note_off(message):
             return tuple(message) if self.holds(message[0] & 0x0F, message[1]) else None
@@ -93,6 +95,6 @@ class ThruState:
         return [message for message in messages if channel in (None, message[0] & 0x0F)]
 
     def releases_after(self, message: Sequence[int]) -> list[Message]:
-        """The messages that have the effect of a channel mode message on the passed-through notes and controllers only."""
+        """The messages that have the effect of a channel mode message on the notes and controllers of this state only."""
         number = message[1]
         return self.rest_messages(message[0] & 0x0F, notes=number in RELEASING, controllers=number == RESET_CONTROLLERS)
