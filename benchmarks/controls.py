@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.calls import cut_calls, open_corpus
 from benchmarks.heard import Heard, collapsed, ending, heard
-from engine.adjustment import Call, Target
+from engine.adjustment import CallStatistics, Target
 from engine.checkpoint import bundled, read_config
 from engine.engine import Engine
 from engine.errors import UserError
@@ -128,7 +128,7 @@ def summary(asked: Asked, found: Sequence[Heard]) -> dict[str, Any]:
     if not asked.empty:
         setting = {name: float(str(value)) for name, value in asked.settings.items()}
         factor = values["rate"] / values["call rate"]
-        targets = [Target.of(Call(rate, None), setting.get("density", 0.0), 0.0) for rate in values["call rate"]]
+        targets = [Target.of(CallStatistics(rate, None), setting.get("density", 0.0), 0.0) for rate in values["call rate"]]
         requested = np.array([target.factor for target in targets])
         row["rate, x call"] = _median(factor)
         row["rate error"] = _median(np.abs(factor / requested - 1))

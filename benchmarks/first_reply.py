@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 from perceivers_live.commands.measuring import machine
+from tests.free_port import free_port
 from tests.live.browser import Visitor, chromium
-from tests.live.remote import free_port
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = "[page]\nport = 0\n[osc]\nport = {port}\n"

@@ -23,9 +23,8 @@ from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.pytorch import SIZES, TorchRuntime
-from engine.sampling import SamplingControls, sampling_bias
 from engine.sounding import ages_of
-from perceivers_live.commands.measuring import copy_bandwidth, improvised, machine, row, timed
+from perceivers_live.commands.measuring import copy_bandwidth, improvised, machine, play_event, row, timed
 
 WARM_UP = 20  # events generated before the timed ones
 EXACT = 1e-4  # largest difference of hidden states in float32, relative to the largest value
@@ -110,10 +109,8 @@ def parity(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def event(engine: Engine, seed: int) -> None:
-    """Generates one event as in a performance: bias, decision, absorption. Returns when the device has finished."""
-    own = set(engine.sounding.held().tolist())
-    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
-    engine.absorb([engine.decide(bias)])
+    """One event as in a performance. Returns when the device has finished."""
+    play_event(engine, seed)
     engine.hidden()
 
 

@@ -26,8 +26,7 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON
 from engine.runtimes.choose import open_runtime
-from engine.sampling import SamplingControls, sampling_bias
-from perceivers_live.commands.measuring import improvised, machine, row, timed
+from perceivers_live.commands.measuring import improvised, machine, play_event, row, timed
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import SWITCH_INTERVAL, Planned, Player, PlayerThread
 
@@ -41,10 +40,7 @@ def generate(runtime: str, stop: Callable[[], bool], ready: Callable[[], object]
     ready()
     seed = 0
     while not stop():
-        bias = sampling_bias(
-            engine.sounding, SamplingControls(), np.random.default_rng(seed), own=set(engine.sounding.held()), own_pedal=True
-        )
-        engine.absorb([engine.decide(bias)])
+        play_event(engine, seed)
         seed += 1
 
 

@@ -48,10 +48,11 @@ from benchmarks.live_log import PLANNED, SOUNDED, LogEntry, delays, heard_late, 
 from engine import events
 from engine.realtime import DRIVER, set_realtime
 from perceivers_live.commands.measuring import Row, machine, row
+from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.recording import CONTROL_CHANGE, NOTE_OFF, NOTE_ON, SUSTAIN, Message
-from tests.live.remote import Remote, free_port
+from tests.live.remote import Remote
 from tests.live.waiting import TIMEOUT
 
 ROOT = Path(__file__).parents[1]

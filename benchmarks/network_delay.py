@@ -38,7 +38,7 @@ from queue import SimpleQueue
 import click
 import numpy as np
 
-from engine.adjustment import Call, Goal, Target
+from engine.adjustment import CallStatistics, Goal, Target
 from engine.ahead import DecisionRequest
 from engine.checkpoint import bundled
 from engine.engine import Engine
@@ -52,6 +52,7 @@ from perceivers_live.performer.performer import State
 from perceivers_live.player.player import LATE
 from perceivers_live.session.session import Session
 from tests.engine.remote.ssh_server import SshServer
+from tests.free_port import free_port
 
 JITTER = 0.1  # relative to the delay
 WAIT_TIMEOUT = 60.0  # seconds
@@ -234,7 +235,7 @@ def decision_times(runtime: StandbyRuntime, count: int) -> tuple[list[float], fl
     that the server made ahead takes no round trip.
     """
     engine, taken, notes = Engine(runtime), list[float](), 0
-    goal = Goal(0.0, Target.of(Call(8.0, 64.0), 0.0, 0.0), 4.0)
+    goal = Goal(0.0, Target.of(CallStatistics(8.0, 64.0), 0.0, 0.0), 4.0)
     request = DecisionRequest(5, SamplingControls(), frozenset(), False, frozenset(), (), goal, engine.step)
     for _ in range(count):
         began = time.perf_counter()
@@ -315,7 +316,6 @@ def main(delays: tuple[float, ...], seconds: float, losses: int, rate: float, js
             os.environ["PATH"] = f"{server.client(folder / 'client', known=False)}:{os.environ['PATH']}"
             with (folder / "client" / "config").open("a") as config:
                 config.write("StrictHostKeyChecking accept-new\n")  # ssh takes each port of the relay for another host
-            from tests.engine.remote.ssh_server import free_port
 
             for delay in delays:
                 row = measure(server, free_port(), delay, seconds, losses, rate)

@@ -19,8 +19,6 @@ import dataclasses
 import itertools
 import json
 import logging
-import os
-import platform
 import tempfile
 import time
 import warnings
@@ -41,6 +39,7 @@ from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
 from engine.sampling import SamplingControls, sampling_bias
+from perceivers_live.commands.measuring import machine
 from trainer.export import write_onnx
 
 INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
@@ -169,16 +168,6 @@ def turn(peer: Peer, events: Sequence[Event], pause: float, clock: Callable[[], 
     return taken
 
 
-def machine() -> str:
-    """Processor, number of cores, system and package versions."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch"))
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {packages}"
-
-
 @click.command()
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=bundled())
 @click.option("--rounds", default=20, show_default=True, help="Turns of each model.")
@@ -191,6 +180,7 @@ def machine() -> str:
 def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: bool, out: Path | None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "torch"))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     clock, unit = (time.thread_time, "CPU ms") if cpu_time else (time.perf_counter, "ms")
     rng, held = np.random.default_rng(0), list[int]()
@@ -216,7 +206,7 @@ def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: 
         stream = random_events(COLD_EVENTS + events, rng, held)
         for peer in peers:
             taken[peer.name] += turn(peer, stream, pause_ms / 1000, clock)[COLD_EVENTS:]
-    print(f"{machine()}, 1 thread, {rounds} turns of {events} events each")
+    print(f"{machine()}, {packages}, 1 thread, {rounds} turns of {events} events each")
     print(f"{unit + ' per event':44}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'of p50':>8}{'of p95':>8}")
     figures = {name: np.percentile(np.array(rows), [50, 95, 99, 100], axis=0).T for name, rows in taken.items()}
     for peer in peers:
@@ -235,7 +225,7 @@ def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: 
             for name in taken
             for i, part in enumerate(PARTS)
         ]
-        out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps({"machine": f"{machine()}, {packages}", "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

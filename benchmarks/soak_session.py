@@ -19,11 +19,12 @@ from benchmarks.soak_report import Outcome
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import message_of
 from engine.midi_file import read_file
+from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
 from tests.live.recording import Message
-from tests.live.remote import Remote, free_port
+from tests.live.remote import Remote
 from tests.live.waiting import TIMEOUT
 
 ATTEMPTS = 20  # to set a control; one second each

@@ -35,7 +35,7 @@ CHORD_STEPS = 3  # from a chord's first note to its last; waits within it are no
 TOLERANCES = (math.log(1.25), 12.0)  # of rate and velocity, around the defaults, within which the model is left alone
 
 
-class Call(NamedTuple):
+class CallStatistics(NamedTuple):
     """What the human played: notes per second, mean velocity, mean number of notes struck together. None: not enough notes."""
 
     rate: float | None
@@ -43,7 +43,7 @@ class Call(NamedTuple):
     chord: float = 1.0
 
 
-NO_CALL = Call(None, None)
+NO_CALL = CallStatistics(None, None)
 
 
 class Strike(NamedTuple):
@@ -71,7 +71,7 @@ class Target(NamedTuple):
     velocity_tolerance: float = 0.0
 
     @classmethod
-    def of(cls, call: Call, density: float, dynamics: float, polyphony: int = PITCHES, keys: int = PITCHES) -> Target:
+    def of(cls, call: CallStatistics, density: float, dynamics: float, polyphony: int = PITCHES, keys: int = PITCHES) -> Target:
         """The target for a call and the two controls, -1..1. With fewer notes at a time (``polyphony``) than the call's chords
         have, or few keys to play on (``keys``), it has fewer notes.
         """

@@ -18,9 +18,9 @@ from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.page.client import Client
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.keys import PageKeys
-from perceivers_live.page.library import Library
 from perceivers_live.page.protocol import frame, parse
 from perceivers_live.page.query import OscQuery
+from perceivers_live.page.recordings import Recordings
 from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
@@ -34,7 +34,7 @@ def http(scratch: Path) -> Target:
     (scratch / "secret.mid").write_bytes(SECRET)
     (scratch / "sessions").mkdir()
     query = OscQuery(fuzzed.controls, fuzzed.commands, ("127.0.0.1", 9010), Hub(dict))
-    server = PageServer(Routes(query.answer, Library(scratch / "sessions")), lambda _: None, query.serve)
+    server = PageServer(Routes(query.answer, Recordings(scratch / "sessions")), lambda _: None, query.serve)
     server.close()
 
     def feed(data: bytes) -> None:

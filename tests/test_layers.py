@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BELOW_SESSION = {"network", "controls", "clock", "recording", "midi", "osc", "page", "player", "performer"}
+BELOW_SESSION = {"network", "rate_limit", "controls", "clock", "recording", "midi", "osc", "page", "player", "performer"}
 MAY_IMPORT: dict[str, set[str]] = {  # folder or module of the daemon: what else of the daemon it may import
     "network": set(),
+    "rate_limit": set(),
     "controls": set(),
     "clock": set(),
     "recording": set(),
     "midi": {"controls"},
-    "osc": {"controls", "network"},
-    "page": {"controls", "network", "osc"},
+    "osc": {"controls", "network", "rate_limit"},
+    "page": {"controls", "network", "osc", "rate_limit"},
     "player": {"controls"},
     "performer": {"player", "clock", "controls"},
     "session": {"controls", "clock", "midi", "osc", "player", "performer"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import stat
 import tempfile
@@ -16,6 +15,7 @@ from typing import IO
 
 from tqdm import tqdm
 
+from engine.hashing import sha256_of
 from engine.midi_file import SUFFIXES
 from trainer.data import DataError, is_music, summarised
 from trainer.tars import open_tar
@@ -42,7 +42,7 @@ def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
     ``limit`` bytes; nothing is left of them.
     """
     try:
-        folder = cache / checksum(archive)[:16]
+        folder = cache / sha256_of(archive)[:16]
         if folder.is_dir():
             return folder
         cache.mkdir(parents=True, exist_ok=True)
@@ -60,15 +60,6 @@ def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
     except Exception as error:  # the reader of a damaged archive can raise anything
         raise DataError(f"{archive}: cannot be unpacked ({_line(error)}); give a whole zip or tar, or a folder") from error
     return folder
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _extract(archive: Path, folder: Path, limit: int) -> list[str]:

@@ -5,7 +5,7 @@
             FAULT      name of an exception, its text
     client  PING       no values; measures the round trip
             FINGERPRINT, RESET, STEP, ... KEEP_WARM     the checkpoint's fingerprint; the methods of ``Runtime``
-            DECIDE_AHEAD                                several decisions: see ``lookahead``
+            DECIDE_AHEAD                                several decisions: see ``decided_ahead``
 
 The client ends the connection by closing its side. The server writes only its log to standard error.
 """

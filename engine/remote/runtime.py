@@ -22,7 +22,7 @@ from engine.ahead import DecisionRequest, decided
 from engine.config import CheckpointError
 from engine.events import Event
 from engine.remote.address import Address, start_failure, this_computer
-from engine.remote.lookahead import MIN_DELAY, Lookahead, call_values, parse_answer
+from engine.remote.decided_ahead import MIN_DELAY, DecidedAhead, call_values, parse_answer
 from engine.remote.protocol import Kind, answer_limit, parse_arrays, parse_event, parse_ready, ready_limit, version
 from engine.remote.server_process import RuntimeLost, ServerProcess
 from engine.remote.wire import Value, WireError, encode
@@ -53,13 +53,13 @@ class RemoteRuntime:
         self, address: Address, *, timeout: float = ANSWER_TIMEOUT, fingerprint: str | None = None, restart: bool = True
     ) -> None:
         self._address, self._timeout, self._fingerprint, self.restart = address, timeout, fingerprint, restart
-        self._lookahead, self.ahead = Lookahead(), 0
+        self._decided_ahead, self.ahead = DecidedAhead(), 0
         self._delay = 0.0  # seconds of a round trip, without the server's work
         self._start()
 
     def reset(self, first: int = 0) -> None:
         """Starts a new process if this one has died or fails: an error of the GPU may persist in its process."""
-        self._lookahead.clear()
+        self._decided_ahead.clear()
         if not self.restart:
             self._call(Kind.RESET, first)
             return
@@ -78,11 +78,11 @@ class RemoteRuntime:
         self._call(Kind.RESET, first)
 
     def step(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        if not self._lookahead.has_absorbed(events, first):
+        if not self._decided_ahead.has_absorbed(events, first):
             self._send(Kind.STEP, events, ages, times, first)
 
     def prefill_cross(self, events: np.ndarray, ages: np.ndarray, times: np.ndarray, first: int) -> None:
-        self._lookahead.clear()
+        self._decided_ahead.clear()
         self._send(Kind.PREFILL_CROSS, events, ages, times, first)
 
     def decide(self, position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
@@ -94,10 +94,10 @@ class RemoteRuntime:
         calls return these without a round trip.
         """
         self.ahead = 0
-        made = self._lookahead.decision(position, request)
+        made = self._decided_ahead.decision(position, request)
         if made is not None:
             return made
-        self._lookahead.clear()
+        self._decided_ahead.clear()
         if self._delay < MIN_DELAY:
             return request.decide(partial(decided, self, position), sounding, position)
         began = time.monotonic()
@@ -105,7 +105,7 @@ class RemoteRuntime:
         events, seconds = self._validated(parse_answer, values)
         self._delay = min(DRIFT * self._delay, time.monotonic() - began - seconds)
         self.ahead = max(len(events) - 1, 0)
-        self._lookahead.fill(position, request, events)
+        self._decided_ahead.fill(position, request, events)
         return events[0] if events else None
 
     def hidden(self, position: int) -> np.ndarray:
@@ -117,7 +117,7 @@ class RemoteRuntime:
         return self._validated(partial(parse_arrays, shapes=shapes), self._call(Kind.RINGS))
 
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
-        self._lookahead.clear()
+        self._decided_ahead.clear()
         self._wait_for_all()
         self._call(Kind.RESTORE, first, *rings)
 

@@ -21,14 +21,12 @@ import numpy as np
 
 from engine.ahead import decide_ahead
 from engine.realtime import MODEL, Budget, clear_realtime
-from engine.remote import lookahead
+from engine.remote import decided_ahead
 from engine.remote.protocol import LOG_FORMAT, Kind, ServerInfo, call_limit, ready_values, version
-from engine.remote.wire import Frame, FrameReader, Value, encode
+from engine.remote.wire import READ_BYTES, Frame, FrameReader, Value, encode
 from engine.runtimes import Runtime, SamplingBias
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
-
-READ_BYTES = 1 << 16  # a read; a larger buffer would be allocated and freed by the system at each read
 
 
 class Stream:
@@ -101,8 +99,8 @@ def execute(runtime: Runtime, checkpoint: Path, frame: Frame) -> Sequence[Value]
             return _decision(runtime, position, (wait, action, velocity), rest)
         case (Kind.DECIDE_AHEAD, (int(position), *rest)):
             began = time.monotonic()
-            decided = decide_ahead(runtime, position, *lookahead.parse_call(rest))
-            return lookahead.answer_values(decided, time.monotonic() - began)
+            decided = decide_ahead(runtime, position, *decided_ahead.parse_call(rest))
+            return decided_ahead.answer_values(decided, time.monotonic() - began)
         case (Kind.HIDDEN, (int(position),)):
             return (runtime.hidden(position),)
         case (Kind.RINGS, ()):

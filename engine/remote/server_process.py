@@ -15,10 +15,9 @@ from typing import NoReturn
 
 from engine.errors import UserError
 from engine.remote import pipes
-from engine.remote.wire import Frame, FrameReader, WireError
+from engine.remote.wire import READ_BYTES, Frame, FrameReader, WireError
 
 log = logging.getLogger(__name__)
-READ_BYTES = 1 << 16  # a read; a larger buffer would be allocated and freed by the system at each read
 MIN_RATE = 100_000  # bytes a second; a timeout grows with a frame's length at this rate
 KILL_TIMEOUT = 2.0  # seconds until a killed process must have ended; one that is stuck in a driver does not end
 EXIT_TIMEOUT = 0.2  # seconds from the end of a process's output to its exit

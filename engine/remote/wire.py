@@ -24,6 +24,7 @@ import numpy as np
 MAGIC = b"PL"
 DTYPES: dict[int, np.dtype[Any]] = {ord("f"): np.dtype("<f4"), ord("h"): np.dtype("<i2"), ord("q"): np.dtype("<i8")}
 MAX_AXES = 4
+READ_BYTES = 1 << 16  # of a pipe at once; a larger buffer would be allocated and freed by the system at each read
 _CODES: dict[np.dtype[Any], int] = {dtype: code for code, dtype in DTYPES.items()}
 _HEADER = struct.Struct("<2sBBI")
 _INT, _FLOAT, _LENGTH, _ARRAY = (struct.Struct(f"<{format}") for format in ("q", "d", "I", "BB"))

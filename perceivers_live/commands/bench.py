@@ -22,8 +22,7 @@ import numpy as np
 from engine.engine import Engine
 from engine.events import Event
 from engine.runtimes import Runtime
-from engine.sampling import SamplingControls, sampling_bias
-from perceivers_live.commands.measuring import Row, copy_bandwidth, improvised, machine, row, timed
+from perceivers_live.commands.measuring import Row, copy_bandwidth, improvised, machine, play_event, row, timed
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.performer.performer import Performer
@@ -44,7 +43,7 @@ def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], coun
         missing = improvised(history - engine.position - 1, rng)
         yield row(f"prefill to {history} events", [timed(partial(_settled, engine, missing))])
         yield row(f"step{at}", [timed(partial(_settled, engine, [event])) for event in improvised(count, rng)], floor=floor)
-        yield row(f"event{at}", [timed(partial(_event, engine, seed)) for seed in range(count)], floor=floor)
+        yield row(f"event{at}", [timed(partial(play_event, engine, seed)) for seed in range(count)], floor=floor)
         for size in (8, 64, 512):
             chunks = [improvised(size, rng) for _ in range(max(count * 4 // size, 5))]
             yield row(f"absorb {size}{at}", [timed(partial(_settled, engine, chunk)) for chunk in chunks])
@@ -55,13 +54,6 @@ def _settled(engine: Engine, events: list[Event]) -> None:
     """Absorbs and waits for the result, since a GPU runtime is asynchronous."""
     engine.absorb(events)
     engine.hidden()
-
-
-def _event(engine: Engine, seed: int) -> None:
-    """One event as in a performance: sampling bias, decide, absorb."""
-    own = set(engine.sounding.held().tolist())
-    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
-    engine.absorb([engine.decide(bias)])
 
 
 def _takeover(engine: Engine, settings: Settings, seed: int) -> float:

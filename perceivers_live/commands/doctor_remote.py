@@ -12,10 +12,9 @@ import numpy as np
 from engine.engine import Engine
 from engine.remote.address import Address
 from engine.remote.runtime import RemoteRuntime
-from engine.sampling import SamplingControls, sampling_bias
 from engine.states import fingerprint
 from perceivers_live.commands.findings import Finding
-from perceivers_live.commands.measuring import improvised
+from perceivers_live.commands.measuring import improvised, play_event
 from perceivers_live.controls.settings import Settings
 
 PINGS = 200
@@ -34,7 +33,7 @@ def check_remote(settings: Settings, checkpoint: Path, address: Address) -> Iter
         yield Finding("network", None, f"round trip p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms")
         engine = Engine(runtime)
         engine.absorb(improvised(EVENTS, np.random.default_rng(0)))
-        p50, p95, p99 = _milliseconds(lambda: _event(engine), EVENTS)
+        p50, p95, p99 = _milliseconds(lambda: play_event(engine, engine.position), EVENTS)
     lookahead = int(str(settings.controls["lookahead_ms"]))
     advice = ""
     if 1000 / p50 < PER_SECOND:
@@ -59,10 +58,3 @@ def _milliseconds(action: Callable[[], object], count: int) -> tuple[float, floa
         taken.append((time.perf_counter() - began) * 1000)
     p50, p95, p99 = np.percentile(taken[count // 10 :], [50, 95, 99]).tolist()
     return p50, p95, p99
-
-
-def _event(engine: Engine) -> None:
-    """One event as in a performance: sampling bias, decide, absorb."""
-    own = set(engine.sounding.held().tolist())
-    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(engine.position), own=own, own_pedal=True)
-    engine.absorb([engine.decide(bias)])

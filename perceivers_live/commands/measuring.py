@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.engine import Engine
 from engine.events import Event
 from engine.runtimes import Runtime
+from engine.sampling import SamplingControls, sampling_bias
 
 COPY_BYTES = 256 << 20  # far larger than any cache
 BUDGETS = {"step": 10.0, "event": 10.0, "takeover": 60.0, "start-up": 2000.0}  # ms
@@ -74,6 +76,13 @@ def _gpu_copy_bandwidth() -> float:
         torch.cuda.synchronize()
 
     return 2 * COPY_BYTES / float(np.median([timed(copy) for _ in range(9)][1:]))
+
+
+def play_event(engine: Engine, seed: int) -> None:
+    """One event as in a performance: sampling bias, decision, absorption."""
+    own = set(engine.sounding.held().tolist())
+    bias = sampling_bias(engine.sounding, SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
+    engine.absorb([engine.decide(bias)])
 
 
 def machine() -> str:

@@ -20,7 +20,7 @@ NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")  # as the recorder n
 JOURNAL, MIDI = ".journal", ".mid"
 
 
-class RecordingError(UserError):
+class NoRecordingError(UserError):
     """A recording is not available; the message is one line."""
 
 
@@ -45,11 +45,11 @@ def _order(path: Path) -> tuple[str, int]:
 
 def copy_newest(folder: Path, output: Path) -> Path:
     """Writes the newest recording as a MIDI file; of a running session, what has been played so far. Returns the path of its
-    source. Raises ``RecordingError``.
+    source. Raises ``NoRecordingError``.
     """
     found = recordings(folder)
     if not found:
-        raise RecordingError(f"{folder}: there are no recordings")
+        raise NoRecordingError(f"{folder}: there are no recordings")
     source = found[-1]
     try:
         if source.suffix == MIDI:
@@ -57,10 +57,10 @@ def copy_newest(folder: Path, output: Path) -> Path:
             return source
         entries, _ = Journal.look(source)
         if not entries:
-            raise RecordingError(f"{source}: nothing has been played yet")
+            raise NoRecordingError(f"{source}: nothing has been played yet")
         write_file(output, tracks(entries))
     except JournalError as error:
-        raise RecordingError(str(error)) from error
+        raise NoRecordingError(str(error)) from error
     except OSError as error:
-        raise RecordingError(f"{error.filename or output}: {error.strerror}") from error
+        raise NoRecordingError(f"{error.filename or output}: {error.strerror}") from error
     return source

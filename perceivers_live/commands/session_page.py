@@ -24,9 +24,9 @@ from perceivers_live.network import ListenError
 from perceivers_live.page.feed import Feed
 from perceivers_live.page.hub import NoticeHandler
 from perceivers_live.page.keys import PageKeys, PagePorts, PageSound
-from perceivers_live.page.library import Library
 from perceivers_live.page.protocol import Message, seconds
 from perceivers_live.page.query import OscQuery
+from perceivers_live.page.recordings import Recordings
 from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
@@ -66,7 +66,7 @@ class SessionPage:
         osc = (settings.osc.host, settings.osc.port) if settings.osc.enabled else None
         query = OscQuery(self._controls, session.commands(), osc, self.hub, session.queries())
         closing.callback(query.close)
-        routes = Routes(query.answer, Library(recordings) if recordings is not None else None)
+        routes = Routes(query.answer, Recordings(recordings) if recordings is not None else None)
         page = settings.page
         try:
             server = PageServer(routes, self.requests.serve, query.serve, page.host, page.port, allow=page.allow)

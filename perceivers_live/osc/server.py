@@ -40,10 +40,10 @@ from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.control import ControlError, Value, nearest
 from perceivers_live.controls.registry import Controls
 from perceivers_live.osc.packets import MAX_DATAGRAM, Malformed, Message, messages_of
-from perceivers_live.osc.rate_limit import RateLimit
 from perceivers_live.osc.recipients import Recipients
 from perceivers_live.osc.schedule import Schedule
 from perceivers_live.osc.wire import Address, listen, packet_of
+from perceivers_live.rate_limit import RateLimit
 
 PREFIX = "/perceivers/"
 MAX_BACKLOG = 8192  # queued datagrams; the oldest are dropped, so that the last value of a control always takes effect
@@ -245,7 +245,7 @@ class OscServer:
             self._builtins[name](values, sender)
         elif name in self._queries:
             self._query(name, values, sender)
-        elif name not in (*_OUTGOING, *_INITIAL_QUERIES) and self._replies.available():  # finding the nearest name is slow
+        elif name not in (*_OUTGOING, *_INITIAL_QUERIES) and self._replies.wait() == 0:  # finding the nearest name is slow
             close = nearest(name, [*CONTROLS, *self._commands, *self._builtins, *self._queries])
             self._refuse(sender, "unknown", f"unknown address {shown(address)}, nearest is {PREFIX}{close}")
 

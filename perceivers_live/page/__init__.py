@@ -6,7 +6,7 @@
     client            one connected page: a bounded outbox, a rate limit for its messages
     hub               queues events of the session without blocking, and sends them to the pages
     keys              the page as a MIDI input and output
-    library           the recordings of earlier sessions
+    recordings        the recordings of earlier sessions
     server            serves all of these on one port
 
 The browser's code is in ``static``: plain ES modules without external resources.

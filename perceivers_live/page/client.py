@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from perceivers_live.page.listening_socket import hang_up
+from perceivers_live.rate_limit import RateLimit
 
 MAX_FRAMES = 128  # frames in the outbox
 MAX_BYTES = 1 << 20  # bytes of these frames together
@@ -39,7 +40,7 @@ class Client:
         self._sending_since: float | None = None
         self._changed = threading.Condition()
         self.dropped = 0  # number of dropped frames
-        self._tokens, self._counted = BURST, time.monotonic()
+        self._messages = RateLimit(RATE, BURST)
         self._thread = threading.Thread(target=self._write, name="page-client", daemon=True)
         self._thread.start()
 
@@ -61,10 +62,7 @@ class Client:
 
     def count_message(self) -> None:
         """Counts one message from the page. Raises ``Misbehaved`` if it exceeds the rate limit."""
-        now = time.monotonic()
-        self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST) - 1
-        self._counted = now
-        if self._tokens < 0:
+        if not self._messages.acquire():
             raise Misbehaved("too many messages")
 
     @property

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
+from perceivers_live.rate_limit import RateLimit
+
 MAX_PENDING = 24  # connections that are not (yet) WebSockets; a browser opens six at a time
 RATE, BURST = 10.0, 100.0  # connections a second, and the burst allowed; loading the page takes about thirty
 PENALTY, MAX_DEBT = 10.0, 30.0  # connections that one misbehaving client costs, and all of them together at most
@@ -45,7 +47,7 @@ class ListeningSocket(socket.socket):
         self._lock = Lock()
         self._pending: dict[socket.socket, None] = {}  # oldest first
         self._established: set[socket.socket] = set()
-        self._tokens, self._counted = BURST, time.monotonic()
+        self._rate = RateLimit(RATE, BURST)
         self._hung_up = False  # no connection is admitted any more
 
     def accept(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -62,7 +64,7 @@ class ListeningSocket(socket.socket):
                 time.sleep(RETRY)
                 continue
             with self._lock:
-                self._tokens -= 1
+                self._rate.acquire()
             if self._is_allowed(address[0]):
                 self._admit(connection)
                 return connection, address
@@ -71,21 +73,18 @@ class ListeningSocket(socket.socket):
     def penalise(self) -> None:
         """A client was disconnected because it misbehaved. Thread-safe."""
         with self._lock:
-            self._tokens = max(self._tokens - PENALTY, -MAX_DEBT)
+            self._rate.penalise(PENALTY, MAX_DEBT)
 
     def _wait_for_turn(self) -> None:
         """Raises ``OSError`` once this socket is closed."""
-        while (missing := 1 - self._refill()) > 0:
-            time.sleep(min(missing / RATE, POLL))
+        while (wait := self._wait()) > 0:
+            time.sleep(min(wait, POLL))
             if self.fileno() < 0:
                 raise OSError("closed")
 
-    def _refill(self) -> float:
+    def _wait(self) -> float:
         with self._lock:
-            now = time.monotonic()
-            self._tokens = min(self._tokens + (now - self._counted) * RATE, BURST)
-            self._counted = now
-            return self._tokens
+            return self._rate.wait()
 
     def _admit(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from perceivers_live.page.library import Library, LibraryError
+from perceivers_live.page.recordings import Recordings, RecordingsError
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {
@@ -61,10 +61,10 @@ QueryAnswer = Callable[[str, list[str]], tuple[HTTPStatus, object]]  # path, att
 
 
 class Routes:
-    """Answers requests. ``query``: OSCQuery; ``library``: the recordings, or None."""
+    """Answers requests. ``query``: OSCQuery; ``recordings``: the recordings, or None."""
 
-    def __init__(self, query: QueryAnswer, library: Library | None = None) -> None:
-        self._query, self._library = query, library
+    def __init__(self, query: QueryAnswer, recordings: Recordings | None = None) -> None:
+        self._query, self._recordings = query, recordings
         self._files = {f"/page/{path.relative_to(STATIC).as_posix()}": path for path in STATIC.rglob("*") if path.suffix in TYPES}
 
     def answer(self, target: str, *, for_people: bool) -> Answer:
@@ -93,13 +93,13 @@ class Routes:
 
     def _recording(self, name: str) -> Answer:
         if not name:
-            return _json(self._library.recordings() if self._library is not None else [])
+            return _json(self._recordings.recordings() if self._recordings is not None else [])
         stem, _, ending = name.rpartition(".")
-        if self._library is None or ending != "mid":
+        if self._recordings is None or ending != "mid":
             return refusal(HTTPStatus.NOT_FOUND)
         try:
-            content = self._library.content(stem)
-        except LibraryError as error:
+            content = self._recordings.content(stem)
+        except RecordingsError as error:
             return Answer(HTTPStatus.NOT_FOUND, f"{error}\n".encode())
         return Answer(HTTPStatus.OK, content, "audio/midi", {"Content-Disposition": f'attachment; filename="{name}"'})
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.adjustment import KEPT_STRIKES, Call, Goal, Strike, Target, adjustment_after, machine_share
+from engine.adjustment import KEPT_STRIKES, CallStatistics, Goal, Strike, Target, adjustment_after, machine_share
 from engine.ahead import DecisionRequest
 from engine.engine import Engine
 from engine.events import MAX_WAIT, PITCHES, REST, STEPS_PER_SECOND, SUSTAIN_UP, Event
@@ -31,7 +31,7 @@ class Situation(NamedTuple):
     human_active: bool  # the human's phrase is not over
     strikes: list[Strike]  # the machine's note-ons in this turn
     turn_start: float  # seconds on the engine's time axis
-    call: Call  # what the human played
+    call: CallStatistics  # what the human played
     grid: PulseGrid | None  # the subdivisions of the clock's beat that the machine should play on
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from engine.adjustment import NO_CALL, Call
+from engine.adjustment import NO_CALL, CallStatistics
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
 from perceivers_live.controls.settings import PhraseSettings
 
@@ -83,10 +83,10 @@ class PhraseDetector:
         return (self._notes - 1) / played if played >= MIN_RATE_TIME else None
 
     @property
-    def call(self) -> Call:
+    def call(self) -> CallStatistics:
         """What the phrase was like, for the reply."""
         rate = self.rate
-        return Call(rate, self._velocities / self._notes, self._notes / self._chords) if rate is not None else NO_CALL
+        return CallStatistics(rate, self._velocities / self._notes, self._notes / self._chords) if rate is not None else NO_CALL
 
     @property
     def end_silence(self) -> float:

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
-from engine.adjustment import NO_CALL, Call
+from engine.adjustment import NO_CALL, CallStatistics
 from engine.events import REST, STEPS_PER_SECOND, Event
 
 EARLY, LATE, LAST, OVERDUE = -0.08, 0.02, 0.06, 0.10  # fractions of the turn's length around its due time: see ``may_end``
@@ -45,7 +45,7 @@ class Turn:
         self,
         start: float,
         length: float,
-        call: Call = NO_CALL,
+        call: CallStatistics = NO_CALL,
         start_at: float | None = None,
         max_silence: float | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from engine.adjustment import (
     DEFAULT_RATE,
     MAX_RATE,
     NO_CALL,
-    Call,
+    CallStatistics,
     Strike,
     Target,
     chord_steps_left,
@@ -31,11 +31,11 @@ def even(rate: float, seconds: float, begin: float = 0.0, velocity: int = 64) ->
 
 def scale_after(strikes: list[Strike], rate: float) -> float:
     """The scale at the last note-on, for a reply that began at 0 to a call at ``rate``."""
-    return wait_scale(strikes, 0.0, strikes[-1].time, Target.of(Call(rate, 64.0), 0.0, 0.0), 1.0)
+    return wait_scale(strikes, 0.0, strikes[-1].time, Target.of(CallStatistics(rate, 64.0), 0.0, 0.0), 1.0)
 
 
 def test_nothing_is_corrected_before_the_first_note() -> None:
-    target = Target.of(Call(8.0, 70.0), 0.0, 0.0)
+    target = Target.of(CallStatistics(8.0, 70.0), 0.0, 0.0)
     assert wait_scale([], 0.0, 0.0, target, 1.0) == pytest.approx(1)
     assert velocity_shift([], 0.0, 0.0, target) == pytest.approx(0)
 
@@ -56,12 +56,12 @@ def test_the_correction_is_limited() -> None:
 
 
 def test_silence_shortens_the_waits() -> None:
-    strikes, target = even(5, 10), Target.of(Call(5.0, 64.0), 0.0, 0.0)
+    strikes, target = even(5, 10), Target.of(CallStatistics(5.0, 64.0), 0.0, 0.0)
     assert wait_scale(strikes, 0.0, strikes[-1].time + 1.0, target, 1.0) < wait_scale(strikes, 0.0, strikes[-1].time, target, 1.0)
 
 
 def test_velocity_of_the_first_note_does_not_depend_on_the_silence_before_it() -> None:
-    target = Target.of(Call(6.0, 60.0), 0.0, 0.5)
+    target = Target.of(CallStatistics(6.0, 60.0), 0.0, 0.5)
     assert velocity_shift([], 5.0, 4.0, target) == velocity_shift([], 5.0, 5.0, target) == pytest.approx(12)
 
 
@@ -71,7 +71,7 @@ def test_old_notes_do_not_affect_the_wait_scale() -> None:
 
 @pytest.mark.parametrize("density", [-1.0, -0.5, 0.5, 1.0])
 def test_density_multiplies_the_rate_of_the_call_by_a_power_of_two_at_once(density: float) -> None:
-    target = Target.of(Call(6.0, 64.0), density, 0.0)
+    target = Target.of(CallStatistics(6.0, 64.0), density, 0.0)
     assert target.rate == pytest.approx(6 * 2**density)
     assert wait_scale([], 0.0, 0.0, target, 1.0) == pytest.approx(2**-density)  # the model is still at the call's rate
     played = even(target.rate, 20)
@@ -79,7 +79,7 @@ def test_density_multiplies_the_rate_of_the_call_by_a_power_of_two_at_once(densi
 
 
 def test_limits_of_polyphony_and_keys_lower_the_target_rate() -> None:
-    call = Call(12.0, 64.0, chord=3.0)
+    call = CallStatistics(12.0, 64.0, chord=3.0)
     assert Target.of(call, 0.0, 0.0, polyphony=3).rate == 12.0
     assert Target.of(call, 0.0, 0.0, polyphony=1).rate == pytest.approx(4.0)
     assert Target.of(call, 1.0, 0.0, polyphony=1).rate == pytest.approx(20.0 / 3)
@@ -88,8 +88,8 @@ def test_limits_of_polyphony_and_keys_lower_the_target_rate() -> None:
 
 
 def test_target_rate_is_limited_unless_the_human_played_faster() -> None:
-    assert Target.of(Call(15.0, 64.0), 1.0, 0.0).rate == MAX_RATE
-    assert Target.of(Call(25.0, 64.0), 1.0, 0.0).rate == 25.0
+    assert Target.of(CallStatistics(15.0, 64.0), 1.0, 0.0).rate == MAX_RATE
+    assert Target.of(CallStatistics(25.0, 64.0), 1.0, 0.0).rate == 25.0
 
 
 def test_without_a_call_the_rate_is_kept_near_the_default() -> None:
@@ -102,7 +102,7 @@ def test_without_a_call_the_rate_is_kept_near_the_default() -> None:
 
 @pytest.mark.parametrize("dynamics", [-1.0, -0.5, 0.0, 0.5, 1.0])
 def test_velocity_shift_approaches_the_target_with_a_model_that_does_not_adapt(dynamics: float) -> None:
-    target, strikes = Target.of(Call(8.0, 60.0), 0.0, dynamics), list[Strike]()
+    target, strikes = Target.of(CallStatistics(8.0, 60.0), 0.0, dynamics), list[Strike]()
     for i in range(160):  # the model would always play 60
         shift = velocity_shift(strikes, 0.0, i / 8, target)
         strikes.append(Strike(round(100 * i / 8), 60, velocity_bin(round(60 + shift))))

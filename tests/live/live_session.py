@@ -6,10 +6,11 @@ import signal
 import time
 from contextlib import ExitStack
 
+from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
-from tests.live.remote import Remote, free_port
+from tests.live.remote import Remote
 from tests.live.waiting import TIMEOUT
 
 SETTINGS = """

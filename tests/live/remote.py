@@ -16,13 +16,6 @@ from tests.live.waiting import until
 PREFIX = "/perceivers/"
 
 
-def free_port() -> int:
-    """A free UDP port on loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Received(NamedTuple):
     """A message from the daemon. ``name`` is its address without the prefix."""
 

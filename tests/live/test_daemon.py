@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.free_port import free_port
 from tests.live.jack_server import JackServer
 from tests.live.pure_data import PureData
 from tests.live.recording import Message, hanging_notes, note, notes_on, pedal, pedal_down
-from tests.live.remote import free_port
 from tests.live.waiting import TIMEOUT
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from perceivers_live.midi.connections import INTERVAL
+from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
-from tests.live.remote import free_port
 from tests.live.waiting import TIMEOUT
 
 REGISTRATION = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p)

@@ -26,6 +26,7 @@ from pythonosc.udp_client import SimpleUDPClient
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.registry import COMMANDS, Controls
 from perceivers_live.osc.server import OscServer
+from tests.free_port import free_port
 
 TIMEOUT = 60.0
 LAYOUT = Path(__file__).parents[2] / "layouts" / "open-stage-control.json"
@@ -49,12 +50,6 @@ def missing() -> str:
 
 
 pytestmark = pytest.mark.skipif(bool(missing()) and not REQUIRED, reason=f"needs {missing()}")
-
-
-def free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -123,7 +118,7 @@ def surface(server: OscServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     command, folder = program(), tmp_path_factory.mktemp("open-stage-control")
     assert command
     assert BROWSER
-    http, osc = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+    http, osc = free_port(), free_port()
     where = ["--port", str(http), "--osc-port", str(osc), "--cache-dir", str(folder)]
     how = ["--no-gui", "--no-qrcode", "--send", f"127.0.0.1:{server.port}", "--load", str(LAYOUT)]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}

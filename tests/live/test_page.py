@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from playwright.sync_api import Browser
 
+from tests.free_port import free_port
 from tests.live.browser import Visitor, chromium, needs_chromium
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.peer import Peer
-from tests.live.remote import Remote, free_port
+from tests.live.remote import Remote
 from tests.live.waiting import TIMEOUT, until
 
 pytestmark = needs_chromium

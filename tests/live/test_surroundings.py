@@ -15,12 +15,12 @@ import pytest
 
 from perceivers_live.controls.midi_map_file import Binding, read
 from perceivers_live.midi.echo import WINDOW
+from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
 from tests.live.live_session import LiveSession
 from tests.live.peer import Peer
 from tests.live.recording import Message
-from tests.live.remote import free_port
 from tests.live.waiting import TIMEOUT
 
 Start = Callable[..., LiveSession]

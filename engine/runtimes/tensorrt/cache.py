@@ -26,6 +26,7 @@ import engine
 from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig
 from engine.folders import NoHomeError, cache_folder
+from engine.hashing import sha256_of
 from engine.runtimes import RuntimeUnavailable
 
 MAGIC = b"PLPLAN1\n"
@@ -94,14 +95,6 @@ def plan_specs(checkpoint: Path, precision: str, counts: Sequence[int]) -> list[
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     steps = [PlanSpec("step", count, precision, weights, config) for count in counts]
     return [*steps, PlanSpec("decide", 0, precision, weights, config)]
-
-
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def plans_folder() -> Path:

@@ -1,6 +1,6 @@
 // Runs the piano on the audio thread. Receives [time on the audio clock, part, raw MIDI message] and plays each at its exact sample.
 
-import { Piano } from "./strings.js";
+import { Piano } from "./piano.js";
 
 class PianoProcessor extends AudioWorkletProcessor {
   constructor() {

@@ -15,6 +15,8 @@ from types import TracebackType
 
 import pytest
 
+from tests.free_port import free_port
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 REQUIRED = os.environ.get("PERCEIVERS_LIVE_REQUIRE_SSH") == "1"
 MISSING = SSHD is None or shutil.which("ssh") is None
@@ -26,13 +28,6 @@ def skip_without_ssh() -> None:
     """Skips the test if ssh or sshd is missing and not required."""
     if MISSING and not REQUIRED:
         pytest.skip("needs ssh and sshd (Debian: openssh-server)")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def key(path: Path) -> Path:

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.adjustment import NO_CALL, Call, Goal, Strike, Target
+from engine.adjustment import NO_CALL, CallStatistics, Goal, Strike, Target
 from engine.ahead import MAX_AHEAD, DecisionRequest, decide_ahead
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import SUSTAIN_DOWN, SUSTAIN_UP, Event
 from engine.grid import PulseGrid
 from engine.remote.address import Address, this_computer
-from engine.remote.lookahead import Lookahead, answer_values, call_values, parse_answer, parse_call
+from engine.remote.decided_ahead import DecidedAhead, answer_values, call_values, parse_answer, parse_call
 from engine.remote.runtime import RemoteRuntime
 from engine.remote.wire import WireError, decode, encode
 from engine.runtimes.choose import open_runtime
@@ -60,7 +60,7 @@ def solo(engine: Engine, count: int, *, seed: int = 1, changes: bool = False) ->
     chance, events = np.random.default_rng(seed), []
     own: frozenset[int] = frozenset()
     sampling, forbidden, strikes = SamplingControls(temperature=1.1), frozenset[int](), list[Strike]()
-    goal = Goal(engine.step / 100, Target.of(Call(12.0, 90.0), 0.5, -0.5), 2.0)
+    goal = Goal(engine.step / 100, Target.of(CallStatistics(12.0, 90.0), 0.5, -0.5), 2.0)
     while len(events) < count:
         if changes and chance.random() < 0.15:
             match int(chance.integers(4)):
@@ -124,7 +124,7 @@ def test_without_delay_each_decision_is_a_separate_call() -> None:
     engine = Engine(near)
     near.ping()
     solo(engine, 5)
-    assert near._lookahead.decision(engine.position, request_of()) is None
+    assert near._decided_ahead.decision(engine.position, request_of()) is None
     assert near.ahead == 0
     near.close()
 
@@ -166,7 +166,7 @@ def test_calls_and_answers_are_transferred_exactly_and_invalid_ones_refused(grid
         own_pedal=True,
         forbidden=frozenset({1, 2}),
         strikes=(Strike(3, 60, 4), Strike(5, 61, 6)),
-        goal=Goal(-2.5, Target.of(Call(5.0, 70.0), -0.5, 1.0), 3.0, grid),
+        goal=Goal(-2.5, Target.of(CallStatistics(5.0, 70.0), -0.5, 1.0), 3.0, grid),
         step=sounding.step,
     )
     (_, *values) = decode(encode(26, 7, *call_values(request, sounding, 0.01))[8:])
@@ -192,13 +192,13 @@ def test_calls_and_answers_are_transferred_exactly_and_invalid_ones_refused(grid
 
 
 def test_decisions_ahead_are_discarded_after_another_event() -> None:
-    lookahead, request = Lookahead(), request_of()
+    ahead, request = DecidedAhead(), request_of()
     events = [Event(1, 60, 3), Event(2, 62, 3), Event(3, 64, 3)]
-    lookahead.fill(10, request, events)
+    ahead.fill(10, request, events)
     second = request.next(events[0])
-    assert lookahead.decision(10, request) == events[0]
-    assert lookahead.decision(11, second) == events[1]
-    assert lookahead.decision(11, request) is None
-    assert lookahead.has_absorbed(np.array([events[0]]), 11)
-    assert not lookahead.has_absorbed(np.array([events[0]]), 12)
-    assert lookahead.decision(11, second) is None
+    assert ahead.decision(10, request) == events[0]
+    assert ahead.decision(11, second) == events[1]
+    assert ahead.decision(11, request) is None
+    assert ahead.has_absorbed(np.array([events[0]]), 11)
+    assert not ahead.has_absorbed(np.array([events[0]]), 12)
+    assert ahead.decision(11, second) is None

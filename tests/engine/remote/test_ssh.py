@@ -24,8 +24,9 @@ from engine.remote.standby import StandbyRuntime, open_runtime_at
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
 from engine.states import fingerprint
-from tests.engine.remote.ssh_server import SshServer, free_port, key
+from tests.engine.remote.ssh_server import SshServer, key
 from tests.engine.remote.test_standby import close, failed_back, hidden_after, next_event, until
+from tests.free_port import free_port
 from tests.music import improvise
 
 MUSIC = improvise(700, seed=3)

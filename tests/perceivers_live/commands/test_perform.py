@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.remote import free_port
+from tests.free_port import free_port
 
 PATIENCE = 120.0  # seconds
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from engine.events import NOTE_OFF
 from perceivers_live.cli import main
-from perceivers_live.commands.recordings import RecordingError, copy_newest
+from perceivers_live.commands.recordings import NoRecordingError, copy_newest
 from perceivers_live.recording.journal import HEADER, RECORD_BYTES
 from perceivers_live.recording.recorder import Recorder
 from tests.perceivers_live.recording.recordings import in_ms, music, recorded, until
@@ -43,7 +43,7 @@ def test_recording_of_a_running_session_is_copied_without_changing_it(tmp_path: 
 def test_copy_error_states_the_reason(tmp_path: Path, content: bytes | None, word: str) -> None:
     if content is not None:
         (tmp_path / "2026-01-01_00-00-00.journal").write_bytes(content)
-    with pytest.raises(RecordingError, match=word):
+    with pytest.raises(NoRecordingError, match=word):
         copy_newest(tmp_path, tmp_path / "take.mid")
 
 

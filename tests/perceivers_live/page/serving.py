@@ -14,8 +14,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from perceivers_live.controls.registry import Controls
 from perceivers_live.page.keys import PageKeys, PageSound
-from perceivers_live.page.library import Library
 from perceivers_live.page.query import OscQuery
+from perceivers_live.page.recordings import Recordings
 from perceivers_live.page.requests import PageRequests
 from perceivers_live.page.routes import Routes
 from perceivers_live.page.server import PageServer
@@ -47,7 +47,7 @@ class Site:
         self.hub = self.requests.hub
         self.sound = PageSound(self.hub)
         self.query = OscQuery(self.controls, commands, ("127.0.0.1", 9010), self.hub)
-        routes = Routes(self.query.answer, Library(recordings) if recordings is not None else None)
+        routes = Routes(self.query.answer, Recordings(recordings) if recordings is not None else None)
         try:
             self.server = PageServer(routes, self.requests.serve, self.query.serve, host, allow=allow)
         except BaseException:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.adjustment import Call, Strike
+from engine.adjustment import CallStatistics, Strike
 from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import Event
@@ -25,7 +25,7 @@ def solo(engine: Engine, count: int) -> list[Event]:
     start = engine.step / 100
     for _ in range(count):
         own, pedal = frozenset(engine.sounding.held().tolist()), engine.sounding.pedal
-        at = Situation(own, pedal, own, 0, False, False, False, False, strikes, start, Call(3.0, 40.0), None)
+        at = Situation(own, pedal, own, 0, False, False, False, False, strikes, start, CallStatistics(3.0, 40.0), None)
         event = decide(engine, controls, at, seed=4)
         engine.absorb([event])
         events.append(event)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.adjustment import NO_CALL, Call
+from engine.adjustment import NO_CALL, CallStatistics
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import MAX_RATE_GAP, PhraseDetector
@@ -269,7 +269,7 @@ def test_call_has_notes_per_second_and_mean_velocity() -> None:
             assert detector.rate is None  # too short to tell
             assert detector.call == NO_CALL
     assert detector.rate == pytest.approx(4.0)
-    assert detector.call == Call(pytest.approx(4.0), pytest.approx(64.0))
+    assert detector.call == CallStatistics(pytest.approx(4.0), pytest.approx(64.0))
 
 
 def test_call_has_the_number_of_notes_per_chord() -> None:
@@ -281,4 +281,4 @@ def test_call_has_the_number_of_notes_per_chord() -> None:
     detector.reset()
     detector.feed(Timed(20.0, NOTE_ON + 60, 60))
     detector.feed(Timed(22.0, NOTE_ON + 61, 60))
-    assert detector.call == Call(pytest.approx(0.5), 60.0)
+    assert detector.call == CallStatistics(pytest.approx(0.5), 60.0)

@@ -25,7 +25,7 @@ from perceivers_live.controls.settings import OscSettings
 from perceivers_live.performer.performer import State
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import STANDBY_BEGINS, STANDBY_ENDS, Session
-from tests.engine.remote.ssh_server import free_port
+from tests.free_port import free_port
 from tests.perceivers_live.receiver import Synthesizer, unbalanced
 from tests.perceivers_live.sessions import PATIENCE, SETTINGS, notes_only
 

@@ -12,11 +12,11 @@ MAX_LISTED = 500  # newest recordings
 NAME = re.compile(r"[0-9A-Za-z_-]{1,80}")
 
 
-class LibraryError(UserError):
+class RecordingsError(UserError):
     """The recording does not exist or cannot be read."""
 
 
-class Library:
+class Recordings:
     """The MIDI files in ``folder``. Thread-safe; methods wait for the disk."""
 
     def __init__(self, folder: Path) -> None:
@@ -28,13 +28,13 @@ class Library:
         return [{"name": path.stem, "bytes": path.stat().st_size} for path in found[:MAX_LISTED]]
 
     def content(self, name: str) -> bytes:
-        """The bytes of a recording's MIDI file. Raises ``LibraryError``."""
+        """The bytes of a recording's MIDI file. Raises ``RecordingsError``."""
         path = self._folder / f"{name}.mid"
         if not NAME.fullmatch(name) or not path.is_file():
-            raise LibraryError("no such recording")
+            raise RecordingsError("no such recording")
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
-                raise LibraryError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MB")
+                raise RecordingsError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MB")
             return path.read_bytes()
         except OSError as error:
-            raise LibraryError(f"{path.name} cannot be read ({error.strerror})") from None
+            raise RecordingsError(f"{path.name} cannot be read ({error.strerror})") from None

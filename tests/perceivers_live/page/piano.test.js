@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Piano, frequencyOf, partialsOf } from "../../../perceivers_live/page/static/strings.js";
+import { Piano, frequencyOf, partialsOf } from "../../../perceivers_live/page/static/piano.js";
 
 const RATE = 24000;
 

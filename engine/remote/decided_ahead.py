@@ -83,7 +83,7 @@ def parse_answer(values: Sequence[Value]) -> tuple[list[Event], float]:
     raise WireError("its decisions ahead are not events")
 
 
-class Lookahead:
+class DecidedAhead:
     """What the server has decided and absorbed ahead of its client. Exact: a decision counts only if it was made for the same
     ``DecisionRequest`` and after the same events.
     """
