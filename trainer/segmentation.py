@@ -57,12 +57,15 @@ class Segmentation:
 
     @classmethod
     def for_model(cls, config: ModelConfig) -> Segmentation:
-        """Examples with the context that the model can attend to, and with twice as many targets as the latent window has events,
-        so that half of the targets have a full window as in streaming. With a block mask, all targets must be within one window.
+        """Examples with the context that the model can attend to. There are at least twice as many targets as the latent window
+        has events, so that half of the targets have a full window as in streaming; and at least as many as near events, because
+        the context takes the same time for any number of targets. With a block mask, all targets must be within one window.
         """
         context = config.reach if config.scales else cls.context
-        latents = min(2 * config.window, *config.scales) if config.mask == "block" and config.scales else 2 * config.window
         near = min(cls.near, context)
+        latents = max(2 * config.window, near)
+        if config.mask == "block" and config.scales:
+            latents = min(2 * config.window, *config.scales)
         return cls(latents=latents, context=context, near=near, sampled=min(cls.sampled, context - near))
 
 

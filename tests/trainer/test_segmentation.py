@@ -235,7 +235,7 @@ def test_segmentation_for_a_model_covers_its_reach_and_its_window(preset: str) -
     config = PRESETS[preset]
     how = Segmentation.for_model(config)
     assert how.context == config.reach
-    assert how.latents >= 2 * config.window
+    assert how.latents >= max(2 * config.window, how.near)
     assert how.near + how.sampled <= how.context
     block = dataclasses.replace(config, mask="block")
     assert Segmentation.for_model(block).latents <= min(config.scales)
