@@ -14,14 +14,14 @@ from perceivers_live.commands.logs import MAX_WAITING
 
 LINES = 3 * MAX_WAITING
 PROGRAM = f"""
-import logging, os
+import logging, os, sys
 from perceivers_live.commands import logs
 logs.begin()
 background, log = logs.BackgroundLog(), logging.getLogger("perceivers_live.test")
 for i in range({LINES}):
     log.info("line %d", i)
 print("logged", flush=True)
-input()
+sys.stdin.readline()  # not input(), which flushes the standard error
 background.close()
 print("stuck" if background.stuck else "written", flush=True)
 os._exit(0)
