@@ -21,7 +21,7 @@ class Output:
         self, send: Callable[[Sequence[int]], None], controls: Controls, channel: int, keys: HumanKeys, echo: EchoGuard
     ) -> None:
         self._send, self._echo = send, echo
-        self._failing = False  # whether the last message of the human could not be passed through
+        self._failing = False  # whether the last message of the human could not be sent
         self.ledger = Ledger(
             self._send_machine,
             channel=channel,
@@ -37,12 +37,12 @@ class Output:
     def _send_thru(self, message: Sequence[int]) -> None:
         self._echo.sent(time.perf_counter(), message, own=False)
         self._send(message)
+        self._failing = False
 
     def pass_on(self, message: Sequence[int], *, releases_only: bool) -> None:
         """Passes a message of the human through to the output. The first of several failures in a row is logged."""
         try:
             self.ledger.thru(message, releases_only=releases_only)
-            self._failing = False
         except Exception as error:  # a fault of the output must not stop the input
             if not self._failing:
                 log.warning("cannot send to the output port (%s)", error)

@@ -90,6 +90,15 @@ def test_a_failing_output_is_logged_once_for_all_messages_passed_through(caplog:
     assert len([record for record in caplog.records if "cannot send" in record.message]) == 2
 
 
+def test_a_message_that_is_not_passed_through_does_not_end_a_failure_of_the_output(caplog: pytest.LogCaptureFixture) -> None:
+    harness = SessionHarness(thru=True)
+    harness.session.commands()["learn"]("temperature")
+    harness.receive((0xB0, 20, 1), (0xB0, 20, 2))
+    harness.port.fails = lambda _: True
+    harness.receive(*(message for value in range(20) for message in ((0xD0, value), (0xB0, 20, value))))
+    assert len([record for record in caplog.records if "cannot send" in record.message]) == 1
+
+
 def test_panic_releases_unknown_notes() -> None:
     harness = SessionHarness()
     harness.port.send((0x90, 50, 80))
