@@ -109,9 +109,9 @@ def divided(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     share = math.ceil(count / size)
     padded = torch.cat((batch, batch.new_zeros(share * size - count, *batch.shape[1:])))
     mine = work(padded[rank * share : (rank + 1) * share]).contiguous()
-    results = torch.empty_like(padded)
-    dist.all_gather_into_tensor(results, mine)
-    return results[:count]
+    parts = [torch.empty_like(mine) for _ in range(size)]
+    dist.all_gather(parts, mine)
+    return torch.cat(parts)[:count]
 
 
 def gather(tensor: Tensor) -> Tensor:
