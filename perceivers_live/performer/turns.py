@@ -100,10 +100,11 @@ class Turn:
 
         The later it is, the less is required: a pause after a chord of the current harmony, or the release of such a chord (from
         ``EARLY`` on); a pause (from the due time on) or such a chord (from ``LATE`` on); any gap between chords (from ``LAST``
-        on), any gap at all (from ``OVERDUE`` on).
+        on), any gap at all (from ``OVERDUE`` on). A turn without notes, for instance because the register has no playable key,
+        ends from ``OVERDUE`` on unless ``event`` is its first note.
         """
         if late <= EARLY or not self.strikes:
-            return False
+            return late > OVERDUE and not event.is_note_on
         since, typical = step - self.strikes[-1].step, self._typical_gap()
         if event.is_note_off:
             return event.pitch in self.last_chord() and since > max(typical, CHORD_STEPS) and self._on_harmony()

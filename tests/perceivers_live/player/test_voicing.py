@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, Timed
+from perceivers_live.performer.performer import State
 from perceivers_live.player.ledger import Ledger, Voicing
 from tests.perceivers_live.playing import check, check_at_rest, human_plays, is_valid_history, musicians, notes, onsets, playing
 from tests.perceivers_live.receiver import Synthesizer, unbalanced
@@ -51,6 +52,20 @@ def test_no_note_leaves_the_range_of_midi_nor_the_register(shift: int, register:
     assert set(sent_pitches) <= set(possible)
     assert bool(sent_pitches) == bool(possible)
     assert [one.action - NOTE_ON + shift for one in onsets(session)] == sent_pitches
+    check_at_rest(session)
+
+
+@pytest.mark.parametrize(
+    ("controls", "notes_allowed"), [({"register_low": 127}, True), ({"register_low": 127, "transpose": 1}, False)]
+)
+def test_turn_ends_even_if_the_register_has_no_playable_key(controls: dict[str, int], notes_allowed: bool) -> None:
+    session = VirtualSession(restless, {"mode": "respond", **controls})
+    human_plays(session, 8)
+    session.run(session.now + 20, stop=lambda: session.performer.state is State.PLAYING)
+    assert session.performer.state is State.PLAYING
+    session.run(session.now + 20, stop=lambda: session.performer.state is State.LISTENING)
+    assert session.performer.state is State.LISTENING
+    assert bool(onsets(session)) == notes_allowed
     check_at_rest(session)
 
 
