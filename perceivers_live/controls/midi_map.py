@@ -5,8 +5,9 @@ cover the control's range or a part of it. A switch is on from 64; a choice has 
 value rises to 64 or more, and at each 127 of a button that sends nothing else. Messages of a bound controller are not treated as
 music.
 
-`MidiMap.learn` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's `midi_map.toml`, which
-is rewritten when they change (see `midi_map_file`).
+`MidiMap.learn` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's `midi_map.toml` (see
+`midi_map_file`). If the user or another daemon has changed that file, the changes are kept, and take effect here when the next
+binding is learnt or removed.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class MidiMap:
         self._learning: Learning | None = None
         self._lock = threading.Lock()  # guards `_learning` and changes of `_bound`; readers need no lock
         self._bound: Mapping[Key, Binding] = {}  # replaced, never modified
-        self._saving = threading.Lock()
+        self._stored: Mapping[Key, Binding] = {}  # as they were last read from the file or written to it
+        self._saving = threading.Lock()  # guards the file and `_stored`
         self.error: str | None = None
         if path is not None:
             self._read(path)
@@ -232,7 +234,7 @@ class MidiMap:
 
     def _read(self, path: Path) -> None:
         try:
-            bindings = read(path, self._commands)
+            self._bound = self._stored = self._bindings_of(path)
         except MidiMapError as error:
             aside = set_aside(path)
             result = f"renamed to {printable(aside.name)}" if aside else "it stays, and new bindings will not be saved"
@@ -240,13 +242,23 @@ class MidiMap:
             if aside is None:
                 self._path = None
             log.warning("%s", self.error)
-        else:
-            self._bound = {(binding.channel, binding.number): binding for binding in bindings}
+
+    def _bindings_of(self, path: Path) -> Mapping[Key, Binding]:
+        return {(binding.channel, binding.number): binding for binding in read(path, self._commands)}
 
     def _save(self) -> None:
-        with self._saving:  # each save writes the bindings of that time
-            if self._path is not None:
-                write(self._path, self.bindings)
+        """Applies the changes since the last save to the file, which may have been changed by others. Raises ``MidiMapError``."""
+        with self._saving:
+            if self._path is None:
+                return
+            stored, present = self._stored, self._bindings_of(self._path)
+            with self._lock:
+                changed = {key: binding for key, binding in self._bound.items() if stored.get(key) != binding}
+                removed = stored.keys() - self._bound.keys()
+                self._bound = {key: binding for key, binding in {**present, **changed}.items() if key not in removed}
+                bound = self._bound
+            write(self._path, bound.values())
+            self._stored = bound
 
 
 def _is_repeated_press(before: int | None, value: int) -> bool:

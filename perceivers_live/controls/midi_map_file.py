@@ -1,6 +1,6 @@
 """The file of MIDI bindings, `midi_map.toml`: parsed strictly, written atomically.
 
-One `[[binding]]` for each. Edit it while the daemon does not run:
+One `[[binding]]` for each. The daemon reads it at the start, and again before it writes changed bindings:
 
     [[binding]]
     target = "temperature"    # a control or a command
@@ -31,7 +31,7 @@ from perceivers_live.controls.settings import ConfigError, parse_toml, read_text
 
 FILE_NAME = "midi_map.toml"  # in the user's settings folder
 NOT_BINDABLE = frozenset({SUSTAIN, *range(120, 128)})  # sustain is music; 120 to 127 are channel mode messages
-_HEADER = "# MIDI controllers bound to controls and commands. Read at the start, rewritten when bindings change.\n"
+_HEADER = "# MIDI controllers bound to controls and commands. Rewritten without comments when bindings change.\n"
 _KEYS = ("target", "cc", "channel", "low", "high")
 
 

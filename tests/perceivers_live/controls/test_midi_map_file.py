@@ -132,6 +132,39 @@ def test_broken_file_that_cannot_be_renamed_is_not_overwritten(
     assert file.read_text() == "[[binding"
 
 
+def test_changes_of_the_file_by_others_are_kept_and_used(
+    bound: Callable[..., MidiMap], file: Path, learnt: "queue.SimpleQueue[Binding]"
+) -> None:
+    removed_here, removed_there, edited = Binding("seed", 21, 1), Binding("pace", 22), Binding("density", 23, low=0.0)
+    midi_map = bound(removed_here, removed_there, edited)
+    edited_there, added_there = Binding("density", 23, low=0.5), Binding("variety", 24)
+    write(file, [removed_here, edited_there, added_there])  # by hand, or by another daemon
+    midi_map.learn("temperature", 0.0)
+    feed_all(midi_map, cc(20, 0), cc(20, 127))
+    added_here = learnt.get(timeout=WAIT)
+    assert set(midi_map.bindings) == set(read(file)) == {removed_here, edited_there, added_there, added_here}
+    assert midi_map.unlearn("seed") == 1
+    assert set(midi_map.bindings) == set(read(file)) == {edited_there, added_there, added_here}
+
+
+def test_file_broken_by_others_is_not_overwritten(
+    bound: Callable[..., MidiMap], file: Path, learnt: "queue.SimpleQueue[Binding]"
+) -> None:
+    midi_map = bound(Binding("seed", 21, 1))
+    reported: list[str] = []
+    midi_map.on_fault = lambda error: reported.append(str(error))
+    file.write_text("[[binding")
+    midi_map.learn("density", 0.0)
+    feed_all(midi_map, cc(20, 0), cc(20, 127))
+    learnt.get(timeout=WAIT)
+    assert file.read_text() == "[[binding"
+    assert len(reported) == 1
+    assert reported[0].startswith(f"{file}:1")
+    file.unlink()
+    midi_map.unlearn("seed")
+    assert read(file) == [Binding("density", 20, 1)]
+
+
 def test_unwritable_folder_only_prevents_saving(controls: Controls, tmp_path: Path, learnt: "queue.SimpleQueue[Binding]") -> None:
     (tmp_path / "user").write_text("no folder")
     midi_map = MidiMap(controls, path=tmp_path / "user" / "midi_map.toml", on_learnt=learnt.put)
