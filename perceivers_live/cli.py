@@ -380,11 +380,10 @@ def config(config_file: Path | None, default: bool) -> None:
     if default:
         click.echo(default_toml(), nl=False)
         return
-    from perceivers_live.osc.wire import listen
+    from perceivers_live.commands.listening import check_listening
 
     settings = load(config_file)
-    if settings.osc.enabled:
-        listen(settings.osc.host, 0, settings.osc.allow)[0].close()  # checks host and allow; port 0 is any free port
+    check_listening(settings, osc_port=0, page_port=0)  # a daemon may be using the ports
     click.echo(settings_toml(settings), nl=False)
 
 

@@ -31,6 +31,7 @@ from perceivers_live.controls.settings import Settings
 from perceivers_live.network import ListenError
 from perceivers_live.osc.wire import listen
 from perceivers_live.page.keys import PAGE
+from perceivers_live.page.server import listen as listen_for_pages
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
 STEPS = 60  # events of the engine check
@@ -53,6 +54,7 @@ def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loo
         lambda: _ports(settings),
         lambda: _bindings_and_link(settings),
         lambda: _osc(settings),
+        lambda: _page(settings),
         _scheduling,
         _priority,
         lambda: _engine(settings, checkpoint),
@@ -130,6 +132,18 @@ def _osc(settings: Settings) -> Iterator[Finding]:
         yield Finding("OSC", False, str(error), "if another daemon is running, choose another --osc-port")
         return
     yield Finding("OSC", True, f"{settings.osc.host}:{settings.osc.port} is free")
+
+
+def _page(settings: Settings) -> Iterator[Finding]:
+    if not settings.page.enabled:
+        yield Finding("page", None, "switched off")
+        return
+    try:
+        listen_for_pages(settings.page.host, settings.page.port, settings.page.allow).close()
+    except ListenError as error:
+        yield Finding("page", False, str(error), "if another daemon is running, choose another --page-port")
+        return
+    yield Finding("page", True, f"{settings.page.host}:{settings.page.port} is free")
 
 
 def _scheduling() -> Iterator[Finding]:

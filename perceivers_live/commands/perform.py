@@ -6,6 +6,7 @@ import faulthandler
 import gc
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -17,13 +18,15 @@ from engine.folders import data_folder
 from engine.realtime import DAEMON, set_all_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
+from perceivers_live.commands.listening import check_listening
 from perceivers_live.commands.logs import BackgroundLog
 from perceivers_live.commands.recordings import sessions_folder
 from perceivers_live.commands.session_page import SessionPage, show
 from perceivers_live.controls.midi_map_file import midi_map_path
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import Settings
+from perceivers_live.controls.settings import Settings, find_file
 from perceivers_live.midi.connections import Connections
+from perceivers_live.page.keys import PAGE
 from perceivers_live.recording.recorder import Recorder, recover
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
@@ -55,6 +58,9 @@ def _perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page:
     set_all_realtime(DAEMON)  # also for threads of the engine and the page, which would hold the interpreter lock when preempted
     with ExitStack() as closing:
         closing.callback(engine.runtime.close)
+        # Before the output is opened and silenced, since another daemon may be playing on it.
+        needs_page = PAGE in (settings.midi.input_port, settings.midi.output_port)
+        check_listening(settings, osc_port=settings.osc.port, page_port=settings.page.port if needs_page else 0)
         connections = Connections(settings.midi, local=page.ports if page is not None else None)
         states = StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint))
         recorder = _recorder(settings, closing)
@@ -115,7 +121,9 @@ def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
     for path in recover(folder):
         log.info("an earlier session was recovered as %s", path)
     recorder = Recorder(folder)
-    log.info("recording; to copy the recording so far: perceivers-live recordings -o take.mid")
+    if recorder.is_recording:
+        config = "" if settings.path == find_file() else f" --config {shlex.quote(str(settings.path))}"
+        log.info("recording; to copy the recording so far: perceivers-live recordings%s -o take.mid", config)
 
     def close() -> None:
         path = recorder.close()

@@ -23,7 +23,7 @@ from perceivers_live.midi.connections import Connections, PortState
 from perceivers_live.network import ListenError
 from perceivers_live.page.feed import Feed
 from perceivers_live.page.hub import NoticeHandler
-from perceivers_live.page.keys import PageKeys, PagePorts, PageSound
+from perceivers_live.page.keys import PAGE, PageKeys, PagePorts, PageSound
 from perceivers_live.page.protocol import Message, seconds
 from perceivers_live.page.query import OscQuery
 from perceivers_live.page.recordings import Recordings
@@ -71,7 +71,7 @@ class SessionPage:
         try:
             server = PageServer(routes, self.requests.serve, query.serve, page.host, page.port, allow=page.allow)
         except ListenError as error:
-            if "page" in (settings.midi.input_port, settings.midi.output_port):
+            if PAGE in (settings.midi.input_port, settings.midi.output_port):
                 raise  # without the page there would be no input or output
             log.warning("%s", error)  # most likely another daemon uses the port
             return None

@@ -23,9 +23,12 @@ class Recordings:
         self._folder = folder
 
     def recordings(self) -> list[dict[str, object]]:
-        """Name and size in bytes of each recording, newest first."""
-        found = sorted((path for path in self._folder.glob("*.mid") if NAME.fullmatch(path.stem)), reverse=True)
-        return [{"name": path.stem, "bytes": path.stat().st_size} for path in found[:MAX_LISTED]]
+        """Name and size in bytes of each recording, newest first. Raises ``RecordingsError``."""
+        try:
+            found = sorted((path for path in self._folder.glob("*.mid") if NAME.fullmatch(path.stem)), reverse=True)
+            return [{"name": path.stem, "bytes": path.stat().st_size} for path in found[:MAX_LISTED]]
+        except OSError as error:
+            raise RecordingsError(f"{self._folder} cannot be read ({error.strerror})") from None
 
     def content(self, name: str) -> bytes:
         """The bytes of a recording's MIDI file. Raises ``RecordingsError``."""

@@ -92,12 +92,12 @@ class Routes:
         return Answer(HTTPStatus.OK, file.read_bytes(), TYPES[file.suffix]) if file is not None else refusal(HTTPStatus.NOT_FOUND)
 
     def _recording(self, name: str) -> Answer:
-        if not name:
-            return _json(self._recordings.recordings() if self._recordings is not None else [])
         stem, _, ending = name.rpartition(".")
-        if self._recordings is None or ending != "mid":
-            return refusal(HTTPStatus.NOT_FOUND)
         try:
+            if not name:
+                return _json(self._recordings.recordings() if self._recordings is not None else [])
+            if self._recordings is None or ending != "mid":
+                return refusal(HTTPStatus.NOT_FOUND)
             content = self._recordings.content(stem)
         except RecordingsError as error:
             return Answer(HTTPStatus.NOT_FOUND, f"{error}\n".encode())

@@ -55,7 +55,7 @@ class PageServer:
     ) -> None:
         self._routes, self._page, self._query = routes, page, query
         self._name = host.lower()
-        self._listening = _listen(host, port, allow)
+        self._listening = listen(host, port, allow)
         self.host, self.port = self._listening.getsockname()[:2]
         self._sockets, self._lock = 0, threading.Lock()
         quiet = logging.getLogger(f"{__name__}.websockets")
@@ -170,8 +170,8 @@ def _response(answer: Answer, *, body: bool) -> Response:
     return Response(answer.status.value, answer.status.phrase, headers, answer.body if body else b"")
 
 
-def _listen(host: str, port: int, allow: str) -> ListeningSocket:
-    """Opens the listening socket. Raises ``ListenError``."""
+def listen(host: str, port: int, allow: str) -> ListeningSocket:
+    """Opens a listening socket for pages. Port 0 takes a free one. Raises ``ListenError``."""
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo accepts these, but means all addresses, or another port
             raise OSError("no such address")

@@ -45,7 +45,8 @@ class RecordingError(UserError):
 
 class Recorder:
     """Records one session in ``folder``. ``human`` and ``machine`` may be called from any thread, take microseconds and never
-    wait for the disk. A disk error does not interrupt playing; it is reported once, to ``on_fault`` or else to the log.
+    wait for the disk. A disk error does not interrupt playing; it is reported once, to ``on_fault`` or else to the log, and
+    writing is tried again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,14 +59,18 @@ class Recorder:
         self._warned = False
         self.on_fault: Callable[[RecordingError], None] = lambda error: log.warning("%s", error)
         self._closing = threading.Event()
-        self._journal: Journal | None = None
+        self._journal: Journal | None = None  # None: it could not be created yet
         try:
             self._journal = _new_journal(folder)
         except OSError as error:
             self._warn(error)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        if self._journal is not None:
-            self._thread.start()
+        self._thread.start()
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the journal has been created."""
+        return self._journal is not None
 
     def human(self, timed: Timed) -> None:
         """Records an action of the human at the time it sounded (monotonic seconds)."""
@@ -79,7 +84,7 @@ class Recorder:
         """Ends the recording and returns its MIDI file (the last, if there are several); None if no note was played or the disk
         failed. Never raises.
         """
-        if self._journal is None or self._closing.is_set():
+        if self._closing.is_set():
             return None
         self._closing.set()
         self._thread.join(DISK_TIMEOUT)
@@ -87,6 +92,8 @@ class Recorder:
             self._warn(TimeoutError("the disk does not answer"))
             return None
         self._write()
+        if self._journal is None:
+            return None
         if self._left_out or self._unwritten:
             self._warn(TimeoutError("the disk was too slow"))
         earlier = recover(self._folder) if self._rotated else []
@@ -98,7 +105,7 @@ class Recorder:
             return None
 
     def _note(self, entry: Entry) -> None:
-        if self._journal is None or self._closing.is_set():
+        if self._closing.is_set():
             return
         if len(self._waiting) < MAX_WAITING:
             self._waiting.append(entry)
@@ -111,9 +118,10 @@ class Recorder:
 
     def _write(self) -> None:
         """Writes queued entries to the journal. Entries that cannot be written are kept for the next call."""
-        assert self._journal is not None
         try:
             while self._unwritten or self._waiting:
+                if self._journal is None:
+                    self._journal = _new_journal(self._folder)
                 if not self._unwritten:
                     for _ in range(len(self._waiting)):
                         entry = self._waiting.popleft()
@@ -124,7 +132,7 @@ class Recorder:
                 self._unsynced = True
                 if self._journal.size > MAX_JOURNAL_BYTES or self._latest - self._first > MAX_JOURNAL_SECONDS:
                     self._rotate(self._journal)
-            if self._unsynced and time.monotonic() >= self._next_sync:
+            if self._journal is not None and self._unsynced and time.monotonic() >= self._next_sync:
                 self._next_sync = time.monotonic() + SYNC_EVERY
                 self._journal.sync()
                 self._unsynced = False
@@ -151,7 +159,12 @@ def recover(folder: Path) -> list[Path]:
     Journals of running sessions are skipped. Files that are not journals are renamed to ``.damaged``.
     """
     made: list[Path] = []
-    for path in sorted(folder.glob("*.journal")):
+    try:
+        journals = sorted(folder.glob("*.journal"))
+    except OSError as error:
+        log.warning("%s: cannot be read (%s)", folder, _reason(error))
+        return []
+    for path in journals:
         journal = None
         try:
             journal = Journal.open(path)

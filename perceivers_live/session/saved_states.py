@@ -27,8 +27,11 @@ class StateStore:
             raise StateError(f"{name}: {self._folder} already has {MAX_STATES} states, the maximum; delete one")
 
     def names(self) -> list[str]:
-        """The names of all states in alphabetical order, including those of other models."""
-        found = sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}") if path.is_file())
+        """The names of all states in alphabetical order, including those of other models; none if the folder cannot be read."""
+        try:
+            found = sorted(path.name.removesuffix(SUFFIX) for path in self._folder.glob(f"*{SUFFIX}") if path.is_file())
+        except OSError:
+            return []
         return [name for name in found if is_state_name(name)]
 
     def delete(self, name: object) -> None:

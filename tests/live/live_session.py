@@ -29,7 +29,7 @@ class LiveSession:
 
     def __init__(self, jack: JackServer, home: Home, name: str, arguments: tuple[str, ...], settings: str) -> None:
         home.configure(SETTINGS + settings)
-        port = free_port()
+        self.osc_port = port = free_port()
         with ExitStack() as opened:
             self.peer = Peer(jack, name)
             opened.callback(self.peer.close)

@@ -173,6 +173,19 @@ def test_two_daemons_run_independently(start_session: Start, home: Home) -> None
     assert len(home.sessions) == 2
 
 
+def test_second_daemon_on_the_same_ports_leaves_the_first_ones_synthesizer_alone(
+    start_session: Start, daemon: Callable[..., Daemon]
+) -> None:
+    first = start_session("--mode", "solo")
+    first.wait_for_notes()
+    before = first.peer.controllers
+    second = daemon("--in", first.peer.keys, "--out", first.peer.synth, "--osc-port", str(first.osc_port))
+    assert second.wait() == 1
+    second.wait_for_line("OSC cannot listen on")
+    first.wait_for_notes(3)
+    assert first.peer.controllers == before  # a daemon that opens its output sends all notes off
+
+
 def test_oscquery_describes_the_controls_on_loopback(start_session: Start) -> None:
     session = start_session("--mode", "listen")
     address = session.daemon.wait_for_line(r"the page is at (http://127\.0\.0\.1:\d+)")[1]
@@ -219,12 +232,12 @@ def test_probe_reports_the_jack_period(jack: JackServer) -> None:
 
 def test_doctor_checks_all_parts_and_measures_the_loopback(jack: JackServer, home: Home, daemon: Callable[..., Daemon]) -> None:
     report = home.working / "report.json"
-    home.configure(f"[osc]\nport = {free_port()}\n")
+    home.configure(f"[osc]\nport = {free_port()}\n[page]\nport = 0\n")
     doctor = daemon("doctor", "--loopback", "--json", str(report))
     jack.connect(jack.wait_for_port("perceivers-live-out", TIMEOUT), jack.wait_for_port("perceivers-live-in", TIMEOUT))
     doctor.wait(60)
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
-    for name in ("settings", "MIDI inputs", "MIDI outputs", "OSC", "checkpoint", "loopback"):
+    for name in ("settings", "MIDI inputs", "MIDI outputs", "OSC", "page", "checkpoint", "loopback"):
         assert rows[name]["good"], rows[name]
     assert "round trip" in rows["loopback"]["text"]
 

@@ -308,6 +308,27 @@ def test_unwritable_folder_logs_one_warning(tmp_path: Path, caplog: pytest.LogCa
     assert "\n" not in warnings(caplog)[0]
 
 
+def test_recording_starts_when_its_folder_becomes_writable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder, played = tmp_path / "sessions", music(50)
+    folder.write_text("no folder")
+    recorder = Recorder(folder)
+    assert not recorder.is_recording
+    for one in played[:60]:
+        recorder.human(one)
+    folder.unlink()
+    for one in played[60:]:
+        recorder.human(one)
+    path = recorder.close()
+    assert path is not None
+    assert in_ms(recorded(path)["human"]) == in_ms(played, played[0].time)
+    assert len(warnings(caplog)) == 1
+
+
+def test_folder_that_cannot_be_read_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert recover(tmp_path / ("x" * 300)) == []  # the name is too long for the file system
+    assert len(warnings(caplog)) == 1
+
+
 def test_disk_error_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorder, reported = Recorder(tmp_path), list[str]()
     recorder.on_fault = lambda error: reported.append(str(error))
