@@ -87,6 +87,17 @@ _remote_option = click.option(
 )
 
 
+def _osc_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for the OSC server."""
+    for option in (
+        click.option("--osc-allow", help="Addresses and networks of other computers that may send OSC, separated by commas."),
+        click.option("--osc-host", help="Address for OSC; beyond loopback, the machines in --osc-allow can set controls."),
+        click.option("--osc-port", type=int, help="UDP port for OSC."),
+    ):
+        command = option(command)
+    return command
+
+
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     """The settings of the file and the command line; the command line has priority. Raises ``ConfigError``."""
     keys = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
@@ -112,10 +123,8 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @click.option("--out", metavar="NAME", help=f"Output port, or a part of its name; {PORT_DEFAULT}.")
 @_remote_option
 @_engine_options
-@click.option("--osc-port", type=int, help="UDP port for OSC.")
+@_osc_options
 @click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
-@click.option("--osc-host", help="Address for OSC; beyond loopback, the machines in --osc-allow can set controls.")
-@click.option("--osc-allow", help="Addresses and networks of other computers that may send OSC, separated by commas.")
 @_control_options
 @click.option("--debug", is_flag=True, help="Log tracebacks and debug messages.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
@@ -190,8 +199,10 @@ def _local_engine(settings: Settings) -> Iterator[Any]:
 @main.command(short_help="Play in the browser: no keyboard, DAW or MIDI system is needed.")
 @click.option("--in", "in_", metavar="NAME", default="page", show_default=True, help="Input port, or a part of its name.")
 @click.option("--out", metavar="NAME", default="page", show_default=True, help="Output port, or a part of its name.")
-@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
+@_remote_option
 @_engine_options
+@_osc_options
+@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
 @_control_options
 def page(config_file: Path | None, **options: Any) -> None:
     """Play in the browser: the page is keyboard and sound. Prints its address, and opens it if there is a desktop."""
@@ -258,12 +269,15 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     """
     from engine.midi_file import MidiFileError, read_file, write_file
     from perceivers_live.controls.registry import Controls
-    from perceivers_live.session.offline import recent, render
+    from perceivers_live.session.offline import has_notes, recent, render
 
     settings = _with_seed(_settings(config_file, options))
-    call = recent(read_file(midi_file), last)
-    if not call:
+    whole = read_file(midi_file)
+    if not has_notes(whole):
         raise click.ClickException(f"{midi_file}: contains no notes (drums do not count)")
+    call = recent(whole, last)
+    if not has_notes(call):
+        raise click.ClickException(f"{midi_file}: no note begins in its last {last:g} seconds; choose a larger --last")
     _check_not_call(midi_file, output)
     controls = Controls(settings.controls)
     if controls.get("mode") == "listen" or controls.get("hold"):

@@ -18,11 +18,11 @@ from engine.midi_file import read_file, write_file
 from perceivers_live.commands.live_roll import LiveRoll
 from perceivers_live.commands.piano_roll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import OscSettings, PhraseSettings, Settings
+from perceivers_live.controls.settings import MidiSettings, OscSettings, Settings
 from perceivers_live.performer.performer import MAX_REPLY, State
 from perceivers_live.player.ledger import Send
 from perceivers_live.session.observers import Observer
-from perceivers_live.session.offline import render
+from perceivers_live.session.offline import has_notes, render
 from perceivers_live.session.session import Session
 
 FRAME = 0.05  # seconds between two updates of the display
@@ -50,7 +50,7 @@ def run(
     ``fast``: not in real time. ``send``: receives both as raw messages. Raises ``MidiFileError`` if the call is not a MIDI file.
     """
     call = read_file(call_file)
-    if not any(one.action < NOTE_OFF for one in call):
+    if not has_notes(call):
         raise click.ClickException(f"{call_file}: no notes in it")
     call = [one._replace(time=one.time - call[0].time) for one in call]
     controls = Controls(settings.controls)
@@ -58,7 +58,8 @@ def run(
     if fast:
         reply = render(engine, call, controls, settings.phrase)
     else:
-        call, reply, stopped = _perform(engine, call, controls, settings.phrase, send or (lambda message: None))
+        controls.set("thru", False)  # the call is sent in any case
+        call, reply, stopped = _perform(engine, call, controls, settings, send or (lambda message: None))
         if not call:
             click.echo("\nstopped before anything was played")
             return
@@ -78,7 +79,7 @@ def run(
 
 
 def _perform(
-    engine: Engine, call: Sequence[Timed], controls: Controls, phrase: PhraseSettings, send: Send
+    engine: Engine, call: Sequence[Timed], controls: Controls, settings: Settings, send: Send
 ) -> tuple[list[Timed], list[Timed], bool]:
     """Plays the call to a live session in real time. Ends after the machine's answer, after a minute of a solo, soon if there is
     no answer, or on Ctrl-C. Returns the part of the call that sounded, the answer (both with times relative to the start of the
@@ -87,9 +88,10 @@ def _perform(
     started = time.perf_counter() + 0.5
     end = started + call[-1].time
     sounded: list[tuple[int, Timed]] = []
+    channel = settings.midi.channel - 1
     session = Session(
         engine,
-        Settings(phrase=phrase, osc=OscSettings(enabled=False)),
+        Settings(phrase=settings.phrase, midi=MidiSettings(channel=settings.midi.channel), osc=OscSettings(enabled=False)),
         controls,
         send,
         observers=[Observer(human=lambda one: sounded.append((0, one)), machine=lambda one: sounded.append((1, one)))],
@@ -103,14 +105,14 @@ def _perform(
             now = time.perf_counter()
             while waiting and started + waiting[-1].time <= now:
                 one = waiting.pop()
-                message = message_of(one.action, one.velocity)
+                message = message_of(one.action, one.velocity, channel)
                 session.receive(started + one.time, message)
                 send(message)
             shown = _show(roll, sounded, shown, started)
             roll.advance(max(0.0, now - started))
             playing = session.performer.state is State.PLAYING
             answered = answered or (playing and not waiting)
-            if not waiting and not playing and (answered or now > end + phrase.max_silence_ms / 1000 + REPLY_TIMEOUT):
+            if not waiting and not playing and (answered or now > end + settings.phrase.max_silence_ms / 1000 + REPLY_TIMEOUT):
                 break
             if playing and controls.get("mode") == "solo" and now > end + MAX_REPLY:
                 session.commands()["yield"]()
@@ -122,7 +124,7 @@ def _perform(
     finally:
         session.stop()
         worker.join()
-        for release in releases(0):  # also of notes of the call, if it was interrupted
+        for release in releases(channel):  # also of notes of the call, if it was interrupted
             send(release)
     yours, answer = ([one._replace(time=one.time - started) for part, one in sounded if part == which] for which in (0, 1))
     return _released(yours) if stopped else list(call), answer, stopped

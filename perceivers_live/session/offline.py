@@ -77,6 +77,11 @@ def render(
                 performer.absorb_input([performer.adapt_plan([one])])
 
 
+def has_notes(timed: Sequence[Timed]) -> bool:
+    """Whether a note begins in a performance."""
+    return any(one.action < NOTE_OFF for one in timed)
+
+
 def recent(timed: Sequence[Timed], seconds: float | None) -> list[Timed]:
     """The last ``seconds`` of a performance, without releases of keys pressed earlier; everything if ``seconds`` is None."""
     begin = timed[-1].time - seconds if timed and seconds is not None else float("-inf")

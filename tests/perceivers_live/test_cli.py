@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import NOTE_OFF, Timed
+from engine.events import NOTE_OFF, NOTE_ON, Timed
 from engine.midi_file import read_file, write_file
 from perceivers_live.commands.demo import bundled_call
 from perceivers_live.controls.catalogue import CONTROLS
@@ -172,9 +172,12 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("--temperature", "0.5", "demo", "--fast"), ["--debug", "demo"]),
         (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),
         (("config", "--config", "{tmp}/open.toml"), ["beyond loopback", "allow"]),
+        (("config", "--config", "{tmp}/open_page.toml"), ["[page]", "beyond loopback", "allow"]),
         (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["mode listen and hold play nothing"]),
+        (("render", "{tmp}/held.mid", "-o", "{tmp}/out.mid", "--last", "3"), ["no note begins in its last 3 seconds"]),
         (("export", "{tmp}", "{tmp}/text.mid/bundle"), ["not a checkpoint"]),
+        (("page", "--engine", "nobody at home"), ["nobody"]),
         (("recordings", "--config", "{tmp}/nobody.toml"), ["~no such user/x"]),
         (("recordings", "--config", "{tmp}/nul.toml"), ["a\\x00b"]),
     ],
@@ -185,6 +188,8 @@ def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: 
     (tmp_path / "nobody.toml").write_text("[recording]\nfolder = '~no such user/x'\n")
     (tmp_path / "nul.toml").write_text('[recording]\nfolder = "a\\u0000b"\n')
     (tmp_path / "open.toml").write_text('[osc]\nhost = "0.0.0.0"\n')
+    (tmp_path / "open_page.toml").write_text('[page]\nhost = "0.0.0.0"\n')
+    write_file(tmp_path / "held.mid", [("you", [Timed(0.0, NOTE_ON + 60, 80), Timed(5.0, NOTE_OFF + 60)])])
     done = run(*(one.format(tmp=tmp_path, call=bundled_call()) for one in arguments), cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
