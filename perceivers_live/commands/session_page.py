@@ -134,7 +134,12 @@ def _polled(session: Session, connections: Connections, states: StateStore) -> l
         "input": _port(state.input),
         "output": _port(state.output),
     }
-    return [ports, {"type": "states", "names": states.names()}, _beat(session.beats), _bindings(session.midi_map)]
+    return [
+        ports,
+        {"type": "states", "names": states.names()},
+        _beat(session.beats, stopped=session.performer.transport_stopped),
+        _bindings(session.midi_map),
+    ]
 
 
 def _port(port: PortState) -> Message:
@@ -142,13 +147,14 @@ def _port(port: PortState) -> Message:
     return {"wanted": port.wanted, "name": port.name or "", "state": "open" if opened else "waiting", "text": port.text}
 
 
-def _beat(beats: Beats | None) -> Message:
+def _beat(beats: Beats | None, *, stopped: bool) -> Message:
     now = time.perf_counter()
     if beats is None or not beats.running or not beats.bpm:
-        return {"type": "beat", "running": False, "bpm": 0, "beat": 0, "at": 0}
+        return {"type": "beat", "running": False, "stopped": stopped, "bpm": 0, "beat": 0, "at": 0}
     return {
         "type": "beat",
         "running": True,
+        "stopped": stopped,
         "bpm": round(beats.bpm, 2),
         "beat": round(beats.position(now), 3),
         "at": seconds(now),

@@ -128,7 +128,7 @@ class Hub:
         """Sends the current state to new pages and to those whose frames were dropped."""
         while not self._joining.empty():
             client = self._joining.get_nowait()
-            self._kept |= {message["type"]: message for message in self.poll() if message["type"] in KEPT}
+            self._send(self._changes(self.poll()))
             client.send(frame([self._welcome(), *self._kept.values()]))
             with self._lock:
                 if client not in self._clients and not client.is_closed:  # ``leave`` is called after it was closed

@@ -25,7 +25,8 @@ From the daemon:
     sound       time, message                     a raw MIDI message for the output "page"
     turn        state ("listening", "playing")
     countdown   at                                when the machine answers if nothing more is played; null: it will not
-    beat        running, bpm, beat, at            "beat": quarter notes since the start of the song at time "at"
+    beat        running, stopped, bpm, beat, at   "beat": quarter notes since the start of the song at time "at"; "stopped": a
+                                                  sequencer that sends the clock was stopped
     ports       inputs, outputs, input, output: {wanted, name, state, text}
     health      figures: {name: number}, runtime
     bindings    bound: [{target, channel, number}], learning

@@ -90,7 +90,7 @@ class Performer:
         self._turn = Turn(0.0, MIN_REPLY)
         self._plan_controls = controls.snapshot()  # the values used for the plan
         self._yielded = False  # after ``yield_turn``: a solo waits for ``takeover``, a duet for that or a new phrase
-        self._transport_stopped = False  # the sequencer that sends the clock is stopped
+        self.transport_stopped = False  # the sequencer that sends the clock is stopped
         self._decision_times = DecisionTimes()
         self._awaits_input = False  # the last call of ``work`` waited for the inbox
 
@@ -209,14 +209,14 @@ class Performer:
     def transport(self, change: Transport, now: float) -> None:
         """The sequencer that sends the clock was started or stopped. While it is stopped, the machine does not play."""
         if change is not Transport.MOVED:
-            self._transport_stopped = change is Transport.STOPPED  # first, since the engine may fail
+            self.transport_stopped = change is Transport.STOPPED  # first, since the engine may fail
         if change is Transport.STOPPED:
             self._detector.reset()
             self._end_turn(now)
 
     def clear_stop(self, now: float) -> None:
         """Another input was chosen: a stop of the former input's sequencer no longer keeps the machine silent."""
-        self._transport_stopped = False
+        self.transport_stopped = False
 
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""
@@ -314,7 +314,7 @@ class Performer:
 
     def _may_play(self, controls: ControlValues) -> bool:
         """Whether mode, ``hold`` and transport allow the machine to play."""
-        return controls["mode"] != "listen" and not controls["hold"] and not self._transport_stopped
+        return controls["mode"] != "listen" and not controls["hold"] and not self.transport_stopped
 
     def _turn_start(self, controls: ControlValues, now: float) -> float | None:
         """When the machine begins to play without further input; None: it does not."""

@@ -180,6 +180,36 @@ def test_space_starts_a_turn_and_escape_silences_it(start_session: Start, browse
         visitor.until(lambda: visitor.sounds() < 0.02)
 
 
+def test_after_the_mouse_has_set_something_the_keys_still_play(start_session: Start, browser: Browser) -> None:
+    session = start_session("--mode", "listen", "--in", "", "--out", "page")
+    with visit(browser, session.url) as visitor:
+        visitor.page.click("#tab-ports")
+        visitor.page.select_option("#port-input", "page")
+        visitor.until(lambda: visitor.page.eval_on_selector("#port-input", "one => one.value") == "page")
+        visitor.play("KeyC")
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 1)
+        visitor.page.click("#tab-controls")
+        visitor.page.click("#control-temperature")
+        changed = visitor.value["temperature"]
+        visitor.page.keyboard.press("ArrowDown")  # the pedal; in the slider it would be another value
+        visitor.play("KeyE")
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 2)
+        assert visitor.value["temperature"] == changed
+        visitor.page.focus("#control-temperature")  # with the keyboard, the slider is moved by its arrow keys
+        visitor.page.keyboard.press("ArrowDown")
+        visitor.until(lambda: visitor.value["temperature"] < changed)
+
+
+def test_port_that_cannot_be_opened_is_not_shown_as_chosen(start_session: Start, browser: Browser) -> None:
+    session = start_session()
+    with visit(browser, session.url) as visitor:
+        visitor.page.click("#tab-ports")
+        visitor.ask("document.querySelector('#port-output').append(new Option('Unplugged'))")  # listed, and gone meanwhile
+        visitor.page.select_option("#port-output", "Unplugged")
+        visitor.until(lambda: "Unplugged" in visitor.page.inner_text("#notices"))
+        assert visitor.page.eval_on_selector("#port-output", "one => one.value") == "page"
+
+
 def test_midi_controller_is_learnt_from_the_page(start_session: Start, browser: Browser, jack: JackServer) -> None:
     peer = Peer(jack, "learn")
     try:

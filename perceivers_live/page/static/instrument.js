@@ -2,11 +2,17 @@
 // daemon with the time at which they were played.
 
 import { PARTS } from "./sound.js";
-import { Typing } from "./typing.js";
+import { PEDAL, SEMITONES, Typing } from "./typing.js";
 import { pageTime } from "./connection.js";
 
 /** @typedef {import("./connection.js").Connection} Connection */
 /** @typedef {import("./sound.js").Sound} Sound */
+
+/** Whether a message releases a key or the pedal. @param {number[]} message */
+function isRelease([status, first, second]) {
+  const kind = status & 0xf0;
+  return kind === 0x80 || (kind === 0x90 && second === 0) || (kind === 0xb0 && first === 64 && second < 64);
+}
 
 export class Instrument {
   /** @param {Connection} connection @param {Sound} sound */
@@ -22,18 +28,24 @@ export class Instrument {
 
   /** A raw message, played at `at` on the page's clock. @param {number[]} message @param {number} at seconds */
   play(message, at) {
-    if (!this.isInput) return;
+    if (!this.isInput) { // what was held when another input was chosen is still released here
+      if (isRelease(message)) this._sound.play(PARTS.human, message);
+      return;
+    }
     if (this._sound.isOn) this._sound.play(PARTS.human, message);
     else if (this._sound.isWanted) this._sound.start().then(() => this._sound.play(PARTS.human, message));
     this._connection.send({ type: "midi", time: this._connection.at(at) ?? 0, message });
   }
 
-  /** Whether a key of the computer keyboard was one of the piano's. @param {KeyboardEvent} event @returns {boolean} */
+  /** Whether this is the press, or a repetition, of a key of the computer keyboard that plays. @param {KeyboardEvent} event */
+  plays(event) {
+    return this.isInput && !event.ctrlKey && !event.metaKey && (event.code === PEDAL || SEMITONES.has(event.code));
+  }
+
+  /** @param {KeyboardEvent} event */
   keyDown(event) {
-    if (!this.isInput || event.ctrlKey || event.metaKey) return false;
     const played = this.typing.press(event.code, { shift: event.shiftKey, alt: event.altKey });
     if (played) this._typed(played, event.timeStamp / 1000);
-    return played !== null;
   }
 
   /** @param {KeyboardEvent} event */

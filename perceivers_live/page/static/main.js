@@ -31,6 +31,7 @@ const daemon = {
   beat: /** @type {Beat | null} */ (null),
   values: /** @type {Record<string, Value>} */ ({}),
   isOutputHere: false,
+  missingInput: "", // the input that is chosen but not open
 };
 
 const music = new Music(10);
@@ -108,6 +109,7 @@ function connected(isOpen) {
     sound.silence();
     daemon.turn = "listening";
     daemon.countdown = null;
+    daemon.beat = null;
   }
 }
 
@@ -116,9 +118,7 @@ function connected(isOpen) {
 /** @param {string} name @param {Value} value */
 function set(name, value) {
   connection.send({ type: "set", name, value });
-  daemon.values[name] = value;
-  if (name === "mode") modes?.show(value);
-  panel.show(name, value);
+  showControl(name, value);
 }
 
 /** @param {string} name @param {...(string | number)} given */
@@ -151,6 +151,7 @@ function showPorts(message) {
   keybed.isPlayable = instrument.isInput;
   document.body.classList.toggle("playable", instrument.isInput);
   daemon.isOutputHere = message.output.wanted === PAGE;
+  daemon.missingInput = message.input.state === "open" ? "" : message.input.wanted || "a virtual port";
   byId("sound").hidden = !(daemon.isOutputHere || instrument.isInput);
   showSound();
 }
@@ -172,11 +173,14 @@ function showStates(names) {
     element("li", {}, element("button", { type: "button", onclick: () => command("recall", name) }, name))));
 }
 
+let soundFault = ""; // as it was last shown
+
 function showSound() {
   const button = byId("sound");
   button.setAttribute("aria-pressed", String(sound.isOn));
   setText(button, sound.isOn ? "Sound on" : "Sound off");
-  if (sound.fault) notices.add("warning", sound.fault);
+  if (sound.fault && sound.fault !== soundFault) notices.add("warning", sound.fault);
+  soundFault = sound.fault;
 }
 
 function showStatus() {
@@ -187,6 +191,8 @@ function showStatus() {
     countdown: daemon.countdown,
     mode: String(daemon.values.mode),
     hold: Boolean(daemon.values.hold),
+    isStopped: daemon.beat?.stopped ?? false,
+    missingInput: daemon.missingInput,
     humanPlays: now - music.latest.human < PLAYING || [...music.sounding().values()].includes("human"),
     everPlayed: Number.isFinite(music.latest.human),
     canPlayHere: instrument.isInput,
@@ -218,21 +224,28 @@ function drawFrame(time) {
 
 // Buttons and keyboard shortcuts.
 
+/** @param {EventTarget | null} where */
+function isTextField(where) {
+  return where instanceof HTMLInputElement && ["text", "number"].includes(where.type);
+}
+
 /** @param {KeyboardEvent} event */
 function keyDown(event) {
   const where = event.target;
-  const isTyping = where instanceof HTMLInputElement && ["text", "number"].includes(where.type);
   if (event.code === "Escape") {
     panic();
     event.preventDefault();
   }
-  if (isTyping || where instanceof HTMLSelectElement || event.repeat) return;
+  if (isTextField(where) || where instanceof HTMLSelectElement) return;
   const isWidget = where instanceof HTMLElement && where.matches("button, a, summary, input");
-  if (event.code === "Space" && !isWidget) takeOverOrYield();
+  if (isWidget && (event.code === "Space" || event.code.startsWith("Arrow"))) return;
+  if (instrument.plays(event)) event.preventDefault(); // also repetitions: held with Alt, they would open menus of the browser
+  if (event.repeat) return;
+  if (instrument.plays(event)) instrument.keyDown(event);
+  else if (event.code === "Space") takeOverOrYield();
   else if (event.code === "Delete" && event.shiftKey) command("forget");
-  else if (event.code.startsWith("Arrow") && isWidget) return;
   else if (event.code === "ArrowLeft" || event.code === "ArrowRight") instrument.typing.shift(event.code === "ArrowLeft" ? -1 : 1);
-  else if (!instrument.keyDown(event)) return;
+  else return;
   event.preventDefault();
 }
 
@@ -255,12 +268,22 @@ function setTheme(theme) {
 }
 
 function listenForEvents() {
+  let isPointing = false; // whether the last action was that of a mouse or finger, not of a key
+  addEventListener("pointerdown", () => { isPointing = true; }, true);
+  addEventListener("keydown", () => { isPointing = false; }, true);
   addEventListener("keydown", keyDown);
   addEventListener("keyup", (event) => instrument.keyUp(event));
-  addEventListener("pointerdown", () => sound.isWanted && !sound.isOn && sound.start());
+  addEventListener("pointerdown", (event) => {
+    const isSwitch = event.target instanceof Element && event.target.closest("#sound");
+    if (!isSwitch && (instrument.isInput || daemon.isOutputHere) && sound.isWanted && !sound.isOn) sound.start();
+  });
+  // What was set with the mouse does not keep the focus: the keys are for playing, and the space bar is for taking over.
   document.addEventListener("click", (event) => {
-    const button = event.target instanceof Element ? event.target.closest("button") : null;
-    if (button && event.detail > 0) button.blur(); // a mouse's click: the space bar is for taking over
+    const widget = event.target instanceof Element ? event.target.closest("button, input") : null;
+    if (widget instanceof HTMLElement && event.detail > 0 && !isTextField(widget)) widget.blur();
+  });
+  document.addEventListener("change", ({ target }) => {
+    if (target instanceof HTMLElement && isPointing && !isTextField(target)) target.blur();
   });
   byId("takeover").addEventListener("click", () => command("takeover"));
   byId("yield").addEventListener("click", () => command("yield"));

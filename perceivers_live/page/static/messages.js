@@ -33,7 +33,7 @@
 /** @typedef {{type: "sound", time: number, message: number[]}} Sound */
 /** @typedef {{type: "turn", state: "listening" | "playing"}} Turn */
 /** @typedef {{type: "countdown", at: number | null}} Countdown */
-/** @typedef {{type: "beat", running: boolean, bpm: number, beat: number, at: number}} Beat */
+/** @typedef {{type: "beat", running: boolean, stopped: boolean, bpm: number, beat: number, at: number}} Beat */
 /** @typedef {{type: "ports", inputs: string[], outputs: string[], input: Port, output: Port}} Ports */
 /** @typedef {{type: "health", figures: Record<string, number>, runtime: string}} Health */
 /** @typedef {{type: "bindings", bound: Binding[], learning: string | null}} Bindings */

@@ -7,7 +7,7 @@ import { pitchName } from "./geometry.js";
 /** @typedef {import("./messages.js").Bindings} Bindings */
 /** @typedef {number | string | boolean} Value */
 /** @typedef {{show: (value: Value) => void, parts: Node[]}} Widget */
-/** @typedef {{element: HTMLElement, show: (value: Value) => void, learn: HTMLButtonElement}} Row */
+/** @typedef {{show: (value: Value) => void, learn: HTMLButtonElement}} Row */
 
 const MOST_STEPS = 1000; // of a slider; a number of more is typed
 const HELD = 400; // milliseconds for which a slider that is being moved does not follow others
@@ -88,7 +88,7 @@ export class Panel {
       if (!(event.target instanceof HTMLButtonElement)) this._act.set(control.name, control.default), widget.show(control.default);
     });
     widget.show(control.value);
-    this._rows.set(control.name, { element: row, show: widget.show, learn });
+    this._rows.set(control.name, { show: widget.show, learn });
     return row;
   }
 

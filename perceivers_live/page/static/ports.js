@@ -14,10 +14,16 @@ export class Ports {
   constructor(where, choose) {
     this._lists = /** @type {const} */ (["input", "output"]).map((direction) => {
       const id = `port-${direction}`;
-      const select = element("select", { id, onchange: () => choose(direction, select.value) });
+      const select = element("select", { id });
       const state = element("p", { class: "state", id: `${id}-state` });
       select.setAttribute("aria-describedby", state.id);
-      return { direction, select, state, label: element("label", { for: id }, direction === "input" ? "Input" : "Output"), shown: "" };
+      const label = element("label", { for: id }, direction === "input" ? "Input" : "Output");
+      const list = { direction, select, state, label, shown: "", wanted: "" };
+      select.onchange = () => {
+        choose(direction, select.value);
+        select.value = list.wanted; // until the daemon has changed the port: it may be impossible
+      };
+      return list;
     });
     where.replaceChildren(...this._lists.map((one) => element("div", { class: "port" }, one.label, one.select, one.state)));
   }
@@ -27,17 +33,25 @@ export class Ports {
     for (const list of this._lists) {
       const port = ports[list.direction];
       const names = list.direction === "input" ? ports.inputs : ports.outputs;
-      const all = [...new Set([PAGE, "", ...names, port.wanted])];
+      const all = [...new Set([PAGE, "", ...numbered(names), port.wanted])];
       const shown = JSON.stringify(all);
       if (shown !== list.shown) {
         list.shown = shown;
         list.select.replaceChildren(...all.map((name) => element("option", { value: name }, portTitle(name))));
       }
-      list.select.value = port.wanted;
+      list.select.value = list.wanted = port.wanted;
       setText(list.state, port.state === "open" ? (port.wanted === PAGE ? "" : port.name) : port.text || "waiting for it");
       list.state.dataset.state = port.state;
     }
   }
+}
+
+/** Names by which the daemon tells ports of the same name apart: "Piano", "Piano#2". @param {string[]} names */
+function numbered(names) {
+  return names.map((name, i) => {
+    const earlier = names.slice(0, i).filter((other) => other === name).length;
+    return earlier ? `${name}#${earlier + 1}` : name;
+  });
 }
 
 /** @param {string} name */

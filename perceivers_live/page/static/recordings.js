@@ -12,7 +12,7 @@ const AHEAD = 0.5; // seconds that are handed to the piano at a time
 const GAP = 3; // seconds: longer silences are shortened when a session is played again
 
 /** Times with long silences shortened. @param {Recording} recording @returns {(time: number) => number} */
-export function squeezed(recording) {
+function squeezed(recording) {
   /** @type {[from: number, taken: number][]} time after a silence, seconds taken away up to there */
   const cuts = [];
   let sounding = 0, taken = 0;
@@ -35,6 +35,19 @@ export function recordingTitle(name) {
   return `${Number(day)} ${months[Number(month) - 1]} ${year}, ${hour}:${minute}${number ? ` (${number})` : ""}`;
 }
 
+/** A recording as it is drawn and played: with long silences shortened. @param {Recording} recording */
+export function loaded(recording) {
+  const time = squeezed(recording);
+  return {
+    length: time(recording.length),
+    events: recording.events.map(({ time: at, message }) => ({ at: time(at), message })),
+    notes: recording.notes.map((note) => ({ ...note, start: time(note.start), end: time(note.end) })),
+    tracks: recording.tracks,
+  };
+}
+
+/** @typedef {ReturnType<typeof loaded>} Loaded */
+
 export class Recordings {
   /** @param {HTMLElement} where @param {Sound} sound */
   constructor(where, sound) {
@@ -42,6 +55,8 @@ export class Recordings {
     this._list = element("ul", { class: "recordings" });
     this._none = element("p", { class: "empty" }, "No recordings yet. Every session in which a note is played becomes one.");
     where.replaceChildren(this._none, this._list);
+    /** @type {Map<string, HTMLElement>} the items by name; a recording does not change */
+    this._items = new Map();
     this._timer = 0;
     this._turn = 0; // number of the latest replay or stop; an earlier one that still waits for the sound is given up
     /** @type {(() => void) | null} */
@@ -53,7 +68,8 @@ export class Recordings {
     const response = await fetch("/recordings");
     const found = /** @type {{name: string, bytes: number}[]} */ (await response.json());
     this._none.hidden = found.length > 0;
-    this._list.replaceChildren(...found.map(({ name }) => this._item(name)));
+    this._items = new Map(found.map(({ name }) => [name, this._items.get(name) ?? this._item(name)]));
+    this._list.replaceChildren(...this._items.values());
   }
 
   /** Stops playback. */
@@ -67,27 +83,28 @@ export class Recordings {
 
   /** @param {string} name */
   _item(name) {
-    const canvas = element("canvas", { class: "thumb", "aria-hidden": "true" });
+    const canvas = element("canvas", { "aria-hidden": "true" });
     const play = element("button", { type: "button" }, "Play");
     const link = element("a", { href: `/recordings/${encodeURIComponent(name)}.mid`, download: `${name}.mid` }, "Download");
     const about = element("span", { class: "about" });
     const head = element("div", { class: "head" }, element("strong", {}, recordingTitle(name)), about, play, link);
-    const item = element("li", { "data-recording": name }, head, canvas);
-    /** @type {Recording | null} */
+    const playhead = element("span", { class: "playhead", hidden: true });
+    const item = element("li", { "data-recording": name }, head, element("div", { class: "thumb" }, canvas, playhead));
+    /** @type {Loaded | null} */
     let recording = null;
     const load = async () => {
       if (recording) return recording;
       const response = await fetch(link.href);
-      recording = readMidi(new Uint8Array(await response.arrayBuffer()));
+      recording = loaded(readMidi(new Uint8Array(await response.arrayBuffer())));
       about.textContent = `${recording.notes.length} notes`;
-      drawRecording(canvas, recording, 0);
+      drawRecording(canvas, recording);
       return recording;
     };
     play.addEventListener("click", async () => {
       const wasPlaying = play.textContent === "Stop";
       this.stop();
       const turn = this._turn;
-      if (!wasPlaying) await load().then((loaded) => this._replay(loaded, play, canvas, turn)).catch((error) => { about.textContent = error.message; });
+      if (!wasPlaying) await load().then((one) => this._replay(one, play, playhead, turn)).catch((error) => { about.textContent = error.message; });
     });
     const seen = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
@@ -98,33 +115,32 @@ export class Recordings {
     return item;
   }
 
-  /** @param {Recording} recording @param {HTMLButtonElement} button @param {HTMLCanvasElement} canvas @param {number} turn */
-  async _replay(recording, button, canvas, turn) {
+  /** @param {Loaded} recording @param {HTMLButtonElement} button @param {HTMLElement} playhead @param {number} turn */
+  async _replay(recording, button, playhead, turn) {
     await this._sound.start();
     if (turn !== this._turn) return;
-    const time = squeezed(recording);
+    const { events, length } = recording;
     const began = performance.now() / 1000 + 0.1;
-    const end = time(recording.length);
     let next = 0;
     button.textContent = "Stop";
+    playhead.hidden = false;
     this._stopped = () => {
       button.textContent = "Play";
-      drawRecording(canvas, recording, 0);
+      playhead.hidden = true;
     };
     this._timer = setInterval(() => {
       const now = performance.now() / 1000 - began;
-      for (; next < recording.events.length && time(recording.events[next].time) < now + AHEAD; next++) {
-        const one = recording.events[next];
-        this._sound.playAt(PARTS.replay, one.message, time(one.time) - now);
+      for (; next < events.length && events[next].at < now + AHEAD; next++) {
+        this._sound.playAt(PARTS.replay, events[next].message, events[next].at - now);
       }
-      drawRecording(canvas, recording, now / Math.max(end, 0.1));
-      if (now > end + 1) this.stop();
+      playhead.style.left = `${100 * Math.min(1, Math.max(0, now / Math.max(length, 1)))}%`;
+      if (now > length + 1) this.stop();
     }, 100);
   }
 }
 
-/** @param {HTMLCanvasElement} canvas @param {Recording} recording @param {number} share of it that was played */
-function drawRecording(canvas, recording, share) {
+/** @param {HTMLCanvasElement} canvas @param {Loaded} recording */
+function drawRecording(canvas, recording) {
   const palette = readPalette();
   const { clientWidth: width, clientHeight: height } = canvas;
   const ratio = Math.min(devicePixelRatio, 2);
@@ -132,18 +148,13 @@ function drawRecording(canvas, recording, share) {
   canvas.height = height * ratio;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.scale(ratio, ratio);
-  const time = squeezed(recording);
-  const scale = width / Math.max(time(recording.length), 1);
+  const scale = width / Math.max(recording.length, 1);
   const pitches = recording.notes.map((note) => note.pitch);
   const lowest = Math.min(...pitches.slice(0, 50000), 60) - 2, highest = Math.max(...pitches.slice(0, 50000), 72) + 2;
   for (const note of recording.notes) {
     const isMachine = recording.tracks[note.track] === "machine";
     context.fillStyle = (isMachine ? palette.machine : palette.human)[shadeOf(note.velocity)];
-    const x = time(note.start) * scale, y = (height * (highest - note.pitch)) / (highest - lowest);
-    context.fillRect(x, y, Math.max(1, (time(note.end) - time(note.start)) * scale), 2);
-  }
-  if (share > 0) {
-    context.fillStyle = palette.ink;
-    context.fillRect(Math.min(1, share) * width, 0, 1, height);
+    const x = note.start * scale, y = (height * (highest - note.pitch)) / (highest - lowest);
+    context.fillRect(x, y, Math.max(1, (note.end - note.start) * scale), 2);
   }
 }

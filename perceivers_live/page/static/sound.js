@@ -32,8 +32,6 @@ export class Sound {
     this._building = null;
     /** @type {AudioWorkletNode | null} */
     this._piano = null;
-    /** @type {GainNode | null} */
-    this._volume = null;
     /** @type {AnalyserNode | null} */
     this._meter = null;
     this._samples = new Float32Array(1024);
@@ -51,7 +49,8 @@ export class Sound {
     try {
       this._building ??= this._build();
       await this._building;
-      if (this.isWanted) await this._context?.resume();
+      this.fault = "";
+      await (this.isWanted ? this._context?.resume() : this._context?.suspend());
     } catch (error) {
       this._building = null; // the next start tries again
       this.fault = `no sound: ${error instanceof Error ? error.message : error}`;
@@ -98,11 +97,15 @@ export class Sound {
   }
 
   async _build() {
+    if (typeof AudioWorkletNode === "undefined") throw new Error("the browser plays only from 127.0.0.1, localhost or https");
     const context = new AudioContext({ latencyHint: "interactive" });
-    this._context = context;
+    try {
+      await context.audioWorklet.addModule(new URL("./piano-worklet.js", import.meta.url));
+    } catch (error) {
+      await context.close();
+      throw error;
+    }
     context.onstatechange = () => this._onChange();
-    if (!context.audioWorklet) throw new Error("the browser plays only from 127.0.0.1, localhost or https");
-    await context.audioWorklet.addModule(new URL("./piano-worklet.js", import.meta.url));
     const piano = new AudioWorkletNode(context, "piano", { numberOfInputs: 0, outputChannelCount: [2] });
     const wet = new GainNode(context, { gain: 0.35 });
     const walls = new ConvolverNode(context, { buffer: room(context) });
@@ -112,6 +115,6 @@ export class Sound {
     piano.connect(volume);
     piano.connect(walls).connect(wet).connect(volume);
     volume.connect(limiter).connect(meter).connect(context.destination);
-    [this._piano, this._volume, this._meter] = [piano, volume, meter];
+    [this._context, this._piano, this._meter] = [context, piano, meter];
   }
 }

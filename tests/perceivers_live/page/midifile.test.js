@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { readMidi } from "../../../perceivers_live/page/static/midifile.js";
-import { recordingTitle, squeezed } from "../../../perceivers_live/page/static/recordings.js";
 
 /** @param {number[]} track @param {number} perBeat */
 function file(track, perBeat = 480) {
@@ -51,18 +50,4 @@ test("damaged bytes cause at most an error", () => {
       }
     }
   }
-});
-
-test("long silences are shortened when a session is played again", () => {
-  const note = (/** @type {number} */ start) => ({ pitch: 60, velocity: 80, start, end: start + 1, track: 0 });
-  const time = squeezed({ tracks: [], events: [], notes: [note(0), note(100), note(102)], length: 103 });
-  assert.equal(time(0), 0);
-  assert.equal(time(100), 4);
-  assert.equal(time(103), 7);
-});
-
-test("the title of a recording is its date", () => {
-  assert.equal(recordingTitle("2026-01-31_18-05-09"), "31 Jan 2026, 18:05");
-  assert.equal(recordingTitle("2026-01-31_18-05-09_2"), "31 Jan 2026, 18:05 (2)");
-  assert.equal(recordingTitle("other"), "other");
 });

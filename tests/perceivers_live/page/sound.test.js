@@ -6,6 +6,7 @@ import { Sound } from "../../../perceivers_live/page/static/sound.js";
 /** Messages to the piano. @type {any[]} */
 const posted = [];
 let faults = 0;
+let open = 0; // audio contexts that are not closed
 
 class Node {
   constructor() {
@@ -19,6 +20,7 @@ class Node {
 
 class Context {
   constructor() {
+    open++;
     this.state = "running";
     this.sampleRate = 8000;
     this.currentTime = 0;
@@ -30,6 +32,10 @@ class Context {
   }
 
   async resume() {}
+
+  async close() {
+    open--;
+  }
 }
 
 const audio = { AudioContext: Context, AudioWorkletNode: Node, GainNode: Node, ConvolverNode: Node, DynamicsCompressorNode: Node, AnalyserNode: Node };
@@ -45,10 +51,25 @@ test("a key tapped while the sound is set up is released", async () => {
 
 test("after a failure the next start tries again", async () => {
   faults = 1;
+  open = 0;
   const sound = new Sound(() => {});
   await sound.start();
   assert.equal(sound.isOn, false);
   assert.match(sound.fault, /no module/);
+  assert.equal(open, 0);
   await sound.start();
   assert.equal(sound.isOn, true);
+  assert.equal(sound.fault, "");
+  assert.equal(open, 1);
+});
+
+test("without https, on another computer, no audio context is made", async () => {
+  open = 0;
+  Object.assign(globalThis, { AudioWorkletNode: undefined });
+  const sound = new Sound(() => {});
+  await sound.start();
+  await sound.start();
+  Object.assign(globalThis, audio);
+  assert.match(sound.fault, /https/);
+  assert.equal(open, 0);
 });

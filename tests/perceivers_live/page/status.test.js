@@ -6,7 +6,7 @@ import { statusLine } from "../../../perceivers_live/page/static/status.js";
 
 /** @type {import("../../../perceivers_live/page/static/status.js").Situation} */
 const idle = {
-  isConnected: true, turn: "listening", countdown: null, mode: "respond", hold: false, humanPlays: false, everPlayed: false,
+  isConnected: true, turn: "listening", countdown: null, mode: "respond", hold: false, isStopped: false, missingInput: "", humanPlays: false, everPlayed: false,
   canPlayHere: true, now: 100,
 };
 
@@ -26,6 +26,12 @@ test("the status line counts down to the answer", () => {
 test("no countdown is shown on hold or in listen mode", () => {
   assert.match(statusLine({ ...idle, countdown: 101, hold: true }).text, /hold/);
   assert.match(statusLine({ ...idle, countdown: 101, mode: "listen" }).text, /listens/);
+});
+
+test("the status line says why no answer will come", () => {
+  assert.equal(statusLine({ ...idle, missingInput: "Piano" }).text, "Waiting for Piano");
+  assert.match(statusLine({ ...idle, countdown: 101, isStopped: true }).text, /Stopped by the clock/);
+  assert.equal(statusLine({ ...idle, turn: "playing", missingInput: "Piano" }).kind, "machine");
 });
 
 test("values are shown in their units", () => {

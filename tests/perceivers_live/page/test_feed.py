@@ -39,3 +39,15 @@ def test_without_a_page_only_the_current_state_is_kept(site: Site) -> None:
     with page(site) as ours:
         types = [ours.next("played", "planned", "countdown", "turn", "health")["type"] for _ in range(3)]
     assert sorted(types) == ["countdown", "health", "turn"]
+
+
+def test_change_reaches_all_pages_even_if_another_one_joins_just_then(site: Site) -> None:
+    names = ["0"]
+    site.hub.poll = lambda: [{"type": "states", "names": list(names)}]
+    with page(site) as ours:
+        assert ours.next("states")["names"] == names
+        for number in range(1, 6):
+            names.append(str(number))
+            with page(site) as other:
+                assert other.next("states")["names"] == names
+                assert ours.next("states")["names"] == names

@@ -1,0 +1,37 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+Object.assign(globalThis, { addEventListener: () => {}, document: { addEventListener: () => {} } });
+const { Instrument } = await import("../../../perceivers_live/page/static/instrument.js");
+
+/** An instrument, what it sends to the daemon and what sounds on the page. */
+function made() {
+  /** @type {number[][]} */
+  const sent = [], sounded = [];
+  const connection = { at: (/** @type {number} */ time) => time, send: (/** @type {any} */ { message }) => sent.push(message) };
+  const sound = { isOn: true, isWanted: true, play: (/** @type {number} */ _part, /** @type {number[]} */ message) => sounded.push(message) };
+  const instrument = new Instrument(/** @type {any} */ (connection), /** @type {any} */ (sound));
+  instrument.isInput = true;
+  return { instrument, sent, sounded };
+}
+
+test("what is held when another input is chosen is released on the page's piano only", () => {
+  const { instrument, sent, sounded } = made();
+  const held = [[0x90, 60, 80], [0xb0, 64, 127]], releases = [[0x80, 60, 0], [0xb0, 64, 0]];
+  for (const message of held) instrument.play(message, 0);
+  instrument.isInput = false;
+  for (const message of [...releases, [0x90, 62, 80], [0xb0, 64, 127]]) instrument.play(message, 0);
+  assert.deepEqual(sounded, [...held, ...releases]);
+  assert.deepEqual(sent, held);
+});
+
+test("only keys of the piano are taken from the browser, and only while the page is the input", () => {
+  const { instrument } = made();
+  const key = (/** @type {object} */ event) => instrument.plays(/** @type {any} */ ({ ctrlKey: false, metaKey: false, ...event }));
+  assert.ok(key({ code: "KeyD", altKey: true, repeat: true }));
+  assert.ok(key({ code: "ArrowDown" }));
+  assert.ok(!key({ code: "F5" }));
+  assert.ok(!key({ code: "KeyD", ctrlKey: true }));
+  instrument.isInput = false;
+  assert.ok(!key({ code: "KeyD" }));
+});
