@@ -28,7 +28,8 @@ from trainer.settings import Training, changed, model_config
 from trainer.train import train
 
 MODEL = ("width=128", "heads=4", "kv_heads=2", "layers=3", "scales=256,4096", "window=256")
-EXAMPLES = ("latents=512", "context=4096", "near=512", "sampled=1024")
+TARGETS, BATCH = 256, 8  # of an example; in a step: a block mask has all targets within one window
+EXAMPLES = (f"latents={TARGETS}", "context=4096", "near=512", "sampled=1024")
 VARIANTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("default: two scales, cascade, band, effective", (), ()),
     ("traditional segmentation", (), ("draw=traditional",)),
@@ -65,7 +66,7 @@ def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, 
     segmentation = changed(Segmentation(), (*EXAMPLES, *examples))
     training = Training(
         steps=steps,
-        batch=4,
+        batch=BATCH,
         validate_every=steps,
         validation_batches=24,
         samples=False,
@@ -84,7 +85,7 @@ def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--cache", type=click.Path(path_type=Path), default=cache_folder() / "data")
-@click.option("--steps", default=300, show_default=True, help="Optimizer steps of 4 examples of 512 targets.")
+@click.option("--steps", default=300, show_default=True, help=f"Optimizer steps of {BATCH} examples of {TARGETS} targets.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=2, show_default=True, help="Number of models trained at the same time.")
 def main(data: Path, cache: Path, steps: int, seed: int, jobs: int) -> None:
@@ -92,7 +93,7 @@ def main(data: Path, cache: Path, steps: int, seed: int, jobs: int) -> None:
         corpus = prepare(data, cache)
     except DataError as error:
         raise click.ClickException(str(error)) from error
-    print(f"{steps} steps, {steps * 4 * 512 / 1e6:.2f} M events each, seed {seed}")
+    print(f"{steps} steps, {steps * BATCH * TARGETS / 1e6:.2f} M events each, seed {seed}")
     print(f"{'':50}{'M parameters':>13}{'validation':>12}{'openings':>10}{'seconds':>9}")
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for name, *row in pool.map(partial(measure, cache=corpus, steps=steps, seed=seed), VARIANTS):

@@ -22,7 +22,9 @@ Point = tuple[float, float]  # million target events seen, nats per event
 
 
 class LearningCurve(NamedTuple):
-    """Losses of a run. ``million_events`` and ``hours`` include earlier runs; ``hours`` is wall-clock time."""
+    """Losses of a run. ``million_events`` and ``hours`` include earlier runs; ``hours`` is the time of the optimizer
+    steps, without validation and loading.
+    """
 
     loss: list[Point]
     validation: list[Point]

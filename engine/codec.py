@@ -1,4 +1,4 @@
-"""Timed actions <-> performance events, one at a time and in bulk.
+"""Timed actions <-> performance events, as lists and as arrays.
 
 Times are quantised as absolute times, never as differences: errors stay within half a step and do not add up.
 """
@@ -59,33 +59,19 @@ def events_after_gap(gap: int, action: int, velocity: int = NO_VELOCITY) -> list
     return [Event(MAX_WAIT, REST)] * rests + [Event(gap - rests * MAX_WAIT, action, velocity)]
 
 
-class StreamEncoder:
-    """Turns timed actions into events as they arrive.
-
-    ``step`` is the time of the last event in 10 ms steps. The first action defines step 0 (leading silence is left out)
-    unless an origin is given. An action with an earlier time than its predecessor gets the predecessor's time.
-    """
-
-    def __init__(self, origin: float | None = None) -> None:
-        self.origin = origin
-        self.step = 0
-
-    def push(self, timed: Timed) -> list[Event]:
-        if self.origin is None:
-            self.origin = timed.time
-        step = max(self.step, to_step(timed.time - self.origin))
-        velocity = velocity_bin(timed.velocity) if timed.action < NOTE_OFF else NO_VELOCITY
-        events = events_after_gap(step - self.step, timed.action, velocity)
-        self.step = step
-        return events
-
-
 def encode(timed: Iterable[Timed], *, end: bool = False) -> list[Event]:
-    """Encodes a whole performance: ``START``, its events and, with ``end``, ``END``."""
-    encoder = StreamEncoder()
-    events = [START_EVENT]
+    """Encodes a whole performance: ``START``, its events and, with ``end``, ``END``.
+
+    The first action defines step 0 (leading silence is left out). An action with an earlier time than its predecessor gets the
+    predecessor's time.
+    """
+    events, last, origin = [START_EVENT], 0, None
     for one in timed:
-        events += encoder.push(one)
+        origin = one.time if origin is None else origin
+        step = max(last, to_step(one.time - origin))
+        velocity = velocity_bin(one.velocity) if one.action < NOTE_OFF else NO_VELOCITY
+        events += events_after_gap(step - last, one.action, velocity)
+        last = step
     if end:
         events.append(Event(0, END))
     return events

@@ -96,10 +96,10 @@ def sampling_bias(
     ``own_pedal``: whether the machine may lift the pedal, which is down. ``shared``: whether notes and pedal of the human can be
     released as well. ``strikes``: pitches that the machine struck in this reply, in order (see ``repetition_penalty``).
     ``forbidden``: pitches that must not be struck. ``elapsed``: steps since the last event in which nothing happened; shorter
-    waits are impossible. ``opening``: the machine's turn begins and it holds nothing: the event is a note-on within
-    ``MAX_OPENING_WAIT`` steps after ``elapsed``, because the model alone would often remain silent. ``immediate``: the opening
-    note comes right at ``elapsed``. ``closing``: no new notes and no pedal, the reply is ending. ``waits``: log-odds added to
-    the waits, [WAITS] float32.
+    waits are impossible. ``opening``: the machine has to play, because the model alone would often remain silent: within
+    ``MAX_OPENING_WAIT`` steps after ``elapsed`` comes a note-on, or, if the machine holds keys, the release of one or the pedal.
+    ``immediate``: the opening note comes right at ``elapsed``. ``closing``: no new notes and no pedal, the reply is ending.
+    ``waits``: log-odds added to the waits, [WAITS] float32.
     """
     wait = np.zeros(WAITS, np.float32) if waits is None else waits.copy()
     wait[: min(elapsed, MAX_WAIT)] = MASKED

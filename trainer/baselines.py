@@ -13,7 +13,7 @@ class Counts:
     """Counts with add-``alpha`` smoothing that backs off to the lower order.
 
     The context is empty, or with ``bigram`` the previous action. The chain is that of the model:
-    p(wait | context) p(action | context, wait bucket) p(velocity | context's action kind).
+    p(wait | context) p(action | context) p(velocity | velocity of the last note).
     """
 
     def __init__(self, *, bigram: bool) -> None:

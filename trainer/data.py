@@ -40,6 +40,7 @@ PEDALS = ("events", "extend")
 UNREADABLE = "unreadable"
 HOLD_OUT_EVERY = 20  # one of so many files is held out
 SPLITS = ("train", "validation", "test")
+HELD_OUT = ("validation", "test")
 ALL = "all"  # of the pieces, whatever their split
 MIN_NOTES = 16  # files with fewer notes are not used
 

@@ -23,7 +23,7 @@ from engine.runtimes.pytorch import TorchRuntime
 from trainer import likelihood, overlap
 from trainer.baselines import baseline
 from trainer.copying import NgramIndex
-from trainer.data import ALL, SPLITS, Corpus, DataError
+from trainer.data import ALL, HELD_OUT, SPLITS, Corpus, DataError
 from trainer.reading import Actions, actions_of
 from trainer.samples import continue_music, prompt_of
 
@@ -46,7 +46,7 @@ def report(
 ) -> Figures:
     """Prints the tables of a split, or of ``all`` pieces, and returns their figures. Raises ``DataError`` if there are none.
 
-    For ``all``, the baselines and the search for copies are left out, because they need a separate training split.
+    For ``all`` and ``train``, the baselines and the search for copies are left out, because they need a separate training split.
     """
     chosen = evenly_spaced(corpus.split(split), pieces)
     if not chosen:
@@ -59,7 +59,7 @@ def report(
         figures |= _cuts(likelihood.cut_losses(model, corpus, chosen, CONTEXTS, rng))
         real, generated = _clips(corpus, chosen, engine, clips, rng)
         figures |= _overlaps(real, generated, rng)
-        figures |= _copies(corpus, real, generated) if split != ALL else {}
+        figures |= _copies(corpus, real, generated) if split in HELD_OUT else {}
     figures = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
@@ -86,7 +86,7 @@ def evenly_spaced(pieces: Sequence[int], count: int | None) -> list[int]:
 
 
 def _likelihoods(corpus: Corpus, chosen: list[int], figures: Figures, model: PerceiverS, engine: Engine) -> Figures:
-    names = () if figures["split"] == ALL else ("unigram", "bigram")
+    names = ("unigram", "bigram") if figures["split"] in HELD_OUT else ()
     rows = {name: baseline(corpus, chosen, bigram=name == "bigram") for name in names}
     rows["model"] = best = likelihood.likelihood(model, corpus, chosen)
     few = evenly_spaced(chosen, STREAMED)

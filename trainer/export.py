@@ -75,6 +75,10 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
     config, extra = read_config(run)
     if config.mask != "band":
         raise CheckpointError("a model with mask = block cannot stream, so it is not exported; it is for ablations only")
+    if extra.get("pedal", "events") != "events":
+        raise CheckpointError(
+            "a model trained with --pedal extend does not know pedal events, so it is not exported; it is for comparisons only"
+        )
     model = load_model(run)
     try:
         measured = [json.loads(path.read_text(encoding="utf-8")) for path in figures]

@@ -1,6 +1,6 @@
 """A run's folder: the state for resuming, in one file that is replaced at once; checkpoints; the log.
 
-state.safetensors    weights, optimizer state and progress
+state.safetensors    weights, optimizer state, progress and settings
 config.json, model.safetensors    the newest checkpoint         best/    the best checkpoint by validation
 log.jsonl, tensorboard/    loss, learning rate, validation       samples/    generated music
 """
@@ -176,7 +176,7 @@ class Run:
         part = self.folder / "state.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            run = {"model": self.model.config.to_dict(), "progress": self.progress.to_dict()}
+            run = {"model": self.model.config.to_dict(), "progress": self.progress.to_dict(), **about}
             save_file(state, part, {"run": json.dumps(run)})
             part.replace(self.folder / STATE)
         except (OSError, SafetensorError) as error:

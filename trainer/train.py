@@ -110,7 +110,7 @@ def train(
     forward = distribute(objective, training.parallel, here)
     run.begin(weight_decay=training.weight_decay)
     step = Step(run, forward, training)
-    about = {"training": dataclasses.asdict(training), "pedal": corpus.pedal}
+    about = {"training": dataclasses.asdict(training), "pedal": corpus.pedal, "data": corpus.folder.name}
     with contextlib.ExitStack() as closing:
         curves = Curves(run, training) if here.first else None
         if curves is not None:
@@ -300,7 +300,7 @@ class Curves:
         self._run, self._smooth = run, 0.0
         first = run.progress.step
         run.folder.mkdir(parents=True, exist_ok=True)
-        self._board = SummaryWriter(run.folder / "tensorboard", purge_step=first)
+        self._board = SummaryWriter(run.folder / "tensorboard", purge_step=first + 1)  # hides what is after the last save
         self._bar = tqdm(total=training.steps, initial=first, unit="step", desc="training", mininterval=5)
 
     def stepped(self, loss: float, rate: float, norm: float) -> None:

@@ -125,6 +125,8 @@ def train(
         training = Training(segmentation=how, **{name: value for name, value in options.items() if name != "pedal"})
     with world(device) as here:
         corpus = here.first_then_others(lambda: _corpus(data, cache, pedal))
+        if here.first and earlier is not None and earlier.data != corpus.folder.name:
+            _tell(f"{out}: the data has changed since this run was saved, and with it the examples and the validation pieces")
         stop = threading.Event()
         _stop_on_signals(stop, _tell if here.first else lambda _: None, out)
         step = run(corpus, out, training, stop, config=config, init=init, here=here).progress.step

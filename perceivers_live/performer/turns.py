@@ -83,9 +83,9 @@ class Turn:
         return sum(1 for _ in takewhile(lambda one: one.event.wait == 0, reversed(self._own)))
 
     def must_play_note(self, own: frozenset[int], last: Event, step: int) -> bool:
-        """Whether the event after ``last``, which is at ``step``, must be a note-on: if the machine holds no key (``own``), and
-        the turn begins or the last event is a rest; or if it has played no note for ``max_silence``, which would sound like the
-        end of the turn.
+        """Whether the machine must play a note after ``last``, which is at ``step``: if it holds no key (``own``), and the turn
+        begins or the last event is a rest; or if it has played no note for ``max_silence``, which would sound like the end of
+        the turn.
         """
         if self.closing is not None:
             return False

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.codec import StreamEncoder, decode, encode, encode_arrays, events_after_gap, extend_pedal, to_step, tokens_388
+from engine.codec import decode, encode, encode_arrays, events_after_gap, extend_pedal, to_step, tokens_388
 from engine.events import (
     END,
     MAX_WAIT,
@@ -69,12 +69,7 @@ def in_bulk(timed: list[Timed], *, end: bool = False) -> list[Event]:
 
 @bounded
 @given(performances(), st.booleans())
-def test_stream_list_and_array_encoding_are_equal(timed: list[Timed], end: bool) -> None:
-    encoder, streamed = StreamEncoder(), [START_EVENT]
-    for one in timed:
-        streamed += encoder.push(one)
-    assert encode(timed) == streamed
-    assert encoder.step == sum(event.wait for event in streamed)
+def test_list_and_array_encoding_are_equal(timed: list[Timed], end: bool) -> None:
     assert in_bulk(timed, end=end) == encode(timed, end=end)
 
 
@@ -144,10 +139,8 @@ def test_long_gaps_are_encoded_as_full_rests_and_a_remainder(gap: int, waits: li
     assert in_bulk(timed)[2:] == expected
 
 
-def test_the_first_action_defines_time_zero_unless_an_origin_is_given() -> None:
-    note = Timed(7.25, NOTE_ON + 60, 64)
-    assert StreamEncoder().push(note) == [Event(0, NOTE_ON + 60, 16)]
-    assert StreamEncoder(origin=7.0).push(note) == [Event(25, NOTE_ON + 60, 16)]
+def test_the_first_action_defines_time_zero() -> None:
+    assert encode([Timed(7.25, NOTE_ON + 60, 64)]) == [START_EVENT, Event(0, NOTE_ON + 60, 16)]
 
 
 def test_an_action_out_of_order_gets_the_time_of_the_previous_action() -> None:
