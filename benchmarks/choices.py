@@ -22,8 +22,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from engine.checkpoint import save_model
-from engine.config import PRESETS, ModelConfig
+from engine.checkpoint import bundled, read_config, save_model
+from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import OnnxRuntime
@@ -32,17 +32,17 @@ from trainer.export import write_onnx
 
 import onnxruntime  # isort: skip -- after `engine`, which disables its telemetry
 
-SMALL = PRESETS["small"]
+BUNDLED = read_config(bundled())[0]
 CHANGES: dict[str, tuple[ModelConfig, int, bool]] = {  # name -> model, threads (0: the default), int8 weights
-    "unchanged": (SMALL, 0, False),
-    "4 key/value heads, one per query head": (dataclasses.replace(SMALL, kv_heads=4), 0, False),
-    "1 key/value head": (dataclasses.replace(SMALL, kv_heads=1), 0, False),
-    "a window of 256": (dataclasses.replace(SMALL, window=256), 0, False),
-    "a window of 1024": (dataclasses.replace(SMALL, window=1024), 0, False),
-    "only the short scale": (dataclasses.replace(SMALL, scales=SMALL.scales[:1]), 0, False),
-    "a long scale of 32768": (dataclasses.replace(SMALL, scales=(SMALL.scales[0], 32768)), 0, False),
-    "two threads": (SMALL, 2, False),
-    "int8 weights": (SMALL, 0, True),
+    "unchanged": (BUNDLED, 0, False),
+    "4 key/value heads, one per query head": (dataclasses.replace(BUNDLED, kv_heads=4), 0, False),
+    "1 key/value head": (dataclasses.replace(BUNDLED, kv_heads=1), 0, False),
+    "a window of 512": (dataclasses.replace(BUNDLED, window=512), 0, False),
+    "a window of 1024": (dataclasses.replace(BUNDLED, window=1024), 0, False),
+    "only the short scale": (dataclasses.replace(BUNDLED, scales=BUNDLED.scales[:1]), 0, False),
+    "a long scale of 32768": (dataclasses.replace(BUNDLED, scales=(BUNDLED.scales[0], 32768)), 0, False),
+    "two threads": (BUNDLED, 2, False),
+    "int8 weights": (BUNDLED, 0, True),
 }
 
 
@@ -63,7 +63,7 @@ def product_timer(half: bool) -> Callable[[int], float]:
     """A function that multiplies one query with the long scale's keys and returns the time in milliseconds. ``half``: the keys
     are stored in float16.
     """
-    rows, width = SMALL.scales[-1], SMALL.head_dim
+    rows, width = BUNDLED.scales[-1], BUNDLED.head_dim
     dtype = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     keys = helper.make_tensor_value_info("keys", dtype, [rows, width])
     query = helper.make_tensor_value_info("query", TensorProto.FLOAT, [width, 1])

@@ -1,4 +1,4 @@
-"""All GPU measurements: python benchmarks/gpu.py --all --json out.json [--preset base] [--history 32768] [--count 400]
+"""All GPU measurements: python -m benchmarks.gpu --all --json out.json [--preset base] [--history 32768] [--count 400]
 
     exactness    difference between streaming and the full forward in float32, after every ring has wrapped, for each runtime
     parity       KL divergence in nats between the next event's distributions in float32 and in half precision

@@ -102,12 +102,11 @@ def random_model(folder: Path, window: int, int8: bool) -> Path:
     """Writes a model of the bundled shape with another window. Its weights are random, which does not affect the time."""
     import torch
 
-    from engine.checkpoint import save_model
-    from engine.config import PRESETS
+    from engine.checkpoint import bundled, read_config, save_model
     from engine.model import PerceiverS
     from trainer.export import write_onnx
 
-    model = PerceiverS(dataclasses.replace(PRESETS["small"], window=window)).eval()
+    model = PerceiverS(dataclasses.replace(read_config(bundled())[0], window=window)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     save_model(model, folder)

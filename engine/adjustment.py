@@ -59,8 +59,9 @@ class Strike(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The note rate and mean velocity to reach, how far they are from the call's (the rate's factor, the velocity's shift), and
-    how far the machine may be from them: of a logarithm of the rate, and of the velocity.
+    """The values to reach: ``rate`` in notes per second, ``velocity`` as the mean MIDI velocity. ``factor``: the rate divided by
+    the call's. ``shift``: the velocity minus the call's. ``rate_tolerance`` (of the natural logarithm of the rate) and
+    ``velocity_tolerance``: deviations that are not corrected.
     """
 
     rate: float

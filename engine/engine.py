@@ -209,12 +209,14 @@ class Engine:
         return np.stack([self.runtime.hidden(self.position - back) for back in reversed(range(count))])
 
     def snapshot(self) -> Snapshot:
+        """The exact musical state. Raises ``StateError`` while a standby computes, and what the runtime raises."""
         if self._stale:
             self.rebuild()
         rings = tuple(self.runtime.rings())
         return Snapshot(self.position, self.high_water, tuple(self._moments), rings, tuple(self._history), self._before.copy())
 
     def restore(self, snapshot: Snapshot) -> None:
+        """Continues from a snapshot of the same model. Raises what the runtime raises."""
         self.runtime.restore(snapshot.rings, snapshot.position - len(snapshot.history) + 1)
         self._moments = deque(snapshot.moments, self.config.slack + 1)
         self._history = deque(snapshot.history)

@@ -22,8 +22,8 @@ class PulseGrid(NamedTuple):
     sharpness: float
 
     def log_odds(self, step: int, waits: np.ndarray, kept: int) -> np.ndarray:
-        """Log-odds, float32, to add to the waits that take so many steps from ``step``: [len(waits)], where the last stands for
-        a rest. Those of up to ``kept`` steps, which belong to a chord, and the last keep their odds.
+        """Log-odds to add to each wait of the model, float32 [WAITS]. ``waits`` [WAITS]: the steps from ``step`` that it takes.
+        0 for waits of up to ``kept`` steps, which belong to a chord, and for the last one, which is that of a rest.
         """
         phase = self.phase + self.per_step * (step + waits)
         odds: np.ndarray = self.sharpness * (np.cos(phase) - 1) - _log_mean(self.sharpness)

@@ -142,15 +142,18 @@ class EventHead(nn.Module):
         self.velocity_out = nn.Linear(width, VELOCITY_BINS)
 
     def wait_logits(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden [..., D] -> the normed hidden state h [..., D], and logits [..., WAITS]."""
         h = self.norm(hidden)
         return h, self.wait_out(h)
 
     def action_logits(self, h: Tensor, wait: Tensor) -> tuple[Tensor, Tensor]:
+        """h [..., D], wait [...] int64 -> h after the wait [..., D], and logits [..., ACTIONS]."""
         h = h + self.wait(wait)
         h = h + self.action_mlp(h)
         return h, self.action_out(h)
 
     def velocity_logits(self, h: Tensor, action: Tensor) -> Tensor:
+        """h after the wait [..., D], action [...] int64 -> logits [..., VELOCITY_BINS]."""
         h = h + self.action(action)
         return self.velocity_out(h + self.velocity_mlp(h))
 
@@ -162,9 +165,7 @@ class EventHead(nn.Module):
 
 
 class PerceiverS(nn.Module):
-    """The model. ``hidden`` is the training forward, ``step`` the streaming one; both return [...,
-    N, D], the input of ``head``.
-    """
+    """The model. ``hidden``: the training forward; ``step``: streaming. Both return [..., N, D], the input of ``head``."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def set_realtime(priority: int, thread: int = 0) -> None:
 
 
 def set_all_realtime(priority: int) -> None:
-    """The same for every thread of this process. Where the system does not list the threads: for the calling one."""
+    """Gives this priority to every thread of this process; only to the calling one if the system does not list them."""
     for thread in _threads() or [0]:
         set_realtime(priority, thread)
 

@@ -108,8 +108,8 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
     a folder that is a packed cache is used as it is.
 
     ``pedal``: sustain as ``events`` of its own, or folded into the notes (``extend``). Files that cannot be used, and copies of
-    other files, are counted in the log and named in the index, never fatal. Where no split is official, every 20th of the others
-    by name, or the last one of fewer, is held out for validation. Raises ``DataError`` if nothing is left.
+    other files, are counted in the log and named in the index. Of the files without an official split, every 20th by name is held
+    out for validation; with fewer than 20 files, the last one. Raises ``DataError`` if nothing is left.
     """
     if (folder / "index.json").is_file() and (folder / "times.npy").is_file():
         if (packed := Corpus(folder).pedal) != pedal:
@@ -273,9 +273,11 @@ class Corpus:
         return [i for i, piece in enumerate(self.pieces) if name in (piece["split"], ALL)]
 
     def length(self, piece: int) -> int:
+        """Number of actions of a piece."""
         return int(self.pieces[piece]["stop"] - self.pieces[piece]["start"])
 
     def actions(self, piece: int) -> Actions:
+        """A piece as arrays [n]: times in seconds, actions, MIDI velocities."""
         where = slice(self.pieces[piece]["start"], self.pieces[piece]["stop"])
         return Actions(
             self._times[where] / UNITS_PER_SECOND,

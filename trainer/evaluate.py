@@ -143,9 +143,8 @@ def _overlaps(real: list[Actions], generated: list[Actions], rng: np.random.Gene
             f"{row.feature:28}{row.oa:14.3f}{f'{row.oa_low:.3f}-{row.oa_high:.3f}':>16}{row.ceiling_oa:11.3f}"
             f"{row.kld:8.3f}{f'{row.kld_low:.3f}-{row.kld_high:.3f}':>16}{row.ceiling_kld:11.3f}"
         )
-        name = row.feature.replace(" ", "_").replace("-", "_")
-        figures |= {f"oa_{name}": row.oa, f"kld_{name}": row.kld}
-        figures |= {f"oa_ceiling_{name}": row.ceiling_oa, f"kld_ceiling_{name}": row.ceiling_kld}
+        figures |= {f"oa_{row.feature}": row.oa, f"kld_{row.feature}": row.kld}
+        figures |= {f"oa_ceiling_{row.feature}": row.ceiling_oa, f"kld_ceiling_{row.feature}": row.ceiling_kld}
     return figures
 
 

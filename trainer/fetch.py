@@ -52,7 +52,7 @@ def maestro(cache: Path) -> Path:
 def download(url: str, target: Path, *, sha256: str, attempts: int = ATTEMPTS, timeout: float = TIMEOUT) -> Path:
     """Downloads ``url`` to the file ``target``, unless a file with this checksum is there. Returns ``target``.
 
-    ``timeout``: seconds without a byte. Raises ``DataError`` after so many attempts; nothing is left of them.
+    ``timeout``: seconds without a byte. Raises ``DataError`` after ``attempts`` failed attempts; incomplete files are deleted.
     """
     registry = {target.name: f"sha256:{sha256}"}
     try:

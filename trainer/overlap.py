@@ -107,8 +107,8 @@ def compare(
 
     A resample draws clips of both sets with replacement; copies of the same clip are not paired. A resample has fewer distinct
     clips than the set, which lowers the overlap; the interval is therefore the spread of the resamples, centred on the figure.
-    For the same reason the ceiling, an average over random halves, is a few hundredths too low: a figure above it equals one at
-    it.
+    For the same reason the ceiling, an average over random halves, is a few hundredths too low: a figure above the
+    ceiling counts as equal to it.
     """
     clips = (real, generated)
     if min(map(len, clips)) < MIN_CLIPS:

@@ -35,11 +35,13 @@ class _MemberError(Exception):
 
 
 def unpack(archive: Path, cache: Path, *, limit: int = LIMIT) -> Path:
-    """The MIDI and csv files of a zip or tar archive (plain, gz, bz2, xz) in ``cache/<checksum>``, which is returned; what was
-    unpacked before is used again. Links and devices are left out. So are, counted in the log, members that lead out of the
-    folder, that are too large, or that cannot be read or named. A tar that is damaged or broken off is read as far as it can be.
-    Raises ``DataError`` for a zip without its directory, an archive without MIDI that can be read, and one that grows over
-    ``limit`` bytes; nothing is left of them.
+    """Unpacks the MIDI and csv files of a zip or tar archive (plain, gz, bz2, xz) into ``cache/<checksum>`` and returns that
+    folder; an existing one is used again.
+
+    Links and devices are skipped. Members with a path outside the folder, members that are too large, and members that cannot be
+    read or named are skipped and counted in the log. A damaged or incomplete tar is read as far as possible. Raises ``DataError``
+    for a zip without its directory, an archive without readable MIDI, or one over ``limit`` bytes unpacked; the incomplete folder
+    is deleted.
     """
     try:
         folder = cache / sha256_of(archive)[:16]

@@ -69,7 +69,7 @@ class EchoGuard:
         self._returned: deque[tuple[float, Subject]] = deque(maxlen=PROOF)  # delays of its newest notes that came back
         self._outcomes: deque[bool] = deque(maxlen=RECENT_NOTES)  # whether the machine's newest notes came back
         self._delay: float | None = None  # seconds; None: no loop is proven
-        self._missed: list[float] = []  # times of consecutive notes that did not come back, of those sent on these channels:
+        self._missed: list[float] = []  # times of consecutive notes on ``_channels`` that did not come back
         self._channels: set[int] = set()  # channels known to come back through the loop
         self._ignored_presses: set[tuple[int, object]] = set()  # (channel, key or pedal) whose press was ignored as an echo
 

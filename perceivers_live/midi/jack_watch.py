@@ -30,11 +30,12 @@ def silence_libraries() -> None:
     if not MAPS.exists():
         return
     loaded = {line.split(maxsplit=5)[-1] for line in MAPS.read_text().splitlines() if "/libjack" in line}
-    harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)  # takes a string, does nothing; in C, since
+    # ``strlen`` takes a string and has no effect. It is a C function because JACK's threads call it.
+    harmless = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p)
     for name in sorted({*loaded, "libjack.so.0"}):
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL(name)
-            for set_callback in (library.jack_set_error_function, library.jack_set_info_function):  # JACK's threads call it
+            for set_callback in (library.jack_set_error_function, library.jack_set_info_function):
                 set_callback.argtypes = (ctypes.c_void_p,)
                 set_callback(harmless)
 

@@ -4,6 +4,9 @@
     routes            HTTP responses: static files, OSCQuery, recordings
     protocol          the messages between page and daemon: fields, limits, parsing
     client            one connected page: a bounded outbox, a rate limit for its messages
+    feed              converts events of the session to messages
+    requests          executes the messages of the pages
+    query             OSCQuery: HTTP and WebSocket
     hub               queues events of the session without blocking, and sends them to the pages
     keys              the page as a MIDI input and output
     recordings        the recordings of earlier sessions

@@ -31,11 +31,6 @@ class PageKeys:
         self._held: dict[object, MidiState] = {}  # by page
         self._last = float("-inf")
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the session listens to the pages."""
-        return self._on_message is not None
-
     def open(self, on_message: MessageListener) -> None:
         """Starts passing messages of the pages to ``on_message``, on the page's thread."""
         with self._lock:

@@ -15,7 +15,7 @@ From the page (see the classes below; all fields are required, others are not al
 From the daemon:
 
     you         number                            the number of this page; see "control"
-    welcome     clock, session, controls: {name, kind, group, value, default, low, high, choices, unit, help}, commands,
+    welcome     clock, session, controls: {name, kind, group, value, default, low, high, choices, unit, help}, commands: [name],
                 followed by the newest message of each type that describes the state
     pong        sent, clock
     control     name, value, by                   a control was changed by the page with this number (0: not by a page)

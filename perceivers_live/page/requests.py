@@ -83,7 +83,7 @@ class PageRequests:
             "clock": seconds(time.perf_counter()),
             "session": self._session,
             "controls": [_described(CONTROLS[name], value) for name, value in values.items()],
-            "commands": [{"name": name, "help": _help(command)} for name, command in self._commands.items()],
+            "commands": list(self._commands),
         }
 
     def serve(self, connection: ServerConnection) -> None:
@@ -179,7 +179,3 @@ def _described(control: Control, value: Value) -> Message:
         "unit": control.unit,
         "help": control.help,
     }
-
-
-def _help(command: Callable[..., object]) -> str:
-    return (inspect.getdoc(command) or "").partition("\n")[0]

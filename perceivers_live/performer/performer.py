@@ -238,7 +238,7 @@ class Performer:
             self._set_listening()
 
     def saved_state(self, now: float) -> SavedState:
-        """The musical state after what has sounded. The plan is not affected."""
+        """The musical state after what has sounded. The plan is not affected. Raises ``StateError`` while a standby computes."""
         engine, timeline = self._engine, self.timeline
         sounded = max(self._turn.position_of(self._player.sounded), timeline.floor)
         planned = engine.since(sounded) if self.state is State.PLAYING else []

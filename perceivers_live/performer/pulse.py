@@ -15,11 +15,11 @@ PARTS = (2, 3, 4, 6, 8)  # of a beat: halves, triplets, quarters; of a slow one 
 DEVIATION = 0.004  # seconds; standard deviation around the grid at full strength
 SHARPNESS_POWER = 3  # of the strength
 PHASES, MIN_PHASES = 24, 6  # notes of the human that are remembered, and needed
-CLEAR_FIT = 0.5  # length of the mean vector of the notes' phases from which on they fit a subdivision,
-CHANCE_FIT = 6.0  # if its square times the number of notes, which is exponentially distributed by chance, exceeds this
+CLEAR_FIT = 0.5  # smallest length of the mean vector of the notes' phases that counts as a fit
+CHANCE_FIT = 6.0  # smallest n * length**2 that counts as a fit; for random notes it is exponentially distributed with mean 1
 BETTER_FIT = 0.1  # by which a finer subdivision must fit better
 PHASE_DIGITS = 3  # of a grid's phase, in radians: a thousandth of a subdivision at most; so that it is the same at each event
-MIN_PART = 0.1  # seconds; the least length of a part, but for halves, triplets and quarters that the human plays
+MIN_PART = 0.1  # seconds; shorter parts are not used, except halves, triplets and quarters that the human plays
 
 
 class Subdivision:

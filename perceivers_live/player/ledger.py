@@ -52,9 +52,9 @@ class Ledger:
     """Sends actions and tracks which notes sound, so that each note-on gets exactly one note-off.
 
     All methods may be called from any thread. ``send`` takes one raw MIDI message and may raise; a release that fails is sent
-    again at the next ``close``, and before its key is struck. ``notes`` and ``pedal`` do not depend on whether the output works,
-    so that the history does not either. Actions have the model's pitches, messages those after ``voicing``. ``keys``: what the
-    human holds. ``send_thru``: sends the human's messages; default: ``send``.
+    again at the next ``close``, and before its key is struck. ``notes`` and ``pedal``, and with them the model's history, are
+    the same whether or not the output works. Actions have the model's pitches, messages those after ``voicing``. ``keys``: what
+    the human holds. ``send_thru``: sends the human's messages; default: ``send``.
     """
 
     def __init__(

@@ -125,8 +125,8 @@ class Player:
             return self._without_human_pedal(released)
 
     def release_all(self, now: float) -> list[Timed]:
-        """Releases all notes immediately; the plan stays up to the first event that concerns one of them. Returns as
-        ``interrupt``.
+        """Releases all notes immediately; the plan stays up to the first event that concerns one of them. Returns the releases
+        that were sent, except that of a pedal that the human holds.
         """
         with self._lock:
             released = self._without_human_pedal(self._report(self.ledger.close(now)))

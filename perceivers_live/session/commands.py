@@ -1,4 +1,6 @@
-"""The commands of a session. OSC, the page and bound controllers call them, from any thread."""
+"""The commands of a session. OSC, the page and bound controllers call them, from any thread. The first line of a command's
+docstring is its description for OSCQuery.
+"""
 
 from __future__ import annotations
 
@@ -26,32 +28,39 @@ Triggers = dict[str, Callable[[], None]]
 def triggers(performer: Performer, loop: PerformerLoop, reaction: Reaction, output: Output) -> Triggers:
     """The commands without arguments."""
 
+    def takeover() -> None:
+        """The machine begins to play now."""
+        loop.submit(performer.takeover)
+
+    def yield_turn() -> None:
+        """The machine stops and listens."""
+        loop.submit(performer.yield_turn)
+
     def panic() -> None:
+        """Silences everything; the machine stops and listens."""
         reaction.release_all(time.perf_counter())
         loop.silence()
         loop.submit(performer.yield_turn)  # otherwise mode solo would start again immediately
         output.reset_channel()
 
     def forget() -> None:
+        """Clears the memory of what was played."""
         reaction.release_all(time.perf_counter())
         loop.submit(performer.forget)
 
-    return {
-        "takeover": lambda: loop.submit(performer.takeover),
-        "yield": lambda: loop.submit(performer.yield_turn),
-        "forget": forget,
-        "panic": panic,
-    }
+    return {"takeover": takeover, "yield": yield_turn, "forget": forget, "panic": panic}
 
 
 def map_commands(midi_map: MidiMap, report: Callable[[str], None]) -> dict[str, Callable[..., None]]:
     """The commands that bind controllers. ``report`` sends the user a message."""
 
     def learn(target: str) -> None:
+        """Binds the next MIDI controller that moves to a control or command."""
         midi_map.learn(target, time.perf_counter())
         report(f"learning {target}: move a controller within {LEARN_TIMEOUT:.0f} s")
 
     def unlearn(target: str) -> None:
+        """Removes the MIDI bindings of a control or command."""
         count = midi_map.unlearn(target)
         report(f"unlearnt {target}: {count} controller{'s' * (count != 1)} unbound")
 
@@ -85,6 +94,7 @@ class StateCommands:
             thread.join(SAVE_TIMEOUT)
 
     def _save(self, name: str) -> None:
+        """Saves the musical state under a name."""
         self._states.check(name)
 
         def save(now: float) -> None:
@@ -115,6 +125,7 @@ class StateCommands:
         self._observers.fault("state", error)
 
     def _recall(self, name: str) -> None:
+        """Continues from a saved state."""
         self._pending_recall.append((name, self._states.load(name)))
         self._loop.submit(self._apply_recall)
 
@@ -125,5 +136,6 @@ class StateCommands:
             self._report(f"recalled {name}")
 
     def _delete(self, name: str) -> None:
+        """Deletes a saved state."""
         self._states.delete(name)
         self._report(f"deleted {name}")

@@ -35,6 +35,7 @@ class StateStore:
         return [name for name in found if is_state_name(name)]
 
     def delete(self, name: object) -> None:
+        """Deletes a state."""
         path = state_path(self._folder, name)
         try:
             path.unlink()
@@ -44,11 +45,13 @@ class StateStore:
             raise StateError(f"{name}: cannot be deleted: {error.strerror or error}") from None
 
     def save(self, name: str, saved_state: SavedState) -> None:
+        """Writes a state; replaces one of the same name."""
         self.check(name)
         extra = {"seed": saved_state.seed, "silence": saved_state.silence}
         save_state(saved_state.snapshot, state_path(self._folder, name), model=self._fingerprint, **extra)
 
     def load(self, name: str) -> SavedState:
+        """Reads a state of this model."""
         snapshot, extra = load_state(state_path(self._folder, name), self._config, model=self._fingerprint)
         seed, silence = extra.get("seed"), extra.get("silence")
         if type(seed) is not int or not 0 <= seed < 1 << 32:

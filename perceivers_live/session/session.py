@@ -105,15 +105,20 @@ class Session:
     def queries(self) -> dict[str, Query]:
         """The queries by name; they may be called from any thread."""
 
+        def state() -> list[Value]:
+            """The state of the machine: listening or playing."""
+            return [self.performer.state.value]
+
+        def stats() -> list[Value]:
+            """Tempo, lateness and counters: name and value of each."""
+            return [part for pair in self.stats().items() for part in pair]
+
         def states() -> list[Value]:
+            """The number of saved states, and their names."""
             names = self._states.names() if self._states is not None else []
             return [len(names), *names]
 
-        return {
-            "state": lambda: [self.performer.state.value],
-            "stats": lambda: [part for pair in self.stats().items() for part in pair],
-            "states": states,
-        }
+        return {"state": state, "stats": stats, "states": states}
 
     def receive(self, now: float, message: Sequence[int]) -> None:
         """Handles one raw message that arrived at ``now`` (monotonic seconds). Never raises, never waits for the engine."""

@@ -97,8 +97,7 @@ function welcome(message) {
     modes.show(mode.value);
     byId("modes").replaceChildren(modes.element);
   }
-  const names = new Set(message.commands.map((one) => one.name));
-  byId("states").hidden = !names.has("save");
+  byId("states").hidden = !message.commands.includes("save");
 }
 
 /** @param {boolean} isOpen */
@@ -160,9 +159,9 @@ function showPorts(message) {
 function showHealth(message) {
   const error = connection.clockError;
   health.show(message, {
-    "A frame of this page (median)": `${frames.percentile(0.5).toFixed(1)} ms`,
-    "A frame of this page (99 %)": `${frames.percentile(0.99).toFixed(1)} ms`,
-    "The page's clock is known to": Number.isFinite(error) ? `${(1000 * error).toFixed(1)} ms` : "not yet",
+    "Frame time of this page (median)": `${frames.percentile(0.5).toFixed(1)} ms`,
+    "Frame time of this page (99 %)": `${frames.percentile(0.99).toFixed(1)} ms`,
+    "Clock error of this page, at most": Number.isFinite(error) ? `${(1000 * error).toFixed(1)} ms` : "not yet",
   });
 }
 

@@ -19,12 +19,11 @@
  * @property {string} help
  */
 
-/** @typedef {{name: string, help: string}} Command */
 /** @typedef {{wanted: string, name: string, state: "open" | "waiting", text: string}} Port */
 /** @typedef {{target: string, channel: number, number: number}} Binding */
 
 /** @typedef {{type: "you", number: number}} You */
-/** @typedef {{type: "welcome", clock: number, session: string, controls: Control[], commands: Command[]}} Welcome */
+/** @typedef {{type: "welcome", clock: number, session: string, controls: Control[], commands: string[]}} Welcome */
 /** @typedef {{type: "pong", sent: number, clock: number}} Pong */
 /** @typedef {{type: "control", name: string, value: number | string | boolean, by: number}} Changed */
 /** @typedef {{type: "played", part: Part, events: Played[]}} PlayedMessage */

@@ -40,7 +40,7 @@ export class Ports {
         list.select.replaceChildren(...all.map((name) => element("option", { value: name }, portTitle(name))));
       }
       list.select.value = list.wanted = port.wanted;
-      setText(list.state, port.state === "open" ? (port.wanted === PAGE ? "" : port.name) : port.text || "waiting for it");
+      setText(list.state, port.state === "open" ? (port.wanted === PAGE ? "" : port.name) : port.text || "waiting for the port");
       list.state.dataset.state = port.state;
     }
   }
@@ -61,13 +61,13 @@ function portTitle(name) {
 
 /** @type {[name: string, title: string, unit: string, doubtful: number][]} beyond `doubtful` it is worth a look */
 const FIGURES = [
-  ["decision_ms_p50", "An event takes (median)", "ms", 10],
-  ["decision_ms_p99", "An event takes (99 %)", "ms", 25],
+  ["decision_ms_p50", "Time per event (median)", "ms", 10],
+  ["decision_ms_p99", "Time per event (99 %)", "ms", 25],
   ["lateness_ms_p50", "Output lateness (median)", "ms", 1],
   ["lateness_ms_p99", "Output lateness (99 %)", "ms", 5],
   ["late", "Late events", "", 0],
   ["unsent", "Events not sent", "", 0],
-  ["history", "Length of its memory", "events", Infinity],
+  ["history", "Length of the history", "events", Infinity],
   ["faults", "Faults of the model", "", 0],
   ["recoveries", "Recoveries", "", 0],
   ["dropped", "Dropped in overload", "", 0],

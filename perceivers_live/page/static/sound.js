@@ -2,7 +2,7 @@
 
 /** @typedef {import("./messages.js").Part} Part */
 
-const LATENCY = 0.03; // seconds by which the machine's notes sound later than sent: what the network takes varies less than that
+const LATENCY = 0.03; // seconds from sending to sound of the machine's notes; longer than the jitter of the network
 const ROOM = 1.3; // seconds that the room's sound takes to fade
 export const PARTS = { human: 0, machine: 1, replay: 2 };
 
@@ -74,7 +74,7 @@ export class Sound {
     this.playAt(part, message, 0);
   }
 
-  /** One that was sent `ago` seconds ago, a constant moment after that. @param {number[]} message @param {number} ago */
+  /** Plays a message of the machine that was sent `ago` seconds ago; from sending to sound it takes `LATENCY`. @param {number[]} message @param {number} ago */
   playSent(message, ago) {
     this.playAt(PARTS.machine, message, Math.max(0, LATENCY - ago));
   }

@@ -26,16 +26,16 @@ export function statusLine(situation) {
   if (turn === "playing") {
     return humanPlays ? { kind: "both", text: "You play together" } : { kind: "machine", text: "The machine plays" };
   }
-  if (hold) return { kind: "idle", text: "On hold: it listens" };
-  if (mode === "listen") return { kind: "idle", text: "It only listens" };
-  if (isStopped) return { kind: "idle", text: "Stopped by the clock: it listens" };
+  if (hold) return { kind: "idle", text: "On hold: the machine only listens" };
+  if (mode === "listen") return { kind: "idle", text: "The machine only listens" };
+  if (isStopped) return { kind: "idle", text: "Stopped by the clock: the machine only listens" };
   if (countdown !== null && countdown > now) {
     const left = countdown - now;
     if (left < 60) return { kind: humanPlays ? "human" : "waiting", text: `Answers in ${left.toFixed(1)} s` };
   }
   if (humanPlays) return { kind: "human", text: "You play" };
   if (missingInput) return { kind: "idle", text: `Waiting for ${missingInput}` };
-  if (mode === "solo") return { kind: "idle", text: "Press space to let it play" };
+  if (mode === "solo") return { kind: "idle", text: "Press space to let the machine play" };
   if (everPlayed) return { kind: "idle", text: "Your turn" };
   return { kind: "idle", text: canPlayHere ? "Play a phrase, and pause" : "Play a phrase on your keyboard, and pause" };
 }

@@ -43,7 +43,7 @@ def test_page_ports_need_no_midi_system() -> None:
         assert (state.input.wanted, state.output.name, state.inputs) == (PAGE, PAGE, ())
     assert received == [(0x90, 60, 80)]
     assert sound.sent == [(0x90, 62, 80)]
-    assert not keys.is_open
+    assert not keys.play("a page", 0.0, (0x90, 60, 80))
 
 
 def test_failed_port_choice_keeps_the_open_port(caplog: pytest.LogCaptureFixture) -> None:
