@@ -35,6 +35,8 @@ Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 MAX_PENDING = 16  # calls without an answer
 ANSWER_TIMEOUT = 1.0  # seconds until an answer counts as missing; the slowest good answers take tens of milliseconds
+IN_TRANSIT = 4 << 20  # bytes that pipes and ssh may hold between this computer and the server
+SLOW_LINE = 1_000_000  # bytes a second; on slower lines a state cannot be restored
 PING_INTERVAL = 5.0  # seconds without a call after which a remote server is pinged
 DRIFT = 1.02  # factor by which the estimated delay may grow per call; single calls are slow for other reasons
 START_TIMEOUT = 60.0  # seconds to start the process and open the checkpoint
@@ -119,7 +121,9 @@ class RemoteRuntime:
     def restore(self, rings: Sequence[np.ndarray], first: int = 0) -> None:
         self._decided_ahead.clear()
         self._wait_for_all()
-        self._call(Kind.RESTORE, first, *rings)
+        self._send(Kind.RESTORE, first, *rings)
+        # The pipe and the connection have taken the frame, but may still hold a part of it.
+        self._receive(self._timeout + min(sum(ring.nbytes for ring in rings), IN_TRANSIT) / SLOW_LINE)
 
     def keep_warm(self) -> None:
         self._send(Kind.KEEP_WARM)

@@ -124,6 +124,13 @@ class MidiClock:
         state = state._replace(last_tick=time, timeout=ticks.timeout, bpm=60 / grid.period if grid else None)
         self._state = state._replace(song=song + 1, grid=grid) if state.rolling else state
 
+    def lost(self) -> bool:
+        """The input is gone. Beats are unknown until the next start or continue, since ticks may be missed. Returns whether they
+        were known.
+        """
+        was_running, self._state = self.running, self._state._replace(rolling=False, grid=None)
+        return was_running
+
     def set_resolution(self, seconds: float) -> None:
         """Sets the interval to which the times of messages are quantized, such as JACK's period; 0: unknown."""
         self._ticks.resolution = seconds

@@ -170,12 +170,12 @@ class Connections:
             watchdog.watch(message[0] & 0x0F)
         output.send(message)
 
-    def _open(self) -> None:
+    def _open(self, *, only_local: bool = False) -> None:
         """Opens the ports that are not open. Raises ``PortError``; ``PermanentPortError`` if waiting cannot help."""
         faults = []
         for which, opened, open_it in (("output", self._output, self._open_output), ("input", self._input, self._open_input)):
             try:
-                if opened is None:
+                if opened is None and (self._is_local(self._wanted[which]) or not only_local):
                     open_it()
             except NoSuchPort as absent:
                 self._log_if_changed(which, f"{absent}; waiting for it", logging.WARNING)
@@ -272,6 +272,7 @@ class Connections:
 
     def _run(self) -> None:
         try:
+            self._open(only_local=True)
             self._probe = self._first_probe()
             self._open()
             if self._probe is not None:
@@ -311,14 +312,17 @@ class Connections:
                 if time.monotonic() >= self._next_probe:
                     self._probe = self._first_probe()
                 return
+            self._open(only_local=True)
             self._probe = Probe()  # raises while no system runs
             self._log_if_changed("system", "the MIDI system is back")
         if not self._probe.alive():
             self._log_if_changed("system", "the MIDI system has stopped; waiting for it", logging.WARNING)
-            self._close_all()
+            had_input = self._input is not None and not self._is_local(self._wanted["input"])
+            self._close_all(keep_local=True)
             self._available = (), ()
             self._last_logged.clear()
-            self._input_lost()
+            if had_input:
+                self._input_lost()
             return
         inputs, outputs = self._probe.names()  # raises if a port disappears meanwhile
         self._available = _others((inputs, outputs))
@@ -365,12 +369,14 @@ class Connections:
         if watchdog is not None:
             watchdog.close()
 
-    def _close_all(self) -> None:
+    def _close_all(self, *, keep_local: bool = False) -> None:
         self._close_watchdog()
-        ports = (self._input, self._output, self._probe)
-        self._input = self._output = self._probe = None
-        for port in ports:
-            if port is not None:
+        source, output, probe = self._input, self._output, self._probe
+        self._input = source if keep_local and self._is_local(self._wanted["input"]) else None
+        self._output = output if keep_local and self._is_local(self._wanted["output"]) else None
+        self._probe = None
+        for port in (source, output, probe):
+            if port is not None and port is not self._input and port is not self._output:
                 self._close(port)
 
     def _close(self, port: Input | Probe) -> None:

@@ -298,7 +298,7 @@ class Performer:
         elif phase in (Phase.DROPPED, Phase.INPUT_PENDING):
             self._rewind_to_serial(self._player.cancel())
         ahead = self.timeline.time(self._engine.step) - now
-        lookahead = float(controls["lookahead_ms"]) / 1000
+        lookahead = float(controls["lookahead_ms"]) / 1000 + self._lead()
         if ahead > lookahead:
             return now + max(ahead - lookahead, 0.001)
         notes, pedal = self._held_after_plan()
@@ -351,7 +351,7 @@ class Performer:
         """The time from which the turn may end."""
         if controls["mode"] == "solo":
             return math.inf
-        end = self._detector.end() if controls["mode"] == "duet" else None
+        end = self._detector.silence_end() if controls["mode"] == "duet" else None
         if end is None:
             return self._turn.start + self._turn.length
         return max(end, self._turn.start + MIN_REPLY) - EARLY * self._turn.length  # not before the human's phrase may be over
@@ -390,7 +390,7 @@ class Performer:
     def _situation(
         self, controls: ControlValues, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, immediate: bool
     ) -> Situation:
-        turn, end, step = self._turn, self._detector.end(), self._engine.step
+        turn, end, step = self._turn, self._detector.silence_end(), self._engine.step
         now = self.timeline.time(step)
         pulse = 0.0 if immediate else float(controls["pulse"])
         return Situation(

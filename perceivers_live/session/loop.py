@@ -14,7 +14,7 @@ from collections.abc import Callable
 from engine.engine import EngineError
 from engine.runtimes import Runtime
 from perceivers_live.performer.merge import Played
-from perceivers_live.performer.performer import Performer
+from perceivers_live.performer.performer import Performer, State
 from perceivers_live.player.player import Player
 from perceivers_live.session.inbox import Inbox
 from perceivers_live.session.observers import Observers
@@ -75,8 +75,14 @@ class PerformerLoop:
             self.run_once()
 
     def run_once(self) -> None:
-        """One iteration: runs the performer's due work, then handles the next queued item or waits for it."""
+        """One iteration: runs the performer's due work, then handles the next queued item or waits for it. While the machine
+        listens, it handles an item first, since what the human has played decides whether the machine begins.
+        """
         try:
+            if self._performer.state is State.LISTENING:
+                self.handle_next(0.0)
+                if self.stopping:
+                    return
             began = time.perf_counter()
             due = self._performer.work(began)
             if due is not None and due <= began:

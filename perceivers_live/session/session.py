@@ -134,7 +134,9 @@ class Session:
             self._clock.set_resolution(seconds)
 
     def input_lost(self, now: float) -> None:
-        """Releases the keys held on an input that was disconnected."""
+        """Releases the keys held on an input that was disconnected. The beats of its MIDI clock are unknown from then on."""
+        if self._clock is not None and self._clock.lost():
+            log.warning("the beats of the MIDI clock are unknown until the sequencer starts again")
         self.echo.forget()
         self._reaction.release_all(now)
 

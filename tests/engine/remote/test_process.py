@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,29 @@ def test_a_process_with_another_protocol_is_refused_in_one_line(what: str, monke
     with pytest.raises((RuntimeLost, RuntimeUnavailable), match=found[what]) as refused:
         RemoteRuntime(Address((sys.executable, "-c", code), "it", local=True))
     assert str(refused.value).isprintable()
+
+
+SLOW_RESTORE = """
+import time
+from engine.checkpoint import bundled
+from engine.remote.serve import serve, standard_streams
+from engine.runtimes.choose import open_runtime
+
+runtime = open_runtime("onnx", bundled())
+restore = runtime.restore
+
+def slowly(rings, first=0):
+    time.sleep(1.5)  # as long as a line needs for what is still in transit
+    restore(rings, first)
+
+runtime.restore = slowly
+serve(standard_streams(60), lambda: runtime, bundled())
+"""
+
+
+def test_restoring_a_state_may_take_as_long_as_its_bytes_need() -> None:
+    command = ("env", f"PYTHONPATH={Path(__file__).parents[3]}", sys.executable, "-c", SLOW_RESTORE)
+    with closing(RemoteRuntime(Address(command, "a far computer"), timeout=0.5)) as runtime:
+        rings = runtime.rings()
+        runtime.restore(rings)
+        assert all(np.array_equal(one, other) for one, other in zip(runtime.rings(), rings, strict=True))

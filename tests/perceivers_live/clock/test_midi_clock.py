@@ -314,6 +314,20 @@ def test_clock_without_ticks_stops_running_and_resumes_with_new_ticks() -> None:
     sender.play(2, sender.check)
 
 
+def test_beats_are_unknown_after_the_input_was_lost_until_the_next_start() -> None:
+    sender = Sender(120)
+    assert not sender.clock.lost()
+    sender.start()
+    sender.play(8)
+    assert sender.clock.lost()
+    sender.due += 3.2  # its ticks were not received
+    sender.play(4)
+    assert (sender.clock.running, sender.clock.next_beat(sender.now)) == (False, None)
+    sender.start()
+    sender.play(2)
+    sender.check()
+
+
 def test_start_without_ticks_stops_running_after_a_timeout() -> None:
     sender = Sender()
     sender.start()

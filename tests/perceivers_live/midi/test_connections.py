@@ -46,6 +46,47 @@ def test_page_ports_need_no_midi_system() -> None:
     assert not keys.play("a page", 0.0, (0x90, 60, 80))
 
 
+def test_page_stays_open_while_the_midi_system_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, lost = threading.Event(), list[str]()
+
+    class System:
+        resolution = 0.0
+
+        def __init__(self) -> None:
+            if not running.is_set():
+                raise PortError("no MIDI system (this is a test)")
+
+        def alive(self) -> bool:
+            return running.is_set()
+
+        def names(self) -> tuple[list[str], list[str]]:
+            return ["Piano"], []
+
+        def gone(self) -> set[str]:
+            return set()
+
+        def changes(self) -> list[object]:
+            return []
+
+        def close(self) -> None: ...
+
+    made = _input_stubs(monkeypatch)
+    monkeypatch.setattr("perceivers_live.midi.connections.Probe", System)
+    sound = SoundStub()
+    settings = MidiSettings(input_port="Piano", output_port=PAGE)
+    ports = PagePorts(PageKeys(), sound)  # type: ignore[arg-type]
+    with Connections(settings, local=ports, input_lost=lambda: lost.append("input")) as connections:
+        for count in (1, 2):
+            connections.send((0x90, 60, 80))
+            assert connections.names == (None, PAGE)
+            running.set()
+            assert until(lambda: connections.names == ("Piano", PAGE))
+            running.clear()
+            assert until(lambda: connections.names == (None, PAGE))
+            assert until(lambda count=count: (len(made), len(lost)) == (count, count))  # type: ignore[misc]
+    assert len(sound.sent) == 2
+
+
 def test_failed_port_choice_keeps_the_open_port(caplog: pytest.LogCaptureFixture) -> None:
     changed = []
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]

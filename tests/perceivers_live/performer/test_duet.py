@@ -7,9 +7,10 @@ import pytest
 
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import SamplingBias
+from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import DUET_NOTES, DUET_TAIL, MIN_REPLY, State
 from tests.perceivers_live.playing import CLOSING, check, check_at_rest, human_plays, musicians, notes, onsets, playing
-from tests.perceivers_live.toys import Hidden, Musician, possible, restless, steady
+from tests.perceivers_live.toys import Hidden, Musician, improviser, possible, restless, steady
 from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
 
 
@@ -173,6 +174,18 @@ def test_duet_continues_if_the_human_plays_again_while_it_closes(musician: Music
     human_plays(session, 12)
     assert session.replying
     assert len(onsets(session)) >= count
+    assert session.states == [State.PLAYING]
+    check_at_rest(session)
+
+
+def test_duet_goes_on_when_a_phrase_begins_that_is_too_short_for_a_reply_yet() -> None:
+    session = VirtualSession(improviser, {"mode": "duet"}, PhraseSettings(min_notes=4))
+    session.receive(*phrase(0.03, 120, 0.2))
+    assert session.replying
+    session.run(session.now + 30, stop=lambda: session.performer._detector.silence_end() < session.now)
+    human_plays(session, 1)
+    assert session.performer._turn.closing is None
+    human_plays(session, 12)
     assert session.states == [State.PLAYING]
     check_at_rest(session)
 

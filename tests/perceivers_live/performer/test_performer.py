@@ -184,12 +184,15 @@ def test_output_offset_shifts_the_sound_but_not_the_history() -> None:
     assert [one.time + 0.15 for one in plain.machine[:9]] == pytest.approx([one.time for one in offset.machine[:9]])
 
 
-def test_a_negative_output_offset_makes_nothing_late() -> None:
-    session = VirtualSession(steady(), {"output_offset_ms": -200})
-    session.receive(*CALL)
-    session.run(6.0)
-    assert session.machine
-    assert session.player.late == 0
+@pytest.mark.parametrize("lookahead", [50, 400])
+def test_a_negative_output_offset_makes_nothing_late_and_leaves_nothing_out(lookahead: int) -> None:
+    plain, offset = (
+        VirtualSession(steady(2), {"mode": "solo", "output_offset_ms": ms, "lookahead_ms": lookahead}) for ms in (0, -200)
+    )
+    for session in (plain, offset):
+        session.run(6.0)
+    assert len(offset.machine) > 0.9 * len(plain.machine) > 50
+    assert offset.player.late == 0
 
 
 def test_a_late_performer_plans_nothing_for_the_past() -> None:

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
-from perceivers_live.controls.settings import MidiSettings
+from perceivers_live.controls.settings import ClockSettings, MidiSettings
 from tests.perceivers_live.receiver import unbalanced
 from tests.perceivers_live.sessions import SETTINGS, SessionHarness, notes_only, running
 from tests.perceivers_live.toys import steady
+from tests.waiting import until
 
 
 def test_other_channels_are_ignored_when_one_is_chosen() -> None:
@@ -88,6 +89,31 @@ def test_a_failing_output_is_logged_once_for_all_messages_passed_through(caplog:
     harness.port.fails = lambda _: True
     harness.receive((0xD0, 6), (0xD0, 7))
     assert len([record for record in caplog.records if "cannot send" in record.message]) == 2
+
+
+def test_clock_of_a_lost_input_gives_no_beats() -> None:
+    harness = SessionHarness(settings=dataclasses.replace(SETTINGS, clock=ClockSettings(source="midi")))
+    start, beats = time.perf_counter(), harness.session.beats
+    assert beats is not None
+    harness.session.receive(start, (0xFA,))
+    for tick in range(10):
+        harness.session.receive(start + tick / 48, (0xF8,))
+    assert beats.running
+    harness.session.input_lost(time.perf_counter())
+    harness.session.receive(start + 10 / 48, (0xF8,))
+    assert not beats.running
+
+
+def test_notes_that_wait_are_absorbed_before_the_machine_begins() -> None:
+    harness = SessionHarness(steady(10))
+    harness.receive((0x90, 60, 80), (0x80, 60, 0))
+    harness.session.loop.run_once()
+    assert until(lambda: (harness.session.performer._detector.end() or np.inf) < time.perf_counter())
+    for status in (0x90, 0x80):
+        harness.session.receive(time.perf_counter() + 60, (status, 62, 80))
+    harness.session.loop.submit(lambda _: None)
+    harness.session.loop.run_once()
+    assert harness.states == []
 
 
 def test_a_message_that_is_not_passed_through_does_not_end_a_failure_of_the_output(caplog: pytest.LogCaptureFixture) -> None:
