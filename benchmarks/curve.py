@@ -2,8 +2,8 @@
 
 Prints the validation losses in the log of a run. With ``-o``, plots them and the training loss over the number of target events
 seen, including those of earlier runs whose weights this run started from. The validation loss is that of the averaged weights, if
-the run averages them, on music without augmentation. The training loss is smoothed; it is that of the current weights on
-augmented music.
+the run averages them, on music without augmentation. The training loss is smoothed; it is that of the current weights on the
+examples of training, which may be augmented.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def draw(curve: LearningCurve) -> Image.Image:
         text((across / SCALE, HEIGHT - BOTTOM + 14), str(mark), TEXT, "mm")
     text((WIDTH - RIGHT, HEIGHT - 10), "million target events seen", TEXT, "rm")
     text((LEFT, 14), "nats per event:", TEXT, "lm")
-    text((LEFT + 100, 14), "training, augmented", LOSS, "lm")
+    text((LEFT + 100, 14), "training", LOSS, "lm")
     text((LEFT + 230, 14), "validation", VALIDATION, "lm")
     pen.line([at(point) for point in curve.loss], LOSS, SCALE, joint="curve")
     pen.line([at(point) for point in curve.validation], VALIDATION, 2 * SCALE, joint="curve")

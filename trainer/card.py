@@ -41,7 +41,7 @@ def card(
             f"- **Training**: {progress['step']} steps of {training['batch']} examples, {events:.2f} million target events,",
             f"  {hours:.1f} hours of computing; peak learning rate {training['learning_rate']}, seed {training['seed']};",
             *([f"  started from a checkpoint that had seen {before:.2f} million in {spent:.1f} hours;"] if before else []),
-            f"  transposed by up to {how['transpose']} semitones, stretched by up to {how['stretch']:.0%}.",
+            f"  examples at the end transposed by up to {how['transpose']} semitones, stretched by up to {how['stretch']:.0%}.",
         ]
     lines.append("- **Intended use**: playing piano duets with a person. It was trained for no other instrument or style.")
     lines += [
