@@ -14,7 +14,7 @@ from collections.abc import Callable
 from engine.engine import EngineError
 from engine.runtimes import Runtime
 from perceivers_live.performer.merge import Played
-from perceivers_live.performer.performer import Performer, State
+from perceivers_live.performer.performer import Performer
 from perceivers_live.player.player import Player
 from perceivers_live.session.inbox import Inbox
 from perceivers_live.session.observers import Observers
@@ -35,6 +35,7 @@ class PerformerLoop:
         self.stopping = False
         self.faults = self.recoveries = 0  # of the engine, since the start
         self._relapse_until = 0.0
+        self._recovered = False  # since the last iteration
         self._thread = threading.Thread(target=self._run, name="performer", daemon=True)
 
     # Called on any thread.
@@ -75,11 +76,12 @@ class PerformerLoop:
             self.run_once()
 
     def run_once(self) -> None:
-        """One iteration: runs the performer's due work, then handles the next queued item or waits for it. While the machine
-        listens, it handles an item first, since what the human has played decides whether the machine begins.
+        """One iteration: runs the performer's due work, then handles the next queued item or waits for it. After a recovery, what
+        the human has played meanwhile is handled first, since it decides whether the machine begins.
         """
         try:
-            if self._performer.state is State.LISTENING:
+            if self._recovered:
+                self._recovered = False
                 self.handle_next(0.0)
                 if self.stopping:
                     return
@@ -127,6 +129,7 @@ class PerformerLoop:
                 (self._performer.forget if forget else self._performer.recover)(time.perf_counter())
                 self._relapse_until = time.perf_counter() + RELAPSE_WINDOW
                 self.recoveries += 1
+                self._recovered = True
                 if forget:
                     time.sleep(RETRY_INTERVAL)  # limits the rate of faults if the model fails every time
                 return

@@ -104,10 +104,15 @@ def test_clock_of_a_lost_input_gives_no_beats() -> None:
     assert not beats.running
 
 
-def test_notes_that_wait_are_absorbed_before_the_machine_begins() -> None:
+@pytest.mark.usefixtures("quiet_log")
+def test_notes_that_wait_for_the_engines_recovery_are_absorbed_before_the_machine_begins() -> None:
     harness = SessionHarness(steady(10))
     harness.receive((0x90, 60, 80), (0x80, 60, 0))
     harness.session.loop.run_once()
+    harness.runtime.failures = 1
+    harness.receive((0x90, 61, 80), (0x80, 61, 0))
+    harness.session.loop.run_once()
+    assert harness.session.loop.recoveries == 1
     assert until(lambda: (harness.session.performer._detector.end() or np.inf) < time.perf_counter())
     for status in (0x90, 0x80):
         harness.session.receive(time.perf_counter() + 60, (status, 62, 80))
