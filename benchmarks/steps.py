@@ -69,11 +69,12 @@ def serve(int8: bool, window: int) -> None:
         checkpoint = random_model(Path(name), window, int8) if window else bundled()
         engine = Engine(OnnxRuntime(checkpoint, int8=int8))
     rng = np.random.default_rng(0)
-    make_bias = getattr(sampling, "sampling_bias", None) or sampling.odds  # the earlier name
+    make_bias = getattr(sampling, "sampling_bias", None) or sampling.odds  # the earlier names
+    make_controls = getattr(sampling, "SamplingControls", None) or sampling.Steering
 
     def event(seed: int) -> None:
         own = set(engine.sounding.held().tolist())
-        bias = make_bias(engine.sounding, sampling.SamplingControls(), np.random.default_rng(seed), own=own, own_pedal=True)
+        bias = make_bias(engine.sounding, make_controls(), np.random.default_rng(seed), own=own, own_pedal=True)
         engine.absorb([engine.decide(bias)])
 
     def improvised(count: int, rng: np.random.Generator) -> list[Event]:
