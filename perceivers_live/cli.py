@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.errors import UserError
-from engine.runtimes import NAMES as RUNTIMES
 from perceivers_live.commands import logs, train
-from perceivers_live.commands.options import OUTPUT
+from perceivers_live.commands.options import OUTPUT, control_options, engine_options, osc_options, remote_option
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.settings import Settings, default_toml, load, settings_toml
 
@@ -52,52 +51,6 @@ class _Group(click.Group):
             raise
 
 
-def _control_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds one option for each control of the registry."""
-    for control in reversed(list(CONTROLS.values())):
-        flag = "--" + control.name.replace("_", "-")
-        if control.kind == "switch":
-            option = click.option(f"{flag}/--no-{flag[2:]}", control.name, default=None, help=control.help)
-        elif control.kind == "choice":
-            text = f"{control.help} [default: {control.default}]"
-            option = click.option(flag, control.name, type=click.Choice(control.choices), help=text)
-        else:
-            text = f"{control.help} [{control.allowed}; default: {control.default}]"
-            option = click.option(flag, control.name, type=int if control.kind == "int" else float, help=text)
-        command = option(command)
-    return command
-
-
-def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options for the settings file, the checkpoint and the runtime."""
-    for option in (
-        click.option("--threads", type=int, help="CPU threads for the model; 0: automatic."),
-        click.option("--runtime", help=f"Runtime of the model: {', '.join(RUNTIMES)}."),
-        click.option("--checkpoint", type=click.Path(path_type=Path), help="Folder of a checkpoint; default: the bundled one."),
-        click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file; see `config`."),
-    ):
-        command = option(command)
-    return command
-
-
-_remote_option = click.option(
-    "--engine",
-    metavar="ADDRESS",
-    help="Where the model runs: ssh://[user@]host[:port][/checkpoint], or a command that runs `perceivers-live serve`.",
-)
-
-
-def _osc_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options for the OSC server."""
-    for option in (
-        click.option("--osc-allow", help="Addresses and networks of other computers that may send OSC, separated by commas."),
-        click.option("--osc-host", help="Address for OSC; beyond loopback, the machines in --osc-allow can set controls."),
-        click.option("--osc-port", type=int, help="UDP port for OSC."),
-    ):
-        command = option(command)
-    return command
-
-
 def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
     """The settings of the file and the command line; the command line has priority. Raises ``ConfigError``."""
     keys = {"in_": "midi.in", "out": "midi.out", "checkpoint": "engine.checkpoint", "runtime": "engine.runtime"}
@@ -121,11 +74,11 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 )
 @click.option("--in", "in_", metavar="NAME", help=f"Input port, or a part of its name; {PORT_DEFAULT}.")
 @click.option("--out", metavar="NAME", help=f"Output port, or a part of its name; {PORT_DEFAULT}.")
-@_remote_option
-@_engine_options
-@_osc_options
+@remote_option
+@engine_options
+@osc_options
 @click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
-@_control_options
+@control_options
 @click.option("--debug", is_flag=True, help="Log tracebacks and debug messages.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
 @click.version_option(package_name="perceivers-live")
@@ -199,11 +152,11 @@ def _local_engine(settings: Settings) -> Iterator[Any]:
 @main.command(short_help="Play in the browser: no keyboard, DAW or MIDI system is needed.")
 @click.option("--in", "in_", metavar="NAME", default="page", show_default=True, help="Input port, or a part of its name.")
 @click.option("--out", metavar="NAME", default="page", show_default=True, help="Output port, or a part of its name.")
-@_remote_option
-@_engine_options
-@_osc_options
+@remote_option
+@engine_options
+@osc_options
 @click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
-@_control_options
+@control_options
 def page(config_file: Path | None, **options: Any) -> None:
     """Play in the browser: the page is keyboard and sound. Prints its address, and opens it if there is a desktop."""
     settings = _settings(config_file, options)
@@ -224,10 +177,10 @@ def ports() -> None:
 @main.command()
 @click.option("--in", "in_", metavar="NAME", help="Input port, or a part of its name.")
 @click.option("--out", metavar="NAME", help="Output port, or a part of its name.")
-@_remote_option
+@remote_option
 @click.option("--loopback", is_flag=True, help="Measure the delay from the output to the input; connect them first.")
 @click.option("--json", "json_file", type=OUTPUT, help="Also write the findings to this file.")
-@_engine_options
+@engine_options
 def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **options: Any) -> None:
     """Check ports, timing, model, GPU and settings, and print advice."""
     from perceivers_live.commands import doctor
@@ -239,7 +192,7 @@ def doctor(loopback: bool, json_file: Path | None, config_file: Path | None, **o
 
 
 @main.command(short_help="Run the model for `perceivers-live --engine` on another computer, which starts this command.")
-@_engine_options
+@engine_options
 def serve(config_file: Path | None, **options: Any) -> None:
     """Run the model for `perceivers-live --engine`, which is connected to standard input and output of this command."""
     from engine.remote.serve import ignore_terminal, serve, standard_streams, start_log
@@ -259,8 +212,8 @@ def serve(config_file: Path | None, **options: Any) -> None:
 @click.option("-o", "--output", type=OUTPUT, required=True, help="MIDI file to write: the call and the reply.")
 @click.option("--reply-only", is_flag=True, help="Write the reply without the call.")
 @click.option("--last", type=click.FloatRange(0, min_open=True), help="Use only the last N seconds of the file.")
-@_engine_options
-@_control_options
+@engine_options
+@control_options
 def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, config_file: Path | None, **options: Any) -> None:
     """Answer a MIDI file offline; the same seed gives the same answer.
 
@@ -314,8 +267,8 @@ def _check_not_call(call: Path, output: Path) -> None:
 @click.option("-o", "--output", type=OUTPUT, default=Path("demo.mid"), show_default=True, help="MIDI file to write.")
 @click.option("--fast", is_flag=True, help="Do not wait for real time.")
 @click.option("--out", metavar="NAME", help="Output port to play it on, or a part of its name; default: none.")
-@_engine_options
-@_control_options
+@engine_options
+@control_options
 def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, config_file: Path | None, **options: Any) -> None:
     """Play a bundled call and its answer without keyboard or DAW, draw both in the terminal, and write a MIDI file."""
     from perceivers_live.commands.demo import bundled_call, run
@@ -364,7 +317,7 @@ def _compile(settings: Settings) -> Path:
 @click.option("--count", type=click.IntRange(10), default=400, show_default=True, help="Number of measurements of a step.")
 @click.option("--json", "json_file", type=OUTPUT, help="Also write the figures to this file.")
 @click.option("--probe", is_flag=True, hidden=True)
-@_engine_options
+@engine_options
 def bench(
     history: tuple[int, ...], count: int, json_file: Path | None, probe: bool, config_file: Path | None, **options: Any
 ) -> None:
@@ -394,10 +347,10 @@ def config(config_file: Path | None, default: bool) -> None:
     if default:
         click.echo(default_toml(), nl=False)
         return
-    from perceivers_live.commands.listening import check_listening
+    from perceivers_live.commands.addresses import check_addresses
 
     settings = load(config_file)
-    check_listening(settings, osc_port=0, page_port=0)  # a daemon may be using the ports
+    check_addresses(settings, osc_port=0, page_port=0)  # a daemon may be using the ports
     click.echo(settings_toml(settings), nl=False)
 
 

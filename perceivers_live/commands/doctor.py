@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
@@ -22,6 +23,7 @@ import numpy as np
 from engine.errors import UserError, install
 from engine.realtime import PLAYER, set_realtime
 from engine.remote.address import Address
+from perceivers_live.commands.addresses import check_osc, check_page
 from perceivers_live.commands.doctor_remote import check_remote
 from perceivers_live.commands.findings import Finding
 from perceivers_live.commands.measuring import improvised, machine
@@ -29,9 +31,7 @@ from perceivers_live.controls.midi_map_file import MidiMapError, midi_map_path, 
 from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.controls.settings import Settings
 from perceivers_live.network import ListenError
-from perceivers_live.osc.wire import listen
 from perceivers_live.page.keys import PAGE
-from perceivers_live.page.server import listen as listen_for_pages
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
 STEPS = 60  # events of the engine check
@@ -53,8 +53,7 @@ def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loo
         ],
         lambda: _ports(settings),
         lambda: _bindings_and_link(settings),
-        lambda: _osc(settings),
-        lambda: _page(settings),
+        lambda: _addresses(settings),
         _scheduling,
         _priority,
         lambda: _engine(settings, checkpoint),
@@ -122,28 +121,22 @@ def _bindings_and_link(settings: Settings) -> Iterator[Finding]:
         yield Finding("Ableton Link", False, "not installed", f"{install('link')}, or another clock.source")
 
 
-def _osc(settings: Settings) -> Iterator[Finding]:
-    if not settings.osc.enabled:
-        yield Finding("OSC", None, "switched off")
-        return
-    try:
-        listen(settings.osc.host, settings.osc.port, settings.osc.allow)[0].close()
-    except ListenError as error:
-        yield Finding("OSC", False, str(error), "if another daemon is running, choose another --osc-port")
-        return
-    yield Finding("OSC", True, f"{settings.osc.host}:{settings.osc.port} is free")
-
-
-def _page(settings: Settings) -> Iterator[Finding]:
-    if not settings.page.enabled:
-        yield Finding("page", None, "switched off")
-        return
-    try:
-        listen_for_pages(settings.page.host, settings.page.port, settings.page.allow).close()
-    except ListenError as error:
-        yield Finding("page", False, str(error), "if another daemon is running, choose another --page-port")
-        return
-    yield Finding("page", True, f"{settings.page.host}:{settings.page.port} is free")
+def _addresses(settings: Settings) -> Iterator[Finding]:
+    """Whether OSC and the page can listen on their addresses."""
+    osc, page = settings.osc, settings.page
+    for name, server, check in (
+        ("OSC", osc, partial(check_osc, osc, osc.port)),
+        ("page", page, partial(check_page, page, page.port)),
+    ):
+        if not server.enabled:
+            yield Finding(name, None, "switched off")
+            continue
+        try:
+            check()
+        except ListenError as error:
+            yield Finding(name, False, str(error), f"if another daemon is running, choose another --{name.lower()}-port")
+        else:
+            yield Finding(name, True, f"{server.host}:{server.port} is free")
 
 
 def _scheduling() -> Iterator[Finding]:

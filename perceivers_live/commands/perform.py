@@ -18,7 +18,7 @@ from engine.folders import data_folder
 from engine.realtime import DAEMON, set_all_realtime
 from engine.states import fingerprint
 from perceivers_live.clock.midi_clock import Beats
-from perceivers_live.commands.listening import check_listening
+from perceivers_live.commands.addresses import check_addresses
 from perceivers_live.commands.logs import BackgroundLog
 from perceivers_live.commands.recordings import sessions_folder
 from perceivers_live.commands.session_page import SessionPage, show
@@ -60,7 +60,7 @@ def _perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page:
         closing.callback(engine.runtime.close)
         # Before the output is opened and silenced, since another daemon may be playing on it.
         needs_page = PAGE in (settings.midi.input_port, settings.midi.output_port)
-        check_listening(settings, osc_port=settings.osc.port, page_port=settings.page.port if needs_page else 0)
+        check_addresses(settings, osc_port=settings.osc.port, page_port=settings.page.port if needs_page else 0)
         connections = Connections(settings.midi, local=page.ports if page is not None else None)
         states = StateStore(data_folder() / "states", engine.config, fingerprint(checkpoint))
         recorder = _recorder(settings, closing)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from perceivers_live.commands.listening import check_listening
+from perceivers_live.commands.addresses import check_addresses
 from perceivers_live.controls.settings import OscSettings, PageSettings, Settings
 from perceivers_live.network import ListenError
 
@@ -27,12 +27,12 @@ def test_wrong_address_is_an_error_unless_it_is_switched_off(name: str, host: st
     kind = {"osc": OscSettings, "page": PageSettings}[name]
     settings = dataclasses.replace(Settings(), **{name: kind(host=host, allow=allow)})
     if error is None:
-        check_listening(settings, osc_port=0, page_port=0)
+        check_addresses(settings, osc_port=0, page_port=0)
     else:
         with pytest.raises(ListenError, match=error):
-            check_listening(settings, osc_port=0, page_port=0)
+            check_addresses(settings, osc_port=0, page_port=0)
     off = dataclasses.replace(Settings(), **{name: kind(host=host, allow=allow, enabled=False)})
-    check_listening(off, osc_port=0, page_port=0)
+    check_addresses(off, osc_port=0, page_port=0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("osc", socket.SOCK_DGRAM), ("page", socket.SOCK_STREAM)])
@@ -42,6 +42,6 @@ def test_taken_port_is_an_error(name: str, kind: socket.SocketKind) -> None:
         if kind == socket.SOCK_STREAM:
             other.listen()
         ports = {"osc_port": 0, "page_port": 0}
-        check_listening(Settings(), **ports)
+        check_addresses(Settings(), **ports)
         with pytest.raises(ListenError, match="choose another"):
-            check_listening(Settings(), **{**ports, f"{name}_port": other.getsockname()[1]})
+            check_addresses(Settings(), **{**ports, f"{name}_port": other.getsockname()[1]})
