@@ -35,7 +35,7 @@ class PerformerLoop:
         self.stopping = False
         self.faults = self.recoveries = 0  # of the engine, since the start
         self._relapse_until = 0.0
-        self._recovered = False  # since the last iteration
+        self._recovered = False  # whether the engine has recovered since the last iteration
         self._thread = threading.Thread(target=self._run, name="performer", daemon=True)
 
     # Called on any thread.
