@@ -105,6 +105,7 @@ def running(
     harness = SessionHarness(musician, settings, observers, states, **controls)
     harness.thread.start()
     try:
+        harness.until(harness.listening.is_set)  # the initial messages, which silence the receiver, have been sent
         yield harness
     finally:
         harness.session.stop()

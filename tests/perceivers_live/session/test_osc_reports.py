@@ -17,7 +17,7 @@ from perceivers_live.controls.midi_map import LEARN_TIMEOUT
 from perceivers_live.controls.settings import OscSettings
 from perceivers_live.performer.performer import SavedState
 from perceivers_live.session.saved_states import StateStore
-from tests.perceivers_live.sessions import PATIENCE, SETTINGS, SessionHarness
+from tests.perceivers_live.sessions import PATIENCE, SETTINGS, SessionHarness, running
 
 
 class Disk(StateStore):
@@ -55,14 +55,9 @@ def harness(tmp_path: Path) -> Iterator[SessionHarness]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    harness = SessionHarness(settings=dataclasses.replace(SETTINGS, osc=OscSettings(port=port)), states=Disk(tmp_path))
-    harness.thread.start()
-    try:
-        harness.until(harness.listening.is_set)
+    settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=port))
+    with running(settings=settings, states=Disk(tmp_path)) as harness:
         yield harness
-    finally:
-        harness.session.stop()
-        harness.thread.join(PATIENCE)
 
 
 @pytest.fixture

@@ -216,7 +216,6 @@ def test_session_beyond_loopback_requires_allowed_senders() -> None:
     assert threading.active_count() == before
     allowed = dataclasses.replace(SETTINGS, osc=dataclasses.replace(opened, allow="192.0.2.7"))
     with running(settings=allowed) as harness, SimpleUDPClient("127.0.0.1", port) as client:
-        harness.until(harness.listening.is_set)
         client.send_message("/perceivers/temperature", 0.5)
         harness.until(lambda: harness.controls.get("temperature") == 0.5)
 
@@ -227,7 +226,6 @@ def test_osc_controls_a_session() -> None:
         port = probe.getsockname()[1]
     settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=port))
     with running(steady(40), settings) as harness, SimpleUDPClient("127.0.0.1", port) as client:
-        harness.until(harness.listening.is_set)
         client.send_message("/perceivers/temperature", 0.5)
         harness.until(lambda: harness.controls.get("temperature") == 0.5)
         client.send_message("/perceivers/takeover", [])
