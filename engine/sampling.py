@@ -51,27 +51,33 @@ def repetition_penalty(strikes: Sequence[int]) -> np.ndarray:
     of notes on the same few keys costs nothing for ``FREE_NOTES`` notes a key; each further note makes all of these keys less
     likely. A trill is free for 6 notes, a run on three keys for 9.
     """
-    count = np.zeros(PITCHES, np.float32)
-    for age, pitch in enumerate(reversed(strikes[-LOOKBACK:])):
-        count[pitch] += DECAY**age
-    penalty: np.ndarray = COUNT_WEIGHT * np.maximum(count - FREE_COUNT, 0) + _run_penalty(strikes)
+    newest = strikes[: -LOOKBACK - 1 : -1]
+    counts, weight = dict.fromkeys(newest, 0.0), 1.0
+    for pitch in newest:
+        counts[pitch] += weight
+        weight *= DECAY
+    penalty = np.zeros(PITCHES, np.float32)
+    for pitch, count in counts.items():
+        penalty[pitch] = COUNT_WEIGHT * max(count - FREE_COUNT, 0)
+    for pitch, cost in _run_penalties(newest).items():
+        penalty[pitch] += cost
     return penalty
 
 
-def _run_penalty(strikes: Sequence[int]) -> np.ndarray:
-    """The penalty for a run on few keys: [PITCHES] float32. Takes the newest note-ons on one key, on two keys and so on up to
-    ``MAX_KEYS``. A key with at most ``FREE_NOTES`` note-ons has no penalty.
+def _run_penalties(newest: Sequence[int]) -> dict[int, float]:
+    """The penalty of each key for a run on few keys. Takes the newest note-ons, newest first, on one key, on two keys and so on
+    up to ``MAX_KEYS``. A key with at most ``FREE_NOTES`` note-ons has no penalty.
     """
-    penalty, count = np.zeros(PITCHES, np.float32), np.zeros(PITCHES, np.int64)
-    newest = strikes[-LOOKBACK:][::-1]
+    penalties: dict[int, float] = {}
+    counts: dict[int, int] = {}
     for length, pitch in enumerate([*newest, None]):
-        if pitch is None or not count[pitch]:  # the run on these keys ends here
-            keys = int(np.count_nonzero(count))
-            penalty[count > FREE_NOTES] = np.maximum(penalty[count > FREE_NOTES], RUN_WEIGHT * (length - FREE_NOTES * keys))
-            if keys == MAX_KEYS or pitch is None:
+        if pitch is None or pitch not in counts:  # the run on these keys ends here
+            cost = RUN_WEIGHT * (length - FREE_NOTES * len(counts))
+            penalties |= {key: max(cost, penalties.get(key, 0)) for key, count in counts.items() if count > FREE_NOTES}
+            if pitch is None or len(counts) == MAX_KEYS:
                 break
-        count[pitch] += 1
-    return penalty
+        counts[pitch] = counts.get(pitch, 0) + 1
+    return penalties
 
 
 def sampling_bias(
@@ -103,20 +109,21 @@ def sampling_bias(
     """
     wait = np.zeros(WAITS, np.float32) if waits is None else waits.copy()
     wait[: min(elapsed, MAX_WAIT)] = MASKED
-    legal = legal_actions(sounding.ages())
+    legal = legal_actions(sounding.down())
     if not shared:
         legal[NOTE_OFF : NOTE_OFF + PITCHES] = False
         legal[SUSTAIN_UP] &= own_pedal
     legal[[NOTE_OFF + pitch for pitch in own]] = True
     legal[END] = False
-    keys = np.arange(PITCHES)
-    legal[:PITCHES] &= (keys >= sampling.register_low) & (keys <= sampling.register_high) & (not closing)
+    legal[: sampling.register_low] = False
+    legal[sampling.register_high + 1 : PITCHES] = False
     legal[list(forbidden)] = False
-    legal[SUSTAIN_DOWN] &= not closing
-    if len(own) >= sampling.max_polyphony:
+    if closing:
+        legal[SUSTAIN_DOWN] = False
+    if closing or len(own) >= sampling.max_polyphony:
         legal[:PITCHES] = False
-    if not np.delete(legal, REST).any():
-        wait[:MAX_WAIT] = MASKED  # only time can pass, and a rest takes a full wait
+    if np.count_nonzero(legal) == 1:  # a rest
+        wait[:MAX_WAIT] = MASKED  # it takes a full wait
     if opening and legal[:PITCHES].any():
         wait[min(elapsed, MAX_WAIT) + (1 if immediate else MAX_OPENING_WAIT) :] = MASKED
         legal[[REST, SUSTAIN_UP]] = False

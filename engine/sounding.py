@@ -10,10 +10,9 @@ import numpy as np
 
 from engine.events import (
     ACTIONS,
-    END,
     NOTE_OFF,
     PITCHES,
-    REST,
+    START,
     SUSTAIN_DOWN,
     SUSTAIN_UP,
     Event,
@@ -55,6 +54,11 @@ class Sounding:
         """[AGES] int16: steps since each key went down, -1 for keys that are up."""
         age = np.minimum(self.step - self.since, MAX_AGE)
         return np.where(self.since < 0, -1, age).astype(np.int16)
+
+    def down(self) -> np.ndarray:
+        """[AGES] bool: which keys are down, and the pedal."""
+        down: np.ndarray = self.since >= 0
+        return down
 
     def held(self) -> np.ndarray:
         """Pitches that are down."""
@@ -118,13 +122,14 @@ def presses(actions: np.ndarray) -> np.ndarray:
     return down
 
 
-def legal_actions(ages: np.ndarray) -> np.ndarray:
-    """Which actions can follow: [..., AGES] -> [..., ACTIONS] bool. ``REST`` is always legal here: it depends on the wait."""
-    held = ages >= 0
-    legal = np.zeros((*ages.shape[:-1], ACTIONS), bool)
-    legal[..., :NOTE_OFF] = ~held[..., :PITCHES]
-    legal[..., NOTE_OFF:SUSTAIN_DOWN] = held[..., :PITCHES]
-    legal[..., SUSTAIN_DOWN] = ~held[..., PEDAL]
-    legal[..., SUSTAIN_UP] = held[..., PEDAL]
-    legal[..., [REST, END]] = True
+def legal_actions(down: np.ndarray) -> np.ndarray:
+    """Which actions can follow when these keys and this pedal are down: [..., AGES] bool -> [..., ACTIONS] bool. ``REST`` is
+    always legal here: it depends on the wait.
+    """
+    legal = np.ones((*down.shape[:-1], ACTIONS), bool)
+    legal[..., :NOTE_OFF] = ~down[..., :PITCHES]
+    legal[..., NOTE_OFF:SUSTAIN_DOWN] = down[..., :PITCHES]
+    legal[..., SUSTAIN_DOWN] = ~down[..., PEDAL]
+    legal[..., SUSTAIN_UP] = down[..., PEDAL]
+    legal[..., START] = False
     return legal

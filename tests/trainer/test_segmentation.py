@@ -85,7 +85,7 @@ def test_examples_without_augmentation_equal_the_piece(piece: Actions) -> None:
 
 def check_legal(example: Example) -> None:
     """Every target has a positive probability for the model."""
-    legals = legal_actions(example.ages[-len(example.targets) :])
+    legals = legal_actions(example.ages[-len(example.targets) :] >= 0)
     for (wait, action, velocity), legal, weight in zip(example.targets.tolist(), legals, example.weight, strict=True):
         if weight:
             assert 0 <= wait <= MAX_WAIT
