@@ -97,6 +97,7 @@ class SessionPage:
             state=lambda state: feed.turn(state.value),
             countdown=feed.countdown,
             stats=health,
+            message=feed.message,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from engine.events import NOTE_OFF, PITCHES, REST, SUSTAIN_DOWN, Timed
+from engine.text import printable
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.protocol import Message, seconds
 
@@ -65,6 +66,10 @@ class Feed:
     def health(self, figures: Mapping[str, float], runtime: str) -> None:
         """Current figures of latency and counters."""
         self._hub.post(lambda: {"type": "health", "figures": dict(figures), "runtime": runtime})
+
+    def message(self, text: str) -> None:
+        """A message to the user."""
+        self._hub.post(lambda: {"type": "notice", "level": "info", "text": printable(text)})
 
     def _plan(self, events: Sequence[PlannedEvent]) -> Message | None:
         told = [

@@ -195,6 +195,15 @@ def test_after_the_mouse_has_set_something_the_keys_still_play(start_session: St
         visitor.play("KeyE")
         visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 2)
         assert visitor.value["temperature"] == changed
+        visitor.page.fill("#control-seed", "5")
+        visitor.page.keyboard.press("Enter")
+        visitor.play("KeyG")
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 3)
+        visitor.page.fill("#state-name", "intro")
+        visitor.page.keyboard.press("Enter")
+        visitor.play("KeyC")
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 4)
+        visitor.until(lambda: "saved intro" in visitor.page.inner_text("#notices"))
         visitor.page.focus("#control-temperature")  # with the keyboard, the slider is moved by its arrow keys
         visitor.page.keyboard.press("ArrowDown")
         visitor.until(lambda: visitor.value["temperature"] < changed)
@@ -208,6 +217,35 @@ def test_port_that_cannot_be_opened_is_not_shown_as_chosen(start_session: Start,
         visitor.page.select_option("#port-output", "Unplugged")
         visitor.until(lambda: "Unplugged" in visitor.page.inner_text("#notices"))
         assert visitor.page.eval_on_selector("#port-output", "one => one.value") == "page"
+
+
+def test_port_list_that_was_only_looked_at_leaves_the_keys_to_the_piano(start_session: Start, browser: Browser) -> None:
+    session = start_session("--mode", "listen")
+    with visit(browser, session.url) as visitor:
+        visitor.page.click("#tab-ports")
+        visitor.page.evaluate("document.querySelector('#port-output').append(new Option('Cembalo'))")
+        visitor.page.hover("#port-output")
+        visitor.page.evaluate("dispatchEvent(new PointerEvent('pointerdown')), document.querySelector('#port-output').focus()")
+        visitor.play("KeyC")  # by type-ahead, it would choose the port
+        visitor.until(lambda: visitor.ask("perceivers.music.notes.length") == 1)
+        assert visitor.page.eval_on_selector("#port-output", "one => one.value") == "page"
+
+
+def test_port_is_chosen_with_the_keyboard(start_session: Start, browser: Browser) -> None:
+    """Arrow keys pass over the ports in between."""
+    session = start_session("--in", "", "--out", "page", "--mode", "listen")
+    with visit(browser, session.url) as visitor:
+        visitor.page.click("#tab-ports")
+        visitor.ask(
+            "document.querySelector('#port-input').add(new Option('Unplugged'), 1)"
+        )  # between the page and the virtual port
+        visitor.page.focus("#port-input")
+        visitor.page.keyboard.press("ArrowUp")
+        visitor.page.keyboard.press("ArrowUp")
+        visitor.page.keyboard.press("Enter")
+        visitor.until(lambda: visitor.ask("document.querySelector('#port-input-state').dataset.state") == "open")
+        visitor.until(lambda: visitor.page.eval_on_selector("#port-input", "one => one.value") == "page")
+        assert "Unplugged" not in visitor.page.inner_text("#notices")
 
 
 def test_midi_controller_is_learnt_from_the_page(start_session: Start, browser: Browser, jack: JackServer) -> None:
@@ -266,6 +304,10 @@ def test_page_reconnects_after_the_daemon_was_killed(start_session: Start, brows
         visitor.until(lambda: visitor.status == "The machine plays")
 
 
+# Whether something is drawn on a canvas.
+DRAWN = "one => one.width > 0 && one.getContext('2d').getImageData(0, 0, one.width, one.height).data.some((value) => value > 0)"
+
+
 def test_recording_of_an_earlier_session_is_listed_played_and_downloaded(
     start_session: Start, browser: Browser, home: Home
 ) -> None:
@@ -281,7 +323,13 @@ def test_recording_of_an_earlier_session_is_listed_played_and_downloaded(
         visitor.page.click("#tab-recordings")
         item = visitor.page.locator(f"[data-recording='{path.stem}']")
         item.wait_for()
+        visitor.page.click("#tab-help")  # perhaps before the file has come
+        visitor.page.click("#tab-recordings")
         visitor.until(lambda: re.fullmatch(r"\d+ notes", item.locator(".about").inner_text()))
+        visitor.until(lambda: item.locator("canvas").evaluate(DRAWN))
+        visitor.until(lambda: visitor.page.inner_text("#sound") == "Sound: on")  # since the first click
+        visitor.page.click("#sound")
+        visitor.until(lambda: visitor.page.inner_text("#sound") == "Sound: off")
         item.locator("button").click()
         visitor.until(lambda: visitor.sounds() > 0.001)
         item.locator("button").click()
@@ -289,6 +337,10 @@ def test_recording_of_an_earlier_session_is_listed_played_and_downloaded(
             item.locator("a").click()
         assert download.value.suggested_filename == path.name
         assert download.value.path().read_bytes() == path.read_bytes()
+        path.unlink()
+        visitor.page.reload()
+        visitor.page.click("#tab-recordings")
+        visitor.until(lambda: visitor.page.is_visible("#recordings .empty"))
 
 
 def test_mouse_notes_have_velocity_and_duration_and_are_recorded(start_session: Start, browser: Browser, home: Home) -> None:

@@ -13,6 +13,7 @@ import { Recordings } from "./recordings.js";
 import { Roll } from "./roll.js";
 import { Sound } from "./sound.js";
 import { statusLine } from "./status.js";
+import { PEDAL } from "./typing.js";
 import { listenToMidi } from "./webmidi.js";
 
 /** @typedef {import("./messages.js").FromDaemon} FromDaemon */
@@ -21,6 +22,7 @@ import { listenToMidi } from "./webmidi.js";
 /** @typedef {number | string | boolean} Value */
 
 const PLAYING = 0.35; // seconds after an event for which its part counts as playing
+const CHOOSE_PAGE = "Choose “This page” as input to use them.";
 
 /** The latest state sent by the daemon. */
 const daemon = {
@@ -52,6 +54,9 @@ const health = new Health(byId("health"));
 const recordings = new Recordings(byId("recordings"), sound);
 /** @type {{element: HTMLElement, show: (value: Value) => void} | null} */
 let modes = null;
+let webMidi = "Not used yet."; // the MIDI keyboards that the browser hears, or why it hears none
+/** @type {EventTarget | null} */
+let focusedByPointer = null; // the element that a mouse or finger has focused
 
 // Messages from the daemon.
 
@@ -153,6 +158,11 @@ function showPorts(message) {
   daemon.missingInput = message.input.state === "open" ? "" : message.input.wanted || "a virtual port";
   byId("sound").hidden = !(daemon.isOutputHere || instrument.isInput);
   showSound();
+  showWebMidi();
+}
+
+function showWebMidi() {
+  setText(byId("webmidi-names"), instrument.isInput ? webMidi : CHOOSE_PAGE);
 }
 
 /** @param {HealthMessage} message */
@@ -177,7 +187,7 @@ let soundFault = ""; // as it was last shown
 function showSound() {
   const button = byId("sound");
   button.setAttribute("aria-pressed", String(sound.isOn));
-  setText(button, sound.isOn ? "Sound on" : "Sound off");
+  setText(button, sound.isOn ? "Sound: on" : "Sound: off");
   if (sound.fault && sound.fault !== soundFault) notices.add("warning", sound.fault);
   soundFault = sound.fault;
 }
@@ -223,7 +233,7 @@ function drawFrame(time) {
 
 // Buttons and keyboard shortcuts.
 
-/** @param {EventTarget | null} where */
+/** @param {EventTarget | null} where @returns {where is HTMLInputElement} */
 function isTextField(where) {
   return where instanceof HTMLInputElement && ["text", "number"].includes(where.type);
 }
@@ -235,12 +245,18 @@ function keyDown(event) {
     panic();
     event.preventDefault();
   }
-  if (isTextField(where) || where instanceof HTMLSelectElement) return;
+  if (where instanceof HTMLSelectElement && where === focusedByPointer && event.code !== PEDAL && instrument.plays(event)) where.blur();
+  else if (where instanceof HTMLSelectElement) return;
+  if (isTextField(where)) {
+    if (event.code === "Enter" && where.type === "number") where.blur();
+    return;
+  }
   const isWidget = where instanceof HTMLElement && where.matches("button, a, summary, input");
   if (isWidget && (event.code === "Space" || event.code.startsWith("Arrow"))) return;
   if (instrument.plays(event)) event.preventDefault(); // also repetitions: held with Alt, they would open menus of the browser
   if (event.repeat) return;
   if (instrument.plays(event)) instrument.keyDown(event);
+  else if (event.ctrlKey || event.altKey || event.metaKey) return; // shortcuts of the browser
   else if (event.code === "Space") takeOverOrYield();
   else if (event.code === "Delete" && event.shiftKey) command("forget");
   else if (event.code === "ArrowLeft" || event.code === "ArrowRight") instrument.typing.shift(event.code === "ArrowLeft" ? -1 : 1);
@@ -264,12 +280,14 @@ function setTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
   roll.resize();
   keybed.resize();
+  recordings.draw();
 }
 
 function listenForEvents() {
   let isPointing = false; // whether the last action was that of a mouse or finger, not of a key
   addEventListener("pointerdown", () => { isPointing = true; }, true);
   addEventListener("keydown", () => { isPointing = false; }, true);
+  addEventListener("focusin", (event) => { focusedByPointer = isPointing ? event.target : null; });
   addEventListener("keydown", keyDown);
   addEventListener("keyup", (event) => instrument.keyUp(event));
   addEventListener("pointerdown", (event) => {
@@ -303,6 +321,7 @@ function listenForEvents() {
     event.preventDefault();
     const name = /** @type {HTMLInputElement} */ (byId("state-name")).value.trim();
     if (name) command("save", name);
+    byId("state-name").blur();
   });
   const tabs = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("[role=tab]")]);
   for (const tab of tabs) {
@@ -318,9 +337,11 @@ function listenForEvents() {
   const midi = byId("webmidi");
   midi.addEventListener("click", async () => {
     const isAllowed = await listenToMidi((message, at) => instrument.play(message, at), (names) => {
-      setText(byId("webmidi-names"), names.length ? names.join(", ") : "No MIDI keyboard is connected to this computer yet.");
+      webMidi = names.length ? names.join(", ") : "No MIDI keyboard is connected to this computer yet.";
+      showWebMidi();
     });
-    if (!isAllowed) setText(byId("webmidi-names"), "Web MIDI is not supported or not permitted in this browser.");
+    if (!isAllowed) webMidi = "Web MIDI is not supported or not permitted in this browser.";
+    showWebMidi();
   });
 }
 

@@ -106,7 +106,7 @@ export class Music {
     this.latest = { human: -Infinity, machine: -Infinity };
   }
 
-  /** Lets go of what is too old to be seen. @param {number} now */
+  /** Removes what is too old to be drawn. @param {number} now */
   prune(now) {
     const oldest = now - this.memory;
     const isSeen = (/** @type {{end: number | null}} */ one) => one.end === null || one.end > oldest;
@@ -114,7 +114,7 @@ export class Music {
     if (this.notes.length && !isSeen(this.notes[0])) this.notes = this.notes.filter(isSeen);
     if (this.presses.length && !isSeen(this.presses[0])) this.presses = this.presses.filter(isSeen);
     this.dropped = this.dropped.filter((note) => now - note.droppedAt < FADING);
-    this._planSounded(now - 1); // it should have sounded long ago, and we did not hear of it
+    this._planSounded(now - 1); // it should have sounded long ago, and no message about it has arrived
   }
 
   /** The keys that are down: pitch -> the part that holds it. @returns {Map<number, Part>} */

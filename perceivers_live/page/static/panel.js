@@ -85,7 +85,9 @@ export class Panel {
     const help = element("p", { class: "help", id: `help-${control.name}` }, control.help);
     const row = element("div", { class: `control ${control.kind}`, "data-control": control.name }, ...widget.parts, learn, help);
     row.addEventListener("dblclick", (event) => {
-      if (!(event.target instanceof HTMLButtonElement)) this._act.set(control.name, control.default), widget.show(control.default);
+      if (event.target instanceof Element && event.target.closest("button, input[type=number], .help")) return;
+      this._act.set(control.name, control.default);
+      widget.show(control.default);
     });
     widget.show(control.value);
     this._rows.set(control.name, { show: widget.show, learn });
@@ -165,7 +167,7 @@ export function choiceButtons(control, choose) {
     choose(value);
   };
   group.addEventListener("keydown", (event) => {
-    const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key] ?? 0;
     const at = buttons.findIndex((one) => one === document.activeElement);
     if (step === 0 || at < 0) return;
     event.preventDefault();

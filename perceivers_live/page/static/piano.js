@@ -137,7 +137,7 @@ class Voice {
   }
 }
 
-/** The whole instrument. Each part (human, machine) has its own held keys and pedal. */
+/** The whole instrument. Each part (human, machine) has its own pedal; the keys are shared. */
 export class Piano {
   /** @param {number} sampleRate */
   constructor(sampleRate) {

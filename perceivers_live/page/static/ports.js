@@ -7,6 +7,7 @@ import { element, setText } from "./dom.js";
 /** @typedef {(direction: "input" | "output", name: string) => void} Choose */
 
 export const PAGE = "page";
+const REST = 1000; // milliseconds after which a choice that was moved by keys applies; Enter applies it at once
 
 /** Shows the daemon's ports; the user can choose others. */
 export class Ports {
@@ -18,11 +19,26 @@ export class Ports {
       const state = element("p", { class: "state", id: `${id}-state` });
       select.setAttribute("aria-describedby", state.id);
       const label = element("label", { for: id }, direction === "input" ? "Input" : "Output");
-      const list = { direction, select, state, label, shown: "", wanted: "" };
-      select.onchange = () => {
+      const list = { direction, select, state, label, shown: "", wanted: "", timer: 0 };
+      let isByKey = false; // whether an arrow key or a letter moves the choice: it then passes over ports that are not meant
+      const apply = () => {
+        clearTimeout(list.timer);
+        list.timer = 0;
+        if (select.value === list.wanted) return;
         choose(direction, select.value);
         select.value = list.wanted; // until the daemon has changed the port: it may be impossible
       };
+      select.onpointerdown = () => { isByKey = false; };
+      select.onkeydown = ({ key }) => {
+        isByKey = key !== "Enter";
+        if (key === "Enter") apply();
+      };
+      select.onchange = () => {
+        clearTimeout(list.timer);
+        if (isByKey) list.timer = setTimeout(apply, REST);
+        else apply();
+      };
+      select.onblur = apply;
       return list;
     });
     where.replaceChildren(...this._lists.map((one) => element("div", { class: "port" }, one.label, one.select, one.state)));
@@ -39,7 +55,8 @@ export class Ports {
         list.shown = shown;
         list.select.replaceChildren(...all.map((name) => element("option", { value: name }, portTitle(name))));
       }
-      list.select.value = list.wanted = port.wanted;
+      list.wanted = port.wanted;
+      if (list.timer === 0) list.select.value = port.wanted;
       setText(list.state, port.state === "open" ? (port.wanted === PAGE ? "" : port.name) : port.text || "waiting for the port");
       list.state.dataset.state = port.state;
     }

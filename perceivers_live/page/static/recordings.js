@@ -47,6 +47,7 @@ export function loaded(recording) {
 }
 
 /** @typedef {ReturnType<typeof loaded>} Loaded */
+/** @typedef {{element: HTMLElement, draw: () => void}} Item */
 
 export class Recordings {
   /** @param {HTMLElement} where @param {Sound} sound */
@@ -55,7 +56,7 @@ export class Recordings {
     this._list = element("ul", { class: "recordings" });
     this._none = element("p", { class: "empty" }, "No recordings yet. Every session in which a note is played becomes one.");
     where.replaceChildren(this._none, this._list);
-    /** @type {Map<string, HTMLElement>} the items by name; a recording does not change */
+    /** @type {Map<string, Item>} by name; a recording does not change */
     this._items = new Map();
     this._timer = 0;
     this._turn = 0; // number of the latest replay or stop; an earlier one that still waits for the sound is given up
@@ -69,7 +70,12 @@ export class Recordings {
     const found = /** @type {{name: string, bytes: number}[]} */ (await response.json());
     this._none.hidden = found.length > 0;
     this._items = new Map(found.map(({ name }) => [name, this._items.get(name) ?? this._item(name)]));
-    this._list.replaceChildren(...this._items.values());
+    this._list.replaceChildren(...[...this._items.values()].map((one) => one.element));
+  }
+
+  /** Draws the recordings again, in other colours. */
+  draw() {
+    for (const { draw } of this._items.values()) draw();
   }
 
   /** Stops playback. */
@@ -81,7 +87,7 @@ export class Recordings {
     this._stopped = null;
   }
 
-  /** @param {string} name */
+  /** @param {string} name @returns {Item} */
   _item(name) {
     const canvas = element("canvas", { "aria-hidden": "true" });
     const play = element("button", { type: "button" }, "Play");
@@ -92,12 +98,16 @@ export class Recordings {
     const item = element("li", { "data-recording": name }, head, element("div", { class: "thumb" }, canvas, playhead));
     /** @type {Loaded | null} */
     let recording = null;
+    const draw = () => {
+      if (recording && canvas.clientWidth > 0) drawRecording(canvas, recording);
+    };
     const load = async () => {
       if (recording) return recording;
       const response = await fetch(link.href);
+      if (!response.ok) throw new Error((await response.text()).trim());
       recording = loaded(readMidi(new Uint8Array(await response.arrayBuffer())));
       about.textContent = `${recording.notes.length} notes`;
-      drawRecording(canvas, recording);
+      draw();
       return recording;
     };
     play.addEventListener("click", async () => {
@@ -112,13 +122,15 @@ export class Recordings {
       load().catch((error) => { about.textContent = error.message; });
     });
     seen.observe(item);
-    return item;
+    new ResizeObserver(draw).observe(canvas); // also when its tab is opened
+    return { element: item, draw };
   }
 
   /** @param {Loaded} recording @param {HTMLButtonElement} button @param {HTMLElement} playhead @param {number} turn */
   async _replay(recording, button, playhead, turn) {
-    await this._sound.start();
+    await this._sound.switch(true);
     if (turn !== this._turn) return;
+    if (!this._sound.isOn) throw new Error(this._sound.fault || "no sound: the browser has not permitted it");
     const { events, length } = recording;
     const began = performance.now() / 1000 + 0.1;
     let next = 0;

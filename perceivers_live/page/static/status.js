@@ -35,7 +35,7 @@ export function statusLine(situation) {
   }
   if (humanPlays) return { kind: "human", text: "You play" };
   if (missingInput) return { kind: "idle", text: `Waiting for ${missingInput}` };
-  if (mode === "solo") return { kind: "idle", text: "Press space to let the machine play" };
+  if (mode === "solo") return { kind: "idle", text: "“Take over” lets the machine play" };
   if (everPlayed) return { kind: "idle", text: "Your turn" };
   return { kind: "idle", text: canPlayHere ? "Play a phrase, and pause" : "Play a phrase on your keyboard, and pause" };
 }

@@ -1,4 +1,5 @@
-// The computer keyboard as a piano: two rows of two octaves, by physical key position, independent of the layout.
+// The computer keyboard as a piano of 32 keys, by physical key position, independent of the layout. The lower two rows of letters
+// and the upper two, of letters and digits, overlap by five keys.
 
 const LOWER = ["KeyZ", "KeyS", "KeyX", "KeyD", "KeyC", "KeyV", "KeyG", "KeyB", "KeyH", "KeyN", "KeyJ", "KeyM"];
 const LOWER_MORE = ["Comma", "KeyL", "Period", "Semicolon", "Slash"];

@@ -41,6 +41,13 @@ def test_without_a_page_only_the_current_state_is_kept(site: Site) -> None:
     assert sorted(types) == ["countdown", "health", "turn"]
 
 
+def test_message_is_shown_as_a_notice(site: Site) -> None:
+    feed = Feed(site.hub)
+    with page(site) as ours:
+        feed.message("saved intro\n")
+        assert ours.next("notice") == {"type": "notice", "level": "info", "text": "saved intro\\n"}
+
+
 def test_change_reaches_all_pages_even_if_another_one_joins_just_then(site: Site) -> None:
     names = ["0"]
     site.hub.poll = lambda: [{"type": "states", "names": list(names)}]
