@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from engine.errors import install
+from engine.config import CheckpointError
+from engine.errors import UserError, in_words, install
 from engine.runtimes import NAMES, Runtime, RuntimeUnavailable
 from engine.text import one_line
 
@@ -25,6 +26,17 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
     it do not. ``steady`` excludes runtimes whose numerical results change after a background compilation, and a choice by
     measured speed. Raises ``RuntimeUnavailable`` with the reasons, ``CheckpointError`` for an unusable checkpoint.
     """
+    if name == "auto":
+        return _best(checkpoint, threads, steady)
+    try:
+        return _opened(name, checkpoint, threads)
+    except UserError:
+        raise
+    except Exception as error:  # from drivers and libraries: a PyTorch that does not load, a GPU without free memory
+        raise RuntimeUnavailable(f"{name}: {one_line(in_words(error))}") from error
+
+
+def _opened(name: str, checkpoint: Path, threads: int) -> Runtime:
     if name in ("eager", "cuda", "cuda-compiled", "mps"):
         from engine.runtimes.pytorch import TorchRuntime
 
@@ -37,8 +49,10 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
         from engine.runtimes.onnx import OnnxRuntime
 
         return OnnxRuntime(checkpoint, threads=threads, int8=name == "onnx-int8")
-    if name != "auto":
-        raise RuntimeUnavailable(f"unknown runtime {name!r}, allowed are {', '.join(NAMES)}")
+    raise RuntimeUnavailable(f"unknown runtime {name!r}, allowed are {', '.join(NAMES)}")
+
+
+def _best(checkpoint: Path, threads: int, steady: bool) -> Runtime:
     reasons: list[str] = []
     for candidate, unavailable in AUTO:
         reason = "only live" if steady and candidate == "tensorrt" else unavailable()
@@ -47,9 +61,11 @@ def open_runtime(name: str, checkpoint: Path, *, threads: int = 0, steady: bool 
                 if candidate == "onnx" and not steady:
                     runtime = faster_onnx(checkpoint, threads)
                 else:
-                    runtime = open_runtime(candidate, checkpoint, threads=threads)
-            except RuntimeError as error:  # also from a GPU that does not work
-                reason = one_line(error)
+                    runtime = _opened(candidate, checkpoint, threads)
+            except CheckpointError:
+                raise
+            except Exception as error:  # see ``open_runtime``
+                reason = one_line(in_words(error))
             else:
                 log.info("runtime %s%s", runtime.name, f" (not {'; '.join(reasons)})" if reasons else "")
                 return runtime
@@ -63,7 +79,8 @@ def faster_onnx(checkpoint: Path, threads: int) -> Runtime:
     from engine.runtimes.onnx import STEP_INT8_FILE, OnnxRuntime
     from engine.runtimes.onnx_weights import Checkpoint, step_weights
 
-    weights = step_weights(Checkpoint(checkpoint), read_config(checkpoint)[0])  # read once for both
+    config, _ = read_config(checkpoint)
+    weights = step_weights(Checkpoint(checkpoint), config)  # read once for both
     runtime = OnnxRuntime(checkpoint, threads=threads, weights=weights)
     taken = step_ms(runtime)
     if taken <= SLOW or not (checkpoint / STEP_INT8_FILE).exists():

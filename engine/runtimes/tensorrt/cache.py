@@ -37,9 +37,11 @@ MAX_PLANS = 24  # a checkpoint has four or five, and one file of kernels
 ABANDONED = 86400.0  # seconds after which an unfinished file is deleted
 GRAPH_SOURCES = (
     "attention.py",
+    "events.py",
     "graphs.py",
     "model.py",
     "rings.py",
+    "sounding.py",
     "runtimes/tensorrt/build.py",
 )  # source files that a plan depends on
 

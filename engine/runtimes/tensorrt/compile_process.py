@@ -32,7 +32,10 @@ def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cac
     here = environment(load_tensorrt())
     model = load_model(checkpoint)
     for spec in plan_specs(checkpoint, precision, counts):
-        cache.plan(spec.key(here), partial(build, spec, model))
+        key = spec.key(here)
+        cache.plan(key, partial(build, spec, model))
+        if cache.get(key) is None:
+            raise RuntimeUnavailable(f"{cache.folder}: compiled plans cannot be stored there")
 
 
 class Compilation:

@@ -1,13 +1,17 @@
-"""``auto`` chooses int8 weights if float32 is too slow and int8 is faster."""
+"""Which runtime ``auto`` chooses: int8 weights if float32 is too slow and int8 is faster; the next one if one does not load."""
 
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from engine.checkpoint import bundled
+from engine.config import CheckpointError
 from engine.runtimes import choose
 from engine.runtimes.choose import faster_onnx, open_runtime, step_ms
 from engine.runtimes.onnx import STEP_INT8_FILE
@@ -45,6 +49,32 @@ def test_a_steady_runtime_does_not_depend_on_the_machines_speed(monkeypatch: pyt
     fix_step_times(monkeypatch, 9.0, 1.0)
     assert open_runtime("auto", bundled(), steady=True).name == "onnx"
     assert open_runtime("auto", bundled()).name == "onnx-int8"
+
+
+def test_a_missing_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none: not a checkpoint \(No such file or directory: config.json\)"):
+        open_runtime("auto", tmp_path / "none")
+
+
+def test_a_pytorch_that_does_not_load_is_one_line_and_auto_goes_on(tmp_path: Path) -> None:
+    """A missing library of a GPU driver raises ``OSError``."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
+    program = """
+import sys
+from engine.checkpoint import bundled
+from engine.runtimes import RuntimeUnavailable, choose
+
+choose.DRIVERS = (sys.executable,)  # as if there were a driver
+print(choose.open_runtime("auto", bundled(), steady=True).name)
+try:
+    choose.open_runtime("cuda", bundled())
+except RuntimeUnavailable as error:
+    print(error)
+"""
+    where = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[3])))
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": where}, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["onnx", "cuda: OSError: libcudart.so.13: cannot open shared object file"], done.stderr
 
 
 def test_measuring_resets_the_runtime() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from engine.config import CheckpointError, ModelConfig
 from engine.runtimes import RuntimeUnavailable
 from engine.runtimes.tensorrt import cache as plancache
 from engine.runtimes.tensorrt.cache import HEADER, MAX_PLANS, Environment, PlanCache, PlanSpec, plan_specs, plans_folder
+from engine.runtimes.tensorrt.compile_process import compile_missing
 
 HERE = Environment("tensorrt", "11.0.0", "torch-tensorrt 2.13.0", "2.13.0+cu130", "NVIDIA RTX 4090", (8, 9), "13000")
 SPEC = PlanSpec("step", 8, "fp16", "ab" * 32, ModelConfig())
@@ -177,6 +180,29 @@ def test_changed_graph_sources_change_the_key(tmp_path: Path, monkeypatch: pytes
             file.write("\n")
         assert SPEC.key(HERE) != before
         before = SPEC.key(HERE)
+
+
+@pytest.mark.parametrize("source", ["model.py", "attention.py", "graphs.py"])
+def test_the_key_covers_every_module_that_the_graph_is_made_of(source: str) -> None:
+    """The values of ``config`` are in the key themselves."""
+    text = (Path(plancache.engine.__file__).parent / source).read_text(encoding="utf-8")
+    modules = {f"{name.replace('.', '/')}.py" for name in re.findall(r"^from engine\.([\w.]+) import", text, re.MULTILINE)}
+    assert modules
+    assert modules - {"config.py"} <= set(plancache.GRAPH_SOURCES)
+
+
+def test_compiling_fails_if_the_plans_cannot_be_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next start would compile again."""
+    pytest.importorskip("torch")
+    build, execute = ModuleType("build"), ModuleType("execute")
+    vars(build)["build"] = lambda spec, model: PLAN
+    vars(execute).update(environment=lambda trt: HERE, load_tensorrt=lambda: None)
+    monkeypatch.setitem(sys.modules, "engine.runtimes.tensorrt.build", build)
+    monkeypatch.setitem(sys.modules, "engine.runtimes.tensorrt.execute", execute)
+    compile_missing(bundled(), "fp16", (1,), PlanCache(tmp_path / "plans"))
+    (tmp_path / "file").touch()
+    with pytest.raises(RuntimeUnavailable, match="file: compiled plans cannot be stored there"):
+        compile_missing(bundled(), "fp16", (1,), PlanCache(tmp_path / "file"))
 
 
 def test_a_checkpoint_has_a_plan_for_each_count_and_one_for_decisions(tmp_path: Path) -> None:
