@@ -18,6 +18,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,6 +130,8 @@ def prepare(folder: Path, cache: Path, *, pedal: str = "events", workers: int | 
             made.mkdir()
             skipped, damaged = _pack(folder, files, _copies(files, contents), made, pedal, workers)
             _move(made, target)
+    except BrokenProcessPool as error:
+        raise DataError(f"{folder}: a process that parses the files was killed, probably for lack of memory") from error
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror or error}); make room or choose another --cache"
@@ -158,7 +161,7 @@ def _pack(
     those damaged.
     """
     pieces: list[dict[str, Any]] = []
-    parts: list[Actions] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # in the small types of the cache: a corpus may have 10^9 actions
     skipped = {str(path.relative_to(folder)): "a copy of another file" for path in sorted(copies)}
     files = [(path, split) for path, split in files if path not in copies]
     damaged: dict[str, str] = {}
@@ -174,15 +177,15 @@ def _pack(
             offset = pieces[-1]["stop"] if pieces else 0
             where = {"start": offset, "stop": offset + len(read.actions.times)}
             pieces.append({"name": name, "split": split, **where})
-            parts.append(read.actions)
+            _, actions, velocities = read.actions
+            parts.append((packed_times(read.actions), actions.astype(np.uint16), velocities.astype(np.uint8)))
     if not parts:
         raise DataError(f"{folder}: none of {len(files)} MIDI files could be used: {summarised(skipped.values())}")
     held_out = min(HOLD_OUT_EVERY, len(pieces)) - 1
     for i, piece in enumerate(pieces):
         piece["split"] = piece["split"] or ("validation" if i % HOLD_OUT_EVERY == held_out else "train")
-    np.save(target / "times.npy", np.concatenate([packed_times(part) for part in parts]))
-    np.save(target / "actions.npy", np.concatenate([p.actions for p in parts]).astype(np.uint16))
-    np.save(target / "velocities.npy", np.concatenate([p.velocities for p in parts]).astype(np.uint8))
+    for name, arrays in zip(("times", "actions", "velocities"), zip(*parts, strict=True), strict=True):
+        np.save(target / f"{name}.npy", np.concatenate(arrays))
     index = {"format": FORMAT, "pedal": pedal, "pieces": pieces, "skipped": skipped, "damaged": damaged}
     (target / "index.json").write_text(json.dumps(index, indent=1))
     log.info("%d of %d files used", len(parts), len(files) + len(copies))

@@ -30,6 +30,7 @@ from trainer.samples import continue_music, prompt_of
 CONTEXTS = (256, 1024, 4096, None)  # events of context; None: the whole windows
 STREAMED = 4  # pieces that are streamed
 PROMPT, CLIP = 10.0, 15.0  # seconds
+MAX_RATE = 200.0  # events a second of a clip; pianists reach 70
 Figures = dict[str, float | int | str | None]  # None: too few clips
 
 
@@ -58,8 +59,9 @@ def report(
         rng = np.random.default_rng(seed)
         figures |= _cuts(likelihood.cut_losses(model, corpus, chosen, CONTEXTS, rng))
         real, generated = _clips(corpus, chosen, engine, clips, rng)
-        figures |= _overlaps(real, generated, rng)
-        figures |= _copies(corpus, real, generated) if split in HELD_OUT else {}
+        if real:
+            figures |= _overlaps(real, generated, rng)
+            figures |= _copies(corpus, real, generated) if split in HELD_OUT else {}
     figures = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in figures.items()}
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n")
@@ -123,14 +125,19 @@ def _cuts(cuts: dict[int | None, float]) -> Figures:
 def _clips(
     corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: np.random.Generator
 ) -> tuple[list[Actions], list[Actions]]:
-    """Continuations of prompts from held-out music: the real ones and the generated ones."""
+    """Continuations of prompts from held-out music: the real ones and the generated ones. None if all pieces are too short."""
+    lengths = {piece: float(corpus.actions(piece).times[-1]) for piece in chosen}
+    long = [piece for piece in chosen if lengths[piece] >= PROMPT + CLIP]
+    if not long:
+        print(f"continuations: no piece is {PROMPT + CLIP:.0f} s long")
+        return [], []
     real, generated = [], []
     for _ in tqdm(range(count), desc="clips", unit="clip"):
-        piece = chosen[int(rng.integers(len(chosen)))]
-        length = float(corpus.actions(piece).times[-1])
-        begin = float(rng.uniform(0, max(0.0, length - PROMPT - CLIP)))
+        piece = long[int(rng.integers(len(long)))]
+        begin = float(rng.uniform(0, lengths[piece] - PROMPT - CLIP))
+        prompt = prompt_of(corpus, piece, begin, begin + PROMPT)
         real.append(actions_of(prompt_of(corpus, piece, begin + PROMPT, begin + PROMPT + CLIP)))
-        generated.append(actions_of(continue_music(engine, prompt_of(corpus, piece, begin, begin + PROMPT), CLIP, rng)))
+        generated.append(actions_of(continue_music(engine, prompt, CLIP, rng, max_rate=MAX_RATE)))
     return real, generated
 
 

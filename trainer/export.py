@@ -7,9 +7,11 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 import torch
+from safetensors import SafetensorError
 
 from engine.checkpoint import load_model, read_config, save_model
 from engine.config import CheckpointError
@@ -17,6 +19,7 @@ from engine.graphs import Decide, decide_inputs
 from engine.model import PerceiverS
 from engine.runtimes.onnx import DECIDE_FILE, PREFILL_CROSS_FILE, STEP_FILE, STEP_INT8_FILE
 from engine.runtimes.onnx_weights import Read, decide_weights, prefill_cross_weights, quantised, step_weights
+from engine.text import one_line
 from trainer.card import card
 from trainer.onnx_graphs import OPSET, prefill_cross_graph, step_graph, without_weights
 
@@ -69,9 +72,12 @@ def _exported_decide(model: PerceiverS) -> onnx.ModelProto:
 
 def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figures: Sequence[Path] = ()) -> None:
     """Exports the checkpoint in ``run`` as a bundle in ``folder``. ``figures``: files of ``evaluate --json``, for the model card.
+    If it fails, an earlier bundle there is unchanged.
 
     Raises ``CheckpointError``.
     """
+    if folder.exists() and folder.samefile(run):
+        raise CheckpointError(f"{folder}: is the checkpoint itself; its weights would be rounded to half precision")
     config, extra = read_config(run)
     if config.mask != "band":
         raise CheckpointError("a model with mask = block cannot stream, so it is not exported; it is for ablations only")
@@ -85,10 +91,17 @@ def export(run: Path, folder: Path, *, data: str = "", licence: str = "", figure
         text = card(config, sum(p.numel() for p in model.parameters()), extra, data, licence, measured)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the figures cannot be used ({type(error).__name__}: {error})") from error
-    for name in (STEP_INT8_FILE, PREFILL_CROSS_FILE):  # files of an earlier export
-        (folder / name).unlink(missing_ok=True)
-    save_model(model.half(), folder, **extra)  # half the size; the graphs below use the rounded weights
-    model = load_model(folder)
-    (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
-    write_onnx(model, folder)
-    (folder / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+            made = Path(temporary)
+            save_model(model.half(), made, **extra)  # half the size; the graphs below use the rounded weights
+            (made / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+            write_onnx(load_model(made), made)
+            (made / "model.safetensors").chmod(0o644)  # safetensors creates files that only their owner can read
+            for name in (STEP_INT8_FILE, PREFILL_CROSS_FILE):  # files of an earlier export
+                (folder / name).unlink(missing_ok=True)
+            for path in made.iterdir():
+                path.replace(folder / path.name)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be written ({one_line(error)})") from error

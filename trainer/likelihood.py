@@ -95,16 +95,16 @@ def piece_losses(model: PerceiverS, events: np.ndarray) -> np.ndarray:
     return np.concatenate([forward_losses(model, events, 0, i, min(i + CHUNK, last)) for i in range(0, last, CHUNK)])
 
 
-def streamed_losses(engine: Engine, model: PerceiverS, events: np.ndarray) -> np.ndarray:
-    """``piece_losses`` computed by the streaming engine. ``model`` supplies the heads."""
+def streamed_losses(engine: Engine, model: PerceiverS, events: np.ndarray, chunk: int = STREAMED) -> np.ndarray:
+    """``piece_losses`` computed by the streaming engine, ``chunk`` events at a time. ``model`` supplies the heads."""
     engine.forget()
     ages, last = ages_of(events), len(events) - 1
-    size = min(STREAMED, engine.config.slack)
+    size = min(chunk, engine.config.slack)
     out = []
     for i in range(0, last, size):
         stop = min(i + size, last)
-        chunk = [Event(*map(int, row)) for row in events[max(i, 1) : stop]]  # the engine has absorbed the start event already
-        engine.absorb(chunk)
+        absorbed = [Event(*map(int, row)) for row in events[max(i, 1) : stop]]  # the engine has absorbed the start event already
+        engine.absorb(absorbed)
         hidden = torch.from_numpy(engine.recent_hidden(stop - i))
         out.append(_losses(model, hidden, events[i + 1 : stop + 1], ages[i:stop]))
     return np.concatenate(out)
@@ -126,10 +126,10 @@ def likelihood(model: PerceiverS, corpus: Corpus, pieces: list[int]) -> Sums:
 
 
 @torch.inference_mode()
-def streamed_likelihood(engine: Engine, model: PerceiverS, corpus: Corpus, pieces: list[int]) -> Sums:
-    """Totals by the streaming engine."""
+def streamed_likelihood(engine: Engine, model: PerceiverS, corpus: Corpus, pieces: list[int], chunk: int = STREAMED) -> Sums:
+    """Totals by the streaming engine, ``chunk`` events at a time."""
     bar = tqdm(pieces, desc="streaming", unit="piece")
-    return total(corpus, pieces, (streamed_losses(engine, model, piece_events(corpus, piece)) for piece in bar))
+    return total(corpus, pieces, (streamed_losses(engine, model, piece_events(corpus, piece), chunk) for piece in bar))
 
 
 @torch.inference_mode()

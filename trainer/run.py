@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,6 +179,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             run = {"model": self.model.config.to_dict(), "progress": self.progress.to_dict(), **about}
             save_file(state, part, {"run": json.dumps(run)})
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
             part.replace(self.folder / STATE)
         except (OSError, SafetensorError) as error:
             raise self._unwritable(error, part) from error

@@ -21,7 +21,7 @@ from engine.sampling import SamplingControls, sampling_bias
 from trainer.data import Corpus
 
 PROMPT, LENGTH = 8.0, 16.0  # seconds
-MAX_EVENT_RATE = 40  # events a second, so that an untrained model finishes in bounded time
+MAX_RATE = 40.0  # events a second
 LOWEST, HIGHEST = 21, 108
 AS_TRAINED = SamplingControls(min_p=0.02, variety=0.0)
 COLOURS = ((224, 130, 40), (40, 120, 210))
@@ -39,9 +39,11 @@ def prompt_of(corpus: Corpus, piece: int, begin: float, end: float) -> list[Time
     return timed
 
 
-def continue_music(engine: Engine, prompt: Sequence[Timed], seconds: float, rng: np.random.Generator) -> list[Timed]:
-    """The engine's continuation of ``prompt``, with times of the prompt's clock. All keys and the
-    pedal are released at the end.
+def continue_music(
+    engine: Engine, prompt: Sequence[Timed], seconds: float, rng: np.random.Generator, *, max_rate: float = MAX_RATE
+) -> list[Timed]:
+    """The engine's continuation of ``prompt``, with times of the prompt's clock. Keys and pedal that are down at its end are not
+    released. It ends early if it has more than ``max_rate`` events a second on average, so that an untrained model finishes.
     """
     engine.forget()
     if prompt:
@@ -52,17 +54,14 @@ def continue_music(engine: Engine, prompt: Sequence[Timed], seconds: float, rng:
     played: list[Event] = []
     begin = engine.step
     limit = begin + round(seconds * STEPS_PER_SECOND)
-    while engine.step < limit and len(played) < MAX_EVENT_RATE * seconds:
+    while engine.step < limit and len(played) < max_rate * seconds:
         held = engine.sounding.held().tolist()
         event = engine.decide(sampling_bias(engine.sounding, AS_TRAINED, rng, own=held, own_pedal=engine.sounding.pedal))
         if engine.step + event.wait >= limit:
             break
         engine.absorb([event])
         played.append(event)
-    reply = list(decode(played, origin + begin / STEPS_PER_SECOND))
-    end = origin + min(limit, engine.step + STEPS_PER_SECOND) / STEPS_PER_SECOND
-    reply += [Timed(end, NOTE_OFF + pitch) for pitch in engine.sounding.held().tolist()]
-    return [*reply, Timed(end, SUSTAIN_UP)] if engine.sounding.pedal else reply
+    return list(decode(played, origin + begin / STEPS_PER_SECOND))
 
 
 def write_sample(weights: dict[str, Tensor], config: ModelConfig, corpus: Corpus, stem: Path, *, seed: int) -> None:
@@ -73,7 +72,11 @@ def write_sample(weights: dict[str, Tensor], config: ModelConfig, corpus: Corpus
     model.load_state_dict(weights)
     piece = corpus.split("validation")[0]
     prompt = prompt_of(corpus, piece, 0.0, PROMPT)
-    reply = continue_music(Engine(TorchRuntime(model)), prompt, LENGTH, np.random.default_rng(seed))
+    engine = Engine(TorchRuntime(model))
+    reply = continue_music(engine, prompt, LENGTH, np.random.default_rng(seed))
+    end = max([PROMPT, *(one.time for one in reply)]) + 1.0
+    reply += [Timed(end, NOTE_OFF + pitch) for pitch in engine.sounding.held().tolist()]
+    reply += [Timed(end, SUSTAIN_UP)] if engine.sounding.pedal else []
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_file(stem.with_suffix(".mid"), [("prompt", prompt), ("model", reply)])
     picture([prompt, reply]).save(stem.with_suffix(".png"))

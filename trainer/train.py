@@ -138,6 +138,11 @@ def train(
                     f"out of memory at step {run.progress.step}: raise --accumulate ({training.accumulate}) or lower --batch "
                     f"({training.batch}); the last checkpoint is in {folder}"
                 ) from error
+            if str(error).startswith("DataLoader worker"):
+                raise TrainingError(
+                    f"a data loader process was killed at step {run.progress.step}, probably for lack of memory or of space in "
+                    f"/dev/shm: lower --workers ({training.workers}) or --batch; the last checkpoint is in {folder}"
+                ) from error
             raise
     return run
 

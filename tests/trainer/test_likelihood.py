@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +15,25 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tqdm")
 
 from engine.checkpoint import load_model, save_model  # noqa: E402
+from engine.config import CheckpointError  # noqa: E402
 from engine.engine import Engine  # noqa: E402
 from engine.events import NOTE_OFF  # noqa: E402
 from engine.midi_file import write_file  # noqa: E402
 from engine.model import PerceiverS  # noqa: E402
 from engine.runtimes.choose import open_runtime  # noqa: E402
+from engine.runtimes.onnx import OnnxRuntime  # noqa: E402
 from engine.runtimes.pytorch import TorchRuntime  # noqa: E402
 from tests.music import improvise_timed  # noqa: E402
+from tests.perceivers_live.toys import ToyRuntime, steady  # noqa: E402
 from tests.trainer.test_train import music_of  # noqa: E402
 from trainer import likelihood  # noqa: E402
 from trainer.baselines import baseline  # noqa: E402
 from trainer.data import Corpus, DataError, prepare  # noqa: E402
-from trainer.evaluate import evenly_spaced, report  # noqa: E402
+from trainer.evaluate import MAX_RATE, evenly_spaced, report  # noqa: E402
 from trainer.export import export  # noqa: E402
 from trainer.int8 import add_int8  # noqa: E402
 from trainer.likelihood import Sums, cut_losses, forward_losses, piece_events, piece_losses, streamed_losses  # noqa: E402
+from trainer.samples import continue_music  # noqa: E402
 from trainer.segmentation import Segmentation  # noqa: E402
 from trainer.settings import Training, model_config  # noqa: E402
 from trainer.train import train  # noqa: E402
@@ -56,6 +63,33 @@ def test_an_export_changes_no_other_files(bundle: Path, tmp_path: Path) -> None:
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_export_that_fails_leaves_the_earlier_bundle_unchanged(bundle: Path, tmp_path: Path) -> None:
+    """A limit on the file size simulates a full disk."""
+    run, folder = bundle.parent / "run" / "best", tmp_path / "bundle"
+    export(run, folder)
+    (folder / "step.int8.onnx").write_bytes(b"of the earlier bundle")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["model.safetensors"]) // 2, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="cannot be written") as caught:
+            export(run, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    export(run, folder)
+    assert not (folder / "step.int8.onnx").exists()
+
+
+def test_an_export_onto_the_checkpoint_itself_is_refused(bundle: Path) -> None:
+    run = bundle.parent / "run" / "best"
+    with pytest.raises(CheckpointError, match="is the checkpoint itself"):
+        export(run, run)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +151,9 @@ def test_bigrams_beat_unigrams(corpus: Corpus) -> None:
 
 
 def test_the_report_is_printed_and_written(
-    corpus: Corpus, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: Corpus, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("trainer.evaluate.CLIP", 8.0)  # the toy music is short
     figures = report(corpus, bundle, split="validation", clips=8, json_file=tmp_path / "figures.json")
     assert json.loads((tmp_path / "figures.json").read_text()) == figures
     assert all(isinstance(value, (int, float, str)) for value in figures.values())  # flat and complete
@@ -157,6 +192,42 @@ def test_a_few_own_files_are_evaluated_completely(
     assert figures["nats_per_event"] == pytest.approx(figures["streaming_nats_per_event"], abs=1e-3)
     assert not [name for name in figures if name.startswith(("unigram", "bigram", "copied"))], "there is no training split"
     assert f"all: {count} pieces" in capsys.readouterr().out
+
+
+def test_clips_have_the_length_of_the_real_ones_however_fast_the_model_plays(corpus: Corpus) -> None:
+    engine = Engine(ToyRuntime(steady(1)))
+    played = continue_music(engine, [], 15.0, np.random.default_rng(0), max_rate=MAX_RATE)
+    assert played[-1].time == pytest.approx(15.0, abs=0.05)
+    assert len(played) > 1400
+    short = continue_music(engine, [], 15.0, np.random.default_rng(0))
+    assert short[-1].time == pytest.approx(6.0, abs=0.05)
+
+
+def test_pieces_shorter_than_a_clip_have_no_clips(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_file(tmp_path / "short.mid", [("piano", [one for one in improvise_timed(200, seed=1) if one.time < 20])])
+    own = Corpus(prepare(tmp_path, tmp_path / "cache", workers=1))
+    figures = report(own, bundle, split="all", clips=3)
+    assert "continuations: no piece is 25 s long" in capsys.readouterr().out
+    assert not [name for name in figures if name.startswith(("oa_", "clips"))]
+
+
+def test_int8_is_measured_one_event_at_a_time(
+    bundle: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it plays: the events of a chunk would share the scale of their activations."""
+    for file in bundle.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    sizes: dict[str, set[int]] = {"onnx": set(), "onnx-int8": set()}
+    step = OnnxRuntime.step
+
+    def recorded(runtime: OnnxRuntime, events: np.ndarray, *rest: Any) -> None:
+        sizes[runtime.name].add(len(events))
+        step(runtime, events, *rest)
+
+    monkeypatch.setattr(OnnxRuntime, "step", recorded)
+    add_int8(tmp_path, corpus, pieces=1)
+    assert sizes["onnx-int8"] == {1}
+    assert max(sizes["onnx"]) > 1
 
 
 def test_pieces_are_spread_evenly() -> None:

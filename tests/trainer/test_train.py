@@ -367,6 +367,15 @@ def test_too_little_memory_ends_the_run_in_one_line(corpus: Corpus, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
+def test_a_killed_data_loader_process_ends_the_run_in_one_line(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.segmentation.augment", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TrainingError, match="a data loader process was killed at step 0") as caught:
+        train(corpus, tmp_path / "run", dataclasses.replace(TRAINING, workers=1))
+    assert "\n" not in str(caught.value)
+
+
 def test_training_writes_samples_and_curves(corpus: Corpus, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(corpus, folder, dataclasses.replace(TRAINING, steps=4, validate_every=2, samples=True))
