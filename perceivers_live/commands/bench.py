@@ -40,8 +40,8 @@ def measure(engine: Engine, settings: Settings, histories: tuple[int, ...], coun
     rng = np.random.default_rng(0)
     for history in sorted(histories):
         at = f", {history} events of history"
-        missing = improvised(history - engine.position - 1, rng)
-        yield row(f"prefill to {history} events", [timed(partial(_settled, engine, missing))])
+        engine.forget()
+        yield row(f"prefill to {history} events", [timed(partial(_settled, engine, improvised(history - 1, rng)))])
         yield row(f"step{at}", [timed(partial(_settled, engine, [event])) for event in improvised(count, rng)], floor=floor)
         yield row(f"event{at}", [timed(partial(play_event, engine, seed)) for seed in range(count)], floor=floor)
         for size in (8, 64, 512):

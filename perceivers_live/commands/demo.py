@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from engine.engine import Engine
+from engine.errors import program
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, Timed
 from engine.midi import MessageReader, message_of, releases
 from engine.midi_file import read_file, write_file
@@ -28,11 +29,11 @@ from perceivers_live.session.session import Session
 FRAME = 0.05  # seconds between two updates of the display
 REPLY_TIMEOUT = 1.0  # seconds to wait for an answer beyond the longest silence
 NEXT = """
-Now play yourself:
-  perceivers-live page                         in the browser, which is the keyboard and the sound
-Or with your own keyboard:
-  perceivers-live ports                        lists the MIDI ports
-  perceivers-live --in "part of its name"      listens to it and answers on the virtual port "perceivers-live"
+Now play yourself, in the browser, which is the keyboard and the sound:
+  {program} page
+Or with your own keyboard. The first line lists the MIDI ports; the second listens to one and answers on {answers}:
+  {program} ports
+  {program} --in "part of its name"{out}
 In a DAW choose that port as the input of an instrument track. Controls can be set by OSC on 127.0.0.1:9010:
   /perceivers/temperature 1.1
 """
@@ -75,7 +76,14 @@ def run(
     if stopped:
         click.echo(f"\nstopped; what was played is in {output}")
         return
-    click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{NEXT}")
+    click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{_next()}")
+
+
+def _next() -> str:
+    """What the user can do next."""
+    if sys.platform == "win32":  # it has no virtual ports
+        return NEXT.format(program=program(), answers="another", out=' --out "loopMIDI Port"')
+    return NEXT.format(program=program(), answers='the virtual port "perceivers-live"', out="")
 
 
 def _perform(

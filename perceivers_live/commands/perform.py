@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from engine.engine import Engine
+from engine.errors import program
 from engine.folders import data_folder
 from engine.realtime import DAEMON, set_all_realtime
 from engine.states import fingerprint
@@ -123,7 +124,7 @@ def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:
     recorder = Recorder(folder)
     if recorder.is_recording:
         config = "" if settings.path == find_file() else f" --config {shlex.quote(str(settings.path))}"
-        log.info("recording; to copy the recording so far: perceivers-live recordings%s -o take.mid", config)
+        log.info("recording; to copy the recording so far: %s recordings%s -o take.mid", program(), config)
 
     def close() -> None:
         path = recorder.close()

@@ -261,7 +261,7 @@ def default_toml() -> str:
 
 def settings_toml(settings: Settings) -> str:
     """The settings as the text of a settings file, without comments."""
-    lines = [f"# {settings.path or 'defaults: no settings file was found'}"]
+    lines = [f"# {settings.path or f'defaults: there is no {config_folder() / FILE_NAME}'}"]
     for table, specs in SCHEMA.items():
         held = getattr(settings, table)
         values = held if table == "controls" else {_spec(item).name: getattr(held, item.name) for item in fields(held)}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
 
-from engine.errors import UserError
+from engine.errors import UserError, program
 from engine.midi import MessageListener
 from engine.realtime import DRIVER, set_realtime
 from perceivers_live.midi.jack_watch import ConnectionChange, JackWatch, Refused, silence_libraries
@@ -141,7 +141,7 @@ def _answers(rtmidi: Any, api: int) -> bool:
 
 def _advice(*, libraries: bool = True) -> str:
     """What to do if no MIDI system answers. ``libraries``: whether the client libraries of ALSA and JACK are installed."""
-    page = "; or play in the browser: perceivers-live page"
+    page = f"; or play in the browser: {program()} page"
     if sys.platform == "linux":
         packages = ([] if libraries else ["libasound2", "libjack-jackd2-0"]) + ([] if shutil.which("jackd") else ["jackd2"])
         missing = f"; what is missing: sudo apt-get install -y {' '.join(packages)}" if packages else ""

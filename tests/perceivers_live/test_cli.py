@@ -67,12 +67,13 @@ def test_reply_follows_the_call_with_varied_pitches_and_velocities(tmp_path: Pat
     assert 1.0 < onsets[-1].time - onsets[0].time < 60.0
 
 
-def test_demo_writes_both_parts_and_prints_the_next_step(tmp_path: Path) -> None:
+def test_demo_writes_both_parts_and_prints_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEIVERS_LIVE_COMMAND", "./run")
     done = run("demo", "--fast", "--seed", "2", "--response-length", "0.3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "you" in done.stdout
     assert "machine" in done.stdout
-    assert "perceivers-live --in" in done.stdout
+    assert '  ./run --in "part of its name"' in done.stdout.splitlines()
     assert len(read_file(tmp_path / "demo.mid")) > len(read_file(bundled_call()))
 
 
@@ -150,6 +151,15 @@ def test_config_prints_the_current_settings_as_an_equivalent_file(tmp_path: Path
     (tmp_path / "again.toml").write_text(first.stdout, encoding="utf-8")
     again = run("config", "--config", "again.toml", cwd=tmp_path)
     assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "ピアノ.toml"
+    path.write_text("")
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([PROGRAM, "config", "--config", path], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert r"\u30d4\u30a2\u30ce.toml" in done.stdout.splitlines()[0]
 
 
 def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
