@@ -17,7 +17,7 @@ import click
 
 from engine.errors import UserError
 from perceivers_live.commands import logs, train
-from perceivers_live.commands.options import OUTPUT, control_options, engine_options, osc_options, remote_option
+from perceivers_live.commands.options import OUTPUT, control_options, engine_options, osc_options, page_options, remote_option
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.settings import Settings, default_toml, load, settings_toml
 
@@ -63,6 +63,8 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
         "osc_port": "osc.port",
         "osc_host": "osc.host",
         "osc_allow": "osc.allow",
+        "page_host": "page.host",
+        "page_allow": "page.allow",
         "page_port": "page.port",
     }
     keys |= {name: f"controls.{name}" for name in CONTROLS}
@@ -80,7 +82,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @remote_option
 @engine_options
 @osc_options
-@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
+@page_options
 @control_options
 @click.option("--debug", is_flag=True, help="Log tracebacks and debug messages.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
@@ -158,7 +160,7 @@ def _local_engine(settings: Settings) -> Iterator[Any]:
 @remote_option
 @engine_options
 @osc_options
-@click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free.")
+@page_options
 @control_options
 def page(config_file: Path | None, **options: Any) -> None:
     """Play in the browser: the page is keyboard and sound. Prints its address, and opens it if there is a desktop."""

@@ -61,6 +61,17 @@ remote_option = click.option(
 )
 
 
+def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options for the page in the browser."""
+    for option in (
+        click.option("--page-allow", help="Addresses and networks of computers that may use the page, separated by commas."),
+        click.option("--page-host", help="Address for the page; beyond loopback, the machines in --page-allow have access."),
+        click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free."),
+    ):
+        command = option(command)
+    return command
+
+
 def osc_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options for the OSC server."""
     for option in (

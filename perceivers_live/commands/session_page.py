@@ -79,7 +79,8 @@ class SessionPage:
         notices = NoticeHandler(self.hub)
         logging.getLogger().addHandler(notices)
         closing.callback(logging.getLogger().removeHandler, notices)
-        log.info("the page is at %s", server.url)
+        elsewhere = f" (from other computers: port {server.port} of this computer's IP address)" if server.is_open else ""
+        log.info("the page is at %s%s", server.url, elsewhere)
         return server
 
     def _observer(self, session: Session) -> Observer:

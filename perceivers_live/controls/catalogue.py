@@ -31,7 +31,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.5,
                 1.5,
                 help="Sampling temperature; 1: as trained, lower: less random.",
-                group="invention",
+                group="randomness",
             ),
             Control(
                 "min_p",
@@ -39,17 +39,18 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.02,
                 0.0,
                 0.5,
-                help="Min-p sampling: excludes pitches and velocities less likely than this fraction of the likeliest.",
-                group="invention",
+                help="Min-p sampling: leaves out pitches and velocities less likely than this fraction of the likeliest. Higher: "
+                "safer and plainer.",
+                group="randomness",
             ),
-            Control("variety", "float", 1.0, 0.0, 3.0, help="Penalty on repeated keys; 0 is as trained.", group="invention"),
+            Control("variety", "float", 1.0, 0.0, 3.0, help="Plays the same keys less often; 0: as trained.", group="randomness"),
             Control(
                 "density",
                 "float",
                 0.0,
                 -1.0,
                 1.0,
-                help="How many notes: 2 to this power times the note rate of your phrase (at most 20 per second), lengths in "
+                help="How many notes per second: 0: as many as you, 1: twice as many (at most 20), -1: half. Lengths change in "
                 "proportion. pace sets how strictly that is kept.",
                 group="texture",
             ),
@@ -59,8 +60,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.5,
                 0.0,
                 2.0,
-                help="How strictly the note rate set by density is kept; 0: a reply may drift, 2: strictly. For more or "
-                "fewer notes use density.",
+                help="Not a speed, but how strictly the note rate set by density is kept; 0: a reply may drift, 2: strictly. For "
+                "more or fewer notes use density.",
                 group="texture",
             ),
             Control(
@@ -69,8 +70,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.0,
                 -1.0,
                 1.0,
-                help="How hard the machine plays: your mean velocity plus 24 times this; the model continues at that level. "
-                "To balance instruments use loudness.",
+                help="How hard the machine plays: 0: as you, 1: with 24 more velocity, -1: with 24 less; the model continues at "
+                "that level. To balance instruments use loudness.",
                 group="texture",
             ),
             Control("register_low", "int", 21, 0, 127, unit="MIDI note", help="Lowest note the machine plays.", group="texture"),
@@ -104,7 +105,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1.0,
                 0.1,
                 4.0,
-                unit="times the call",
+                unit="times your phrase",
                 help="Length of a reply, from 2 s to 60 s. It ends at a plausible point within 20 % of it.",
                 group="turns",
                 affects="nothing",
@@ -135,7 +136,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 "pulse",
                 "float",
                 0.0,
-                help="How firmly notes are drawn to the clock's beat and the parts of it that you play; 0 free, 1 on the grid.",
+                help="Quantizes notes to the clock's beat and to the subdivisions that you play; 0: off, 1: exactly.",
                 group="timing",
             ),
             Control(
@@ -156,7 +157,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -200.0,
                 200.0,
                 unit="ms",
-                help="Added to the times of the input.",
+                help="Added to the times of the input; negative if your notes arrive late.",
                 group="timing",
                 affects="input",
             ),
@@ -167,7 +168,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -200.0,
                 200.0,
                 unit="ms",
-                help="Added to the times of the output.",
+                help="Added to the times of the output; negative sends notes earlier.",
                 group="timing",
             ),
             Control("transpose", "int", 0, -24, 24, unit="semitones", help="Transposes the output.", group="sound"),
@@ -190,7 +191,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 127,
                 unit="MIDI note",
                 help="Lowest key the machine listens to.",
-                group="hearing",
+                group="input",
                 affects="input",
             ),
             Control(
@@ -201,7 +202,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 127,
                 unit="MIDI note",
                 help="Highest key the machine listens to.",
-                group="hearing",
+                group="input",
                 affects="input",
             ),
             Control(
@@ -213,7 +214,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 help="Random seed; -1: a random one for each session. After a start or forget, with the same controls and mode "
                 "respond, the same phrase gets the same reply if each note comes in the same 10 ms, counted from the first, "
                 "and no decision is late.",
-                group="invention",
+                group="randomness",
             ),
             Control("hold", "switch", False, help="The machine listens and does not play.", group="turns"),
             Control("thru", "switch", False, help="Copies the input to the output.", group="sound", affects="output"),

@@ -11,7 +11,7 @@ from engine.states import SUFFIX, StateError, is_state_name, load_state, save_st
 from perceivers_live.performer.performer import SavedState
 
 MAX_SILENCE = LONGEST_SILENCE / STEPS_PER_SECOND  # seconds
-MAX_STATES = 100  # each is as large as the model's key/value cache: 40 MB for the bundled model
+MAX_STATES = 100  # each is as large as the model's key/value cache: 15 MB for the bundled model
 
 
 class StateStore:

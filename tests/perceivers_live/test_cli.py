@@ -183,6 +183,7 @@ def test_config_prints_defaults_that_it_accepts(tmp_path: Path) -> None:
         (("config", "--config", "{tmp}/bad.toml"), ["bad.toml:2", "tempreature", "temperature"]),
         (("config", "--config", "{tmp}/open.toml"), ["beyond loopback", "allow"]),
         (("config", "--config", "{tmp}/open_page.toml"), ["[page]", "beyond loopback", "allow"]),
+        (("--page-host", "0.0.0.0", "--page-port", "0"), ["[page]", "beyond loopback", "allow"]),
         (("doctor", "--json", "{tmp}/no/such/folder/found.json"), ["cannot be written"]),
         (("render", "{call}", "-o", "{tmp}/out.mid", "--mode", "listen"), ["mode listen and hold play nothing"]),
         (("render", "{tmp}/held.mid", "-o", "{tmp}/out.mid", "--last", "3"), ["no note begins in its last 3 seconds"]),

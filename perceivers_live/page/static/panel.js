@@ -25,7 +25,7 @@ export function valueText(control, value) {
   if (control.unit === "MIDI note") return pitchName(value);
   if (control.name === "seed" && value < 0) return "random";
   const number = control.kind === "int" ? String(Math.round(value)) : value.toFixed(control.high - control.low > 50 ? 0 : 2);
-  const unit = control.unit === "times the call" ? "× call" : control.unit;
+  const unit = control.unit === "times your phrase" ? "× phrase" : control.unit;
   return unit ? `${number} ${unit}` : number;
 }
 
