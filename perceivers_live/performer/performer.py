@@ -296,7 +296,7 @@ class Performer:
             self._plan_controls = controls
             self._rewind_to_serial(self._player.cancel(after=now + max(self._kept(), MIN_KEPT)))
         elif phase in (Phase.DROPPED, Phase.INPUT_PENDING):
-            self._rewind_to_serial(self._player.cancel())
+            self._rewind_to_serial(self._player.cancel(after=math.inf))  # what was not dropped stays
         ahead = self.timeline.time(self._engine.step) - now
         lookahead = float(controls["lookahead_ms"]) / 1000 + self._lead()
         if ahead > lookahead:

@@ -43,7 +43,7 @@ class Phase(enum.Enum):
     IDLE = enum.auto()  # the machine does not play
     OPEN = enum.auto()  # events can be added
     DROPPED = enum.auto()  # the plan was dropped and must be decided again
-    INPUT_PENDING = enum.auto()  # the human has played; the performer has not absorbed it yet
+    INPUT_PENDING = enum.auto()  # the human has played; the performer has not absorbed it yet, but may add what it just decided
     INTERRUPTED = enum.auto()  # the plan was ended; the performer has not ended the turn yet
 
 
@@ -70,6 +70,9 @@ class Player:
         self._lock = threading.RLock()
         self.changed = threading.Condition(self._lock)
         self.phase = Phase.IDLE
+        self._continues = True  # while input is pending: whether the next event follows the plan, of which nothing was dropped
+        self._open_until = float("inf")  # the latest time of an event that can be added then
+        self._closed_for: set[int] = set()  # and the keys and pedal about which none can be added
         self.sounded = 0  # serial number of the last event that sounded, 0 before any has
         self._last = float("-inf")  # planned time of that event
         self._failing = False  # whether the last event could not be sent
@@ -84,7 +87,7 @@ class Player:
     def begin(self) -> None:
         """Starts a new plan."""
         with self._lock:
-            self.phase = Phase.OPEN
+            self._open()
 
     def end(self) -> bool:
         """Ends the turn: events are not accepted until ``begin``. Returns whether there was a turn."""
@@ -94,18 +97,26 @@ class Player:
             return was is not Phase.IDLE
 
     def schedule(self, events: Iterable[Planned]) -> None:
-        """Appends events to the plan, none earlier than its predecessor. Ignored unless the phase is ``OPEN``: these events were
-        decided before the plan was shortened.
+        """Appends events to the plan, none earlier than its predecessor. Ignored if they were decided before the plan was
+        shortened. While input is pending, events are added that would have stayed, had they been in the plan before the input.
         """
         with self.changed:
-            if self.phase is not Phase.OPEN:
-                return
             added = []
             for event in events:
+                if not self._takes(event):
+                    self._continues = False  # no later one either
+                    break
                 added.append(event._replace(time=max(event.time, self._plan[-1].time if self._plan else self._last)))
                 self._plan.append(added[-1])
-            self._observer.planned(added)
-            self.changed.notify()
+            if added:
+                self._observer.planned(added)
+                self.changed.notify()
+
+    def _takes(self, event: Planned) -> bool:
+        """Whether an event can be added now."""
+        if self.phase is Phase.INPUT_PENDING:
+            return self._continues and event.time <= self._open_until and subject(event.action) not in self._closed_for
+        return self.phase is Phase.OPEN
 
     def cancel(self, after: float = float("-inf")) -> int:
         """Drops events later than ``after``; returns the serial number of the last event that stays or has sounded."""
@@ -131,8 +142,7 @@ class Player:
         with self._lock:
             released = self._without_human_pedal(self._report(self.ledger.close(now)))
             if released and self.playing:
-                self._shorten(released, float("inf"))
-                self.phase = Phase.INPUT_PENDING
+                self._await_input(released, float("inf"))
             return released
 
     def _without_human_pedal(self, released: Sequence[Timed]) -> list[Timed]:
@@ -144,9 +154,15 @@ class Player:
         """
         with self._lock:
             if actions and self.playing:
-                self._shorten(actions, until)
-                self.phase = Phase.INPUT_PENDING
+                self._await_input(actions, until)
             return self._report([released for one in actions for released in self.ledger.release_for(one)])
+
+    def _await_input(self, actions: Sequence[Timed], until: float) -> None:
+        """Shortens the plan. A decision that is being made continues it, unless events of the plan were dropped."""
+        self._continues &= not self._shorten(actions, until)
+        self._open_until = until
+        self._closed_for |= {subject(one.action) for one in actions}
+        self.phase = Phase.INPUT_PENDING
 
     def reopen(self, actions: Sequence[Timed], until: float) -> int:
         """Accepts events again, after the performer has absorbed the same actions. Returns the serial number of the last event
@@ -158,21 +174,31 @@ class Player:
 
     def _reopen(self) -> int:
         if self.playing:
-            self.phase = Phase.OPEN
+            self._open()
         return self._plan[-1].serial if self._plan else self.sounded
 
-    def _shorten(self, actions: Sequence[Timed], until: float) -> None:
+    def _open(self) -> None:
+        self.phase = Phase.OPEN
+        self._continues = True
+        self._closed_for.clear()
+
+    def _shorten(self, actions: Sequence[Timed], until: float) -> bool:
+        """Drops events later than ``until``, and from the first one on that concerns a key or pedal of ``actions``. Returns
+        whether there were any.
+        """
         affected = {subject(one.action) for one in actions}
         stay = takewhile(lambda one: one.time <= until and subject(one.action) not in affected, self._plan)
-        self._truncate(sum(1 for _ in stay))
+        return self._truncate(sum(1 for _ in stay))
 
-    def _truncate(self, count: int) -> None:
-        """Keeps the first ``count`` events of the plan."""
-        if count < len(self._plan):
+    def _truncate(self, count: int) -> bool:
+        """Keeps the first ``count`` events of the plan. Returns whether there were more."""
+        shortened = count < len(self._plan)
+        if shortened:
             first = self._plan[count].serial
             while len(self._plan) > count:
                 self._plan.pop()
             self._observer.dropped(first)
+        return shortened
 
     def planned(self) -> int:
         """Number of planned events."""
@@ -237,6 +263,7 @@ class Player:
 
     def _drop_plan(self) -> None:
         self._truncate(0)
+        self._continues = False
         if self.phase is Phase.OPEN:
             self.phase = Phase.DROPPED
 

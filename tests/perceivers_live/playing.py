@@ -65,6 +65,18 @@ def onsets(session: VirtualSession) -> list[Timed]:
     return [one for one in session.machine if one.action < NOTE_OFF]
 
 
+def longest_note(session: VirtualSession) -> float:
+    """For how long the machine held the longest note, up to now, in seconds."""
+    began: dict[int, float] = {}
+    longest = 0.0
+    for at, one in session.sent_at:
+        if one.action < NOTE_OFF:
+            began[one.action] = at
+        elif one.action < SUSTAIN_DOWN:
+            longest = max(longest, at - began.pop(one.action - NOTE_OFF, at))
+    return max([longest, *(session.now - at for at in began.values())])
+
+
 def is_valid_history(session: VirtualSession) -> bool:
     """Whether the history is like the training data: keys are pressed only when up and released only when down."""
     down: set[int] = set()

@@ -95,6 +95,11 @@ class VirtualSession:
         return self.performer.state is State.PLAYING
 
     @property
+    def has_pending(self) -> bool:
+        """Whether the performer has not processed some input of ``receive_while_busy``."""
+        return bool(self._pending)
+
+    @property
     def machine(self) -> list[Timed]:
         """What the machine played, including the releases of an interruption."""
         return [timed for _, timed in self.sent_at]

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from engine.engine import RECENT
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.runtimes import SamplingBias
 from perceivers_live.clock.midi_clock import Transport
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.control import Control
@@ -89,11 +90,15 @@ class Performance(RuleBasedStateMachine):
 
     # Time passes.
 
+    def run(self, until: float) -> None:
+        """The performer works until a time, or until input has come meanwhile."""
+        self.do(lambda: self.session.run(until, stop=lambda: self.session.has_pending))
+
     @rule(seconds=st.sampled_from([0.001, 0.03, 0.2, 0.7, 3.0]))
     def wait(self, seconds: float) -> None:
         until = self.session.now + seconds
         while self.session.now < until:
-            self.do(lambda: self.session.run(until))
+            self.run(until)
         controls = self.session.controls
         assert self.silent or not (self.stopped or controls.get("hold") or controls.get("mode") == "listen")
 
@@ -126,7 +131,9 @@ class Performance(RuleBasedStateMachine):
         if busy:
             self.session.receive_while_busy(one)
         else:
-            self.do(lambda: self.session.run(self.session.now))
+            self.run(self.session.now)
+            while self.session.has_pending:
+                self.run(self.session.now)
             self.do(lambda: self.session.receive(one))
 
     @rule(pitch=KEYS, velocity=st.integers(1, 127), busy=st.booleans())
@@ -134,6 +141,20 @@ class Performance(RuleBasedStateMachine):
         down = pitch in self.session.keys
         self.play((NOTE_OFF if down else NOTE_ON) + pitch, 0 if down else velocity, busy)
         assert pitch not in {sounding for _, sounding in self.session.port.sounding} or down or self.unplugged
+
+    @rule(pitch=KEYS, velocity=st.integers(1, 127), seconds=st.sampled_from([0.0, 0.003, 0.02, 0.1]))
+    def key_during_the_next_decision(self, pitch: int, velocity: int, seconds: float) -> None:
+        """Seconds after its begin; the decision ends just then."""
+        runtime = self.session.runtime
+
+        def decide(position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
+            del runtime.decide
+            drawn = runtime.decide(position, bias)
+            self.stall(seconds)
+            self.key(pitch, velocity, busy=True)
+            return drawn
+
+        runtime.decide = decide  # type: ignore[method-assign]
 
     @rule(busy=st.booleans())
     def sustain_pedal(self, busy: bool) -> None:
@@ -289,6 +310,7 @@ class Performance(RuleBasedStateMachine):
             return
         session = self.session
         session.runtime.failures = 0
+        vars(session.runtime).pop("decide", None)  # of ``key_during_the_next_decision``
         if self.unplugged:
             self.plug()
         self.command(session.performer.yield_turn)
