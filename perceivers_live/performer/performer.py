@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 KEPT_DECISIONS = 3.0  # decision times of the plan that stay when the human plays or a control changes
 MIN_KEPT = 0.03  # seconds of the plan that stay at least when a control changes
+HEAD_START = 0.3  # seconds before its beat at which a turn begins to decide
+TEMPO_CHECK = 0.05  # seconds after which the time of that beat is predicted again
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
 NO_CALL_REPLY = 8.0  # seconds of a turn without a call, after a takeover
 DUET_TAIL = 4.0  # seconds after the human's phrase within which a duet ends
@@ -90,6 +92,8 @@ class Performer:
         self._turn = Turn(0.0, MIN_REPLY)
         self._plan_controls = controls.snapshot()  # the values used for the plan
         self._yielded = False  # after ``yield_turn``: a solo waits for ``takeover``, a duet for that or a new phrase
+        self._taking_over = False  # a ``takeover`` waits for its beat
+        self._awaits_start = False  # a turn is due and waits for its beat; until then, the human continues the phrase
         self.transport_stopped = False  # the sequencer that sends the clock is stopped
         self._decision_times = DecisionTimes()
         self._awaits_input = False  # the last call of ``work`` waited for the inbox
@@ -187,21 +191,23 @@ class Performer:
     def _feed_detector(self, timed: Timed) -> None:
         """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
         end = self._detector.silence_end()
-        if timed.action < NOTE_OFF and (end is None or timed.time > end):
+        if timed.action < NOTE_OFF and (end is None or timed.time > end) and not self._awaits_start:
             self._detector.reset()
             self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
         self._detector.feed(timed._replace(time=self.timeline.quantized(timed.time)))
         self._subdivision.feed(timed)
 
     def takeover(self, now: float) -> None:
-        """The machine begins to play now, even within the human's phrase."""
+        """The machine begins to play now (or on the next beat, as ``start_on`` has it), even within the human's phrase."""
         self._yielded = False
         if self.state is State.LISTENING and self._may_play(self._controls.snapshot()):
-            self._begin_turn(now)
+            self._taking_over = True
+            self._begin_or_wait(now, self._controls.snapshot())
 
     def yield_turn(self, now: float) -> None:
         """The machine stops immediately and listens."""
         self._yielded = True
+        self._end_wait()
         self._end_turn(now)
         if self._controls.snapshot()["mode"] == "respond":
             self._detector.reset()  # no reply to what was played so far
@@ -211,6 +217,7 @@ class Performer:
         if change is not Transport.MOVED:
             self.transport_stopped = change is Transport.STOPPED  # first, since the engine may fail
         if change is Transport.STOPPED:
+            self._end_wait()
             self._detector.reset()
             self._end_turn(now)
 
@@ -221,6 +228,7 @@ class Performer:
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""
         self._player.interrupt(now)
+        self._end_wait()
         self._detector.forget()
         self._set_listening()
         self._turn.rewind(0)
@@ -252,6 +260,7 @@ class Performer:
 
     def recall(self, saved_state: SavedState, now: float) -> None:
         """Ends the turn and continues from a saved state. Keys that were down in it are released in the history."""
+        self._end_wait()
         self._end_turn(now)
         self._detector.reset()
         self._turn.rewind(0)
@@ -271,17 +280,13 @@ class Performer:
         self._detector.set_mode(now, str(controls["mode"]) if self._may_play(controls) else None)
         if self.state is State.LISTENING:
             if controls["mode"] != self._plan_controls["mode"]:
-                self._plan_controls, self._yielded = controls, False
+                self._plan_controls, self._yielded, self._awaits_start = controls, False, False
             begin = self._turn_start(controls, now)
-            if begin != self._countdown:
-                self._countdown = begin
-                self._on_countdown(begin)
-            if begin is None or begin > now:
-                return begin
-            if awaits_beat(controls, self._beats, now):
-                return now + BEAT_WAIT
-            self._begin_turn(now)
-            return now
+            if begin is not None and begin <= now:
+                return self._begin_or_wait(now, controls)
+            self._awaits_start = False
+            self._set_countdown(begin)
+            return begin
         phase = self._player.phase
         self._awaits_input = phase in (Phase.INPUT_PENDING, Phase.INTERRUPTED) and not self._awaits_input
         if self._awaits_input:
@@ -319,17 +324,50 @@ class Performer:
     def _turn_start(self, controls: ControlValues, now: float) -> float | None:
         """When the machine begins to play without further input; None: it does not."""
         if not self._may_play(controls):
+            self._end_wait()
             return None
+        if self._taking_over:
+            return now
         if controls["mode"] == "respond":
             return self._detector.end()
         if self._yielded:
             return None
         if controls["mode"] == "duet":
+            if self._awaits_start:
+                return now
             end = self._detector.end()  # only a phrase that is not over starts a duet
             return now if self._detector.notes >= DUET_NOTES and end is not None and now < end else None
         return now
 
-    def _begin_turn(self, now: float) -> None:
+    def _begin_or_wait(self, now: float, controls: ControlValues) -> float:
+        """Begins a turn that is due, or waits until shortly before the beat on which it begins: up to then, the tempo, the
+        controls and the human may change what it will be. Returns when to call ``work`` again.
+        """
+        start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
+        if awaits_beat(controls, self._beats, now):
+            begin = now + BEAT_WAIT
+        elif start_at is None:
+            begin = now
+        else:
+            begin = start_at - self._lead() - max(HEAD_START, KEPT_DECISIONS * self._decision_times.expected)
+        self._awaits_start = begin > now
+        if self._awaits_start:
+            self._set_countdown(start_at)
+            return min(begin, now + TEMPO_CHECK)
+        self._begin_turn(now, start_at)
+        return now
+
+    def _end_wait(self) -> None:
+        """No turn waits for its beat."""
+        self._taking_over = self._awaits_start = False
+
+    def _set_countdown(self, begin: float | None) -> None:
+        if begin != self._countdown:
+            self._countdown = begin
+            self._on_countdown(begin)
+
+    def _begin_turn(self, now: float, start_at: float | None) -> None:
+        self._taking_over = False
         self._plan_controls = controls = self._controls.snapshot()
         if controls["mode"] == "duet" and self._detector.start is not None:
             length = DUET_TAIL / (OVERTIME - EARLY)
@@ -337,7 +375,6 @@ class Performer:
             call = self._detector.length(now)
             wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
             length = min(max(wanted, MIN_REPLY), MAX_REPLY)
-        start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
         self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)
         self.timeline.begin(now)

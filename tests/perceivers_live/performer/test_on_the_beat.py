@@ -11,6 +11,7 @@ import pytest
 from engine.events import Timed
 from perceivers_live.clock.midi_clock import CONTINUE, START, STOP, TICK, MidiClock, Transport
 from perceivers_live.clock.ticks import PPQ
+from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import MIN_REPLY
 from tests.perceivers_live.playing import PLAYING, check, check_at_rest, human_plays, musicians, onsets, playing
 from tests.perceivers_live.toys import Musician, improviser, steady
@@ -20,9 +21,11 @@ from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
 class ClockedSession:
     """A virtual session with a MIDI clock, which ticks while the session runs; the song's first beat is at ``song``."""
 
-    def __init__(self, bpm: float, musician: Musician = improviser, **controls: object) -> None:
+    def __init__(
+        self, bpm: float, musician: Musician = improviser, settings: PhraseSettings | None = None, **controls: object
+    ) -> None:
         self.clock = MidiClock(lambda: self.session.now)
-        self.session = VirtualSession(musician, controls, beats=self.clock)
+        self.session = VirtualSession(musician, controls, settings, beats=self.clock)
         self.period = 60 / bpm
         self.song = self.due = 0.1234
 
@@ -61,8 +64,6 @@ def test_a_turn_begins_on_the_beat(mode: str, start_on: str, beats: int, bpm: fl
     clocked.session.controls.set("mode", mode)
     began = clocked.session.now
     clocked.receive(phrase(4.3, 3 if mode == "duet" else 10, 0.25))
-    if mode == "duet":
-        assert clocked.session.replying
     clocked.run(began + 15.0, stop=lambda: bool(onsets(clocked.session)))
     assert clocked.distance_from_beat(onsets(clocked.session)[0].time, beats) < 0.010
     clocked.run(clocked.session.now + 1.0)
@@ -83,6 +84,71 @@ def test_a_duet_waits_for_the_beat_while_the_human_plays() -> None:
     clocked.receive(phrase(1.0, 45, 0.15))
     assert clocked.distance_from_beat(onsets(clocked.session)[0].time, 4) < 0.010
     check_at_rest(clocked.session)
+
+
+@pytest.mark.parametrize("min_notes", [1, 3])
+def test_notes_while_a_reply_waits_for_the_bar_belong_to_the_phrase(min_notes: int) -> None:
+    clocked = ClockedSession(60.0, start_on="bar", settings=PhraseSettings(min_notes=min_notes))
+    session = clocked.session
+    clocked.receive(phrase(0.3, 40, 0.25))
+    countdown = session.performer._countdown
+    assert countdown is not None
+    clocked.run(countdown + 0.2)
+    assert not session.replying, "the bar is still far"
+    clocked.receive(note(session.now, 0.2, 40))
+    end = session.now
+    clocked.run(60.0, stop=lambda: bool(onsets(session)))
+    assert clocked.distance_from_beat(onsets(session)[0].time, 4) < 0.010
+    assert session.performer._turn.length == pytest.approx(end - 0.3, abs=0.1)
+
+
+def test_a_takeover_waits_for_the_bar_while_the_human_plays_on() -> None:
+    clocked = ClockedSession(60.0, start_on="bar")
+    session = clocked.session
+    clocked.receive(phrase(4.3, 4, 0.25))
+    session.command(session.performer.takeover)
+    clocked.receive(phrase(5.5, 10, 0.2))
+    clocked.run(9.0, stop=lambda: bool(onsets(session)))
+    assert clocked.distance_from_beat(onsets(session)[0].time, 4) < 0.010
+    assert onsets(session)[0].time < 9.0
+
+
+@pytest.mark.parametrize("cancel", ["yield_turn", "forget"])
+def test_a_takeover_that_waits_for_the_bar_can_be_cancelled(cancel: str) -> None:
+    clocked = ClockedSession(60.0, mode="duet", start_on="bar")
+    session = clocked.session
+    clocked.run(4.5)
+    session.command(session.performer.takeover)
+    session.command(getattr(session.performer, cancel))
+    clocked.run(20.0)
+    assert not onsets(session)
+
+
+def test_start_on_now_ends_the_wait_for_the_bar() -> None:
+    clocked = ClockedSession(60.0, start_on="bar", beats_per_bar=16)
+    session = clocked.session
+    clocked.receive(phrase(0.3, 8, 0.2))
+    clocked.run(5.0)
+    assert not onsets(session)
+    session.controls.set("start_on", "now")
+    clocked.run(5.5)
+    assert onsets(session)
+
+
+def test_a_tempo_change_during_the_wait_moves_the_start() -> None:
+    clocked = ClockedSession(40.0, start_on="bar")
+    session = clocked.session
+    clocked.receive(phrase(6.3, 8, 0.2))
+    clocked.run(10.0)
+    assert not onsets(session)
+    again = session.performer.work(session.now)
+    assert again is not None
+    assert again < session.now + 0.1, "live, nothing else lets the performer see the tempo"
+    beat = (clocked.due - clocked.song) / clocked.period  # of the next tick, at which the tempo changes
+    clocked.period = 60 / 100
+    bar = clocked.due + (8 - beat) * clocked.period  # 8 beats after the song's first
+    clocked.run(20.0, stop=lambda: bool(onsets(session)))
+    assert onsets(session)[0].time == pytest.approx(bar, abs=0.02)
 
 
 def test_long_wait_for_the_bar_does_not_shorten_the_reply() -> None:
