@@ -49,6 +49,7 @@ PREFIX = "/perceivers/"
 MAX_BACKLOG = 8192  # queued datagrams; the oldest are dropped, so that the last value of a control always takes effect
 MAX_BACKLOG_BYTES = 1 << 19  # limits the backlog if datagrams are large
 MAX_REPLIES = 2000  # per second; further requests are not answered
+MAX_SUGGESTIONS = 20  # per second, of the nearest name for an unknown address, because finding it is slow
 MAX_PUBLISHED_ERRORS = 20  # errors of senders per second that are sent to all subscribers
 MAX_AHEAD = 60.0  # seconds; a bundle with a later time tag comes from a wrong clock
 MAX_SCHEDULED = 1024  # messages of bundles that are scheduled for later
@@ -115,6 +116,7 @@ class OscServer:
         self._next_echo, self._next_log, self._suppressed = 0.0, 0.0, 0
         self._scheduled = Schedule[tuple[Message, Address]](MAX_SCHEDULED)
         self._replies, self._published_errors = RateLimit(MAX_REPLIES), RateLimit(MAX_PUBLISHED_ERRORS)
+        self._suggestions = RateLimit(MAX_SUGGESTIONS)
         self._closing = False
         self._stop_listening = controls.on_change(self._changed)
         self._thread = threading.Thread(target=self._run, name="osc", daemon=True)
@@ -245,7 +247,7 @@ class OscServer:
             self._builtins[name](values, sender)
         elif name in self._queries:
             self._query(name, values, sender)
-        elif name not in (*_OUTGOING, *_INITIAL_QUERIES) and self._replies.wait() == 0:  # finding the nearest name is slow
+        elif name not in (*_OUTGOING, *_INITIAL_QUERIES) and self._suggestions.acquire():
             close = nearest(name, [*CONTROLS, *self._commands, *self._builtins, *self._queries])
             self._refuse(sender, "unknown", f"unknown address {shown(address)}, nearest is {PREFIX}{close}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from engine.states import StateError
@@ -68,8 +68,8 @@ def map_commands(midi_map: MidiMap, report: Callable[[str], None]) -> dict[str, 
 
 
 class StateCommands:
-    """The commands that save, recall and delete musical states. Each save has its own thread, because disks are slow. ``report``
-    sends the user a message.
+    """The commands that save, recall and delete musical states. Each save has its own thread, because disks are slow, and waits
+    for the save before it. A state that is not written yet is recalled from memory. ``report`` sends the user a message.
     """
 
     def __init__(
@@ -83,7 +83,11 @@ class StateCommands:
         self._states, self._performer, self._loop = states, performer, loop
         self._observers, self._report = observers, report
         self.writers: list[threading.Thread] = []
-        self._pending_recall: deque[tuple[str, SavedState]] = deque(maxlen=1)  # states are large: only the newest request is kept
+        self._lock = threading.Lock()  # of the two below
+        self._requested: Counter[str] = Counter()  # saves that the performer has not made yet, by name
+        self._unwritten: dict[str, SavedState] = {}  # the newest state of a name that is being written
+        # The newest request, because states are large; None: of a state that was not written when it was requested.
+        self._pending_recall: deque[tuple[str, SavedState | None]] = deque(maxlen=1)
 
     def commands(self) -> dict[str, Callable[..., None]]:
         return {"save": self._save, "recall": self._recall, "delete": self._delete}
@@ -96,8 +100,12 @@ class StateCommands:
     def _save(self, name: str) -> None:
         """Saves the musical state under a name."""
         self._states.check(name)
+        with self._lock:
+            self._requested[name] += 1
 
         def save(now: float) -> None:
+            with self._lock:
+                self._requested[name] -= 1
             self.writers = [thread for thread in self.writers if thread.is_alive()]
             if len(self.writers) >= MAX_PENDING_SAVES:
                 self._report_fault(StateError(f"{name}: not saved, because others are still being written"))
@@ -107,18 +115,27 @@ class StateCommands:
             except StateError as error:  # a standby has only a part of the state
                 self._report_fault(error)
                 return
-            thread = threading.Thread(target=self._write, args=(name, saved_state), daemon=True)
+            with self._lock:
+                self._unwritten[name] = saved_state
+            before = self.writers[-1] if self.writers else None
+            thread = threading.Thread(target=self._write, args=(name, saved_state, before), daemon=True)
             thread.start()
             self.writers.append(thread)
 
         self._loop.submit(save)
 
-    def _write(self, name: str, saved_state: SavedState) -> None:
+    def _write(self, name: str, saved_state: SavedState, before: threading.Thread | None) -> None:
+        """``before``: the thread that writes the state saved before this one."""
+        if before is not None:
+            before.join()
         try:
             self._states.save(name, saved_state)
             self._report(f"saved {name}")
         except Exception as error:
             self._report_fault(error)
+        with self._lock:
+            if self._unwritten.get(name) is saved_state:
+                del self._unwritten[name]
 
     def _report_fault(self, error: Exception) -> None:
         log.warning("%s", error)
@@ -126,12 +143,22 @@ class StateCommands:
 
     def _recall(self, name: str) -> None:
         """Continues from a saved state."""
-        self._pending_recall.append((name, self._states.load(name)))
+        with self._lock:
+            is_written = not self._requested[name] and name not in self._unwritten
+        self._pending_recall.append((name, self._states.load(name) if is_written else None))
         self._loop.submit(self._apply_recall)
 
     def _apply_recall(self, now: float) -> None:
         if self._pending_recall:  # empty if an earlier call has already applied a newer request
             name, saved_state = self._pending_recall.pop()
+            if saved_state is None:
+                with self._lock:
+                    saved_state = self._unwritten.get(name)
+            try:
+                saved_state = saved_state or self._states.load(name)  # it was written meanwhile, or the save has failed
+            except StateError as error:
+                self._report_fault(error)
+                return
             self._performer.recall(saved_state, now)
             self._report(f"recalled {name}")
 

@@ -63,6 +63,9 @@ class Reaction:
             self._observers.human(one)
 
     def _handle_transport(self, change: Transport) -> None:
+        if change is Transport.MOVED:  # the beats have moved already; a scrubbed sequencer sends many of these
+            self._loop.inbox.wake()
+            return
         if change is Transport.STOPPED:  # the transport's stop silences immediately
             self._loop.silence()
         self._loop.submit(lambda now: self._performer.transport(change, now))

@@ -115,6 +115,17 @@ def test_invalid_message_gets_an_error_and_changes_nothing(
     assert controls.snapshot() is before
 
 
+def test_many_unknown_addresses_get_few_suggestions(surface: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding the nearest name takes about a millisecond, and the messages behind would wait."""
+    asked: list[str] = []
+    monkeypatch.setattr("perceivers_live.osc.server.nearest", lambda name, _: asked.append(name) or "panic")
+    for number in range(500):
+        surface.send_message(f"/perceivers/x{number}", [])
+    surface.send_message("/perceivers/temperature", [])
+    surface.all()
+    assert 0 < len(asked) < 100
+
+
 def test_commands_run_with_their_arguments_and_reply_nothing(surface: Client, calls: list[tuple[object, ...]]) -> None:
     surface.send_message("/perceivers/panic", None)
     surface.send_message("/perceivers/save", "take 1")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, Timed
-from perceivers_live.clock.midi_clock import CONTINUE, START, STOP, TICK
+from perceivers_live.clock.midi_clock import CONTINUE, SONG_POSITION, START, STOP, TICK
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import ClockSettings, OscSettings, Settings
 from perceivers_live.midi.echo import PROOF
@@ -214,6 +214,19 @@ def test_midi_stop_silences_even_without_a_start() -> None:
     assert harness.port.silent
     harness.run(5.0)
     assert not harness.playing
+
+
+def test_a_stop_is_not_lost_among_many_song_positions() -> None:
+    """A scrubbed sequencer sends one for each movement, and the performer may be busy meanwhile."""
+    session = InputHarness(mode="solo").session
+    session.receive(0.0, (STOP,))
+    for place in range(200):
+        session.receive(0.0, (SONG_POSITION, place % 128, 0))
+    assert session.loop.inbox.dropped == 0
+    while not session.performer.transport_stopped:
+        command = session.loop.inbox.get(0)
+        assert callable(command)
+        command()
 
 
 def test_stop_of_an_input_that_was_replaced_does_not_apply() -> None:

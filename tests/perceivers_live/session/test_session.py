@@ -18,7 +18,7 @@ from perceivers_live.performer.performer import SavedState, State
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
 from tests.perceivers_live.receiver import Synthesizer, unbalanced
-from tests.perceivers_live.sessions import SETTINGS, SessionHarness, notes_only, running
+from tests.perceivers_live.sessions import PATIENCE, SETTINGS, SessionHarness, notes_only, running
 from tests.perceivers_live.toys import Musician, steady
 from tests.perceivers_live.virtual_session import absolute, fresh
 
@@ -252,6 +252,61 @@ def test_pending_save_completes_before_the_session_ends() -> None:
         harness.session.commands()["save"]("evening")
         harness.until_absorbed()
     assert disk.saved == ["evening"]
+
+
+class MemoryDisk(StateStore):
+    """It writes only after ``written`` is set."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, SavedState] = {}
+        self.order: list[int] = []
+        self.written = threading.Event()
+
+    def check(self, name: object) -> None: ...
+
+    def save(self, name: str, saved_state: SavedState) -> None:
+        assert self.written.wait(PATIENCE)
+        self.order.append(saved_state.snapshot.position)
+        time.sleep(0.2 if len(self.order) == 1 else 0.0)
+        self.kept[name] = saved_state
+
+    def load(self, name: str) -> SavedState:
+        return self.kept[name]
+
+
+def test_a_state_is_recalled_as_it_was_just_saved_although_it_is_not_written_yet() -> None:
+    disk = MemoryDisk()
+    with running(states=disk, mode="listen") as harness:
+        command = harness.session.commands()
+        disk.written.set()
+        command["save"]("a")
+        harness.until(lambda: "a" in disk.kept)
+        disk.written.clear()
+        harness.play(60, 62)
+        harness.until_absorbed()
+        position = harness.engine.position
+        command["save"]("a")
+        command["recall"]("a")
+        harness.play(64, 65)
+        harness.until_absorbed()
+        assert harness.engine.position > position
+        command["recall"]("a")
+        harness.until_absorbed()
+        assert harness.engine.position == position
+        disk.written.set()
+
+
+def test_the_last_of_two_saves_of_a_name_is_kept() -> None:
+    disk = MemoryDisk()
+    with running(states=disk, mode="listen") as harness:
+        for pitch in (60, 62):
+            harness.play(pitch)
+            harness.session.commands()["save"]("a")
+            harness.until_absorbed()
+        position = harness.engine.position
+        disk.written.set()
+    assert disk.order == sorted(disk.order)
+    assert disk.kept["a"].snapshot.position == position
 
 
 # --- another output while it plays -----------------------------------------------------------------------------------
