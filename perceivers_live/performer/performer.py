@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 KEPT_DECISIONS = 3.0  # decision times of the plan that stay when the human plays or a control changes
 MIN_KEPT = 0.03  # seconds of the plan that stay at least when a control changes
+OPENING_DECISIONS = 3  # decisions that follow the one of the first note before it sounds
 HEAD_START = 0.3  # seconds before its beat at which a turn begins to decide
 TEMPO_CHECK = 0.05  # seconds after which the time of that beat is predicted again
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
@@ -405,6 +406,8 @@ class Performer:
             immediate = True
             elapsed = self.timeline.step(turn.start_at) - engine.step
         else:
+            if immediate:  # time to decide the other notes of a first chord, which are struck together
+                earliest += OPENING_DECISIONS * self._decision_times.expected
             elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
         elapsed = max(elapsed, int(turn.simultaneous_events >= MAX_SIMULTANEOUS), 0)
         while elapsed > MAX_WAIT:  # the silence becomes part of the history

@@ -9,17 +9,7 @@ from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, 
 from engine.runtimes import SamplingBias
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import DUET_NOTES, DUET_TAIL, MIN_REPLY, State
-from tests.perceivers_live.playing import (
-    CLOSING,
-    check,
-    check_at_rest,
-    human_plays,
-    longest_note,
-    musicians,
-    notes,
-    onsets,
-    playing,
-)
+from tests.perceivers_live.playing import CLOSING, check, check_at_rest, human_plays, musicians, notes, onsets, playing
 from tests.perceivers_live.toys import Hidden, Musician, improviser, possible, restless, steady
 from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
 
@@ -78,49 +68,6 @@ def test_a_fast_human_does_not_silence_the_machine_whatever_the_output_offset(mo
         check(session)
     assert counts[0] > 30
     assert counts[1] > 0.7 * counts[0]
-
-
-@pytest.mark.parametrize("mode", ["duet", "solo"])
-@pytest.mark.parametrize(("decision", "gap"), [(0.006, 0.05), (0.02, 0.02), (0.03, 0.03), (0.04, 0.05)])
-def test_input_during_slow_decisions_does_not_silence_the_machine(mode: str, decision: float, gap: float) -> None:
-    """As many actions of the human as decisions: one comes during each."""
-    session = VirtualSession(controls={"mode": mode})
-    if mode == "duet":
-        session.receive(*phrase(0.0, 4, 0.1, 40))
-    else:
-        session.run(0.5)
-    actions = iter(Timed(0.6 + i * gap, (NOTE_OFF if i % 2 else NOTE_ON) + 36 + i // 2 % 12, 80) for i in range(1000))
-    coming = next(actions)
-    decide = session.runtime.decide
-
-    def slow(position: int, bias: SamplingBias) -> tuple[int, int, int] | None:
-        nonlocal coming
-        drawn = decide(position, bias)
-        session.performer.add_decision_time(decision)
-        end = session.now + decision
-        while coming.time <= end:
-            session.now = max(session.now, coming.time)
-            session.player.play_due(session.now)
-            session.receive_while_busy(coming)
-            coming = next(actions)
-        session.now = end
-        return drawn
-
-    session.runtime.decide = slow  # type: ignore[method-assign]
-    while session.now < 5.0:
-        began = session.now
-        session.catch_up()
-        more = session.performer.work(session.now)
-        if session.now == began:
-            session.now = min(coming.time, began + 0.005 if more is None else max(more, began + 0.001))
-        session.player.play_due(session.now)
-        if coming.time <= session.now:
-            session.receive_while_busy(coming)
-            coming = next(actions)
-    session.catch_up()
-    assert len(onsets(session)) > 20
-    assert longest_note(session) < 2.0
-    check(session)
 
 
 def test_key_press_stops_the_old_plan_even_while_the_performer_is_busy() -> None:
