@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
-from engine.midi_state import MidiState, is_channel_mode, is_note_off, is_note_on
+from engine.midi_state import Message, MidiState, is_channel_mode, is_note_off, is_note_on
 from perceivers_live.controls.registry import ControlValues
 from perceivers_live.player.human_keys import HumanKeys
 
@@ -52,7 +53,7 @@ class Ledger:
     """Sends actions and tracks which notes sound, so that each note-on gets exactly one note-off.
 
     All methods may be called from any thread. ``send`` takes one raw MIDI message and may raise; a release that fails is sent
-    again at the next ``close``, and before its key is struck. ``notes`` and ``pedal``, and with them the model's history, are
+    again with the next message, and by ``send_unsent``. ``notes`` and ``pedal``, and with them the model's history, are
     the same whether or not the output works. Actions have the model's pitches, messages those after ``voicing``. ``keys``: what
     the human holds. ``send_thru``: sends the human's messages; default: ``send``.
     """
@@ -74,6 +75,7 @@ class Ledger:
         self._pedal = False
         self._unsent: set[int] = set()  # releases that failed: actions, with pitches as sent
         self._thru = MidiState()
+        self._unsent_thru: set[Message] = set()  # releases that could not be passed through
 
     @property
     def notes(self) -> frozenset[int]:
@@ -101,7 +103,7 @@ class Ledger:
         """
         with self._lock:
             releases: list[int] = []
-            self._retry(NOTE_OFF + timed.action if timed.action < NOTE_OFF else timed.action)
+            self.send_unsent()
             if timed.action < NOTE_OFF:
                 releases = [NOTE_OFF + pitch for pitch, sent in self._notes.items() if timed.action in (pitch, sent)]
             elif timed.action == SUSTAIN_UP and self._pedal and not self.keys.pedal:
@@ -114,6 +116,7 @@ class Ledger:
         of a pedal that the human holds.
         """
         with self._lock:
+            self.send_unsent()
             one = sent = Timed(time, action, velocity)
             if action < NOTE_OFF:
                 voicing = self._voicing()
@@ -122,7 +125,6 @@ class Ledger:
                 sounds = action in self._notes or pitch in self._notes.values()  # also after a change of transposition
                 if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._thru.holds(self._channel, pitch):
                     return None
-                self._retry(NOTE_OFF + pitch)
                 self._notes[action] = pitch
                 return Sent(one, sent, self._attempt(message_of(pitch, sent.velocity, self._channel)))
             if action < NOTE_OFF + PITCHES:
@@ -155,10 +157,17 @@ class Ledger:
         (self._unsent.discard if fault is None else self._unsent.add)(action)
         return fault
 
-    def _retry(self, action: int) -> None:
-        """Sends a release again if it failed."""
-        if action in self._unsent:
-            self._send_release(action)
+    def send_unsent(self) -> None:
+        """Sends releases again that failed, except of what the human holds now. Never raises."""
+        with self._lock:
+            for action in sorted(self._unsent):
+                if action - NOTE_OFF not in self.keys.held and (action != SUSTAIN_UP or not self.keys.pedal):
+                    self._send_release(action)
+            unsent, self._unsent_thru = self._unsent_thru, set()
+            for message in sorted(unsent):
+                if self._thru.release_of(message) is not None:  # nothing else has ended it since
+                    with suppress(Exception):  # it is in the set again
+                        self._pass_through(message)
 
     def _attempt(self, message: Sequence[int]) -> Exception | None:
         """Sends a message; returns the error of the output port."""
@@ -174,6 +183,7 @@ class Ledger:
         A channel mode message on the machine's channel is replaced by messages for the human's notes and controllers only.
         """
         with self._lock:
+            self.send_unsent()
             if is_channel_mode(message):
                 for end in self._thru.releases_after(message):
                     self._pass_through(end)
@@ -191,11 +201,18 @@ class Ledger:
             if own and not self._thru.holds(self._channel, message[1]):  # ``release_for`` does not see keys out of range
                 self._send(message_of(NOTE_OFF + message[1], 0, self._channel))
             self._thru.apply(message)  # before sending: a message that fails half-way is released later
+            self._unsent_thru.discard(_note_off(message))
             self._send_thru(message)
             return
         releases_pedal = tuple(message[:2]) == (0xB0 | self._channel, SUSTAIN) and message[2] < PEDAL_DOWN and self._pedal
         if not releases_pedal and not (is_note_off(message) and own):  # a note of the machine goes on sounding
-            self._send_thru(message)
+            try:
+                self._send_thru(message)
+            except Exception:
+                release = self._thru.release_of(message)
+                if release is not None:
+                    self._unsent_thru.add(_note_off(message) if is_note_off(message) else release)
+                raise
         self._thru.apply(message)
 
     def release_thru(self) -> None:
@@ -208,13 +225,9 @@ class Ledger:
                     _warn(error)
 
     def close(self, now: float = 0.0) -> list[Sent]:
-        """Releases all notes and the pedal of the machine; returns these releases, with time ``now``. Never raises. Also sends
-        again earlier releases that failed.
-        """
+        """Releases all notes and the pedal of the machine; returns these releases, with time ``now``. Never raises."""
         with self._lock:
-            for action in sorted(self._unsent):
-                if action - NOTE_OFF not in self.keys.held and (action != SUSTAIN_UP or not self.keys.pedal):
-                    self._send_release(action)
+            self.send_unsent()
             closed = self._release(now, [NOTE_OFF + pitch for pitch in sorted(self._notes)])
             if self._pedal:  # even if the human holds it
                 closed.append(self._release_pedal(now))
@@ -229,7 +242,8 @@ class Ledger:
         """Silences the receiver, then calls ``change``, which connects another one. Nothing is sent in between."""
         with self._lock:
             self.reset()
-            self._unsent.clear()  # what could not be released does not sound at the new receiver
+            self._unsent.clear()
+            self._unsent_thru.clear()  # what could not be released does not sound at the new receiver
             self._thru = MidiState()
             change()
 
@@ -253,6 +267,11 @@ class Ledger:
             self.reset()
             for message in releases(self._channel):
                 send(message)
+
+
+def _note_off(message: Sequence[int]) -> Message:
+    """The note-off of a note-on's or note-off's key."""
+    return 0x80 | message[0] & 0x0F, message[1], 64
 
 
 def _warn(fault: Exception) -> None:

@@ -179,6 +179,7 @@ class Session:
             self.observers.listening()
             while self._wait_for_report():
                 self.midi_map.expire(time.perf_counter())
+                self.output.ledger.send_unsent()
                 self._report_tempo()
                 self._report_standby()
                 self.observers.stats(self.stats())

@@ -126,6 +126,39 @@ def test_failed_note_off_is_sent_before_the_next_note_on_of_that_key(ledger: Led
     assert unbalanced(synthesizer.messages) == []
 
 
+@pytest.mark.parametrize("later", ["play", "thru"])
+def test_a_failed_release_is_sent_with_the_next_message(ledger: Ledger, synthesizer: Synthesizer, later: str) -> None:
+    ledger.play(NOTE_ON + 60, 80)
+    for message in ((0x90, 72, 80), (0x91, 72, 80), (0xB0, 66, 127)):
+        ledger.thru(message)
+    synthesizer.fails = lambda _: True
+    ledger.play(NOTE_OFF + 60)
+    for message in ((0x80, 72, 64), (0x91, 72, 0), (0xB0, 66, 0)):
+        with pytest.raises(PortError):
+            ledger.thru(message)
+    synthesizer.fails = lambda _: False
+    if later == "play":
+        ledger.play(NOTE_ON + 40, 80)
+    else:
+        ledger.thru((0x90, 40, 80))
+    assert synthesizer.sounding == {(0, 40)}
+    assert synthesizer.messages[-2] == (0xB0, 66, 0)
+    count = len(synthesizer.messages)
+    ledger.thru((0x80, 40, 64))
+    assert len(synthesizer.messages) <= count + 1, "they are sent once"
+
+
+def test_a_failed_release_does_not_end_a_note_that_was_struck_again(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.thru((0x90, 72, 80))
+    synthesizer.fails = lambda message: message[0] == 0x80
+    with pytest.raises(PortError):
+        ledger.thru((0x80, 72, 64))
+    ledger.thru((0x90, 72, 90))
+    synthesizer.fails = lambda _: False
+    ledger.thru((0x90, 40, 80))
+    assert synthesizer.sounding == {(0, 72), (0, 40)}
+
+
 def test_one_failed_note_off_does_not_prevent_the_others(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67, SUSTAIN_DOWN):
         ledger.play(action, 80)

@@ -60,6 +60,16 @@ def test_thru_note_is_not_ended_by_the_machines_note_off() -> None:
         assert unbalanced([*notes_only(harness.port.messages), (0x80, 72, 0)]) == []
 
 
+def test_thru_note_whose_release_failed_ends_by_itself() -> None:
+    with running(thru=True, mode="listen") as harness:
+        harness.receive((0x90, 60, 80))
+        harness.port.fails = lambda message: message[0] == 0x80
+        harness.receive((0x80, 60, 64))
+        assert harness.port.sounding == {(0, 60)}
+        harness.port.fails = lambda _: False
+        harness.until(lambda: not harness.port.sounding)
+
+
 def test_thru_notes_end_when_the_input_is_lost() -> None:
     settings = dataclasses.replace(SETTINGS, midi=MidiSettings(channel=2))
     harness = SessionHarness(settings=settings, thru=True, listen_low=61)
