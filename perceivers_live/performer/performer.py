@@ -368,7 +368,7 @@ class Performer:
             self._on_countdown(begin)
 
     def _begin_turn(self, now: float, start_at: float | None) -> None:
-        self._taking_over = False
+        requested, self._taking_over = self._taking_over, False
         self._plan_controls = controls = self._controls.snapshot()
         if controls["mode"] == "duet" and self._detector.start is not None:
             length = DUET_TAIL / (OVERTIME - EARLY)
@@ -377,7 +377,8 @@ class Performer:
             wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
             length = min(max(wanted, MIN_REPLY), MAX_REPLY)
         max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
-        self._turn = Turn(now if start_at is None else start_at, length, self._detector.call, start_at, max_silence)
+        start = now if start_at is None else start_at
+        self._turn = Turn(start, length, self._detector.call, start_at, max_silence, requested=requested)
         self.timeline.begin(now)
         self.timeline.floor = self._engine.position  # all of it has sounded
         if controls["mode"] == "respond":
@@ -406,7 +407,7 @@ class Performer:
             immediate = True
             elapsed = self.timeline.step(turn.start_at) - engine.step
         else:
-            if immediate:  # time to decide the other notes of a first chord, which are struck together
+            if immediate and not turn.requested:  # time to decide the other notes of a first chord, which are struck together
                 earliest += OPENING_DECISIONS * self._decision_times.expected
             elapsed = math.ceil((earliest - self.timeline.time(engine.step)) * STEPS_PER_SECOND)
         elapsed = max(elapsed, int(turn.simultaneous_events >= MAX_SIMULTANEOUS), 0)

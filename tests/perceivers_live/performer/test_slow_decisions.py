@@ -92,3 +92,13 @@ def test_the_first_chord_of_a_reply_is_struck_together_however_long_decisions_ta
     assert {one.action for one in onsets(session)[: len(CHORD)]} == set(CHORD)
     assert max(first) - min(first) < 0.001
     check(session)
+
+
+def test_the_first_note_after_a_takeover_does_not_wait_for_its_chord() -> None:
+    session = VirtualSession(in_chords)
+    session.receive(*phrase(0.0, 8, 0.2))
+    expected = session.performer._decision_times.expected
+    session.command(session.performer.takeover)
+    began = session.now
+    session.run(12.0, stop=lambda: bool(onsets(session)))
+    assert onsets(session)[0].time - began < expected + 0.011  # a step of the engine's time axis
