@@ -87,10 +87,11 @@ class LoggingPlayer(Player):
             self._log(RESTED, self._decided)
         return left
 
-    def _shorten(self, actions: Sequence[Timed], until: float) -> None:
+    def _shorten(self, actions: Sequence[Timed], until: float) -> bool:
         before = list(self._plan)
-        super()._shorten(actions, until)
+        shortened = super()._shorten(actions, until)
         self._cut(CUT, min([until, *(event.time for event in before[len(self._plan) :])]))
+        return shortened
 
     def _cut(self, what: str, until: float) -> None:
         """Logs that the plan, with its silences, remains valid up to ``until`` at most."""
