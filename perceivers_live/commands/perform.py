@@ -84,6 +84,7 @@ def _perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page:
         connections.listen(
             session.receive,
             input_lost=lambda: session.input_lost(time.perf_counter()),
+            source_lost=lambda: session.source_lost(time.perf_counter()),
             input_replaced=lambda: session.input_replaced(time.perf_counter()),
             output_restored=session.output_restored,
             set_input_resolution=session.set_input_resolution,

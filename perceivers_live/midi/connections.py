@@ -62,8 +62,9 @@ class PortsState:
 class Connections:
     """A context manager: entering opens the ports and starts a watchdog process for the output.
 
-    ``on_message``: the input's callback. ``input_lost``: called when the input disappears. ``input_replaced``: called after
-    ``choose`` opened another input. ``output_restored``: called when the output can be used again. ``set_input_resolution``:
+    ``on_message``: the input's callback. ``input_lost``: called when the input disappears, or is connected to nothing any more.
+    ``source_lost``: called when one of several sources of the input was disconnected. ``input_replaced``: called after ``choose``
+    opened another input. ``output_restored``: called when the output can be used again. ``set_input_resolution``:
     receives the interval in seconds to which the input's times are quantized, when it is opened (0: unknown).
     ``change_output``: receives a function that switches to another output, and calls it once the present output is silent. All
     callbacks except ``on_message`` run on the polling thread. ``local``: ports that need no MIDI system.
@@ -78,6 +79,7 @@ class Connections:
         on_message: MessageListener = lambda now, message: None,
         *,
         input_lost: Callable[[], None] = lambda: None,
+        source_lost: Callable[[], None] = lambda: None,
         input_replaced: Callable[[], None] = lambda: None,
         output_restored: Callable[[], None] = lambda: None,
         set_input_resolution: Callable[[float], None] = lambda seconds: None,
@@ -85,7 +87,8 @@ class Connections:
         change_output: Callable[[Callable[[], None]], None] = lambda swap: swap(),
     ) -> None:
         self._on_message, self._local = on_message, local
-        self._input_lost, self._input_replaced, self._set_input_resolution = input_lost, input_replaced, set_input_resolution
+        self._input_lost, self._source_lost, self._input_replaced = input_lost, source_lost, input_replaced
+        self._set_input_resolution = set_input_resolution
         self._output_restored, self._change_output = output_restored, change_output
         self._invert_pedal = settings.invert_pedal
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
@@ -108,6 +111,7 @@ class Connections:
         on_message: MessageListener,
         *,
         input_lost: Callable[[], None],
+        source_lost: Callable[[], None],
         input_replaced: Callable[[], None],
         output_restored: Callable[[], None],
         set_input_resolution: Callable[[float], None],
@@ -115,7 +119,8 @@ class Connections:
     ) -> None:
         """Sets the callbacks, if they did not exist at construction. Call it before entering."""
         self._on_message = on_message
-        self._input_lost, self._input_replaced, self._set_input_resolution = input_lost, input_replaced, set_input_resolution
+        self._input_lost, self._source_lost, self._input_replaced = input_lost, source_lost, input_replaced
+        self._set_input_resolution = set_input_resolution
         self._output_restored, self._change_output = output_restored, change_output
 
     def __enter__(self) -> Connections:
@@ -358,7 +363,7 @@ class Connections:
                         logging.WARNING,
                     )
                     if port is self._input:
-                        self._input_lost()
+                        (self._source_lost if port.is_linked else self._input_lost)()
                 elif was_cut:
                     self._log_if_changed(which, f"the {which} is connected again, to {port.name}")
                     if port is self._output:

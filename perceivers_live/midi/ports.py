@@ -309,6 +309,11 @@ class _Port:
         alike, self._alike = self._alike, max(self._alike, names.count(self.name))
         return self._wanted != "" and (names.count(self.name) < alike or self.name in gone)
 
+    @property
+    def is_linked(self) -> bool:
+        """Whether it is connected to another port; known on JACK only."""
+        return bool(self._linked)
+
     def follow(self, change: ConnectionChange) -> bool:
         """Processes a connection that was made or cut; returns whether it is one of this port's. ``cut`` is true from the time a
         connection was cut until another is made. The cut of an unknown connection belongs to an earlier port and is ignored.

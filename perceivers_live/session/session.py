@@ -137,6 +137,10 @@ class Session:
         """Releases the keys held on an input that was disconnected. The beats of its MIDI clock are unknown from then on."""
         if self._clock is not None and self._clock.lost():
             log.warning("the beats of the MIDI clock are unknown until the sequencer starts again")
+        self.source_lost(now)
+
+    def source_lost(self, now: float) -> None:
+        """Releases the keys held on the input: one of its sources was disconnected, and it is not known which keys it held."""
         self.echo.forget()
         self._reaction.release_all(now)
 

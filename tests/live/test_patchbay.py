@@ -84,6 +84,30 @@ def test_choosing_the_connected_port_by_its_full_name_keeps_the_connection(
         piano.delete()
 
 
+def test_one_of_two_sources_of_the_input_is_cut_before_the_other(jack: JackServer) -> None:
+    """Such as the DAW that sends the clock, beside the keyboard."""
+    sources = [rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name) for name in ("piano", "daw")]
+    for source in sources:
+        source.open_virtual_port("port")
+    lost: list[str] = []
+    try:
+        with Connections(
+            MidiSettings(input_port="piano"),
+            input_lost=lambda: lost.append("input"),
+            source_lost=lambda: lost.append("source"),
+        ) as connections:
+            assert until(lambda: connections.names[0], TIMEOUT)
+            ours, daw = jack.wait_for_port("perceivers-live-in"), jack.wait_for_port("daw")
+            jack.connect(daw, ours)
+            jack.disconnect(daw, ours)
+            assert until(lambda: lost == ["source"], TIMEOUT)
+            jack.disconnect(connections.names[0], ours)
+            assert until(lambda: lost == ["source", "input"], TIMEOUT)
+    finally:
+        for source in sources:
+            source.delete()
+
+
 @pytest.mark.usefixtures("jack")
 @pytest.mark.parametrize("kind", ["MidiIn", "MidiOut"])
 def test_refused_jack_client_is_requested_again(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,20 @@ def test_a_failing_output_is_logged_once_for_all_messages_passed_through(caplog:
     assert len([record for record in caplog.records if "cannot send" in record.message]) == 2
 
 
+def test_clock_goes_on_if_only_one_source_of_the_input_was_lost() -> None:
+    harness = SessionHarness(settings=dataclasses.replace(SETTINGS, clock=ClockSettings(source="midi")))
+    start, beats = time.perf_counter(), harness.session.beats
+    assert beats is not None
+    harness.session.receive(start, (0xFA,))
+    for tick in range(10):
+        harness.session.receive(start + tick / 48, (0xF8,))
+    harness.receive((0x90, 60, 80))
+    harness.session.source_lost(time.perf_counter())
+    assert harness.session.keys.held == frozenset()
+    harness.session.receive(start + 10 / 48, (0xF8,))
+    assert beats.running
+
+
 def test_clock_of_a_lost_input_gives_no_beats() -> None:
     harness = SessionHarness(settings=dataclasses.replace(SETTINGS, clock=ClockSettings(source="midi")))
     start, beats = time.perf_counter(), harness.session.beats
