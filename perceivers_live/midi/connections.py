@@ -96,6 +96,7 @@ class Connections:
         self._next_probe = 0.0  # time of the next search for a MIDI system that is not needed
         self._available: tuple[tuple[str, ...], tuple[str, ...]] = (), ()  # the ports of other programs and devices
         self._input: Input | None = None
+        self._heard: MessageListener | None = None  # the callback of the input whose messages count
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._closing: list[threading.Thread] = []
@@ -207,23 +208,27 @@ class Connections:
         return output, watchdog
 
     def _open_input(self) -> None:
-        self._input = self._make_input(self._wanted["input"])
+        self._heard = self._listener()
+        self._input = self._make_input(self._wanted["input"], self._heard)
 
-    def _make_input(self, wanted: str) -> Input:
+    def _listener(self) -> MessageListener:
+        """A new callback for an input, which passes messages on while it is the one that is heard."""
+
+        def listen(now: float, message: Sequence[int]) -> None:
+            if self._heard is listen:
+                self._on_message(now, message)
+
+        return listen
+
+    def _make_input(self, wanted: str, listener: MessageListener) -> Input:
         if self._local is not None and wanted == self._local.name:
-            made = self._local.open_input(self._on_message)
+            made = self._local.open_input(listener)
             self._set_input_resolution(0.0)
         else:
             self._set_input_resolution(self._probe.resolution if self._probe is not None else 0.0)
-            made = InputPort(wanted, self._inverting if self._invert_pedal else self._on_message, self._probe)
+            made = InputPort(wanted, _inverted(listener) if self._invert_pedal else listener, self._probe)
         self._log_if_changed("input", f"in: {made.name}")
         return made
-
-    def _inverting(self, now: float, message: Sequence[int]) -> None:
-        """Passes on a message of the input port, whose sustain pedal has the reversed polarity."""
-        if len(message) == 3 and message[0] & 0xF0 == 0xB0 and message[1] == SUSTAIN:
-            message = (message[0], message[1], 127 - message[2])
-        self._on_message(now, message)
 
     def _follow_choices(self) -> None:
         for direction, change in (("output", self._choose_output), ("input", self._choose_input)):
@@ -253,11 +258,14 @@ class Connections:
         if (old is not None and wanted == self._wanted["input"]) or self._is_open(old, wanted, "input"):
             self._wanted["input"] = wanted
             return
-        made = self._make_input(wanted)
+        listener = self._listener()
+        made = self._make_input(wanted, listener)
+        self._heard = None  # what the former input still sends would not be released
+        self._input_replaced()
+        self._heard = listener
         self._input, self._wanted["input"] = made, wanted
         if old is not None:
             self._close(old)
-        self._input_replaced()
 
     def _is_open(self, port: Input | Output | None, wanted: str, direction: str) -> bool:
         """Whether ``wanted`` names the port that is connected already. Opening it again would cut its first connection, which
@@ -391,6 +399,17 @@ class Connections:
         if self._last_logged.get(what) != text:
             log.log(level, "%s", text)
         self._last_logged[what] = text
+
+
+def _inverted(listener: MessageListener) -> MessageListener:
+    """For an input whose sustain pedal has the reversed polarity."""
+
+    def listen(now: float, message: Sequence[int]) -> None:
+        if len(message) == 3 and message[0] & 0xF0 == 0xB0 and message[1] == SUSTAIN:
+            message = (message[0], message[1], 127 - message[2])
+        listener(now, message)
+
+    return listen
 
 
 def _others(names: tuple[Sequence[str], Sequence[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -184,6 +184,24 @@ def test_a_choice_of_another_input_is_reported_once_it_is_open(monkeypatch: pyte
     assert opened == [1, 2]
 
 
+def test_only_the_chosen_input_is_heard_once_what_was_held_on_the_former_one_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, heard = _input_stubs(monkeypatch), list[str]()
+    ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
+    with Connections(
+        OWN,
+        lambda _, message: heard.append(f"key {message[1]}"),
+        local=ports,
+        input_replaced=lambda: heard.append("replaced"),
+    ) as connections:
+        for count, name in enumerate(("Piano", "Organ"), 1):
+            connections.choose("input", name)
+            assert until(lambda count=count: heard.count("replaced") == count)  # type: ignore[misc]
+            assert until(lambda name=name: connections.state.input.wanted == name)  # type: ignore[misc]
+            for listen in made:
+                listen(0.0, (0x90, 60 + made.index(listen), 80))
+    assert heard == ["replaced", "key 60", "replaced", "key 61"]
+
+
 def _input_stubs(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[float, Sequence[int]], None]]:
     """Replaces input ports of a MIDI system. The list receives the callback of each port that is opened."""
     made: list[Callable[[float, Sequence[int]], None]] = []
