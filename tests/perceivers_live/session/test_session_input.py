@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
+from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.settings import ClockSettings, MidiSettings
 from tests.perceivers_live.receiver import unbalanced
 from tests.perceivers_live.sessions import SETTINGS, SessionHarness, notes_only, running
@@ -100,13 +101,19 @@ def test_a_failing_output_is_logged_once_for_all_messages_passed_through(caplog:
     assert len([record for record in caplog.records if "cannot send" in record.message]) == 2
 
 
-def test_clock_goes_on_if_only_one_source_of_the_input_was_lost() -> None:
+def with_clock() -> tuple[SessionHarness, Beats, float]:
+    """A session, its beats after ten ticks of a MIDI clock, and the time of the first."""
     harness = SessionHarness(settings=dataclasses.replace(SETTINGS, clock=ClockSettings(source="midi")))
     start, beats = time.perf_counter(), harness.session.beats
     assert beats is not None
     harness.session.receive(start, (0xFA,))
     for tick in range(10):
         harness.session.receive(start + tick / 48, (0xF8,))
+    return harness, beats, start
+
+
+def test_clock_goes_on_if_only_one_source_of_the_input_was_lost() -> None:
+    harness, beats, start = with_clock()
     harness.receive((0x90, 60, 80))
     harness.session.source_lost(time.perf_counter())
     assert harness.session.keys.held == frozenset()
@@ -115,12 +122,7 @@ def test_clock_goes_on_if_only_one_source_of_the_input_was_lost() -> None:
 
 
 def test_clock_of_a_lost_input_gives_no_beats() -> None:
-    harness = SessionHarness(settings=dataclasses.replace(SETTINGS, clock=ClockSettings(source="midi")))
-    start, beats = time.perf_counter(), harness.session.beats
-    assert beats is not None
-    harness.session.receive(start, (0xFA,))
-    for tick in range(10):
-        harness.session.receive(start + tick / 48, (0xF8,))
+    harness, beats, start = with_clock()
     assert beats.running
     harness.session.input_lost(time.perf_counter())
     harness.session.receive(start + 10 / 48, (0xF8,))
