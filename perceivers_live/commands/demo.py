@@ -20,7 +20,8 @@ from perceivers_live.commands.live_roll import LiveRoll
 from perceivers_live.commands.piano_roll import Part, draw, notes_of
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import MidiSettings, OscSettings, Settings
-from perceivers_live.performer.performer import MAX_REPLY, State
+from perceivers_live.performer.performer import State
+from perceivers_live.performer.turns import MAX_REPLY
 from perceivers_live.player.ledger import Send
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.offline import has_notes, render

@@ -28,27 +28,20 @@ from perceivers_live.clock.midi_clock import Beats, Transport
 from perceivers_live.controls.registry import Controls, ControlValues
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.decision import Situation, decide
-from perceivers_live.performer.decision_times import DecisionTimes
+from perceivers_live.performer.decision_times import DecisionTimes, lead, output_offset
 from perceivers_live.performer.merge import Played, merge
 from perceivers_live.performer.phrases import PhraseDetector
 from perceivers_live.performer.pulse import Subdivision, grid
-from perceivers_live.performer.start import BEAT_WAIT, awaits_beat, start_time
+from perceivers_live.performer.start import TurnStart
 from perceivers_live.performer.timeline import Timeline
-from perceivers_live.performer.turns import EARLY, OVERTIME, MachineEvent, Turn
+from perceivers_live.performer.turns import EARLY, MIN_REPLY, OVERTIME, MachineEvent, Turn
 from perceivers_live.player.player import Phase, Planned, Player
 
 log = logging.getLogger(__name__)
 
-KEPT_DECISIONS = 3.0  # decision times of the plan that stay when the human plays or a control changes
 MIN_KEPT = 0.03  # seconds of the plan that stay at least when a control changes
 OPENING_DECISIONS = 3  # decisions that follow the one of the first note before it sounds
-HEAD_START = 0.3  # seconds before its beat at which a turn begins to decide
-TEMPO_CHECK = 0.05  # seconds after which the time of that beat is predicted again
-MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
-NO_CALL_REPLY = 8.0  # seconds of a turn without a call, after a takeover
-DUET_TAIL = 4.0  # seconds after the human's phrase within which a duet ends
 INPUT_WAIT = 0.001  # seconds to wait for input that the player has handled and the performer has not received
-DUET_NOTES = 3  # notes of the human before a duet begins
 MAX_SIMULTANEOUS = 40  # events at the same time; the next one is at least a step later
 PEDAL_STEPS = 8  # from the release of the last keys to that of the pedal
 
@@ -86,17 +79,14 @@ class Performer:
         self.timeline = Timeline(engine)
         self._detector = PhraseDetector(phrase, lambda: float(controls.snapshot()["patience"]))
         self._default_seed = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
-        self._on_state, self._on_countdown = on_state, on_countdown
-        self._countdown: float | None = None
+        self._on_state = on_state
+        self._decision_times = DecisionTimes()
+        self._start = TurnStart(self._detector, self._decision_times, beats, on_countdown)
         self._subdivision = Subdivision(beats)
         self._serials = count(1)
         self._turn = Turn(0.0, MIN_REPLY)
         self._plan_controls = controls.snapshot()  # the values used for the plan
-        self._yielded = False  # after ``yield_turn``: a solo waits for ``takeover``, a duet for that or a new phrase
-        self._taking_over = False  # a ``takeover`` waits for its beat
-        self._awaits_start = False  # a turn is due and waits for its beat; until then, the human continues the phrase
         self.transport_stopped = False  # the sequencer that sends the clock is stopped
-        self._decision_times = DecisionTimes()
         self._awaits_input = False  # the last call of ``work`` waited for the inbox
 
     @property
@@ -162,12 +152,8 @@ class Performer:
         """The time up to which the plan stays when the human plays."""
         if not actions:
             return math.inf
-        offset = float(self._controls.snapshot()["input_offset_ms"]) / 1000
-        return actions[-1].time - offset + self._kept()
-
-    def _kept(self) -> float:
-        """Seconds of the plan that stay: by then new decisions can be sent. A positive output offset delays these too."""
-        return KEPT_DECISIONS * self._decision_times.expected + max(0.0, self._output_offset())
+        controls = self._controls.snapshot()
+        return actions[-1].time - float(controls["input_offset_ms"]) / 1000 + self._decision_times.kept(controls)
 
     def _update_history(self, played: Sequence[Played], since: Sequence[Timed]) -> None:
         """Rewrites the history since the input: what was played, the rest of the plan, and ``since`` (see ``merge``)."""
@@ -192,23 +178,23 @@ class Performer:
     def _feed_detector(self, timed: Timed) -> None:
         """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
         end = self._detector.silence_end()
-        if timed.action < NOTE_OFF and (end is None or timed.time > end) and not self._awaits_start:
+        if timed.action < NOTE_OFF and (end is None or timed.time > end) and not self._start.awaits_beat:
             self._detector.reset()
-            self._yielded = self._yielded and self._controls.snapshot()["mode"] == "solo"
+            self._start.begin_phrase(self._controls.snapshot())
         self._detector.feed(timed._replace(time=self.timeline.quantized(timed.time)))
         self._subdivision.feed(timed)
 
     def takeover(self, now: float) -> None:
         """The machine begins to play now (or on the next beat, as ``start_on`` has it), even within the human's phrase."""
-        self._yielded = False
-        if self.state is State.LISTENING and self._may_play(self._controls.snapshot()):
-            self._taking_over = True
-            self._begin_or_wait(now, self._controls.snapshot())
+        controls = self._controls.snapshot()
+        self._start.allow()
+        if self.state is State.LISTENING and self._may_play(controls):
+            self._start.request()
+            self._begin_if_due(now, controls)
 
     def yield_turn(self, now: float) -> None:
         """The machine stops immediately and listens."""
-        self._yielded = True
-        self._end_wait()
+        self._start.yield_turn()
         self._end_turn(now)
         if self._controls.snapshot()["mode"] == "respond":
             self._detector.reset()  # no reply to what was played so far
@@ -218,7 +204,7 @@ class Performer:
         if change is not Transport.MOVED:
             self.transport_stopped = change is Transport.STOPPED  # first, since the engine may fail
         if change is Transport.STOPPED:
-            self._end_wait()
+            self._start.cancel()
             self._detector.reset()
             self._end_turn(now)
 
@@ -229,7 +215,7 @@ class Performer:
     def forget(self, now: float) -> None:
         """Ends the turn and clears the history."""
         self._player.interrupt(now)
-        self._end_wait()
+        self._start.cancel()
         self._detector.forget()
         self._set_listening()
         self._turn.rewind(0)
@@ -261,7 +247,7 @@ class Performer:
 
     def recall(self, saved_state: SavedState, now: float) -> None:
         """Ends the turn and continues from a saved state. Keys that were down in it are released in the history."""
-        self._end_wait()
+        self._start.cancel()
         self._end_turn(now)
         self._detector.reset()
         self._turn.rewind(0)
@@ -281,13 +267,9 @@ class Performer:
         self._detector.set_mode(now, str(controls["mode"]) if self._may_play(controls) else None)
         if self.state is State.LISTENING:
             if controls["mode"] != self._plan_controls["mode"]:
-                self._plan_controls, self._yielded, self._awaits_start = controls, False, False
-            begin = self._turn_start(controls, now)
-            if begin is not None and begin <= now:
-                return self._begin_or_wait(now, controls)
-            self._awaits_start = False
-            self._set_countdown(begin)
-            return begin
+                self._plan_controls = controls
+                self._start.change_mode()
+            return self._begin_if_due(now, controls)
         phase = self._player.phase
         self._awaits_input = phase in (Phase.INPUT_PENDING, Phase.INTERRUPTED) and not self._awaits_input
         if self._awaits_input:
@@ -300,11 +282,11 @@ class Performer:
                 self._end_turn(now)  # ``respond`` does not play while the human does
                 return now
             self._plan_controls = controls
-            self._rewind_to_serial(self._player.cancel(after=now + max(self._kept(), MIN_KEPT)))
+            self._rewind_to_serial(self._player.cancel(after=now + max(self._decision_times.kept(controls), MIN_KEPT)))
         elif phase in (Phase.DROPPED, Phase.INPUT_PENDING):
             self._rewind_to_serial(self._player.cancel(after=math.inf))  # what was not dropped stays
         ahead = self.timeline.time(self._engine.step) - now
-        lookahead = float(controls["lookahead_ms"]) / 1000 + self._lead()
+        lookahead = float(controls["lookahead_ms"]) / 1000 + lead(controls)
         if ahead > lookahead:
             return now + max(ahead - lookahead, 0.001)
         notes, pedal = self._held_after_plan()
@@ -322,69 +304,18 @@ class Performer:
         """Whether mode, ``hold`` and transport allow the machine to play."""
         return controls["mode"] != "listen" and not controls["hold"] and not self.transport_stopped
 
-    def _turn_start(self, controls: ControlValues, now: float) -> float | None:
-        """When the machine begins to play without further input; None: it does not."""
-        if not self._may_play(controls):
-            self._end_wait()
-            return None
-        if self._taking_over:
-            return now
-        if controls["mode"] == "respond":
-            return self._detector.end()
-        if self._yielded:
-            return None
-        if controls["mode"] == "duet":
-            if self._awaits_start:
-                return now
-            end = self._detector.end()  # only a phrase that is not over starts a duet
-            return now if self._detector.notes >= DUET_NOTES and end is not None and now < end else None
-        return now
-
-    def _begin_or_wait(self, now: float, controls: ControlValues) -> float:
-        """Begins a turn that is due, or waits until shortly before the beat on which it begins: up to then, the tempo, the
-        controls and the human may change what it will be. Returns when to call ``work`` again.
-        """
-        start_at = start_time(controls, self._beats, self._detector.end(), now, self._earliest(now), self._lead())
-        if awaits_beat(controls, self._beats, now):
-            begin = now + BEAT_WAIT
-        elif start_at is None:
-            begin = now
-        else:
-            begin = start_at - self._lead() - max(HEAD_START, KEPT_DECISIONS * self._decision_times.expected)
-        self._awaits_start = begin > now
-        if self._awaits_start:
-            self._set_countdown(start_at)
-            return min(begin, now + TEMPO_CHECK)
-        self._begin_turn(now, start_at)
-        return now
-
-    def _end_wait(self) -> None:
-        """No turn waits for its beat."""
-        self._taking_over = self._awaits_start = False
-
-    def _set_countdown(self, begin: float | None) -> None:
-        if begin != self._countdown:
-            self._countdown = begin
-            self._on_countdown(begin)
-
-    def _begin_turn(self, now: float, start_at: float | None) -> None:
-        requested, self._taking_over = self._taking_over, False
-        self._plan_controls = controls = self._controls.snapshot()
-        if controls["mode"] == "duet" and self._detector.start is not None:
-            length = DUET_TAIL / (OVERTIME - EARLY)
-        else:
-            call = self._detector.length(now)
-            wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
-            length = min(max(wanted, MIN_REPLY), MAX_REPLY)
-        max_silence = self._detector.end_silence if controls["mode"] == "respond" else None
-        start = now if start_at is None else start_at
-        self._turn = Turn(start, length, self._detector.call, start_at, max_silence, requested=requested)
-        self.timeline.begin(now)
-        self.timeline.floor = self._engine.position  # all of it has sounded
-        if controls["mode"] == "respond":
-            self._detector.reset()
-        self._player.begin()
-        self._on_state(State.PLAYING)
+    def _begin_if_due(self, now: float, controls: ControlValues) -> float | None:
+        """Begins a turn that is due. Returns when to call ``work`` again."""
+        begin = self._start.time(now, controls, may_play=self._may_play(controls))
+        if begin is not None and begin <= now:
+            self._plan_controls, self._turn = controls, self._start.turn(now, controls)
+            self.timeline.begin(now)
+            self.timeline.floor = self._engine.position  # all of it has sounded
+            if controls["mode"] == "respond":
+                self._detector.reset()
+            self._player.begin()
+            self._on_state(State.PLAYING)
+        return begin
 
     def _earliest_end(self, controls: ControlValues) -> float:
         """The time from which the turn may end."""
@@ -400,7 +331,7 @@ class Performer:
         turn, engine = self._turn, self._engine
         self.timeline.begin(now)
         opening = turn.must_play_note(own, engine.last, engine.step)
-        earliest = self._earliest(now)
+        earliest = self._decision_times.earliest(now, controls)
         first = opening and not turn.strikes
         immediate = first and controls["mode"] != "duet"  # a reply, a solo or a takeover begins without delay
         if first and turn.start_at is not None and turn.start_at >= earliest:
@@ -454,7 +385,7 @@ class Performer:
         one = MachineEvent(next(self._serials), self._engine.position + 1, self._engine.step + event.wait, event)
         self._turn.add(one)
         time, action, velocity = self._to_timed(one)
-        self._player.schedule([Planned(time + self._output_offset(), one.serial, action, velocity)])
+        self._player.schedule([Planned(time + output_offset(self._controls.snapshot()), one.serial, action, velocity)])
         self._engine.absorb([event])
 
     def _release_all(self, time: float) -> None:
@@ -488,17 +419,6 @@ class Performer:
     def _rewind(self, position: int) -> None:
         self.timeline.rewind(position)
         self._turn.rewind(self._engine.position)
-
-    def _earliest(self, now: float) -> float:
-        """The time for which an event can be decided from ``now`` on."""
-        return now + self._decision_times.expected + self._lead()
-
-    def _lead(self) -> float:
-        """How much earlier than its time an event is sent, in seconds."""
-        return max(0.0, -self._output_offset())
-
-    def _output_offset(self) -> float:
-        return float(self._controls.snapshot()["output_offset_ms"]) / 1000
 
     def _seed(self, controls: ControlValues) -> int:
         seed = int(controls["seed"])

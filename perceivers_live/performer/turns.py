@@ -9,6 +9,7 @@ from typing import NamedTuple
 from engine.adjustment import NO_CALL, CallStatistics
 from engine.events import REST, STEPS_PER_SECOND, Event
 
+MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
 EARLY, LATE, LAST, OVERDUE = -0.08, 0.02, 0.06, 0.10  # fractions of the turn's length around its due time: see ``may_end``
 OVERTIME = 0.15  # fraction of the length after the due time; by then everything is released
 PAUSE_STEPS = 25  # so long without a note is a pause,

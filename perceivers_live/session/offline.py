@@ -10,7 +10,8 @@ from engine.events import NOTE_OFF, SUSTAIN_DOWN, Timed, subject
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.performer import MAX_REPLY, Performer, State
+from perceivers_live.performer.performer import Performer, State
+from perceivers_live.performer.turns import MAX_REPLY
 from perceivers_live.player.ledger import Ledger, Sent, Voicing
 from perceivers_live.player.player import Player, PlayerObserver
 

@@ -57,6 +57,7 @@ class VirtualSession:
         self.sounded: list[Timed] = []  # by human and machine, in order
         self.sent_at: list[tuple[float, Timed]] = []  # what the player sent, and when
         self.states: list[State] = []
+        self.countdowns: list[float | None] = []
         self.keys: set[int] = set()
         self.pedal = False
         self.violations: list[Message] = []
@@ -71,6 +72,7 @@ class VirtualSession:
             seed=seed,
             beats=beats,
             on_state=self.states.append,
+            on_countdown=self.countdowns.append,
         )
         self._pending: list[Played] = []
         self._missed: list[list[Timed]] = []  # for each of these, what sounded without the performer's knowledge

@@ -8,7 +8,9 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.runtimes import SamplingBias
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.performer import DUET_NOTES, DUET_TAIL, MIN_REPLY, State
+from perceivers_live.performer.performer import State
+from perceivers_live.performer.start import DUET_NOTES, DUET_TAIL
+from perceivers_live.performer.turns import MIN_REPLY
 from tests.perceivers_live.playing import CLOSING, check, check_at_rest, human_plays, musicians, notes, onsets, playing
 from tests.perceivers_live.toys import Hidden, Musician, improviser, possible, restless, steady
 from tests.perceivers_live.virtual_session import VirtualSession, note, phrase

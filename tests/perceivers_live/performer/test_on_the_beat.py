@@ -12,7 +12,7 @@ from engine.events import Timed
 from perceivers_live.clock.midi_clock import CONTINUE, START, STOP, TICK, MidiClock, Transport
 from perceivers_live.clock.ticks import PPQ
 from perceivers_live.controls.settings import PhraseSettings
-from perceivers_live.performer.performer import MIN_REPLY
+from perceivers_live.performer.turns import MIN_REPLY
 from tests.perceivers_live.playing import PLAYING, check, check_at_rest, human_plays, musicians, onsets, playing
 from tests.perceivers_live.toys import Musician, improviser, steady
 from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
@@ -91,7 +91,7 @@ def test_notes_while_a_reply_waits_for_the_bar_belong_to_the_phrase(min_notes: i
     clocked = ClockedSession(60.0, start_on="bar", settings=PhraseSettings(min_notes=min_notes))
     session = clocked.session
     clocked.receive(phrase(0.3, 40, 0.25))
-    countdown = session.performer._countdown
+    countdown = session.countdowns[-1]
     assert countdown is not None
     clocked.run(countdown + 0.2)
     assert not session.replying, "the bar is still far"
