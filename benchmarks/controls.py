@@ -1,6 +1,6 @@
 """How closely replies follow the controls: python -m benchmarks.controls DATA [--calls 20] [--seeds 3] [--only density]
 
-DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. The machine answers held-out calls on a
+DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. The machine replies to held-out calls on a
 virtual clock, as in a live session, while one control at a time is set to values across its range. It also plays takeovers and
 solos without a call, from an empty memory. Rates, velocities and lengths are relative to the call's. ``collapsed``: share of
 replies that degenerate into a trill, a spray of notes or silence although the call does not.
@@ -91,7 +91,7 @@ def _open(checkpoint: Path, runtime: str) -> None:
     _engine = Engine(open_runtime(runtime, checkpoint, threads=1))
 
 
-def _answer(job: Job) -> tuple[list[Timed], float]:
+def _reply(job: Job) -> tuple[list[Timed], float]:
     """Renders a reply; returns it and the seconds that this took."""
     assert _engine is not None
     _engine.forget()
@@ -230,7 +230,7 @@ def main(
     ]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(checkpoint, runtime)) as pool:
-        replies = list(pool.map(_answer, jobs))
+        replies = list(pool.map(_reply, jobs))
     found: dict[int, list[Heard]] = defaultdict(list)
     for job, (reply, _) in zip(jobs, replies, strict=True):
         found[job.row].append(measured(job, reply))

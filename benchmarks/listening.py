@@ -1,7 +1,7 @@
 """Measures the quality of replies: python -m benchmarks.listening DATA [--calls N] [--set temperature=0.9] [--json FILE]
 
 DATA is a folder of MIDI files, or a cache made from one by ``trainer.data.prepare``. Calls are cut out of held-out performances.
-The machine answers each on a virtual clock, as in a live session. Each reply is compared with its call by several measures
+The machine replies to each on a virtual clock, as in a live session. Each reply is compared with its call by several measures
 (``likeness``). By each measure the real continuation has score 1, the continuation of another piece score 0. Faults (``faults``)
 are counted in the replies and, for comparison, in the real continuations.
 
@@ -48,17 +48,17 @@ def _open(checkpoint: Path, runtime: str) -> None:
     _engine = Engine(open_runtime(runtime, checkpoint, threads=1))
 
 
-def _answer(call: Call, seed: int, controls: Mapping[str, object]) -> list[Timed]:
+def _reply(call: Call, seed: int, controls: Mapping[str, object]) -> list[Timed]:
     assert _engine is not None
     _engine.forget()
     return render(_engine, call.call, Controls(controls), PhraseSettings(), seed=seed)
 
 
-def answers(
+def replies_to(
     calls: Sequence[Call], checkpoint: Path, controls: Mapping[str, object], *, seed: int, workers: int = 1, runtime: str = "onnx"
 ) -> list[list[Timed]]:
     """Renders the machine's replies. Each depends only on its call, the seed and the controls, not on the number of processes."""
-    work = partial(_answer, seed=seed, controls=dict(controls))
+    work = partial(_reply, seed=seed, controls=dict(controls))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_open, initargs=(checkpoint, runtime)) as pool:
         return list(pool.map(work, calls))
@@ -172,7 +172,7 @@ def main(
     before = json.loads(beside.read_text()) if beside else None
     if before and before["names"] != [call.name for call in calls]:
         raise click.ClickException(f"{beside} was made with other calls: use the same --split, --calls, --seconds and --seed")
-    replies = answers(calls, checkpoint, controls, seed=seed, workers=workers, runtime=runtime)
+    replies = replies_to(calls, checkpoint, controls, seed=seed, workers=workers, runtime=runtime)
     options = {"split": split, "calls": count, "seconds": seconds, "seed": seed}
     found = {**options, "controls": controls, **figures(calls, replies, seconds)}
     scores = {name: score(values) for name, values in scores_of(found).items()}

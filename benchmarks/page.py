@@ -86,7 +86,7 @@ def frame_times(browser: Browser) -> None:
 
 
 def pictures(browser: Browser, folder: Path) -> None:
-    """Screenshots of the page while the machine answers a phrase: ``page.webp``, and ``page-moving.webp``, an animation."""
+    """Screenshots of the page while the machine replies to a phrase: ``page.webp``, and ``page-moving.webp``, an animation."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as scratch:

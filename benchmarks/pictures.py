@@ -31,7 +31,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     rolls = []
     for i, (call, reply, names) in enumerate(zip(calls, replies, faults, strict=True)):
-        write_file(folder / f"reply-{i}.mid", [("you", call.call), ("machine", reply)])
+        write_file(folder / f"reply-{i}.mid", [("human", call.call), ("machine", reply)])
         rolls.append(piano_roll([call.call, reply], width=900, row=2))
         ImageDraw.Draw(rolls[-1]).text((4, 2), f"{i}  {call.name[-50:]}   {', '.join(names)}", "black")
     for first in range(0, len(rolls), SHEET):

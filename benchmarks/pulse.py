@@ -1,6 +1,6 @@
 """How closely notes follow a virtual clock with ``pulse``: python -m benchmarks.pulse DATA [--calls 10] [--bpm 120] [--json FILE]
 
-The machine answers held-out calls on a virtual clock with ``pulse`` at 0, 0.5 and 1. The calls are not in the clock's tempo.
+The machine replies to held-out calls on a virtual clock with ``pulse`` at 0, 0.5 and 1. The calls are not in the clock's tempo.
 ``off``: mean distance of onsets (of a chord: its first) from the grid, the subdivision of the beat that the machine chose.
 ``chance``: the same for random onsets, a quarter of a subdivision. ``spread``: time from a chord's first onset to its last.
 ``nats``: negative log-likelihood of the reply under the model, per event: of the waits (``nats/wait``) and of all fields

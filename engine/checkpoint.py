@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import CheckpointError, ModelConfig
+from engine.replacing import replacing
 from engine.text import one_line
 
 if TYPE_CHECKING:
@@ -50,11 +51,10 @@ def save_weights(weights: dict[str, Tensor], config: ModelConfig, folder: Path, 
     """``save_model`` for a dictionary of weights."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights, folder / "model.part")
-    (folder / "model.part").replace(folder / "model.safetensors")
-    (folder / "config.part").write_text(json.dumps({"model": config.to_dict(), **extra}, indent=1))
-    (folder / "config.part").replace(folder / "config.json")
+    with replacing(folder / "model.safetensors") as part:
+        save_file(weights, part)
+    with replacing(folder / "config.json") as part:
+        part.write_text(json.dumps({"model": config.to_dict(), **extra}, indent=1))
 
 
 def load_model(folder: Path) -> PerceiverS:

@@ -19,9 +19,10 @@ class CheckpointError(UserError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the network. ``scales`` are the windows, in events, of the cross-attention stages, in order (none: a plain
-    sliding-window Transformer); ``window`` is the sliding window of every latent layer; ``slack`` is how many events can be
-    rewound without recomputing.
+    """Sizes of the network. ``width``: of embeddings and hidden states. ``heads``: of queries. ``kv_heads``: of keys and values.
+    ``layers``: latent layers. ``mlp``: width of a feed-forward layer, as a multiple of ``width``. ``scales``: the windows, in
+    events, of the cross-attention stages, in order (none: a plain sliding-window Transformer). ``window``: the sliding window of
+    every latent layer. ``slack``: how many events can be rewound without recomputing.
 
     ``combine``: each cross-attention stage reads the output of the one before (``cascade``), or all read the embeddings and their
     outputs are summed (``sum``). ``rotary``: angles of the event index on all heads (``index``), or of musical time on the upper

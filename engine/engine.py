@@ -50,7 +50,10 @@ class Snapshot(NamedTuple):
 
 
 class Engine:
-    """A runtime and its event history. ``position`` is that of the newest event; the start event has position 0."""
+    """A runtime and its event history. ``position``: that of the newest event; the start event has position 0. ``high_water``:
+    the highest position whose rows were written into the rings; a rewind to more than ``slack`` before it needs rows that have
+    been overwritten.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         """Raises ``CheckpointError`` for a model that cannot stream."""

@@ -55,8 +55,8 @@ START_EVENT = Event(0, START)
 
 
 def subject(action: int) -> int:
-    """The key 0..127 of a note-on or note-off; 128, the pedal, for every other action."""
-    return action % PITCHES if action < SUSTAIN_DOWN else PITCHES
+    """The key 0..127 of a note-on or note-off; 128 for the pedal; 129 for an action about neither."""
+    return action % PITCHES if action < SUSTAIN_DOWN else PITCHES + (action > SUSTAIN_UP)
 
 
 class Timed(NamedTuple):

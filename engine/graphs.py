@@ -1,5 +1,5 @@
-"""The model's functions with flat tensor inputs and outputs, as CUDA graphs, TensorRT and ONNX need them. The ONNX step is
-written separately in ``trainer.onnx_graphs``.
+"""The model's functions with flat tensor inputs and outputs, as CUDA graphs and TensorRT need them. ``Decide`` is also exported
+to ONNX; the other ONNX graphs are written in ``trainer.onnx_graphs``.
 
 All are pure: they read rings and return new rows. The runtime that owns the rings writes the rows into them.
 """

@@ -1,6 +1,6 @@
 """Keys and pedals of several channels as those of one piano, for layered and split keyboards.
 
-Live input, files and training data are all read with these two classes, so the same playing is the same everywhere.
+Live input and MIDI files are read with these two classes.
 """
 
 from __future__ import annotations

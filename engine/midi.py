@@ -1,8 +1,8 @@
 """MIDI messages <-> timed actions.
 
-``MessageReader`` reads raw channel messages as a keyboard or a file sends them and gives back clean actions: every
-note-on meets a note that is up, every note-off one that is down. The channels are merged, as on one piano (``engine.keys``).
-Live input, calls to answer and training data are all read by it.
+``MessageReader`` reads raw channel messages as a keyboard or a file sends them and returns clean actions: a note-on only for a
+note that is up, a note-off only for one that is down. The channels are merged, as on one piano (``engine.keys``). Live input and
+MIDI files are read by it; ``trainer.reading`` reads simple files faster, with the same result.
 """
 
 from __future__ import annotations

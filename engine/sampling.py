@@ -23,17 +23,21 @@ from engine.rings import MASKED
 from engine.runtimes import SamplingBias
 from engine.sounding import Sounding, legal_actions
 
-# Of ``repetition_penalty``:
+# Constants of ``repetition_penalty``:
 LOOKBACK = 100  # newest note-ons that are counted
-DECAY, FREE_COUNT, COUNT_WEIGHT = 0.97, 4.0, 0.35  # decay a note-on; count without penalty; log-odds for each count above it
-FREE_NOTES, MAX_KEYS, RUN_WEIGHT = 3, 6, 0.5  # notes a key without penalty; keys of a run; log-odds for each further note
+DECAY = 0.97  # factor by which a note-on counts less for each later one
+FREE_COUNT = 4.0  # count of a pitch without penalty
+COUNT_WEIGHT = 0.35  # penalty in log-odds for each count above that
+FREE_NOTES = 3  # notes per key that a run on few keys has without penalty
+MAX_KEYS = 6  # keys of such a run
+RUN_WEIGHT = 0.5  # penalty in log-odds for each further note of the run
 MAX_OPENING_WAIT = 50  # steps from the first possible moment to an opening note
 NOISES = WAITS + ACTIONS + VELOCITY_BINS
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingControls:
-    """The musician's controls of sampling; the defaults leave the model's distribution as it is, within the keys of a piano."""
+    """The musician's controls of sampling. The defaults do not limit register and polyphony."""
 
     temperature: float = 1.0
     min_p: float = 0.02

@@ -11,14 +11,11 @@ tensors are read.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 import stat
-import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +30,7 @@ from engine.config import CheckpointError, ModelConfig
 from engine.engine import Moment, Snapshot
 from engine.errors import UserError
 from engine.events import ACTIONS, MAX_WAIT, NO_VELOCITY, NOTE_OFF, START, VELOCITY_BINS, Event
+from engine.replacing import replacing
 from engine.rings import hidden_shape, ring_shapes
 from engine.sounding import AGES, Sounding
 
@@ -105,18 +103,11 @@ def save_state(snapshot: Snapshot, path: Path, /, *, model: str, **extra: Any) -
         "history": np.array(snapshot.history, np.int16),
         **{f"ring.{index}": np.ascontiguousarray(ring, np.float32) for index, ring in enumerate(snapshot.rings)},
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, {"state": text, "sha256": checksum(text, tensors)})
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path, shared=True) as part:
+            save_file(tensors, part, {"state": text, "sha256": checksum(text, tensors)})
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: a NUL in the path
         raise StateError(f"{path}: cannot be written ({_reason(error)})") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            part.unlink(missing_ok=True)
 
 
 def load_state(path: Path, config: ModelConfig, *, model: str) -> tuple[Snapshot, dict[str, Any]]:

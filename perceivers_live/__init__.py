@@ -11,7 +11,7 @@ Data flows in one direction:
 
 ``session`` runs these on threads, ``commands.perform`` connects them to real ports. ``session.offline`` and ``commands.demo`` run
 without ports. Recorder, page, OSC and log are observers of a session. ``controls`` is the registry of all controls, which the
-settings, ``cli``, ``osc`` and bound MIDI controllers set. ``page`` shows the session in a browser, and is a keyboard and a piano
-there. ``clock`` is musical time. ``recording`` and ``session.saved_states`` write what was played to disk.
+settings, ``cli``, ``osc``, ``page`` and bound MIDI controllers set. ``page`` shows the session in a browser, and is a keyboard
+and a piano there. ``clock`` is musical time. ``recording`` and ``session.saved_states`` write what was played to disk.
 ``tests/test_layers.py`` states which folder may import which.
 """

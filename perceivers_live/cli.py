@@ -220,9 +220,9 @@ def serve(config_file: Path | None, **options: Any) -> None:
 @engine_options
 @control_options
 def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, config_file: Path | None, **options: Any) -> None:
-    """Answer a MIDI file offline; the same seed gives the same answer.
+    """Reply to a MIDI file offline; the same seed gives the same reply.
 
-    `--mode respond` answers the whole file with about its length, at most a minute. `--mode duet` plays along. `--mode solo`
+    `--mode respond` replies to the whole file, for about its length, at most a minute. `--mode duet` plays along. `--mode solo`
     continues it for a minute.
     """
     from engine.midi_file import MidiFileError, read_file, write_file
@@ -243,13 +243,13 @@ def render(midi_file: Path, output: Path, reply_only: bool, last: float | None, 
     with _local_engine(settings) as engine:
         reply = render(engine, call, controls, settings.phrase)
     try:
-        write_file(output, [("machine", reply)] if reply_only else [("you", call), ("machine", reply)])
+        write_file(output, [("machine", reply)] if reply_only else [("human", call), ("machine", reply)])
     except OSError as error:
         raise MidiFileError(f"{output}: cannot be written ({error.strerror})") from error
     notes = sum(one.action < 128 for one in reply)
     length = reply[-1].time - reply[0].time if reply else 0.0
     seconds = call[-1].time - call[0].time
-    click.echo(f"{output}: {notes} notes in {length:.1f} s in answer to {seconds:.1f} s (--seed {controls.get('seed')})")
+    click.echo(f"{output}: {notes} notes in {length:.1f} s in reply to {seconds:.1f} s (--seed {controls.get('seed')})")
 
 
 def _with_seed(settings: Settings) -> Settings:
@@ -267,15 +267,15 @@ def _check_not_call(call: Path, output: Path) -> None:
         raise click.ClickException(f"{output}: this is the call itself; choose another output file")
 
 
-@main.command(short_help="Play a bundled call and its answer; needs no keyboard or DAW.")
-@click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to answer; default: a bundled one.")
+@main.command(short_help="Play a bundled call and the reply to it; needs no keyboard or DAW.")
+@click.option("--call", "call_file", type=click.Path(path_type=Path), help="MIDI file to reply to; default: a bundled one.")
 @click.option("-o", "--output", type=OUTPUT, default=Path("demo.mid"), show_default=True, help="MIDI file to write.")
 @click.option("--fast", is_flag=True, help="Do not wait for real time.")
 @click.option("--out", metavar="NAME", help="Output port to play it on, or a part of its name; default: none.")
 @engine_options
 @control_options
 def demo(call_file: Path | None, output: Path, fast: bool, out: str | None, config_file: Path | None, **options: Any) -> None:
-    """Play a bundled call and its answer without keyboard or DAW, draw both in the terminal, and write a MIDI file."""
+    """Play a bundled call and the reply to it without keyboard or DAW, draw both in the terminal, and write a MIDI file."""
     from perceivers_live.commands.demo import bundled_call, run
 
     if fast and out:

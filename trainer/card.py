@@ -11,7 +11,7 @@ UNITS = (
     ("nats_per_event", "event"),
     ("nats_per_note", "note"),
     ("nats_per_second", "second"),
-    ("nats_per_388_token", "388-token"),
+    ("nats_per_388_token", "token of 388"),
 )
 
 
@@ -41,7 +41,7 @@ def card(
             f"- **Training**: {progress['step']} steps of {training['batch']} examples, {events:.2f} million target events,",
             f"  {hours:.1f} hours of computing; peak learning rate {training['learning_rate']}, seed {training['seed']};",
             *([f"  started from a checkpoint that had seen {before:.2f} million in {spent:.1f} hours;"] if before else []),
-            f"  examples at the end transposed by up to {how['transpose']} semitones, stretched by up to {how['stretch']:.0%}.",
+            f"  {_augmentation(how)}.",
         ]
     lines.append("- **Intended use**: playing piano duets with a person. It was trained for no other instrument or style.")
     lines += [
@@ -61,8 +61,20 @@ def card(
             lines.append(" | ".join([f"| {name}", *figures_of, f"**{one[key]:.3f}** |"]))
         note = "; the baselines are counted over events on the training split" if baselines else ""
         lines += ["", f"Printed by `perceivers-live evaluate`{note}."]
+        lines += ["The 388 tokens are those of note-on, note-off, time shift and velocity."]
         if "streaming_nats_per_event" in one:
             streamed, full = one["streaming_nats_per_event"], one["full_forward_nats_per_event"]
             lines += [f"Some of these pieces, streamed event by event: {streamed:.4f} nats an event; in one forward: {full:.4f}."]
         lines += [""]
     return "\n".join(lines)
+
+
+def _augmentation(segmentation: Mapping[str, Any]) -> str:
+    """How the examples were varied at the end of the run."""
+    parts = (
+        (segmentation["transpose"], f"transposed by up to {segmentation['transpose']} semitones"),
+        (segmentation["stretch"], f"stretched by up to {segmentation['stretch']:.0%}"),
+        (segmentation["loudness"], f"louder or softer by up to {segmentation['loudness']} MIDI velocities"),
+    )
+    varied = ", ".join(text for amount, text in parts if amount)
+    return f"examples at the end {varied or 'as recorded, not varied'}"

@@ -125,7 +125,7 @@ def _cuts(cuts: dict[int | None, float]) -> Figures:
 def _clips(
     corpus: Corpus, chosen: list[int], engine: Engine, count: int, rng: np.random.Generator
 ) -> tuple[list[Actions], list[Actions]]:
-    """Continuations of prompts from held-out music: the real ones and the generated ones. None if all pieces are too short."""
+    """Continuations of prompts from held-out music: the real ones and the generated ones. Empty if all pieces are too short."""
     lengths = {piece: float(corpus.actions(piece).times[-1]) for piece in chosen}
     long = [piece for piece in chosen if lengths[piece] >= PROMPT + CLIP]
     if not long:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from engine.checkpoint import read_config, save_weights
 from engine.config import CheckpointError, ModelConfig
 from engine.errors import UserError
 from engine.model import PerceiverS
+from engine.replacing import replacing
 from trainer import optimizer as optim
 from trainer.initialise import initialise
 from trainer.parallel import World, gather, shard_like
@@ -174,16 +174,12 @@ class Run:
         state |= {f"optimizer.{name}": tensor for name, tensor in optim.state_tensors(self.optimizers).items()}
         if not self.here.first:
             return
-        part = self.folder / "state.part"
+        run = {"model": self.model.config.to_dict(), "progress": self.progress.to_dict(), **about}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            run = {"model": self.model.config.to_dict(), "progress": self.progress.to_dict(), **about}
-            save_file(state, part, {"run": json.dumps(run)})
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-            part.replace(self.folder / STATE)
+            with replacing(self.folder / STATE) as part:
+                save_file(state, part, {"run": json.dumps(run)})
         except (OSError, SafetensorError) as error:
-            raise self._unwritable(error, part) from error
+            raise self._unwritable(error, self.folder) from error
         self.publish(self.folder, weights, about)
 
     def publish(self, folder: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -191,8 +187,7 @@ class Run:
         try:
             save_weights(weights, self.model.config, folder, progress=self.progress.to_dict(), **about)
         except (OSError, SafetensorError) as error:
-            raise self._unwritable(error, folder / "model.part") from error
+            raise self._unwritable(error, folder) from error
 
-    def _unwritable(self, error: Exception, part: Path) -> TrainingError:
-        part.unlink(missing_ok=True)
-        return TrainingError(f"{part.parent}: cannot be written at step {self.progress.step} ({error}); the last save is intact")
+    def _unwritable(self, error: Exception, folder: Path) -> TrainingError:
+        return TrainingError(f"{folder}: cannot be written at step {self.progress.step} ({error}); the last save is intact")

@@ -23,7 +23,7 @@ from trainer.data import Corpus
 PROMPT, LENGTH = 8.0, 16.0  # seconds
 MAX_RATE = 40.0  # events a second
 LOWEST, HIGHEST = 21, 108
-AS_TRAINED = SamplingControls(min_p=0.02, variety=0.0)
+WITHOUT_PENALTY = SamplingControls(variety=0.0)  # no penalty for repetitions
 COLOURS = ((224, 130, 40), (40, 120, 210))
 
 
@@ -56,7 +56,7 @@ def continue_music(
     limit = begin + round(seconds * STEPS_PER_SECOND)
     while engine.step < limit and len(played) < max_rate * seconds:
         held = engine.sounding.held().tolist()
-        event = engine.decide(sampling_bias(engine.sounding, AS_TRAINED, rng, own=held, own_pedal=engine.sounding.pedal))
+        event = engine.decide(sampling_bias(engine.sounding, WITHOUT_PENALTY, rng, own=held, own_pedal=engine.sounding.pedal))
         if engine.step + event.wait >= limit:
             break
         engine.absorb([event])

@@ -28,11 +28,11 @@ from perceivers_live.session.offline import has_notes, render
 from perceivers_live.session.session import Session
 
 FRAME = 0.05  # seconds between two updates of the display
-REPLY_TIMEOUT = 1.0  # seconds to wait for an answer beyond the longest silence
+REPLY_TIMEOUT = 1.0  # seconds to wait for a reply beyond the longest silence
 NEXT = """
 Now play yourself, in the browser, which is the keyboard and the sound:
   {program} page
-Or with your own keyboard. The first line lists the MIDI ports; the second listens to one and answers on {answers}:
+Or with your own keyboard. The first line lists the MIDI ports; the second listens to one and plays on {output}:
   {program} ports
   {program} --in "part of its name"{out}
 In a DAW choose that port as the input of an instrument track. Controls can be set by OSC on 127.0.0.1:9010:
@@ -47,7 +47,8 @@ def bundled_call() -> Path:
 def run(
     engine: Engine, settings: Settings, call_file: Path, output: Path, *, fast: bool = False, send: Send | None = None
 ) -> None:
-    """Plays the call and its answer, draws both, and writes both to ``output``. Ctrl-C ends playing; what was played is written.
+    """Plays the call and the reply to it, draws both, and writes both to ``output``. Ctrl-C ends playing; what was played by
+    then is written.
 
     ``fast``: not in real time. ``send``: receives both as raw messages. Raises ``MidiFileError`` if the call is not a MIDI file.
     """
@@ -70,28 +71,28 @@ def run(
     parts = [Part(name, *notes_of(timed)) for name, timed in (("you", call), ("machine", reply))]
     click.echo("\n" + draw(parts, width, color=sys.stdout.isatty(), unicode=unicode))
     try:
-        write_file(output, [("you", call), ("machine", reply)])
+        write_file(output, [("human", call), ("machine", reply)])
     except OSError as error:
         raise click.ClickException(f"{output}: cannot be written ({error.strerror})") from error
     notes = sum(one.action < NOTE_OFF for one in reply)
     if stopped:
         click.echo(f"\nstopped; what was played is in {output}")
         return
-    click.echo(f"\n{notes} notes in answer (--seed {settings.controls['seed']}); both parts are in {output}.{_next()}")
+    click.echo(f"\n{notes} notes in reply (--seed {settings.controls['seed']}); both parts are in {output}.{_next()}")
 
 
 def _next() -> str:
     """What the user can do next."""
     if sys.platform == "win32":  # it has no virtual ports
-        return NEXT.format(program=program(), answers="another", out=' --out "loopMIDI Port"')
-    return NEXT.format(program=program(), answers='the virtual port "perceivers-live"', out="")
+        return NEXT.format(program=program(), output="another", out=' --out "loopMIDI Port"')
+    return NEXT.format(program=program(), output='the virtual port "perceivers-live"', out="")
 
 
 def _perform(
     engine: Engine, call: Sequence[Timed], controls: Controls, settings: Settings, send: Send
 ) -> tuple[list[Timed], list[Timed], bool]:
-    """Plays the call to a live session in real time. Ends after the machine's answer, after a minute of a solo, soon if there is
-    no answer, or on Ctrl-C. Returns the part of the call that sounded, the answer (both with times relative to the start of the
+    """Plays the call to a live session in real time. Ends after the machine's reply, after a minute of a solo, soon if there is
+    no reply, or on Ctrl-C. Returns the part of the call that sounded, the reply (both with times relative to the start of the
     call), and whether Ctrl-C ended it.
     """
     started = time.perf_counter() + 0.5
@@ -108,7 +109,7 @@ def _perform(
     worker = threading.Thread(target=session.run, name="performer")
     worker.start()
     roll = _roll()
-    shown, waiting, answered = 0, list(reversed(call)), False
+    shown, waiting, replied = 0, list(reversed(call)), False
     try:
         while True:
             now = time.perf_counter()
@@ -120,8 +121,8 @@ def _perform(
             shown = _show(roll, sounded, shown, started)
             roll.advance(max(0.0, now - started))
             playing = session.performer.state is State.PLAYING
-            answered = answered or (playing and not waiting)
-            if not waiting and not playing and (answered or now > end + settings.phrase.max_silence_ms / 1000 + REPLY_TIMEOUT):
+            replied = replied or (playing and not waiting)
+            if not waiting and not playing and (replied or now > end + settings.phrase.max_silence_ms / 1000 + REPLY_TIMEOUT):
                 break
             if playing and controls.get("mode") == "solo" and now > end + MAX_REPLY:
                 session.commands()["yield"]()
@@ -135,8 +136,8 @@ def _perform(
         worker.join()
         for release in releases(channel):  # also of notes of the call, if it was interrupted
             send(release)
-    yours, answer = ([one._replace(time=one.time - started) for part, one in sounded if part == which] for which in (0, 1))
-    return _released(yours) if stopped else list(call), answer, stopped
+    yours, reply = ([one._replace(time=one.time - started) for part, one in sounded if part == which] for which in (0, 1))
+    return _released(yours) if stopped else list(call), reply, stopped
 
 
 def _released(played: list[Timed]) -> list[Timed]:

@@ -112,7 +112,7 @@ def _is_nohup(number: str) -> bool:
 
 
 def _what_next(connections: Connections) -> str:
-    return "play, and pause to hear the answer" if all(connections.names) else "waiting for the ports"
+    return "play, and pause to hear the reply" if all(connections.names) else "waiting for the ports"
 
 
 def _recorder(settings: Settings, closing: ExitStack) -> Recorder | None:

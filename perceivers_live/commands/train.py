@@ -19,7 +19,7 @@ from perceivers_live.commands.options import OUTPUT
 if TYPE_CHECKING:
     import threading
 
-NEEDED = ("torch", "safetensors", "tensorboard", "tqdm", "onnx", "onnxscript")  # packages of the extra `train`
+NEEDED = ("torch", "tensorboard", "tqdm", "onnx", "onnxscript", "pooch", "PIL")  # packages of the extra `train`
 
 DATA = (
     "DATA is a folder or an archive of MIDI files, a folder of packed data, or `maestro`, which downloads that dataset from its "

@@ -211,12 +211,12 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 -1,
                 -1,
                 2**31 - 1,
-                help="Random seed; -1: a random one for each session. After a start or forget, with the same controls and mode "
-                "respond, the same phrase gets the same reply if each note comes in the same 10 ms, counted from the first, "
-                "and no decision is late.",
+                help="Random seed; -1: a random one for each session. In mode respond, after a start or forget, the same phrase "
+                "gets the same reply if its notes fall in the same steps of 10 ms, the controls are the same, and no decision is "
+                "late.",
                 group="randomness",
             ),
-            Control("hold", "switch", False, help="The machine listens and does not play.", group="turns"),
+            Control("hold", "switch", False, help="While on, the machine does not play, whatever the mode.", group="turns"),
             Control("thru", "switch", False, help="Copies the input to the output.", group="sound", affects="output"),
         )
     }

@@ -12,9 +12,7 @@ One `[[binding]]` for each. The daemon reads it at the start, and again before i
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any
 from engine.errors import UserError
 from engine.folders import config_folder
 from engine.midi import SUSTAIN
+from engine.replacing import replacing
 from engine.text import printable, shown
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.control import Control, ControlError, Value, nearest
@@ -102,17 +101,10 @@ def write(path: Path, bindings: Iterable[Binding]) -> None:
         values = (binding.target, binding.number, binding.channel, binding.low, binding.high)
         entries = [f"{key} = {json.dumps(value)}\n" for key, value in zip(_KEYS, values, strict=True) if value is not None]
         lines.append("\n[[binding]]\n" + "".join(entries))
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise MidiMapError(f"{printable(path)}: cannot be written: {error.strerror or error}") from None
 
 

@@ -24,7 +24,7 @@ From the daemon:
     dropped     first                             planned events from this number on were dropped
     sound       time, message                     a raw MIDI message for the output "page"
     turn        state ("listening", "playing")
-    countdown   at                                when the machine answers if nothing more is played; null: it will not
+    countdown   at                                when the machine begins if nothing more is played; null: it will not
     beat        running, stopped, bpm, beat, at   "beat": quarter notes since the start of the song at time "at"; "stopped": a
                                                   sequencer that sends the clock was stopped
     ports       inputs, outputs, input, output: {wanted, name, state, text}

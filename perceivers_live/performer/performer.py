@@ -171,7 +171,7 @@ class Performer:
         self.timeline.append(events, floor=places[merged.final - 1].position if merged.final else base)
 
     def _to_timed(self, planned: MachineEvent) -> Timed:
-        """An event of the machine in monotonic seconds. The only place where a velocity bin becomes a MIDI velocity."""
+        """An event of the machine in monotonic seconds."""
         action, velocity = planned.event.action, planned.event.velocity
         return Timed(self.timeline.time(planned.step), action, bin_velocity(velocity) if action < NOTE_OFF else 0)
 

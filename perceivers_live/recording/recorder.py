@@ -8,10 +8,8 @@ accepts the folder of recordings.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -24,6 +22,7 @@ from engine.errors import UserError
 from engine.events import NOTE_OFF, Timed
 from engine.midi import MessageReader, message_of
 from engine.midi_file import write_file
+from engine.replacing import replacing
 from perceivers_live.recording.journal import Entry, Journal, JournalError
 
 log = logging.getLogger(__name__)
@@ -215,15 +214,8 @@ def _finish(journal: Journal) -> Path | None:
         journal.remove()
         return None
     target = journal.path.with_suffix(".mid")
-    part = target.with_suffix(".mid.part")
-    try:
+    with replacing(target) as part:
         write_file(part, tracks(entries))
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     journal.remove()
     return target
 

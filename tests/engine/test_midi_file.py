@@ -159,7 +159,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def valid(scratch: Path) -> bytes:
-    write_file(scratch, [("you", improvise_timed(30, seed=5)), ("machine", improvise_timed(30, seed=6))])
+    write_file(scratch, [("human", improvise_timed(30, seed=5)), ("machine", improvise_timed(30, seed=6))])
     return scratch.read_bytes()
 
 
@@ -212,7 +212,7 @@ def closed(timed: list[Timed]) -> list[Timed]:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_written_file_is_read_back_unchanged(seed: int, midi: Path) -> None:
     timed = closed(improvise_timed(300, seed=seed))
-    write_file(midi, [("you", timed)])
+    write_file(midi, [("human", timed)])
     back = read_file(midi)
     assert [(one.action, one.velocity) for one in back] == [(one.action, one.velocity) for one in timed]
     assert [one.time for one in back] == pytest.approx([one.time for one in timed], abs=1e-6)
@@ -221,8 +221,8 @@ def test_a_written_file_is_read_back_unchanged(seed: int, midi: Path) -> None:
 def test_two_tracks_keep_their_names_and_notes(midi: Path) -> None:
     you = [Timed(0.0, NOTE_ON + 60, 50), Timed(1.0, NOTE_OFF + 60)]
     machine = [Timed(0.5, NOTE_ON + 72, 90), Timed(1.5, NOTE_OFF + 72)]
-    write_file(midi, [("you", you), ("machine", machine)])
-    assert [track.name for track in mido.MidiFile(midi).tracks] == ["you", "machine"]
+    write_file(midi, [("human", you), ("machine", machine)])
+    assert [track.name for track in mido.MidiFile(midi).tracks] == ["human", "machine"]
     back = read_file(midi)
     assert [(one.action, one.velocity) for one in back] == [(60, 50), (72, 90), (NOTE_OFF + 60, 0), (NOTE_OFF + 72, 0)]
     assert [one.time for one in back] == pytest.approx([0.0, 0.5, 1.0, 1.5])

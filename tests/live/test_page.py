@@ -83,7 +83,7 @@ def test_typed_phrase_is_answered_and_a_key_press_cancels_the_answer(start_sessi
         visitor.play()
         waited = [visitor.status]
         visitor.until(lambda: waited.append(visitor.status) or visitor.status == "The machine plays")
-        left = [float(found[1]) for text in waited if (found := re.match(r"Answers in ([\d.]+) s", text))]
+        left = [float(found[1]) for text in waited if (found := re.match(r"Replies in ([\d.]+) s", text))]
         assert len(left) >= 2, waited
         assert left == sorted(left, reverse=True), "the countdown does not count down"
         visitor.until(lambda: visitor.ask("perceivers.music.notes.some((note) => note.part === 'machine')"))

@@ -151,7 +151,7 @@ def test_demo_plays_on_an_output_port(jack: JackServer, home: Home) -> None:
         demo = Daemon(("demo", "--out", peer.synth, "--seed", "2", "--response-length", "0.3"), jack.env, home)
         assert demo.wait(60) == 0
         tracks = {track.name: track for track in mido.MidiFile(home.working / "demo.mid").tracks}
-        written = note_ons(tracks["you"]) + note_ons(tracks["machine"])
+        written = note_ons(tracks["human"]) + note_ons(tracks["machine"])
         peer.until(lambda: peer.struck == len(written))
         assert {message.status & 0x0F for message in peer.notes} == {2}
         peer.until(lambda: not peer.sounding)

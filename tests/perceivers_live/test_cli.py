@@ -80,12 +80,12 @@ def test_demo_writes_both_parts_and_prints_the_next_step(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("options", [("--mode", "listen"), ("--mode", "duet"), ()])
 def test_real_time_demo_ends_after_the_call_in_each_mode(tmp_path: Path, options: tuple[str, ...]) -> None:
     call = [Timed(2.0 * phrase + 0.1 * i, action) for phrase in (0, 2) for i, action in enumerate((60, 188, 64, 192, 67, 195))]
-    write_file(tmp_path / "call.mid", [("you", [one._replace(velocity=80 * (one.action < 128)) for one in call])])
+    write_file(tmp_path / "call.mid", [("human", [one._replace(velocity=80 * (one.action < 128)) for one in call])])
     done = run("demo", "--call", "call.mid", "--response-length", "0.1", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     played = read_file(tmp_path / "demo.mid")
     assert sum(one.action < 128 for one in played) >= (6 if "listen" in options else 7)  # the call has six
-    assert ("\n0 notes in answer" in done.stdout) == ("listen" in options)
+    assert ("\n0 notes in reply" in done.stdout) == ("listen" in options)
 
 
 def interrupted(line: str, *arguments: str, cwd: Path) -> tuple[int, str]:
@@ -200,7 +200,7 @@ def test_errors_are_one_line(tmp_path: Path, arguments: tuple[str, ...], words: 
     (tmp_path / "nul.toml").write_text('[recording]\nfolder = "a\\u0000b"\n')
     (tmp_path / "open.toml").write_text('[osc]\nhost = "0.0.0.0"\n')
     (tmp_path / "open_page.toml").write_text('[page]\nhost = "0.0.0.0"\n')
-    write_file(tmp_path / "held.mid", [("you", [Timed(0.0, NOTE_ON + 60, 80), Timed(5.0, NOTE_OFF + 60)])])
+    write_file(tmp_path / "held.mid", [("human", [Timed(0.0, NOTE_ON + 60, 80), Timed(5.0, NOTE_OFF + 60)])])
     done = run(*(one.format(tmp=tmp_path, call=bundled_call()) for one in arguments), cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from engine.checkpoint import read_config
 from engine.config import CheckpointError, ModelConfig
 from engine.folders import NoHomeError, cache_folder
 from engine.hashing import sha256_of
+from engine.replacing import replacing
 from engine.runtimes import RuntimeUnavailable
 
 MAGIC = b"PLPLAN1\n"
@@ -133,17 +133,8 @@ class PlanCache:
         """Stores a plan. Does nothing if the folder cannot be written; the plan is then built again next time."""
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False) as file:
-                part = Path(file.name)
-                try:
-                    file.write(_header(key, plan) + plan)
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.close()
-                    part.unlink(missing_ok=True)
-                    raise
-            part.replace(self._path(key))
+            with replacing(self._path(key), shared=True) as part:
+                part.write_bytes(_header(key, plan) + plan)
             self._prune()
 
     def drop(self, key: str) -> None:

@@ -1,4 +1,4 @@
-// The status line: who plays, and when the machine answers.
+// The status line: who plays, and when the machine begins.
 
 /** @typedef {import("./messages.js").Part} Part */
 
@@ -6,7 +6,7 @@
  * @typedef {object} Situation
  * @property {boolean} isConnected
  * @property {"listening" | "playing"} turn
- * @property {number | null} countdown when the machine answers, on the daemon's clock
+ * @property {number | null} countdown when the machine begins, on the daemon's clock
  * @property {string} mode
  * @property {boolean} hold
  * @property {boolean} isStopped whether the sequencer that sends the clock is stopped
@@ -31,7 +31,7 @@ export function statusLine(situation) {
   if (isStopped) return { kind: "idle", text: "Stopped by the clock: the machine only listens" };
   if (countdown !== null && countdown > now) {
     const left = countdown - now;
-    if (left < 60) return { kind: humanPlays ? "human" : "waiting", text: `Answers in ${left.toFixed(1)} s` };
+    if (left < 60) return { kind: humanPlays ? "human" : "waiting", text: `Replies in ${left.toFixed(1)} s` };
   }
   if (humanPlays) return { kind: "human", text: "You play" };
   if (missingInput) return { kind: "idle", text: `Waiting for ${missingInput}` };

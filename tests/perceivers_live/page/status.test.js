@@ -18,8 +18,8 @@ test("the status line shows whose turn it is", () => {
   assert.equal(statusLine(idle).kind, "idle");
 });
 
-test("the status line counts down to the answer", () => {
-  assert.equal(statusLine({ ...idle, countdown: 101.25 }).text, "Answers in 1.3 s");
+test("the status line counts down to the reply", () => {
+  assert.equal(statusLine({ ...idle, countdown: 101.25 }).text, "Replies in 1.3 s");
   assert.equal(statusLine({ ...idle, countdown: 99 }).kind, "idle");
 });
 
@@ -28,7 +28,7 @@ test("no countdown is shown on hold or in listen mode", () => {
   assert.match(statusLine({ ...idle, countdown: 101, mode: "listen" }).text, /listens/);
 });
 
-test("the status line says why no answer will come", () => {
+test("the status line says why no reply will come", () => {
   assert.equal(statusLine({ ...idle, missingInput: "Piano" }).text, "Waiting for Piano");
   assert.match(statusLine({ ...idle, countdown: 101, isStopped: true }).text, /Stopped by the clock/);
   assert.equal(statusLine({ ...idle, turn: "playing", missingInput: "Piano" }).kind, "machine");
