@@ -141,7 +141,10 @@ class Performer:
         if any(part.silenced for part in played) or self._is_interrupted_by(actions):  # a reply may have begun since
             since = self._player.interrupt(actions[0].time if actions else self.timeline.time(0))
             self._set_listening()
-            self._detector.reset()
+            if actions and not self._has_sounded():
+                self._start.postpone(self._turn)
+            else:
+                self._detector.reset()
         elif self.state is State.PLAYING and any(one.action < NOTE_OFF for one in actions):
             self._turn.closing = None  # a duet continues
         for one in actions:
@@ -270,6 +273,8 @@ class Performer:
                 self._plan_controls = controls
                 self._start.change_mode()
             return self._begin_if_due(now, controls)
+        if controls["mode"] == "respond" and self._has_sounded():
+            self._detector.reset()  # not before: until then, the human may go on with the phrase
         phase = self._player.phase
         self._awaits_input = phase in (Phase.INPUT_PENDING, Phase.INTERRUPTED) and not self._awaits_input
         if self._awaits_input:
@@ -295,6 +300,10 @@ class Performer:
         self._decide_next(now, controls, notes, pedal)
         return now
 
+    def _has_sounded(self) -> bool:
+        """Whether an event of the turn has sounded."""
+        return self._turn.position_of(self._player.sounded) > 0
+
     def _held_after_plan(self) -> tuple[frozenset[int], bool]:
         """The pitches and the pedal that the machine holds after the plan. A pedal that the human holds does not count."""
         notes, pedal = self._player.held_after_plan()
@@ -311,8 +320,6 @@ class Performer:
             self._plan_controls, self._turn = controls, self._start.turn(now, controls)
             self.timeline.begin(now)
             self.timeline.floor = self._engine.position  # all of it has sounded
-            if controls["mode"] == "respond":
-                self._detector.reset()
             self._player.begin()
             self._on_state(State.PLAYING)
         return begin
@@ -373,7 +380,11 @@ class Performer:
             opening=opening,
             immediate=immediate,
             closing=turn.closing is not None,
-            human_active=end is not None and now <= end and not opening and turn.closing is None,
+            human_active=controls["mode"] != "respond"
+            and end is not None
+            and now <= end
+            and not opening
+            and turn.closing is None,
             strikes=[Strike(one.step, one.event.pitch, one.event.velocity) for one in turn.strikes],
             turn_start=turn.start - self.timeline.time(0),
             call=self._detector.call if controls["mode"] == "duet" else turn.call,

@@ -53,6 +53,12 @@ class TurnStart:
         """No turn waits for its beat."""
         self._requested = self.awaits_beat = False
 
+    def postpone(self, turn: Turn) -> None:
+        """The human plays before the first note of ``turn`` has sounded: it is given up, and the phrase goes on. A takeover stays
+        requested.
+        """
+        self._requested, self.awaits_beat = turn.requested, True
+
     def yield_turn(self) -> None:
         """No turn begins until it is requested or, in a duet, until a new phrase."""
         self._yielded = True

@@ -113,6 +113,37 @@ def test_a_takeover_waits_for_the_bar_while_the_human_plays_on() -> None:
     assert onsets(session)[0].time < 9.0
 
 
+@pytest.mark.parametrize("before", [0.05, 0.1, 0.2, 0.29, 0.4])
+def test_a_note_just_before_the_bar_keeps_the_takeover(before: float) -> None:
+    """The machine has already decided its first notes then."""
+    clocked = ClockedSession(120.0, start_on="bar")
+    session, bar = clocked.session, 0.1234 + 8.0
+    clocked.receive(phrase(4.3, 4, 0.25))
+    clocked.run(6.5)
+    session.command(session.performer.takeover)
+    clocked.receive(note(bar - before, 0.04, 70))
+    clocked.run(bar + 1.0, stop=lambda: bool(onsets(session)))
+    assert onsets(session)[0].time == pytest.approx(bar, abs=0.02)
+    check_at_rest(session)
+
+
+@pytest.mark.parametrize("before", [0.05, 0.1, 0.2, 0.29, 0.4])
+def test_a_note_just_before_the_bar_continues_the_phrase(before: float) -> None:
+    clocked = ClockedSession(120.0, start_on="bar")
+    session = clocked.session
+    clocked.receive(phrase(0.3, 30, 0.25))
+    clocked.run(60.0, stop=lambda: session.performer._start.awaits_beat)
+    bar = session.countdowns[-1]
+    assert bar is not None
+    clocked.receive(note(bar - before, 0.04, 70))
+    clocked.run(60.0, stop=lambda: bool(onsets(session)))
+    assert clocked.distance_from_beat(onsets(session)[0].time, 4) < 0.010
+    assert onsets(session)[0].time > bar + 1.0
+    assert session.performer._turn.length == pytest.approx(bar - before - 0.3, abs=0.1)
+    clocked.run(session.now + 1.0)
+    check_at_rest(session)
+
+
 @pytest.mark.parametrize("cancel", ["yield_turn", "forget"])
 def test_a_takeover_that_waits_for_the_bar_can_be_cancelled(cancel: str) -> None:
     clocked = ClockedSession(60.0, mode="duet", start_on="bar")

@@ -29,6 +29,19 @@ def test_key_press_at_the_start_of_a_reply_silences_it() -> None:
     check_at_rest(session)
 
 
+def test_note_before_the_first_note_of_a_reply_continues_the_phrase() -> None:
+    """With slow decisions there is some time between the decision to reply and the first note."""
+    session = VirtualSession(steady(5))
+    session.performer.add_decision_time(0.04)
+    session.receive(*phrase(0.03, 40, 0.2))
+    session.run(60.0, stop=lambda: session.replying)
+    resumed = session.now + 0.05
+    session.receive(*note(resumed, 0.05, 72))
+    assert session.machine == []
+    session.run(60.0, stop=lambda: session.replying)
+    assert session.performer._turn.length == pytest.approx(resumed, abs=0.2)
+
+
 def test_key_press_before_a_switch_to_respond_is_absorbed_in_order() -> None:
     """The key does not silence the machine when it is pressed, but does when the performer processes it."""
     session = playing("solo", steady(20))
