@@ -29,9 +29,8 @@ from perceivers_live.commands.findings import Finding
 from perceivers_live.commands.measuring import improvised, machine
 from perceivers_live.controls.midi_map_file import MidiMapError, midi_map_path, read
 from perceivers_live.controls.registry import COMMANDS
-from perceivers_live.controls.settings import Settings
+from perceivers_live.controls.settings import PAGE, Settings
 from perceivers_live.network import ListenError
-from perceivers_live.page.keys import PAGE
 
 TICKS = 300  # wake-ups of the scheduling check, 5 ms apart
 STEPS = 60  # events of the engine check
@@ -72,7 +71,7 @@ def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loo
 def _ports(settings: Settings) -> Iterator[Finding]:
     from perceivers_live.midi.ports import PortError, find, list_ports, system_name
 
-    only_page = settings.page.enabled and settings.midi.input_port == settings.midi.output_port == PAGE
+    only_page = settings.midi.input_port == settings.midi.output_port == PAGE
     try:
         name, found = system_name(), list_ports()
     except PortError as error:
@@ -87,7 +86,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"MIDI {kind}", True, ", ".join(names) or "none")
     wanted = (("input", settings.midi.input_port, found[0]), ("output", settings.midi.output_port, found[1]))
     for kind, name, names in wanted:
-        if name == PAGE and settings.page.enabled:
+        if name == PAGE:
             yield Finding(f"{kind} port", True, "the page in the browser")
         elif name:
             try:
@@ -99,10 +98,9 @@ def _ports(settings: Settings) -> Iterator[Finding]:
                     str(error),
                     "connect it, or use another part of its name",
                 )
-    is_page = settings.midi.input_port == PAGE and settings.page.enabled
-    if settings.midi.input_port and settings.midi.input_port == settings.midi.output_port and not is_page:
-        advice = "use two separate buses; on one bus, echoes are ignored once the loop is proven"
-        yield Finding("loop", False, "input and output have the same name", advice)
+    if settings.midi.input_port == settings.midi.output_port not in ("", PAGE):
+        advice = "if this is a bus, not an instrument, use two; on one bus, echoes are ignored once the loop is proven"
+        yield Finding("loop", None, "input and output have the same name", advice)
 
 
 def _bindings_and_link(settings: Settings) -> Iterator[Finding]:

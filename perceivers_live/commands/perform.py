@@ -25,9 +25,8 @@ from perceivers_live.commands.recordings import sessions_folder
 from perceivers_live.commands.session_page import SessionPage, show
 from perceivers_live.controls.midi_map_file import midi_map_path
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import Settings, find_file
+from perceivers_live.controls.settings import PAGE, Settings, find_file
 from perceivers_live.midi.connections import Connections
-from perceivers_live.page.keys import PAGE
 from perceivers_live.recording.recorder import Recorder, recover
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore

@@ -18,12 +18,12 @@ from engine.realtime import clear_realtime
 from perceivers_live.clock.midi_clock import Beats
 from perceivers_live.controls.midi_map import MidiMap
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import Settings
+from perceivers_live.controls.settings import PAGE, Settings
 from perceivers_live.midi.connections import Connections, PortState
 from perceivers_live.network import ListenError
 from perceivers_live.page.feed import Feed
 from perceivers_live.page.hub import NoticeHandler
-from perceivers_live.page.keys import PAGE, PageKeys, PagePorts, PageSound
+from perceivers_live.page.keys import PageKeys, PagePorts, PageSound
 from perceivers_live.page.protocol import Message, seconds
 from perceivers_live.page.query import OscQuery
 from perceivers_live.page.recordings import Recordings

@@ -27,6 +27,7 @@ else:
     import tomli as tomllib
 
 FILE_NAME = "perceivers_live.toml"
+PAGE = "page"  # name of the browser page as a port
 MAX_BYTES = 1_000_000
 MAX_DOTS = 256  # dots in a line: the TOML parser takes quadratic time in the number of parts of a key
 _KINDS: dict[type, Kind] = {bool: "switch", int: "int", float: "float", str: "text"}
@@ -200,7 +201,8 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
 
     Raises:
         ConfigError: the file is missing, unreadable, over 1 MB, not UTF-8 or not TOML; unknown table or key; a value of the wrong
-            type or out of range (values are not clamped); a lower limit above the upper one, if both are given.
+            type or out of range (values are not clamped); a lower limit above the upper one, if both are given; the port "page"
+            while the page is switched off.
     """
     source = Path(path) if path is not None else find_file()
     text = "" if source is None else read_text(source)
@@ -229,6 +231,11 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
             raise ConfigError(
                 f"{_where(source, text, table, low)}[{table}] {low}: found {found}, allowed up to {high}, which is {limit}"
             )
+    for key in ("in", "out"):
+        if values["midi"][key].lower() == PAGE:
+            values["midi"][key] = PAGE
+            if not values["page"]["enabled"]:
+                raise ConfigError(f"{_where(source, text, 'midi', key)}[midi] {key}: {PAGE} needs [page] enabled = true")
     tables = {name: cls(**{item.name: values[name][_spec(item).name] for item in fields(cls)}) for name, cls in TABLES.items()}
     return Settings(**tables, controls=MappingProxyType(values["controls"]), path=source)
 

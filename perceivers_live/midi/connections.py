@@ -7,6 +7,7 @@ again once a server answers.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -97,9 +98,11 @@ class Connections:
         self._available: tuple[tuple[str, ...], tuple[str, ...]] = (), ()  # the ports of other programs and devices
         self._input: Input | None = None
         self._heard: MessageListener | None = None  # the callback of the input whose messages count
+        self._hearing = threading.Lock()  # held while a message of the input is processed
         self._output: Output | None = None
         self._watchdog: Watchdog | None = None
         self._closing: list[threading.Thread] = []
+        self._found = {"input": "", "output": ""}  # texts that find the last open ports again
         self._last_logged: dict[str, str] = {}  # last log message about each port, to avoid repeats
         self._first_poll_done = threading.Event()  # set after the first poll
         self._failure: Exception | None = None  # error of the first poll that cannot be recovered from
@@ -177,7 +180,7 @@ class Connections:
         output.send(message)
 
     def _open(self, *, only_local: bool = False) -> None:
-        """Opens the ports that are not open. Raises ``PortError``; ``PermanentPortError`` if waiting cannot help."""
+        """Opens the ports that are not open. Raises ``PortError``; ``PermanentPortError`` at the start if waiting cannot help."""
         faults = []
         for which, opened, open_it in (("output", self._output, self._open_output), ("input", self._input, self._open_input)):
             try:
@@ -185,14 +188,26 @@ class Connections:
                     open_it()
             except NoSuchPort as absent:
                 self._log_if_changed(which, f"{absent}; waiting for it", logging.WARNING)
-            except PortError as error:  # kept until the other port has been tried
-                faults.append(error)
+            except PortError as error:
+                if isinstance(error, PermanentPortError) and self._first_poll_done.is_set():
+                    self._log_if_changed(which, str(error), logging.WARNING)
+                else:
+                    faults.append(error)  # kept until the other port has been tried
         if faults:
             raise next((one for one in faults if isinstance(one, PermanentPortError)), faults[0])
 
     def _open_output(self) -> None:
-        self._use_output(*self._make_output(self._wanted["output"]))
+        self._use_output(*self._make_output(self._name_of("output")))
         self._output_restored()
+
+    def _name_of(self, direction: str) -> str:
+        """The port to open: the one that was open before, if it is there, since by now the given name may match several."""
+        found, wanted = self._found[direction], self._wanted[direction]
+        if found and self._probe is not None and not self._is_local(wanted):
+            with contextlib.suppress(PortError):
+                find(self._probe.names()[direction == "output"], found, direction)
+                return found
+        return wanted
 
     def _use_output(self, output: Output, watchdog: Watchdog | None) -> None:
         self._watchdog = watchdog
@@ -204,29 +219,39 @@ class Connections:
         else:
             port = OutputPort(wanted, self._probe)
             output, watchdog = port, Watchdog(port.address) if wanted else None
+            self._found["output"] = port.address
         self._log_if_changed("output", f"out: {output.name}")
         return output, watchdog
 
     def _open_input(self) -> None:
-        self._heard = self._listener()
-        self._input = self._make_input(self._wanted["input"], self._heard)
+        listener = self._listener()
+        self._hear(listener)
+        self._input = self._make_input(self._name_of("input"), listener)
 
     def _listener(self) -> MessageListener:
         """A new callback for an input, which passes messages on while it is the one that is heard."""
 
         def listen(now: float, message: Sequence[int]) -> None:
-            if self._heard is listen:
-                self._on_message(now, message)
+            with self._hearing:
+                if self._heard is listen:
+                    self._on_message(now, message)
 
         return listen
 
+    def _hear(self, listener: MessageListener | None) -> None:
+        """From now on only messages of this input count. Waits for a message that is being processed."""
+        with self._hearing:
+            self._heard = listener
+
     def _make_input(self, wanted: str, listener: MessageListener) -> Input:
-        if self._local is not None and wanted == self._local.name:
+        made: Input
+        if self._local is not None and self._is_local(wanted):
             made = self._local.open_input(listener)
             self._set_input_resolution(0.0)
         else:
             self._set_input_resolution(self._probe.resolution if self._probe is not None else 0.0)
-            made = InputPort(wanted, _inverted(listener) if self._invert_pedal else listener, self._probe)
+            port = InputPort(wanted, _inverted(listener) if self._invert_pedal else listener, self._probe)
+            made, self._found["input"] = port, port.address
         self._log_if_changed("input", f"in: {made.name}")
         return made
 
@@ -260,9 +285,9 @@ class Connections:
             return
         listener = self._listener()
         made = self._make_input(wanted, listener)
-        self._heard = None  # what the former input still sends would not be released
+        self._hear(None)  # what the former input still sends would not be released
         self._input_replaced()
-        self._heard = listener
+        self._hear(listener)
         self._input, self._wanted["input"] = made, wanted
         if old is not None:
             self._close(old)
@@ -302,8 +327,6 @@ class Connections:
             self._wake.clear()
             try:
                 self._poll()
-            except PermanentPortError as error:
-                self._log_if_changed("input", str(error), logging.WARNING)
             except Exception as error:  # a failing MIDI system may raise anything, and may recover
                 self._log_if_changed("system", f"{error}; trying again", logging.WARNING)
 
@@ -344,6 +367,7 @@ class Connections:
             self._log_if_changed("input", f"the input {self._input.name} has disappeared; waiting for it", logging.WARNING)
             self._close(self._input)
             self._input = None
+            self._hear(None)
             self._input_lost()
         if self._output is not None and self._output.is_gone(outputs, went):
             self._log_if_changed("output", f"the output {self._output.name} has disappeared; waiting for it", logging.WARNING)

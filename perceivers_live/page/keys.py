@@ -12,10 +12,10 @@ from collections.abc import Callable, Container, Sequence
 
 from engine.midi import MessageListener
 from engine.midi_state import MidiState, is_channel_mode
+from perceivers_live.controls.settings import PAGE
 from perceivers_live.page.hub import Hub
 from perceivers_live.page.protocol import seconds
 
-PAGE = "page"  # the name of the port
 EARLIEST = 0.25  # seconds; an older timestamp comes from a page with a wrong clock
 
 

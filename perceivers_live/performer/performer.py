@@ -329,7 +329,7 @@ class Performer:
         if controls["mode"] == "solo":
             return math.inf
         end = self._detector.silence_end() if controls["mode"] == "duet" else None
-        if end is None:
+        if end is None or end <= self._turn.start:  # a duet without a phrase, after a takeover
             return self._turn.start + self._turn.length
         return max(end, self._turn.start + MIN_REPLY) - EARLY * self._turn.length  # not before the human's phrase may be over
 

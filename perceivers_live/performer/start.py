@@ -85,11 +85,12 @@ class TurnStart:
 
     def turn(self, now: float, controls: ControlValues) -> Turn:
         """The turn that begins now, after ``time``."""
-        phrases, respond = self._phrases, controls["mode"] == "respond"
-        if controls["mode"] == "duet" and phrases.start is not None:
+        phrases, respond, end = self._phrases, controls["mode"] == "respond", self._phrases.silence_end()
+        is_over = end is not None and end <= now
+        if controls["mode"] == "duet" and end is not None and not is_over:
             length = DUET_TAIL / (OVERTIME - EARLY)
         else:
-            call = phrases.length(now)
+            call = None if controls["mode"] == "duet" and is_over else phrases.length(now)
             wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
             length = min(max(wanted, MIN_REPLY), MAX_REPLY)
         first = self._first_note

@@ -22,7 +22,8 @@ def _nothing(_: object) -> None:
 class Observer:
     """Callbacks; each default does nothing. They are called on any thread and must not wait. Times are monotonic seconds.
 
-    ``listening``: the session has started. ``human``, ``machine``: an action of that part, as it was sent. ``planned``: events
+    ``listening``: the session has started. ``human``, ``machine``: an action of that part, as it was played or
+    sent; of the human also on keys that the machine does not listen to. ``planned``: events
     that the machine is going to play. ``dropped``: planned events with this serial number or a later one were cancelled.
     ``state``: the machine has started to listen or to play. ``countdown``: the time at which the machine will start to play if
     the human plays nothing more, whenever it changes; None: it will not start by itself. ``stats``: the session's counters, four

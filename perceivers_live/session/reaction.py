@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.events import Timed
+from engine.midi import MessageReader
 from perceivers_live.clock.midi_clock import Transport
 from perceivers_live.controls.registry import Controls
 from perceivers_live.performer.performer import Performer
@@ -29,6 +30,7 @@ class Reaction:
     ) -> None:
         self._keys, self._performer, self._loop = keys, performer, loop
         self._output, self._controls, self._observers = output, controls, observers
+        self._reader = MessageReader()  # for the observers, of all keys, also those outside the range the machine listens to
 
     def handle(self, received: Received) -> None:
         """Handles one routed message."""
@@ -47,7 +49,8 @@ class Reaction:
             actions = self._keys.release_all(now)
             self._loop.run_now(lambda: self._performer.adapt_plan(actions))
             self._output.ledger.release_thru()
-        self._notify(actions)
+            released = self._reader.close(now)
+        self._notify(released)
 
     def _handle_music(self, time: float, message: Sequence[int]) -> None:
         """Updates the held keys, lets the player react, and passes the message through."""
@@ -56,7 +59,8 @@ class Reaction:
             if actions:
                 self._loop.run_now(lambda: self._performer.adapt_plan(actions))
             self._output.pass_on(message, releases_only=not self._controls.get("thru"))
-        self._notify(actions)
+            played = self._reader.feed(time, message)
+        self._notify(played)
 
     def _notify(self, actions: Sequence[Timed]) -> None:
         for one in actions:

@@ -22,6 +22,8 @@ export class Instrument {
     this.typing = new Typing();
     /** Whether the daemon's input is the page. */
     this.isInput = false;
+    /** Whether the daemon sends what is played here back to this page, so that it would sound twice. */
+    this.comesBack = false;
     addEventListener("blur", () => this._releaseAll());
     document.addEventListener("visibilitychange", () => document.hidden && this._releaseAll());
   }
@@ -32,9 +34,14 @@ export class Instrument {
       if (isRelease(message)) this._sound.play(PARTS.human, message);
       return;
     }
+    if (!this.comesBack || isRelease(message)) this._hear(message);
+    this._connection.send({ type: "midi", time: this._connection.at(at) ?? 0, message });
+  }
+
+  /** @param {number[]} message */
+  _hear(message) {
     if (this._sound.isOn) this._sound.play(PARTS.human, message);
     else if (this._sound.isWanted) this._sound.start().then(() => this._sound.play(PARTS.human, message));
-    this._connection.send({ type: "midi", time: this._connection.at(at) ?? 0, message });
   }
 
   /** Whether this is the press, or a repetition, of a key of the computer keyboard that plays. @param {KeyboardEvent} event */
@@ -50,6 +57,7 @@ export class Instrument {
 
   /** @param {KeyboardEvent} event */
   keyUp(event) {
+    if (event.key === "Meta") this._releaseAll(); // macOS reports no other key that was released meanwhile
     const played = this.typing.release(event.code);
     if (played) this._typed(played, event.timeStamp / 1000);
   }

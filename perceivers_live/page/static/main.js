@@ -94,6 +94,7 @@ function welcome(message) {
   }
   daemon.session = message.session;
   daemon.values = Object.fromEntries(message.controls.map((one) => [one.name, one.value]));
+  setThru();
   panel.build(message.controls);
   const mode = message.controls.find((one) => one.name === "mode");
   if (mode) {
@@ -146,6 +147,12 @@ function showControl(name, value) {
   daemon.values[name] = value;
   panel.show(name, value);
   if (name === "mode") modes?.show(value);
+  if (name === "thru") setThru();
+}
+
+/** What is played here comes back from the daemon if it passes its input on to this page. */
+function setThru() {
+  instrument.comesBack = instrument.isInput && daemon.isOutputHere && Boolean(daemon.values.thru);
 }
 
 /** @param {import("./messages.js").Ports} message */
@@ -155,6 +162,7 @@ function showPorts(message) {
   keybed.isPlayable = instrument.isInput;
   document.body.classList.toggle("playable", instrument.isInput);
   daemon.isOutputHere = message.output.wanted === PAGE;
+  setThru();
   daemon.missingInput = message.input.state === "open" ? "" : message.input.wanted || "a virtual port";
   byId("sound").hidden = !(daemon.isOutputHere || instrument.isInput);
   showSound();

@@ -63,9 +63,10 @@ export function partialsOf(pitch, velocity) {
 
 /** The sounding strings of one key. */
 class Voice {
-  /** @param {number} pitch @param {number} velocity @param {number} sampleRate */
-  constructor(pitch, velocity, sampleRate) {
+  /** @param {number} part @param {number} pitch @param {number} velocity @param {number} sampleRate */
+  constructor(part, pitch, velocity, sampleRate) {
     const partials = partialsOf(pitch, velocity);
+    this.part = part;
     this.pitch = pitch;
     this.sampleRate = sampleRate;
     this.isHeld = true;
@@ -137,7 +138,7 @@ class Voice {
   }
 }
 
-/** The whole instrument. Each part (human, machine) has its own pedal; the keys are shared. */
+/** The whole instrument. Each part (human, machine, replay) has its own keys and its own pedal; the strings are shared. */
 export class Piano {
   /** @param {number} sampleRate */
   constructor(sampleRate) {
@@ -157,28 +158,28 @@ export class Piano {
   /** A raw MIDI message of a part. @param {number} part @param {number[]} message */
   play(part, [status, first, second]) {
     const kind = status & 0xf0;
-    if (kind === 0x90 && second > 0) this.strike(first, second);
-    else if (kind === 0x80 || kind === 0x90) this.release(first);
+    if (kind === 0x90 && second > 0) this.strike(part, first, second);
+    else if (kind === 0x80 || kind === 0x90) this.release(part, first);
     else if (kind === 0xb0 && first === 64) this.pedal(part, second >= 64);
     else if (kind === 0xb0 && (first === 120 || first === 123)) this.releaseAll(part);
   }
 
-  /** @param {number} pitch @param {number} velocity 1..127 */
-  strike(pitch, velocity) {
+  /** @param {number} part @param {number} pitch @param {number} velocity 1..127 */
+  strike(part, pitch, velocity) {
     for (const voice of this._voices) {
       if (voice.pitch === pitch) {
         voice.isHeld = false;
         voice.damp(0.05); // the hammer stops what the last blow left
       }
     }
-    this._voices.push(new Voice(pitch, velocity, this._sampleRate));
+    this._voices.push(new Voice(part, pitch, velocity, this._sampleRate));
     const surplus = this._voices.length - MOST_VOICES;
     if (surplus > 0) for (const voice of this._voices.filter((one) => !one.isHeld || surplus > 8).slice(0, surplus)) voice.damp(0.02);
   }
 
-  /** @param {number} pitch */
-  release(pitch) {
-    for (const voice of this._voices) if (voice.pitch === pitch) voice.isHeld = false;
+  /** @param {number} part @param {number} pitch */
+  release(part, pitch) {
+    for (const voice of this._voices) if (voice.part === part && voice.pitch === pitch) voice.isHeld = false;
     this._dampReleased();
   }
 
@@ -189,9 +190,9 @@ export class Piano {
     this._dampReleased();
   }
 
-  /** Keys and the pedal of a part are released: all keys, since only the pedal is known by part. @param {number} part */
+  /** The keys and the pedal of a part are released. @param {number} part */
   releaseAll(part) {
-    for (const voice of this._voices) voice.isHeld = false;
+    for (const voice of this._voices) if (voice.part === part) voice.isHeld = false;
     this._pedals.delete(part);
     this._dampReleased();
   }

@@ -35,6 +35,7 @@ export class Sound {
     /** @type {AnalyserNode | null} */
     this._meter = null;
     this._samples = new Float32Array(1024);
+    this._lastSent = 0; // when the last message of the machine sounds, on the audio clock
     this.isWanted = true;
     this.fault = "";
   }
@@ -76,12 +77,19 @@ export class Sound {
 
   /** Plays a message of the machine that was sent `ago` seconds ago; from sending to sound it takes `LATENCY`. @param {number[]} message @param {number} ago */
   playSent(message, ago) {
-    this.playAt(PARTS.machine, message, Math.max(0, LATENCY - ago));
+    if (!this._context) return;
+    this._lastSent = Math.max(this._lastSent, this._context.currentTime + Math.max(0, LATENCY - ago)); // never before another
+    this._post(PARTS.machine, message, this._lastSent);
   }
 
   /** @param {number} part @param {number[]} message @param {number} after seconds from now */
   playAt(part, message, after) {
-    if (this.isOn && this._context) this._piano?.port.postMessage([this._context.currentTime + after, part, message]);
+    if (this._context) this._post(part, message, this._context.currentTime + after);
+  }
+
+  /** @param {number} part @param {number[]} message @param {number} time on the audio clock */
+  _post(part, message, time) {
+    if (this.isOn) this._piano?.port.postMessage([time, part, message]);
   }
 
   /** Releases all notes and discards scheduled ones. */

@@ -1,5 +1,7 @@
 // MIDI keyboards through the browser (Web MIDI), without a MIDI system that the daemon can use.
 
+import { Pacing } from "./pacing.js";
+
 /** @type {Promise<MIDIAccess> | null} each access has its own inputs, and a second one would double every message */
 let access = null;
 
@@ -49,6 +51,7 @@ export async function listenToMidi(play, onChange) {
   try {
     access ??= navigator.requestMIDIAccess();
     const { inputs } = await access;
+    const pacing = new Pacing(play);
     const listen = () => {
       const connected = [...inputs.entries()].filter(([, input]) => input.state === "connected");
       for (const [id, input] of connected) {
@@ -58,12 +61,14 @@ export async function listenToMidi(play, onChange) {
           const message = event.data ? [...event.data] : [];
           if (message.length === 0 || message[0] < 0x80 || message[0] >= 0xf0) return;
           down.feed(message);
-          play(message, event.timeStamp / 1000);
+          pacing.feed(message, event.timeStamp / 1000);
         };
       }
       const ids = new Set(connected.map(([id]) => id));
       for (const [id, down] of held) {
-        if (!ids.has(id)) for (const message of down.releases()) play(message, performance.now() / 1000);
+        if (ids.has(id)) continue;
+        pacing.clear();
+        for (const message of down.releases()) play(message, performance.now() / 1000);
       }
       onChange(connected.map(([, input]) => input.name ?? "MIDI input"));
     };

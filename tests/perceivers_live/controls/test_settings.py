@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.folders import config_folder
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.registry import Controls
-from perceivers_live.controls.settings import SCHEMA, ConfigError, Settings, default_toml, find_file, load
+from perceivers_live.controls.settings import SCHEMA, ConfigError, MidiSettings, Settings, default_toml, find_file, load
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -213,3 +213,14 @@ def test_any_file_content_is_loaded_or_refused_in_one_line(file: Path, content: 
         assert str(error).isprintable()
     else:
         assert all(CONTROLS[name].check(value) == value for name, value in loaded.controls.items())
+
+
+@pytest.mark.parametrize("name", ["page", "Page", "PAGE"])
+def test_the_page_is_a_port_in_upper_or_lower_case(file: Path, name: str) -> None:
+    file.write_text(f'[midi]\nin = "{name}"\n')
+    assert load(file, {"midi.out": name}).midi == MidiSettings(input_port="page", output_port="page")
+
+
+def test_the_page_cannot_be_a_port_while_it_is_switched_off(file: Path) -> None:
+    message = refusal(file, '[page]\nenabled = false\n[midi]\nout = "Page"\n')
+    assert message == "given.toml:4: [midi] out: page needs [page] enabled = true"

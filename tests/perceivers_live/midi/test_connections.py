@@ -10,7 +10,7 @@ import pytest
 
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi.connections import Connections
-from perceivers_live.midi.ports import PortError
+from perceivers_live.midi.ports import PortError, find
 from perceivers_live.page.keys import PAGE, PageKeys, PagePorts
 from tests.waiting import until
 
@@ -85,6 +85,58 @@ def test_page_stays_open_while_the_midi_system_is_gone(monkeypatch: pytest.Monke
             assert until(lambda: connections.names == (None, PAGE))
             assert until(lambda count=count: (len(made), len(lost)) == (count, count))  # type: ignore[misc]
     assert len(sound.sent) == 2
+
+
+def test_a_port_that_was_open_is_found_again_though_its_short_name_matches_several_now(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [["Synth A"]]
+
+    class System:
+        resolution = 0.0
+
+        def alive(self) -> bool:
+            return True
+
+        def names(self) -> tuple[list[str], list[str]]:
+            return [], names[0]
+
+        def gone(self) -> set[str]:
+            return set()
+
+        def changes(self) -> list[object]:
+            return []
+
+        def close(self) -> None: ...
+
+    class Port:
+        def __init__(self, wanted: str, probe: System) -> None:
+            self.name = self.address = probe.names()[1][find(probe.names()[1], wanted, "output")]
+
+        def is_gone(self, there: Sequence[str], *_: object) -> bool:
+            return self.name not in there
+
+        def close(self) -> None: ...
+
+    class Guard:
+        def __init__(self, port: str) -> None: ...
+
+        def close(self) -> None: ...
+
+    for name, stub in (("Probe", System), ("OutputPort", Port), ("Watchdog", Guard)):
+        monkeypatch.setattr(f"perceivers_live.midi.connections.{name}", stub)
+    settings = MidiSettings(input_port=PAGE, output_port="Synth")
+    with Connections(settings, local=PagePorts(PageKeys(), SoundStub())) as connections:  # type: ignore[arg-type]
+        for after in (["Synth B", "Synth A", "Synth C"], ["Synth B", "Synth C"]):
+            assert connections.names == (PAGE, "Synth A")
+            names[0] = []
+            assert until(lambda: connections.names == (PAGE, None))
+            names[0] = after
+            with caplog.at_level(logging.WARNING):
+                assert until(lambda: connections.names == (PAGE, "Synth A") or "matches several" in connections.state.output.text)
+        assert connections.names == (PAGE, None)
+        assert "matches several" not in connections.state.input.text
+        assert until(lambda: caplog.text.count("matches several") == 1)
 
 
 def test_failed_port_choice_keeps_the_open_port(caplog: pytest.LogCaptureFixture) -> None:
@@ -208,7 +260,7 @@ def _input_stubs(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[float, Seque
 
     class Port:
         def __init__(self, wanted: str, on_message: Callable[[float, Sequence[int]], None], probe: object = None) -> None:
-            self.name = wanted
+            self.name = self.address = wanted
             made.append(on_message)
 
         def is_gone(self, *_: object) -> bool:

@@ -35,3 +35,22 @@ test("only keys of the piano are taken from the browser, and only while the page
   instrument.isInput = false;
   assert.ok(!key({ code: "KeyD" }));
 });
+
+test("what the daemon sends back does not sound twice, and nothing hangs when that changes", () => {
+  const { instrument, sent, sounded } = made();
+  instrument.play([0x90, 60, 80], 0);
+  instrument.comesBack = true;
+  const messages = [[0x80, 60, 64], [0x90, 62, 80], [0x80, 62, 64]];
+  for (const message of messages) instrument.play(message, 0);
+  assert.deepEqual(sounded, [[0x90, 60, 80], [0x80, 60, 64], [0x80, 62, 64]]);
+  assert.deepEqual(sent, [[0x90, 60, 80], ...messages]);
+});
+
+test("keys held while the command key of macOS is down are released with it", () => {
+  const { instrument, sent } = made();
+  const event = (/** @type {object} */ given) => /** @type {any} */ ({ timeStamp: 0, shiftKey: false, altKey: false, ...given });
+  instrument.keyDown(event({ code: "KeyD", key: "d" }));
+  instrument.keyUp(event({ code: "MetaLeft", key: "Meta" }));
+  assert.equal(sent.length, 2);
+  assert.deepEqual(sent[1], [0x80, sent[0][1], 64]);
+});

@@ -49,6 +49,18 @@ test("a key tapped while the sound is set up is released", async () => {
   assert.deepEqual(posted.map(([, , message]) => message), [[0x90, 60, 80], [0x80, 60, 64]]);
 });
 
+test("messages of the machine keep their order, whatever the clock says", async () => {
+  const sound = new Sound(() => {});
+  await sound.start();
+  posted.length = 0;
+  sound.playSent([0x80, 60, 64], 0.001);
+  sound.playSent([0x90, 60, 80], 0.0012); // handled a little later, at the same time of the audio clock
+  sound.playSent([0x90, 64, 80], 0);
+  const times = posted.map(([time]) => time);
+  assert.deepEqual(posted.map(([, , message]) => message), [[0x80, 60, 64], [0x90, 60, 80], [0x90, 64, 80]]);
+  assert.ok(times[0] <= times[1] && times[1] <= times[2]);
+});
+
 test("after a failure the next start tries again", async () => {
   faults = 1;
   open = 0;

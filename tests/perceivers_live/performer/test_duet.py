@@ -9,8 +9,7 @@ from engine.events import NOTE_OFF, NOTE_ON, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, 
 from engine.runtimes import SamplingBias
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.performer import State
-from perceivers_live.performer.start import DUET_NOTES, DUET_TAIL
-from perceivers_live.performer.turns import MIN_REPLY
+from perceivers_live.performer.start import DUET_NOTES, DUET_TAIL, NO_CALL_REPLY
 from tests.perceivers_live.playing import CLOSING, check, check_at_rest, human_plays, musicians, notes, onsets, playing
 from tests.perceivers_live.toys import Hidden, Musician, improviser, possible, restless, steady
 from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
@@ -242,16 +241,15 @@ def test_duet_avoids_keys_that_the_human_holds() -> None:
     check_at_rest(session)
 
 
-def test_takeover_long_after_the_humans_phrase_plays_for_the_minimum_length() -> None:
+@pytest.mark.parametrize("notes", [0, 2])
+def test_takeover_long_after_the_humans_phrase_plays_as_without_a_phrase(notes: int) -> None:
     session = VirtualSession(steady(30), {"mode": "duet"})
-    session.receive(*phrase(0.03, 2, 0.3))
+    session.receive(*phrase(0.03, notes, 0.3))
     session.run(5.0)
     session.command(session.performer.takeover)
-    session.run(5.0 + MIN_REPLY - 0.5)
-    assert session.replying
+    session.run(40.0, stop=lambda: not session.replying)
     assert onsets(session)
-    session.run(40.0)
-    assert not session.replying
+    assert session.now - 5.0 == pytest.approx(NO_CALL_REPLY, abs=1.5)
     check_at_rest(session)
 
 
