@@ -35,17 +35,31 @@ class Rotary(NamedTuple):
     sin: Tensor
 
     @staticmethod
-    def at(positions: Tensor, times: Tensor, config: ModelConfig) -> Rotary:
-        """``engine.rings.rotary_angles`` on any device. positions, times [..., T] int64."""
+    def at(positions: Tensor, times: Tensor, config: ModelConfig, frequencies: list[float]) -> Rotary:
+        """``engine.rings.rotary_angles`` on any device. positions, times [..., T] int64; frequencies: ``rotary_frequencies``."""
         by_head = positions[..., None, :]
         if config.rotary == "half-time":
             by_head = torch.stack((positions, times), dim=-2).repeat_interleave(config.kv_heads // 2, dim=-2)
-        angle = by_head[..., None].double() * torch.as_tensor(rotary_frequencies(config), device=positions.device)
-        return Rotary(angle.cos().float(), angle.sin().float())
+        return Rotary(*_cos_sin(by_head, frequencies))
 
     def last(self, count: int) -> Rotary:
         """The angles of the last ``count`` positions."""
         return Rotary(self.cos[..., -count:, :], self.sin[..., -count:, :])
+
+
+@torch.library.custom_op("perceivers_live::cos_sin", mutates_args=())
+def _cos_sin(positions: Tensor, frequencies: list[float]) -> tuple[Tensor, Tensor]:
+    """cos and sin of positions [...] times frequencies [F], each float32 [..., F], computed in float64. An operator of its own:
+    torch.compile would otherwise compute the angles again in every kernel that rotates.
+    """
+    angle = positions[..., None].double() * torch.tensor(frequencies, dtype=torch.float64, device=positions.device)
+    return angle.cos().float(), angle.sin().float()
+
+
+@_cos_sin.register_fake
+def _(positions: Tensor, frequencies: list[float]) -> tuple[Tensor, Tensor]:
+    shape = (*positions.shape, len(frequencies))
+    return positions.new_empty(shape, dtype=torch.float32), positions.new_empty(shape, dtype=torch.float32)
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
@@ -170,6 +184,7 @@ class PerceiverS(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._frequencies: list[float] = rotary_frequencies(config).tolist()
         self.embedding = EventEmbedding(config.width)
         self.cross = nn.ModuleList(Block(config) for _ in config.scales)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -222,7 +237,7 @@ class PerceiverS(nn.Module):
         where context was dropped), multiplicity [B, T] (how many events a position stands for; None: one each). The last
         ``latents`` positions are queries. Returns [B, latents, D].
         """
-        rotary = Rotary.at(positions, times, self.config)
+        rotary = Rotary.at(positions, times, self.config, self._frequencies)
         e = self.embedding(events, ages)
         here, q_pos = rotary.last(latents), positions[:, -latents:]
 

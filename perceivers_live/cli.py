@@ -124,7 +124,7 @@ def _engine(settings: Settings) -> Any:
     from engine.remote.standby import open_runtime_at
 
     checkpoint = _checkpoint(settings)
-    runtime = open_runtime_at(_address(settings), checkpoint)
+    runtime = open_runtime_at(_address(settings), checkpoint, fallback=settings.engine.runtime == "auto")
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
 

@@ -21,7 +21,7 @@ base = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # 
 settings.register_profile("fixed", base, derandomize=True, print_blob=True)  # the same examples in every run
 settings.register_profile("random", base)
 settings.register_profile("long", base, max_examples=400, stateful_step_count=50)  # before a release
-settings.load_profile("fixed" if os.environ.get("CI") else "random")  # or pytest --hypothesis-profile=NAME
+settings.load_profile("fixed")  # or pytest --hypothesis-profile=NAME
 
 
 @pytest.fixture(autouse=True)

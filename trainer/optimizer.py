@@ -43,8 +43,8 @@ class Muon(torch.optim.Optimizer):
         gradients = [p.grad for p in parameters if p.grad is not None]
         averages = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
-        updates = divided(orthogonalise, torch.stack([gather(one) for one in nesterov]))
+        torch._foreach_lerp_(gradients, averages, group["momentum"])  # in place: PyTorch 2.11 and 2.12 shard only this variant
+        updates = divided(orthogonalise, torch.stack([gather(one) for one in gradients]))
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         scale = -0.2 * group["lr"] * max(parameters[0].shape) ** 0.5
         torch._foreach_add_(parameters, [shard_like(u, p) for u, p in zip(updates, parameters, strict=True)], alpha=scale)

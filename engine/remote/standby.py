@@ -246,9 +246,10 @@ def on_standby(runtime: Runtime) -> bool:
     return isinstance(runtime, StandbyRuntime) and runtime.standby
 
 
-def open_runtime_at(address: Address, checkpoint: Path) -> RemoteRuntime | StandbyRuntime:
+def open_runtime_at(address: Address, checkpoint: Path, *, fallback: bool = False) -> RemoteRuntime | StandbyRuntime:
     """The runtime at ``address``, with the same model as the local ``checkpoint``. ONNX Runtime on this computer is its standby,
-    unless the runtime itself uses this computer's CPU. Raises what ``RemoteRuntime`` raises.
+    unless the runtime itself uses this computer's CPU. ``fallback``: use ONNX Runtime instead if a local process dies or hangs
+    while it opens, as a library of the GPU may. Raises what ``RemoteRuntime`` raises.
     """
 
     wanted = None if address.local else fingerprint(checkpoint)
@@ -258,7 +259,13 @@ def open_runtime_at(address: Address, checkpoint: Path) -> RemoteRuntime | Stand
             address, timeout=ANSWER_TIMEOUT if address.local else REMOTE_ANSWER_TIMEOUT, fingerprint=wanted, restart=False
         )
 
-    first = connect()
+    try:
+        first = connect()
+    except RuntimeLost as error:
+        if not (address.local and fallback):
+            raise
+        log.warning("%s; ONNX Runtime on the CPU is used", error)
+        return RemoteRuntime(this_computer("onnx", checkpoint, 0))
     if address.local and first.name not in ON_GPU:
         first.restart = True
         return first

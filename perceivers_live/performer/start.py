@@ -94,7 +94,7 @@ class TurnStart:
             wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
             length = min(max(wanted, MIN_REPLY), MAX_REPLY)
         first = self._first_note
-        start = now if first is None else first
+        start = now if first is None else max(first, now)  # it may be past if the model was lost meanwhile
         turn = Turn(start, length, phrases.call, first, phrases.end_silence if respond else None, requested=self._requested)
         self._requested = False
         return turn

@@ -68,4 +68,5 @@ def test_many_connections_neither_stop_the_music_nor_leak_resources(start_sessio
     until(is_as_before, lambda: (before, resources(pid)))
     assert not [line for line in session.daemon.lines if "the engine failed" in line or "the player failed" in line]
     session.remote.send("mode", "listen")
+    session.wait_for_state("listening")
     session.wait_for_silence()

@@ -84,4 +84,5 @@ def test_solo_continues_on_the_standby_when_the_connection_is_lost(start_remote:
     assert STANDBY_BEGINS in session.remote.messages
     assert "listening" not in session.remote.states, "its turn ended"
     session.remote.send("yield")
+    session.wait_for_state("listening")
     session.wait_for_silence()

@@ -149,7 +149,7 @@ def test_demo_plays_on_an_output_port(jack: JackServer, home: Home) -> None:
     try:
         home.configure("[midi]\nchannel = 3\n[controls]\nthru = true\n")
         demo = Daemon(("demo", "--out", peer.synth, "--seed", "2", "--response-length", "0.3"), jack.env, home)
-        assert demo.wait(60) == 0
+        assert demo.wait(TIMEOUT) == 0
         tracks = {track.name: track for track in mido.MidiFile(home.working / "demo.mid").tracks}
         written = note_ons(tracks["human"]) + note_ons(tracks["machine"])
         peer.until(lambda: peer.struck == len(written))
@@ -237,7 +237,7 @@ def test_doctor_checks_all_parts_and_measures_the_loopback(jack: JackServer, hom
     home.configure(f"[osc]\nport = {free_port()}\n[page]\nport = 0\n")
     doctor = daemon("doctor", "--loopback", "--json", str(report))
     jack.connect(jack.wait_for_port("perceivers-live-out", TIMEOUT), jack.wait_for_port("perceivers-live-in", TIMEOUT))
-    doctor.wait(60)
+    doctor.wait(TIMEOUT)
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     for name in ("settings", "MIDI inputs", "MIDI outputs", "OSC", "page", "checkpoint", "loopback"):
         assert rows[name]["good"], rows[name]
@@ -246,7 +246,7 @@ def test_doctor_checks_all_parts_and_measures_the_loopback(jack: JackServer, hom
 
 def test_doctor_gives_advice_about_a_missing_port(home: Home, daemon: Callable[..., Daemon]) -> None:
     report = home.working / "report.json"
-    assert daemon("doctor", "--in", "Bösendorfer", "--json", str(report)).wait(60) == 1
+    assert daemon("doctor", "--in", "Bösendorfer", "--json", str(report)).wait(TIMEOUT) == 1
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     assert not rows["input port"]["good"]
     assert "connect it" in rows["input port"]["advice"]
@@ -254,7 +254,7 @@ def test_doctor_gives_advice_about_a_missing_port(home: Home, daemon: Callable[.
 
 def test_doctor_accepts_the_page_as_both_ports(home: Home, daemon: Callable[..., Daemon]) -> None:
     report = home.working / "report.json"
-    daemon("doctor", "--in", "page", "--out", "page", "--json", str(report)).wait(60)
+    daemon("doctor", "--in", "page", "--out", "page", "--json", str(report)).wait(TIMEOUT)
     rows = {row["name"]: row for row in json.loads(report.read_text(encoding="utf-8"))["rows"]}
     assert rows["input port"]["good"]
     assert rows["output port"]["good"]

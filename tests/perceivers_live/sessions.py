@@ -70,11 +70,14 @@ class SessionHarness:
             self.session.receive(time.perf_counter(), message)
 
     def play(self, *pitches: int) -> None:
-        """Plays a fast, detached phrase."""
+        """Plays a fast, detached phrase. The performer receives it as a whole, so that no delay of this thread splits it."""
+        whole = threading.Event()
+        self.session.loop.inbox.put(lambda: whole.wait(PATIENCE))
         now = time.perf_counter()
         for i, pitch in enumerate(pitches or (60, 64, 67)):
             self.session.receive(now + 0.005 * i, (0x90, pitch, 80))
             self.session.receive(now + 0.005 * (i + 1), (0x80, pitch, 64))
+        whole.set()
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -131,7 +131,7 @@ def test_a_complete_download_leaves_only_the_file(server: Server, tmp_path: Path
 @pytest.mark.parametrize("bad", [broken_off, damaged, stalled, status(429), status(503)])
 def test_a_failed_download_is_retried(server: Server, tmp_path: Path, bad: Callable[[Handler], None]) -> None:
     server.script = [bad, bad]
-    assert get(server, tmp_path / "music.zip", timeout=1.0 if bad is stalled else 5.0).read_bytes() == CONTENT
+    assert get(server, tmp_path / "music.zip", timeout=3.0 if bad is stalled else 20.0).read_bytes() == CONTENT
     assert server.requests == 3
     assert names(tmp_path) == ["music.zip"]
 

@@ -28,6 +28,7 @@ from engine.folders import NoHomeError, cache_folder
 from engine.hashing import sha256_of
 from engine.replacing import replacing
 from engine.runtimes import RuntimeUnavailable
+from engine.text import one_line
 
 MAGIC = b"PLPLAN1\n"
 HEADER = struct.Struct("<8s32s32sQ")
@@ -137,6 +138,18 @@ class PlanCache:
                 part.write_bytes(_header(key, plan) + plan)
             self._prune()
 
+    def refuse(self, key: str, reason: str) -> None:
+        """Stores why this plan cannot be built, in one line, so that it is not tried at every start."""
+        with suppress(OSError), replacing(self._refusal(key), shared=True) as part:
+            part.write_text(reason, encoding="utf-8")
+
+    def refusal(self, key: str) -> str | None:
+        """Why this plan could not be built; None if that is not known."""
+        try:
+            return one_line(self._refusal(key).read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            return None
+
     def drop(self, key: str) -> None:
         """Deletes a plan that TensorRT refuses."""
         with suppress(OSError):
@@ -148,13 +161,19 @@ class PlanCache:
         if plan is None:
             plan = build()
             self.put(key, plan)
+            with suppress(OSError):
+                self._refusal(key).unlink(missing_ok=True)
         return plan
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.plan"
 
+    def _refusal(self, key: str) -> Path:
+        return self.folder / f"{key}.refused"
+
     def _prune(self) -> None:
         old = sorted(self.folder.glob("*.plan"), key=_used, reverse=True)[MAX_PLANS:]
+        old += sorted(self.folder.glob("*.refused"), key=_used, reverse=True)[MAX_PLANS:]
         old += [part for part in self.folder.glob("*.part") if _used(part) < time.time() - ABANDONED]
         for path in old:
             with suppress(OSError):

@@ -21,19 +21,24 @@ from engine.runtimes.tensorrt.cache import PlanCache, plan_specs
 
 
 def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cache: PlanCache) -> None:
-    """Compiles the plans of a checkpoint that are not in the cache: steps for ``counts`` of new events, and the decision.
+    """Compiles the plans of a checkpoint that are not in the cache: steps for ``counts`` of new events, and the decision. If one
+    cannot be built, the cache keeps the reason.
 
     Raises ``RuntimeUnavailable``, ``CheckpointError``.
     """
     from engine.checkpoint import load_model
-    from engine.runtimes.tensorrt.build import build  # imports torch
+    from engine.runtimes.tensorrt.build import PlanError, build  # imports torch
     from engine.runtimes.tensorrt.execute import environment, load_tensorrt
 
     here = environment(load_tensorrt())
     model = load_model(checkpoint)
     for spec in plan_specs(checkpoint, precision, counts):
         key = spec.key(here)
-        cache.plan(key, partial(build, spec, model))
+        try:
+            cache.plan(key, partial(build, spec, model))
+        except PlanError as error:
+            cache.refuse(key, str(error))
+            raise
         if cache.get(key) is None:
             raise RuntimeUnavailable(f"{cache.folder}: compiled plans cannot be stored there")
 

@@ -47,6 +47,8 @@ class TensorRTRuntime(TorchRuntime):
         if all(self._cache.get(key) is not None for key in self._keys.values()):
             self._load_plans()
             self.reset()  # capturing wrote into the rings
+        elif refusal := next(filter(None, map(self._cache.refusal, self._keys.values())), None):
+            log.info("no TensorRT plans: %s; CUDA graphs are used (perceivers-live compile tries again)", refusal)
         else:
             log.info("compiling TensorRT plans for the next start; CUDA graphs are used until then")
             self._compilation = Compilation(checkpoint, precision, SIZES, self._cache)

@@ -204,7 +204,7 @@ runtime = open_runtime("onnx", bundled())
 restore = runtime.restore
 
 def slowly(rings, first=0):
-    time.sleep(1.5)  # as long as a line needs for what is still in transit
+    time.sleep(4.5)  # as long as a line needs for what is still in transit
     restore(rings, first)
 
 runtime.restore = slowly
@@ -214,7 +214,7 @@ serve(standard_streams(60), lambda: runtime, bundled())
 
 def test_restoring_a_state_may_take_as_long_as_its_bytes_need() -> None:
     command = ("env", f"PYTHONPATH={Path(__file__).parents[3]}", sys.executable, "-c", SLOW_RESTORE)
-    with closing(RemoteRuntime(Address(command, "a far computer"), timeout=0.5)) as runtime:
+    with closing(RemoteRuntime(Address(command, "a far computer"), timeout=2.0)) as runtime:
         rings = runtime.rings()
         runtime.restore(rings)
         assert all(np.array_equal(one, other) for one, other in zip(runtime.rings(), rings, strict=True))

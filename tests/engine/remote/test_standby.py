@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import pytest
 from engine.checkpoint import bundled
 from engine.engine import RECENT, Engine
 from engine.remote import standby
-from engine.remote.address import this_computer
+from engine.remote.address import Address, this_computer
 from engine.remote.runtime import RemoteRuntime
-from engine.remote.standby import StandbyRuntime
+from engine.remote.server_process import RuntimeLost
+from engine.remote.standby import StandbyRuntime, open_runtime_at
 from engine.runtimes.choose import open_runtime
 from engine.sampling import SamplingControls, sampling_bias
 from engine.states import StateError
@@ -33,7 +36,7 @@ def reach() -> RemoteRuntime:
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandbyRuntime]:
     monkeypatch.setattr(standby, "MIN_DELAY", 0.05)
-    runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
+    runtime = StandbyRuntime(reach(), RemoteRuntime(HERE, timeout=20.0), reach)
     yield runtime
     runtime.close()
 
@@ -102,6 +105,8 @@ def test_failback_restores_the_whole_history(runtime: StandbyRuntime, engine: En
 def test_events_rewound_during_recovery_are_not_in_the_history_after_failback(runtime: StandbyRuntime, engine: Engine) -> None:
     engine.absorb(MUSIC[1:100])
     os.kill(runtime._first._server.pid, signal.SIGKILL)
+    next_event(engine)
+    assert runtime.standby
     chance = np.random.default_rng(2)
     position = 100
     while not failed_back(runtime):
@@ -111,7 +116,19 @@ def test_events_rewound_during_recovery_are_not_in_the_history_after_failback(ru
         if position < 300:
             engine.absorb(MUSIC[position : position + 1])
             position += 1
+    assert position > 100
     assert close(engine.hidden(), hidden_after(position))
+
+
+@pytest.mark.parametrize("code", ["import os; os.abort()", "raise SystemExit(3)"])
+def test_a_process_that_dies_while_it_opens_is_replaced_if_that_is_allowed(code: str, caplog: pytest.LogCaptureFixture) -> None:
+    address = Address((sys.executable, "-c", code), "the model's process", local=True)
+    with pytest.raises(RuntimeLost):
+        open_runtime_at(address, bundled())
+    with closing(open_runtime_at(address, bundled(), fallback=True)) as runtime:
+        assert runtime.name == "onnx"
+        assert Engine(runtime).hidden().shape == (runtime.config.width,)
+    assert "ONNX Runtime on the CPU is used" in caplog.text
 
 
 def test_a_reset_on_the_standby_is_kept_after_failback(runtime: StandbyRuntime, engine: Engine) -> None:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from perceivers_live.commands.perform import _recorder
+from perceivers_live.controls.settings import RecordingSettings, Settings
 from tests.free_port import free_port
 
 PATIENCE = 120.0  # seconds
@@ -47,3 +50,12 @@ def is_served(port: int) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_recording_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: bool) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    settings = Settings(recording=RecordingSettings(record=record, folder=str(tmp_path / "takes")))
+    with ExitStack() as closing:
+        assert (_recorder(settings, closing) is not None) == record
+        assert (tmp_path / "takes").exists() == record

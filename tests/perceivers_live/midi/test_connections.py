@@ -203,7 +203,7 @@ def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatc
     with Connections(settings, lambda now, message: received.append(message), local=ports) as connections:
         keys.play("page", 0.0, (0xB0, 64, 127))
         connections.choose("input", "Piano")
-        assert until(lambda: made)
+        assert until(lambda: connections.state.input.wanted == "Piano")
         for message in ((0xB0, 64, 0), (0xB2, 64, 127), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)):
             made[0](0.0, message)
     assert received == [(0xB0, 64, 127), (0xB0, 64, 127), (0xB2, 64, 0), (0xB0, 66, 0), (0x90, 64, 80), (0xF8,)]

@@ -3,10 +3,13 @@
 import time
 from contextlib import closing
 
+import pytest
+
 from engine.states import StateError
 from perceivers_live.controls.catalogue import CONTROLS
 from perceivers_live.controls.control import Value
 from perceivers_live.controls.registry import Controls
+from perceivers_live.osc.recipients import MAX_SENDERS, MAX_SUBSCRIBERS, SENDER_TIMEOUT, Recipients
 from perceivers_live.osc.server import MAX_PUBLISHED_ERRORS, OscServer
 from tests.perceivers_live.osc.client import Client
 
@@ -73,3 +76,24 @@ def test_sender_receives_the_change_of_a_partner_limit(surface: Client, subscrib
     assert surface.next() == ("/perceivers/register_low", [15])
     assert surface.all() == []
     assert sorted(subscriber.all()) == [("/perceivers/register_high", [15]), ("/perceivers/register_low", [15])]
+
+
+def test_senders_are_forgotten_after_a_minute_and_the_oldest_if_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("perceivers_live.osc.recipients.time.monotonic", lambda: now[0])
+    recipients, senders = Recipients(), [("127.0.0.1", 5000 + i) for i in range(MAX_SENDERS + 1)]
+    for sender in senders:
+        recipients.add_sender(sender)
+    assert recipients.all() == senders[1:]
+    now[0] += SENDER_TIMEOUT - 1
+    recipients.add_sender(senders[1])
+    assert sorted(recipients.all()) == senders[1:]
+    now[0] += 2
+    assert recipients.all() == [senders[1]]
+
+
+def test_the_oldest_subscriber_is_replaced_if_there_are_too_many() -> None:
+    recipients, targets = Recipients(), [("127.0.0.1", 5000 + i) for i in range(MAX_SUBSCRIBERS + 1)]
+    for target in targets:
+        recipients.subscribe(target, target)
+    assert recipients.all() == targets[1:]

@@ -119,7 +119,8 @@ def test_a_port_is_chosen(site: Site) -> None:
 # Keys played on a page.
 
 
-def test_key_is_received_with_the_time_it_was_played(site: Site) -> None:
+def test_key_is_received_with_the_time_it_was_played(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceivers_live.page.keys.EARLIEST", 60.0)
     with page(site) as ours:
         at = time.perf_counter() - 0.05
         ours.send("midi", time=at, message=[144, 60, 80])

@@ -7,6 +7,7 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, Timed
 from perceivers_live.controls.settings import PhraseSettings
 from perceivers_live.performer.phrases import BASE_SILENCE, PACE_FACTOR
+from perceivers_live.performer.turns import MIN_REPLY
 from tests.perceivers_live.playing import check_at_rest, human_plays, playing
 from tests.perceivers_live.toys import steady
 from tests.perceivers_live.virtual_session import VirtualSession, note, phrase
@@ -40,6 +41,18 @@ def test_note_before_the_first_note_of_a_reply_continues_the_phrase() -> None:
     assert session.machine == []
     session.run(60.0, stop=lambda: session.replying)
     assert session.performer._turn.length == pytest.approx(resumed, abs=0.2)
+
+
+@pytest.mark.parametrize("seed", [-1, 3])
+def test_reply_that_begins_late_is_not_shorter(seed: int) -> None:
+    """The performer waited for a model that did not answer."""
+    session = VirtualSession(steady(20), {"seed": seed})
+    session.receive(*phrase(0.03, 6, 0.2))
+    session.now += 10.0
+    began = session.now
+    session.run(60.0, stop=lambda: not session.replying and session.now > began + 1.0)
+    assert sum(one.action < NOTE_OFF for one in session.machine) > 4
+    assert session.now > began + MIN_REPLY - 0.5
 
 
 def test_key_press_before_a_switch_to_respond_is_absorbed_in_order() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from perceivers_live.player.player import Phase, Player, PlayerThread
+from perceivers_live.player.player import MAX_OVERDUE, Phase, Player, PlayerThread
 from tests.perceivers_live.player.planned import off, on
 from tests.perceivers_live.receiver import Synthesizer
 from tests.waiting import until
@@ -101,3 +101,13 @@ def test_long_overdue_plan_is_dropped(player: Player, synthesizer: Synthesizer) 
     assert synthesizer.note_ons == [60, 62]
     assert player.phase is Phase.DROPPED
     assert player.cancel() == 2
+
+
+def test_the_thread_drops_a_plan_that_is_long_overdue(player: Player, synthesizer: Synthesizer) -> None:
+    """As after the computer was suspended."""
+    player.schedule([on(time.perf_counter() - 2 * MAX_OVERDUE, 1, 60)])
+    thread = PlayerThread(player)
+    thread.start()
+    assert until(lambda: player.phase is Phase.DROPPED)
+    thread.stop()
+    assert not synthesizer.messages

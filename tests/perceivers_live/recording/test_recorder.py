@@ -209,6 +209,7 @@ def test_backlog_for_the_disk_is_bounded_and_keeps_the_earlier_actions(
     tmp_path: Path, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(recorder_module, "MAX_WAITING", 100)
+    monkeypatch.setattr(recorder_module, "WRITE_EVERY", 60.0)
     recorder = Recorder(tmp_path)
     for i in range(400):
         for one in note(START + i, 0.5, 60):

@@ -37,9 +37,9 @@ class SoloSession:
 
     def __init__(self) -> None:
         def reach() -> RemoteRuntime:
-            return RemoteRuntime(HERE, timeout=1.0, restart=False)
+            return RemoteRuntime(HERE, timeout=3.0, restart=False)
 
-        self.runtime = StandbyRuntime(reach(), RemoteRuntime(HERE), reach)
+        self.runtime = StandbyRuntime(reach(), RemoteRuntime(HERE, timeout=PATIENCE), reach)
         self.port, self.states = Synthesizer(), list[State]()
         self.controls = controls = Controls({"mode": "solo", "seed": 3})
         settings = dataclasses.replace(SETTINGS, osc=OscSettings(port=free_port()))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP
 from perceivers_live.clock.midi_clock import Beats
-from perceivers_live.controls.settings import ClockSettings, MidiSettings
+from perceivers_live.controls.settings import ClockSettings, MidiSettings, PhraseSettings
 from tests.perceivers_live.receiver import unbalanced
 from tests.perceivers_live.sessions import SETTINGS, SessionHarness, notes_only, running
 from tests.perceivers_live.toys import steady
@@ -107,6 +107,7 @@ def with_clock() -> tuple[SessionHarness, Beats, float]:
     harness = SessionHarness(settings=dataclasses.replace(SETTINGS, clock=ClockSettings(source="midi")))
     start, beats = time.perf_counter(), harness.session.beats
     assert beats is not None
+    harness.session._clock._now = lambda: start + 10 / 48  # so that no delay of this thread lets the clock time out
     harness.session.receive(start, (0xFA,))
     for tick in range(10):
         harness.session.receive(start + tick / 48, (0xF8,))
@@ -132,7 +133,8 @@ def test_clock_of_a_lost_input_gives_no_beats() -> None:
 
 @pytest.mark.usefixtures("quiet_log")
 def test_notes_that_wait_for_the_engines_recovery_are_absorbed_before_the_machine_begins() -> None:
-    harness = SessionHarness(steady(10))
+    phrases = PhraseSettings(min_silence_ms=1000, max_silence_ms=1000)
+    harness = SessionHarness(steady(10), dataclasses.replace(SETTINGS, phrase=phrases))
     harness.receive((0x90, 60, 80), (0x80, 60, 0))
     harness.session.loop.run_once()
     harness.runtime.failures = 1
@@ -203,3 +205,20 @@ def test_a_stream_of_random_bytes_does_not_end_a_session(quiet_log: None) -> Non
             harness.receive(tuple(chance.integers(0, 256, chance.integers(0, 5)).tolist()))
         harness.until_absorbed()
     assert harness.port.silent
+
+
+def test_an_error_while_a_message_is_handled_is_logged_and_concerns_only_that_message(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = SessionHarness(thru=True)
+    pass_on, failures = harness.session.output.pass_on, [RuntimeError("broken")]
+
+    def fail_once(*given: object, **named: object) -> None:
+        if failures:
+            raise failures.pop()
+        pass_on(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(harness.session.output, "pass_on", fail_once)
+    harness.receive((0x90, 60, 80), (0x90, 62, 80))
+    assert harness.port.sounding == {(0, 62)}
+    assert "cannot handle the MIDI message 90 3c 50" in caplog.text

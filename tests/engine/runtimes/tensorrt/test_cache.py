@@ -31,6 +31,10 @@ KEY, OTHER = "12" * 32, "34" * 32
 PLAN = bytes(range(256)) * 8
 
 
+class PlanError(RuntimeUnavailable):
+    """In place of that of ``build``, whose module imports TensorRT."""
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> PlanCache:
     return PlanCache(tmp_path / "not" / "yet")
@@ -195,7 +199,7 @@ def test_compiling_fails_if_the_plans_cannot_be_stored(tmp_path: Path, monkeypat
     """Otherwise the next start would compile again."""
     pytest.importorskip("torch")
     build, execute = ModuleType("build"), ModuleType("execute")
-    vars(build)["build"] = lambda spec, model: PLAN
+    vars(build).update(build=lambda spec, model: PLAN, PlanError=PlanError)
     vars(execute).update(environment=lambda trt: HERE, load_tensorrt=lambda: None)
     monkeypatch.setitem(sys.modules, "engine.runtimes.tensorrt.build", build)
     monkeypatch.setitem(sys.modules, "engine.runtimes.tensorrt.execute", execute)
@@ -203,6 +207,27 @@ def test_compiling_fails_if_the_plans_cannot_be_stored(tmp_path: Path, monkeypat
     (tmp_path / "file").touch()
     with pytest.raises(RuntimeUnavailable, match="file: compiled plans cannot be stored there"):
         compile_missing(bundled(), "fp16", (1,), PlanCache(tmp_path / "file"))
+
+
+def test_a_plan_that_cannot_be_built_is_remembered_until_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+
+    def fail(spec: PlanSpec, model: object) -> bytes:
+        raise PlanError("no converter\nand a traceback")
+
+    build, execute = ModuleType("build"), ModuleType("execute")
+    vars(build).update(build=fail, PlanError=PlanError)
+    vars(execute).update(environment=lambda trt: HERE, load_tensorrt=lambda: None)
+    monkeypatch.setitem(sys.modules, "engine.runtimes.tensorrt.build", build)
+    monkeypatch.setitem(sys.modules, "engine.runtimes.tensorrt.execute", execute)
+    cache = PlanCache(tmp_path / "plans")
+    keys = [spec.key(HERE) for spec in plan_specs(bundled(), "fp16", (1,))]
+    with pytest.raises(PlanError):
+        compile_missing(bundled(), "fp16", (1,), cache)
+    assert [cache.refusal(key) for key in keys] == ["no converter", None]
+    vars(build)["build"] = lambda spec, model: PLAN
+    compile_missing(bundled(), "fp16", (1,), cache)
+    assert [cache.refusal(key) for key in keys] == [None, None]
 
 
 def test_a_checkpoint_has_a_plan_for_each_count_and_one_for_decisions(tmp_path: Path) -> None:
