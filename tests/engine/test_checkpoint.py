@@ -52,7 +52,8 @@ def peak_memory(*, reset: bool = False) -> float:
         return 0.0
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
-    return 1024 * float(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * float(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 
 
 def check_refused(folder: Path) -> str:
