@@ -27,7 +27,7 @@ from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.model import PerceiverS
 from engine.runtimes.onnx import OnnxRuntime
-from perceivers_live.commands.measuring import improvised, machine, timed
+from perceivers_live.commands.measuring import computer, improvised, timed
 from trainer.export import write_onnx
 
 import onnxruntime  # isort: skip -- after `engine`, which disables its telemetry
@@ -98,7 +98,7 @@ def main(count: int, rounds: int) -> None:
         for turn in range(rounds):
             for name, run in timers.items():
                 taken[name] += [run(number) for number in range(turn * count, (turn + 1) * count)]
-    print(f"{machine()}; ms, n = {rounds * count}")
+    print(f"{computer()}; ms, n = {rounds * count}")
     print(f"{'':40}{'p50':>8}{'p95':>8}{'p99':>8}")
     for name, times in taken.items():
         p50, p95, p99 = np.percentile(times, [50, 95, 99])

@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from perceivers_live.commands.measuring import machine
+from perceivers_live.commands.measuring import computer
 from tests.free_port import free_port
 from tests.live.browser import Visitor, chromium
 
@@ -77,7 +77,7 @@ def main() -> None:
         config.write_text(SETTINGS.format(port=free_port()), encoding="utf-8")
         env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         env |= {"XDG_DATA_HOME": str(Path(folder, "data")), "PYTHONUNBUFFERED": "1"}
-        print(f"{machine()}\n{'seconds':>56}{'sum':>10}")
+        print(f"{computer()}\n{'seconds':>56}{'sum':>10}")
         steps = Steps()
         subprocess.run(["git", "clone", "--quiet", options.url, str(clone)], check=True)
         steps.done("git clone")

@@ -24,7 +24,7 @@ from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.pytorch import SIZES, TorchRuntime
 from engine.sounding import ages_of
-from perceivers_live.commands.measuring import copy_bandwidth, improvised, machine, play_event, row, timed
+from perceivers_live.commands.measuring import computer, copy_bandwidth, improvised, play_event, row, timed
 
 WARM_UP = 20  # events generated before the timed ones
 EXACT = 1e-4  # largest difference of hidden states in float32, relative to the largest value
@@ -188,7 +188,7 @@ def training(batch: str, options: dict[str, Any], folder: Path) -> dict[str, Any
 
 def about(_: str, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Processor, GPU and version of PyTorch."""
-    return {"machine": machine(), "device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__}
+    return {"machine": computer(), "device": torch.cuda.get_device_name() if GPU else "CPU", "torch": torch.__version__}
 
 
 STEPS: dict[str, Callable[[str, dict[str, Any], Path], dict[str, Any]]] = {

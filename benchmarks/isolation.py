@@ -26,7 +26,7 @@ from engine.checkpoint import bundled
 from engine.engine import Engine
 from engine.events import NOTE_OFF, NOTE_ON
 from engine.runtimes.choose import open_runtime
-from perceivers_live.commands.measuring import improvised, machine, play_event, row, timed
+from perceivers_live.commands.measuring import computer, improvised, play_event, row, timed
 from perceivers_live.player.ledger import Ledger
 from perceivers_live.player.player import SWITCH_INTERVAL, Planned, Player, PlayerThread
 
@@ -120,12 +120,12 @@ def main(seconds: float, rounds: int, runtime: str, json_file: Path | None) -> N
             with running_model(where, runtime):
                 late[name] += lateness(seconds, switch)
     rows = [row(name, taken) for name, taken in [*late.items(), *garbage_collections()]]
-    print(f"{machine()}; lateness in ms of an event every {SPACING * 1000:g} ms")
+    print(f"{computer()}; lateness in ms of an event every {SPACING * 1000:g} ms")
     print(f"{'model (' + runtime + ')':40}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'n':>8}")
     for result in rows:
         print(f"{result.name:40}{result.p50:9.3f}{result.p95:9.3f}{result.p99:9.3f}{result.max:9.2f}{result.n:8}")
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(result) for result in rows]}))
+        json_file.write_text(json.dumps({"machine": computer(), "rows": [dataclasses.asdict(result) for result in rows]}))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ import numpy as np
 from benchmarks.live_log import PLANNED, SOUNDED, LogEntry, delays, heard_late, in_time, read, responses, ticks
 from engine import events
 from engine.realtime import DRIVER, set_realtime
-from perceivers_live.commands.measuring import Row, machine, row
+from perceivers_live.commands.measuring import Row, computer, row
 from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
@@ -359,7 +359,7 @@ def ms(seconds: Sequence[float]) -> list[float]:
 
 def report(rows: Iterator[Row], json_file: Path | None) -> None:
     """Prints each row as soon as it is measured, and writes all of them to ``json_file``."""
-    print(machine())
+    print(computer())
     print(f"{'':34}{'unit':>5}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>8}{'budget':>8}{'n':>7}")
     done = []
     for result in rows:
@@ -374,7 +374,7 @@ def report(rows: Iterator[Row], json_file: Path | None) -> None:
     print("all p99 within budget" if not over else f"p99 over budget: {'; '.join(over)}")
     if json_file is not None:
         json_file.write_text(
-            json.dumps({"machine": machine(), "rows": [dataclasses.asdict(result) for result in done]}), encoding="utf-8"
+            json.dumps({"machine": computer(), "rows": [dataclasses.asdict(result) for result in done]}), encoding="utf-8"
         )
 
 

@@ -67,11 +67,11 @@ class LoggingPlayer(Player):
             self._cut(CANCELLED, after)
             return serial
 
-    def release_for(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
+    def react_to(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
         with self._lock:
             for action in actions:
                 self._log(HUMAN, action.time, action.action)
-            return super().release_for(actions, until)
+            return super().react_to(actions, until)
 
     def reopen(self, actions: Sequence[Timed], until: float) -> int:
         with self._lock:

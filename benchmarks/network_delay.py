@@ -45,7 +45,7 @@ from engine.engine import Engine
 from engine.remote.address import parse
 from engine.remote.standby import StandbyRuntime, open_runtime_at
 from engine.sampling import SamplingControls
-from perceivers_live.commands.measuring import machine
+from perceivers_live.commands.measuring import computer
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import OscSettings, Settings
 from perceivers_live.performer.performer import State
@@ -305,7 +305,7 @@ def measure(server: SshServer, port: int, delay: float, seconds: float, losses: 
 @click.option("--rate", default=0.0, show_default=True, help="Notes per second of a call before the solo; 0: no call.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(delays: tuple[float, ...], seconds: float, losses: int, rate: float, json_file: Path | None) -> None:
-    print(f"{machine()}; the bundled model behind ssh and a relay with delay")
+    print(f"{computer()}; the bundled model behind ssh and a relay with delay")
     print(f"{'one way':>8}{'event ms':>16}{'possible':>10}{'lateness ms':>16}{'in time':>9}{'notes/s':>9}{'key ms':>15}", end="")
     print(f"{'silence s':>11}{'link down':>11}{'ssh killed':>12}{'hung':>6}{'faults':>8}")
     rows = []
@@ -331,7 +331,7 @@ def main(delays: tuple[float, ...], seconds: float, losses: int, rate: float, js
                     flush=True,
                 )
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(row) for row in rows]}))
+        json_file.write_text(json.dumps({"machine": computer(), "rows": [dataclasses.asdict(row) for row in rows]}))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from engine.model import PerceiverS
 from engine.runtimes import Runtime, RuntimeUnavailable
 from engine.runtimes.choose import open_runtime
 from engine.sampling import SamplingControls, sampling_bias
-from perceivers_live.commands.measuring import machine
+from perceivers_live.commands.measuring import computer
 from trainer.export import write_onnx
 
 INSTALL = "pip install --no-deps notochord==0.8.0 && pip install appdirs joblib mido pandas tqdm"
@@ -206,7 +206,7 @@ def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: 
         stream = random_events(COLD_EVENTS + events, rng, held)
         for peer in peers:
             taken[peer.name] += turn(peer, stream, pause_ms / 1000, clock)[COLD_EVENTS:]
-    print(f"{machine()}, {packages}, 1 thread, {rounds} turns of {events} events each")
+    print(f"{computer()}, {packages}, 1 thread, {rounds} turns of {events} events each")
     print(f"{unit + ' per event':44}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}{'of p50':>8}{'of p95':>8}")
     figures = {name: np.percentile(np.array(rows), [50, 95, 99, 100], axis=0).T for name, rows in taken.items()}
     for peer in peers:
@@ -225,7 +225,7 @@ def main(checkpoint: Path, rounds: int, events: int, pause_ms: float, cpu_time: 
             for name in taken
             for i, part in enumerate(PARTS)
         ]
-        out.write_text(json.dumps({"machine": f"{machine()}, {packages}", "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        out.write_text(json.dumps({"machine": f"{computer()}, {packages}", "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

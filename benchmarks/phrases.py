@@ -135,7 +135,7 @@ def firing_time(detector: Detector, actions: Sequence[Timed], until: float) -> f
     for i, action in enumerate(actions):
         detector.feed(action)
         if time is None:
-            end = detector.end()
+            end = detector.reply_due()
             if end is not None and end < (actions[i + 1].time if i + 1 < len(actions) else until):
                 time = end
     return time

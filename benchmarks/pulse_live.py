@@ -22,7 +22,7 @@ from benchmarks.heard import chord_spread
 from benchmarks.likeness import passage
 from benchmarks.pulse import STRENGTHS, TEMPI, Metronome
 from engine.events import NOTE_OFF, NOTE_ON, Timed
-from perceivers_live.commands.measuring import machine
+from perceivers_live.commands.measuring import computer
 from perceivers_live.performer.pulse import Subdivision
 from tests.live.daemon import Daemon, Home
 from tests.live.jack_server import JackServer
@@ -91,7 +91,7 @@ def measured(jack: JackServer, pure_data: PureData, home: Home, bpm: float, puls
 @click.option("--bpm", "tempi", multiple=True, type=float, default=TEMPI, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path))
 def main(seconds: float, tempi: Sequence[float], json_file: Path | None) -> None:
-    print(f"{machine()}; Pure Data's clock through JACK, solos of {seconds:g} s")
+    print(f"{computer()}; Pure Data's clock through JACK, solos of {seconds:g} s")
     print(f"{'bpm':>5}{'pulse':>7}{'off, ms':>9}{'chance':>8}{'spread, ms':>12}{'notes':>7}{'rate/s':>8}")
     rows = []
     with ExitStack() as stack:
@@ -107,7 +107,7 @@ def main(seconds: float, tempi: Sequence[float], json_file: Path | None) -> None
                 line = f"{bpm:5g}{pulse:7g}{row['off']:9.1f}{row['chance']:8.1f}{row['spread']:12.1f}"
                 print(f"{line}{row['notes']:7}{row['rate']:8.1f}", flush=True)
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        json_file.write_text(json.dumps({"machine": computer(), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from engine.remote.serve import serve, standard_streams
 from engine.runtimes import SamplingBias
 from engine.sampling import NOISES
 from engine.sounding import AGES
-from perceivers_live.commands.measuring import machine, row
+from perceivers_live.commands.measuring import computer, row
 
 WARMUP = 100  # requests before the measured ones
 RNG = np.random.default_rng(0)
@@ -139,12 +139,12 @@ def main(count: int, rounds: int, load: bool, serving: bool, json_file: Path | N
     framed.close()
     model.close()
     rows = [row(name, taken, unit="µs") for name, taken in times.items()]
-    print(f"{machine()}{', every core busy' if load else ''}; round trips between two processes, µs")
+    print(f"{computer()}{', every core busy' if load else ''}; round trips between two processes, µs")
     print(f"{'':40}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'n':>8}")
     for result in rows:
         print(f"{result.name:40}{result.p50:9.0f}{result.p95:9.0f}{result.p99:9.0f}{result.max:9.0f}{result.n:8}")
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": machine(), "rows": [dataclasses.asdict(result) for result in rows]}))
+        json_file.write_text(json.dumps({"machine": computer(), "rows": [dataclasses.asdict(result) for result in rows]}))
 
 
 if __name__ == "__main__":

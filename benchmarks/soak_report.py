@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceivers_live.commands.measuring import machine
+from perceivers_live.commands.measuring import computer
 
 # a resource has grown if its median in the last quarter exceeds that in the first times the factor, plus the tolerance
 MAX_GROWTH = {"memory": 1.15, "threads": 1.0, "files": 1.0}
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 def report(outcomes: Mapping[str, Outcome], samples: Sequence[Sample], minutes: float, json_file: Path | None) -> list[str]:
     """Prints the tables and writes the results to ``json_file``. Returns the names of the resources that have grown too much."""
-    print(f"{machine()}; {minutes:g} minutes")
+    print(f"{computer()}; {minutes:g} minutes")
     print(f"{'fault':36}{'times':>6}{'hung':>8}{'lost':>8}{'JACK':>8}{'s to recovery, p50':>20}{'max':>7}")
     for name, outcome in sorted((name, outcome) for name, outcome in outcomes.items() if outcome.times):
         print(
@@ -68,7 +68,7 @@ def report(outcomes: Mapping[str, Outcome], samples: Sequence[Sample], minutes: 
             for name, outcome in outcomes.items()
             if outcome.times
         }
-        json_file.write_text(json.dumps({"machine": machine(), "minutes": minutes, "faults": results, "samples": samples}))
+        json_file.write_text(json.dumps({"machine": computer(), "minutes": minutes, "faults": results, "samples": samples}))
     return [
         name
         for i, (name, factor) in enumerate(MAX_GROWTH.items())

@@ -1,6 +1,6 @@
 """Timed actions <-> performance events, as lists and as arrays.
 
-Times are quantised as absolute times, never as differences: errors stay within half a step and do not add up.
+Times are quantized as absolute times, never as differences: errors stay within half a step and do not add up.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def surplus(gap: Steps) -> Steps:
     return left_out
 
 
-def without_long_silences(times: np.ndarray) -> np.ndarray:
+def shorten_silences(times: np.ndarray) -> np.ndarray:
     """Ascending times in seconds [n] with long silences shortened to ``LONGEST_SILENCE``, as in the history of live playing."""
     if len(times) == 0:
         return times

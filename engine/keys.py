@@ -8,7 +8,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple
 
-LAYER = 0.015  # seconds: a ten-note chord on two channels takes 13 ms on a MIDI cable; no finger repeats a key within 40 ms
+# A ten-note chord on two channels takes 13 ms on a MIDI cable; no finger repeats a key within 40 ms.
+LAYER_SECONDS = 0.015
 PEDAL_DOWN = 64  # CC 64 from here on is down: the MIDI standard's threshold
 PEDAL_UP = 56  # CC 64 below this is up; the hysteresis is wider than the jitter of a worn pedal
 
@@ -32,7 +33,7 @@ class _Key(NamedTuple):
 class HeldKeys:
     """The keys that are down, and the channels that hold them.
 
-    Note-ons of one key on several channels within ``LAYER`` seconds are one strike. A key is held until its last channel has
+    Note-ons of one key on several channels within ``LAYER_SECONDS`` are one strike. A key is held until its last channel has
     released it.
     """
 
@@ -50,7 +51,7 @@ class HeldKeys:
         if key is None:
             self._keys[pitch] = _Key(time, bit, bit)
             return Press.STRIKE
-        if not key.struck_by & bit and time - key.struck <= LAYER:
+        if not key.struck_by & bit and time - key.struck <= LAYER_SECONDS:
             self._keys[pitch] = _Key(key.struck, key.struck_by | bit, key.held_by | bit)
             return Press.LAYER
         self._keys[pitch] = _Key(time, bit, key.held_by | bit)

@@ -46,7 +46,7 @@ def fine_timing() -> None:
         ctypes.windll.winmm.timeBeginPeriod(1)
 
 
-class Budget:
+class RealtimeBudget:
     """Real-time priority for all threads of this process while they use at most ``MAX_SHARE`` of one core. Linux stops all
     real-time threads of a core, also an audio server's, for 50 ms if they use more than 95 % of a second.
     """

@@ -182,7 +182,7 @@ def osc(scratch: Path) -> Target:
 
     def feed(data: bytes) -> None:
         server._handle(data, SENDER)
-        server._echo_changes()
+        server._send_changes()
         fuzzed.perform()
         require(len(server._recipients.subscribers()) <= MAX_SUBSCRIBERS, "too many subscribers")
 

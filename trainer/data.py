@@ -1,7 +1,7 @@
 """MIDI files -> a packed, memory-mapped cache of timed actions.
 
 ``trainer.reading`` parses the files. The cache keeps absolute times in units of 0.1 ms rather than events: stretching and
-quantising happen when an example is drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an
+quantizing happen when an example is drawn, so augmentation costs no copies. Three flat arrays, one entry an action, and an
 index of pieces, in a folder named by the files' content and the settings:
 
     times.npy  uint32    actions.npy  uint16    velocities.npy  uint8    index.json

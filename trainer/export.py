@@ -18,7 +18,7 @@ from engine.config import CheckpointError
 from engine.graphs import Decide, decide_inputs
 from engine.model import PerceiverS
 from engine.runtimes.onnx import DECIDE_FILE, PREFILL_CROSS_FILE, STEP_FILE, STEP_INT8_FILE
-from engine.runtimes.onnx_weights import Read, decide_weights, prefill_cross_weights, quantised, step_weights
+from engine.runtimes.onnx_weights import Read, decide_weights, prefill_cross_weights, quantized, step_weights
 from engine.text import one_line
 from trainer.card import card
 from trainer.onnx_graphs import OPSET, prefill_cross_graph, step_graph, without_weights
@@ -33,7 +33,7 @@ def write_onnx(model: PerceiverS, folder: Path, *, int8: bool = False) -> None:
     weights = step_weights(read, config)
     (folder / STEP_FILE).write_bytes(step_graph(config, weights).SerializeToString())
     if int8:
-        (folder / STEP_INT8_FILE).write_bytes(step_graph(config, quantised(weights)).SerializeToString())
+        (folder / STEP_INT8_FILE).write_bytes(step_graph(config, quantized(weights)).SerializeToString())
     if config.scales:
         prefill_cross = prefill_cross_graph(config, prefill_cross_weights(read, config))
         (folder / PREFILL_CROSS_FILE).write_bytes(prefill_cross.SerializeToString())

@@ -37,7 +37,7 @@ TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int8): TensorProto
 
 
 def step_graph(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The step, for the weights of ``step_weights`` or ``quantised``."""
+    """The step, for the weights of ``step_weights`` or ``quantized``."""
     graph, groups, size = Graph(config, weights), config.kv_heads, config.head_dim
     for i, window in enumerate((*config.scales, config.window)):
         graph.input(f"mask{i}", TensorProto.FLOAT, COUNT, window_rows(window))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.codec import extend_pedal, without_long_silences
+from engine.codec import extend_pedal, shorten_silences
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed
 from engine.keys import PEDAL_DOWN, PEDAL_UP
 from engine.midi import ALL_SOUND_OFF, DRUMS, SUSTAIN
@@ -86,7 +86,7 @@ def prepare_actions(actions: Actions, pedal: str) -> Actions:
     """
     if pedal == "extend" and len(actions.times):
         actions = extended(actions)
-    return actions._replace(times=without_long_silences(actions.times))
+    return actions._replace(times=shorten_silences(actions.times))
 
 
 def extended(piece: Actions) -> Actions:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.ahead import decide_ahead
-from engine.realtime import MODEL, Budget, clear_realtime
+from engine.realtime import MODEL, RealtimeBudget, clear_realtime
 from engine.remote import decided_ahead
 from engine.remote.protocol import LOG_FORMAT, Kind, ServerInfo, call_limit, ready_values, version
 from engine.remote.wire import READ_BYTES, Frame, FrameReader, Value, encode
@@ -65,7 +65,7 @@ def serve(stream: Stream, open_: Callable[[], Runtime], checkpoint: Path) -> Non
         except Exception as error:
             stream.write(Kind.FAULT, type(error).__name__, str(error))
             return
-        budget = Budget(MODEL)
+        budget = RealtimeBudget(MODEL)
         info = ServerInfo(runtime.name, runtime.config, runtime.step_bytes, runtime.warm_for, version())
         limit = partial(call_limit, config=runtime.config)
         try:

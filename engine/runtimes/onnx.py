@@ -17,7 +17,7 @@ from engine.config import CheckpointError
 from engine.events import ACTIONS, START_EVENT, VELOCITY_BINS, WAITS
 from engine.rings import hidden_shape, rotary_angles
 from engine.runtimes import MAX_CHUNK, RuntimeUnavailable, SamplingBias, chunks
-from engine.runtimes.onnx_weights import FIELDS, Checkpoint, decide_weights, prefill_cross_weights, quantised, step_weights
+from engine.runtimes.onnx_weights import FIELDS, Checkpoint, decide_weights, prefill_cross_weights, quantized, step_weights
 from engine.runtimes.onnx_windows import KeyValueCache, WindowInputs, named, new_rows, write_rows
 from engine.sounding import AGES, MAX_AGE
 from engine.text import one_line
@@ -33,7 +33,7 @@ AGE = np.append(np.log1p(np.arange(MAX_AGE + 1, dtype=np.float32)) / 8, np.float
 
 
 class OnnxRuntime:
-    """``int8``: quantise the matrices of the step to int8, which changes the results slightly. ``weights``: those of the step in
+    """``int8``: quantize the matrices of the step to int8, which changes the results slightly. ``weights``: those of the step in
     float32, if they are already read.
     """
 
@@ -47,7 +47,7 @@ class OnnxRuntime:
         threads = threads or 1  # a second one gains little and would delay the player
         read = Checkpoint(checkpoint)
         weights = step_weights(read, self.config) if weights is None else weights
-        weights = quantised(weights) if int8 else weights
+        weights = quantized(weights) if int8 else weights
         step = Graph(checkpoint / (STEP_INT8_FILE if int8 else STEP_FILE), threads, weights)
         prefill_cross = None
         if self.config.scales:

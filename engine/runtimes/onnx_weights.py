@@ -89,7 +89,7 @@ def decide_weights(read: Read, config: ModelConfig) -> Weights:
     return {f"head.{name}": read(f"head.{name}", *shape) for name, shape in shapes.items()}
 
 
-def quantised(weights: Mapping[str, np.ndarray]) -> Weights:
+def quantized(weights: Mapping[str, np.ndarray]) -> Weights:
     """The step's weights with the blocks' matrices in int8. Each column of a matrix has its own scale, in ``NAME.scale``."""
     result: Weights = {}
     for name, array in weights.items():

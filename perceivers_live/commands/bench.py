@@ -22,7 +22,7 @@ import numpy as np
 from engine.engine import Engine
 from engine.events import Event
 from engine.runtimes import Runtime
-from perceivers_live.commands.measuring import Row, copy_bandwidth, improvised, machine, play_event, row, timed
+from perceivers_live.commands.measuring import Row, computer, copy_bandwidth, improvised, play_event, row, timed
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import Settings
 from perceivers_live.performer.performer import Performer
@@ -96,7 +96,7 @@ def probe(engine: Engine, settings: Settings) -> None:
         session.stop()
 
     silent = dataclasses.replace(settings, osc=dataclasses.replace(settings.osc, enabled=False))
-    session = Session(engine, silent, Controls(settings.controls), lambda _: None, observers=[Observer(listening=ready)])
+    session = Session(engine, silent, Controls(settings.controls), lambda _: None, observers=[Observer(started=ready)])
     session.run()
 
 
@@ -119,7 +119,7 @@ def _resident() -> float:
 
 def report(rows: Iterator[Row], runtime: Runtime, json_file: Path | None) -> None:
     """Prints the rows as they arrive, and writes them as JSON."""
-    click.echo(f"{machine()}; runtime {runtime.name}")
+    click.echo(f"{computer()}; runtime {runtime.name}")
     megabytes = runtime.step_bytes / 1e6
     click.echo(f"a step reads {megabytes:.1f} MB")
     click.echo(f"{'':40}{'unit':>5}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'floor':>8}{'p50/floor':>11}{'budget':>8}{'n':>6}")
@@ -133,5 +133,5 @@ def report(rows: Iterator[Row], runtime: Runtime, json_file: Path | None) -> Non
     over = [one for one in done if one.budget and one.p99 > one.budget]
     click.echo("all p99 within budget" if not over else f"p99 over budget: {', '.join(one.name for one in over)}")
     if json_file is not None:
-        text = json.dumps({"machine": machine(), "runtime": runtime.name, "rows": [dataclasses.asdict(one) for one in done]})
+        text = json.dumps({"machine": computer(), "runtime": runtime.name, "rows": [dataclasses.asdict(one) for one in done]})
         json_file.write_text(text, encoding="utf-8")

@@ -26,7 +26,7 @@ from engine.remote.address import Address
 from perceivers_live.commands.addresses import check_osc, check_page
 from perceivers_live.commands.doctor_remote import check_remote
 from perceivers_live.commands.findings import Finding
-from perceivers_live.commands.measuring import improvised, machine
+from perceivers_live.commands.measuring import computer, improvised
 from perceivers_live.controls.midi_map_file import MidiMapError, midi_map_path, read
 from perceivers_live.controls.registry import COMMANDS
 from perceivers_live.controls.settings import PAGE, Settings
@@ -47,7 +47,7 @@ def checks(settings: Settings, checkpoint: Path, address: Address | None, *, loo
     """Runs all checks in order. ``address``: where the model computes; None: in this process."""
     found: list[Callable[[], Iterable[Finding]]] = [
         lambda: [
-            Finding("machine", None, machine()),
+            Finding("computer", None, computer()),
             Finding("settings", True, str(settings.path or "defaults; no settings file was found")),
         ],
         lambda: _ports(settings),
@@ -268,5 +268,5 @@ def report(findings: Iterable[Finding], json_file: Path | None) -> bool:
         click.echo("\n".join(["What you can do:", *advice]))
     if json_file is not None:
         rows = [dataclasses.asdict(one) for one in done]
-        json_file.write_text(json.dumps({"machine": machine(), "rows": rows}), encoding="utf-8")
+        json_file.write_text(json.dumps({"machine": computer(), "rows": rows}), encoding="utf-8")
     return good

@@ -1,4 +1,4 @@
-"""``perceivers-live doctor --engine``: checks the remote machine and the network connection to it."""
+"""``perceivers-live doctor --engine``: checks the other computer and the network connection to it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_remote(settings: Settings, checkpoint: Path, address: Address) -> Iter
     lookahead = int(str(settings.controls["lookahead_ms"]))
     advice = ""
     if 1000 / p50 < PER_SECOND:
-        advice = "dense music will be late: use a closer machine, or a cable instead of Wi-Fi"
+        advice = "dense music will be late: use a closer computer, or a cable instead of Wi-Fi"
     elif 2 * p99 > lookahead:
         advice = f"delays vary: use --lookahead-ms {min(2000, int(3 * p99))}, or reduce the traffic on the network"
     text = f"p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f} ms; at most {1000 / p50:.0f} events a second (dense music: {PER_SECOND})"

@@ -85,7 +85,7 @@ def play_event(engine: Engine, seed: int) -> None:
     engine.absorb([engine.decide(bias)])
 
 
-def machine() -> str:
+def computer() -> str:
     """Processor, system and Python version."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

@@ -26,7 +26,7 @@ from perceivers_live.commands.session_page import SessionPage, show
 from perceivers_live.controls.midi_map_file import midi_map_path
 from perceivers_live.controls.registry import Controls
 from perceivers_live.controls.settings import PAGE, Settings, find_file
-from perceivers_live.midi.connections import Connections
+from perceivers_live.midi.connections import Callbacks, Connections
 from perceivers_live.recording.recorder import Recorder, recover
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.saved_states import StateStore
@@ -75,18 +75,18 @@ def _perform(settings: Settings, engine: Engine, checkpoint: Path, *, show_page:
             observers=[
                 Observer(
                     state=lambda state: log.info("%s", state.value),
-                    listening=lambda: log.info("listening; %s", _what_next(connections)),
+                    started=lambda: log.info("listening; %s", _what_next(connections)),
                 ),
                 *([Observer(human=recorder.human, machine=recorder.machine)] if recorder is not None else []),
             ],
         )
-        connections.listen(
+        connections.callbacks = Callbacks(
             session.receive,
             input_lost=lambda: session.input_lost(time.perf_counter()),
             source_lost=lambda: session.source_lost(time.perf_counter()),
             input_replaced=lambda: session.input_replaced(time.perf_counter()),
             output_restored=session.output_restored,
-            set_input_resolution=session.set_input_resolution,
+            input_resolution=session.set_input_resolution,
             change_output=session.change_output,
         )
         if recorder is not None:

@@ -79,7 +79,9 @@ class SessionPage:
         notices = NoticeHandler(self.hub)
         logging.getLogger().addHandler(notices)
         closing.callback(logging.getLogger().removeHandler, notices)
-        elsewhere = f" (from other computers: port {server.port} of this computer's IP address)" if server.is_open else ""
+        elsewhere = (
+            f" (from other computers: port {server.port} of this computer's IP address)" if server.listens_everywhere else ""
+        )
         log.info("the page is at %s%s", server.url, elsewhere)
         return server
 

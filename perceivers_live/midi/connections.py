@@ -60,37 +60,36 @@ class PortsState:
     output: PortState
 
 
-class Connections:
-    """A context manager: entering opens the ports and starts a watchdog process for the output.
+@dataclass(frozen=True)
+class Callbacks:
+    """What ``Connections`` calls; each default does nothing. All but ``message`` run on the polling thread.
 
-    ``on_message``: the input's callback. ``input_lost``: called when the input disappears, or is connected to nothing any more.
-    ``source_lost``: called when one of several sources of the input was disconnected. ``input_replaced``: called after ``choose``
-    opened another input. ``output_restored``: called when the output can be used again. ``set_input_resolution``:
-    receives the interval in seconds to which the input's times are quantized, when it is opened (0: unknown).
-    ``change_output``: receives a function that switches to another output, and calls it once the present output is silent. All
-    callbacks except ``on_message`` run on the polling thread. ``local``: ports that need no MIDI system.
+    ``message``: the input's callback. ``input_lost``: the input has disappeared, or is connected to nothing any more.
+    ``source_lost``: one of several sources of the input was disconnected. ``input_replaced``: ``choose`` has opened another
+    input. ``output_restored``: the output can be used again. ``input_resolution``: the interval in seconds to which the times of
+    an input that is being opened are quantized (0: unknown). ``change_output``: receives a function that switches to another
+    output, and calls it once the present output is silent.
+    """
+
+    message: MessageListener = lambda now, message: None
+    input_lost: Callable[[], None] = lambda: None
+    source_lost: Callable[[], None] = lambda: None
+    input_replaced: Callable[[], None] = lambda: None
+    output_restored: Callable[[], None] = lambda: None
+    input_resolution: Callable[[float], None] = lambda seconds: None
+    change_output: Callable[[Callable[[], None]], None] = lambda swap: swap()
+
+
+class Connections:
+    """A context manager: entering opens the ports and starts a watchdog process for the output. ``callbacks`` may be set until
+    then. ``local``: ports that need no MIDI system.
 
     Entering raises ``PortError`` if a MIDI system is needed and cannot exist here, or if a name matches several ports. It waits
     for a port that is missing, and for a MIDI system that does not run.
     """
 
-    def __init__(
-        self,
-        settings: MidiSettings,
-        on_message: MessageListener = lambda now, message: None,
-        *,
-        input_lost: Callable[[], None] = lambda: None,
-        source_lost: Callable[[], None] = lambda: None,
-        input_replaced: Callable[[], None] = lambda: None,
-        output_restored: Callable[[], None] = lambda: None,
-        set_input_resolution: Callable[[float], None] = lambda seconds: None,
-        local: LocalPorts | None = None,
-        change_output: Callable[[Callable[[], None]], None] = lambda swap: swap(),
-    ) -> None:
-        self._on_message, self._local = on_message, local
-        self._input_lost, self._source_lost, self._input_replaced = input_lost, source_lost, input_replaced
-        self._set_input_resolution = set_input_resolution
-        self._output_restored, self._change_output = output_restored, change_output
+    def __init__(self, settings: MidiSettings, callbacks: Callbacks | None = None, *, local: LocalPorts | None = None) -> None:
+        self.callbacks, self._local = callbacks or Callbacks(), local
         self._invert_pedal = settings.invert_pedal
         self._wanted = {"input": settings.input_port, "output": settings.output_port}
         self._probe: Probe | None = None
@@ -109,23 +108,6 @@ class Connections:
         self._chosen: dict[str, str] = {}  # direction -> port that is to be opened instead
         self._stopping, self._wake = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="ports", daemon=True)
-
-    def listen(
-        self,
-        on_message: MessageListener,
-        *,
-        input_lost: Callable[[], None],
-        source_lost: Callable[[], None],
-        input_replaced: Callable[[], None],
-        output_restored: Callable[[], None],
-        set_input_resolution: Callable[[float], None],
-        change_output: Callable[[Callable[[], None]], None],
-    ) -> None:
-        """Sets the callbacks, if they did not exist at construction. Call it before entering."""
-        self._on_message = on_message
-        self._input_lost, self._source_lost, self._input_replaced = input_lost, source_lost, input_replaced
-        self._set_input_resolution = set_input_resolution
-        self._output_restored, self._change_output = output_restored, change_output
 
     def __enter__(self) -> Connections:
         self._thread.start()
@@ -198,7 +180,7 @@ class Connections:
 
     def _open_output(self) -> None:
         self._use_output(*self._make_output(self._name_of("output")))
-        self._output_restored()
+        self.callbacks.output_restored()
 
     def _name_of(self, direction: str) -> str:
         """The port to open: the one that was open before, if it is there, since by now the given name may match several."""
@@ -234,7 +216,7 @@ class Connections:
         def listen(now: float, message: Sequence[int]) -> None:
             with self._hearing:
                 if self._heard is listen:
-                    self._on_message(now, message)
+                    self.callbacks.message(now, message)
 
         return listen
 
@@ -247,9 +229,9 @@ class Connections:
         made: Input
         if self._local is not None and self._is_local(wanted):
             made = self._local.open_input(listener)
-            self._set_input_resolution(0.0)
+            self.callbacks.input_resolution(0.0)
         else:
-            self._set_input_resolution(self._probe.resolution if self._probe is not None else 0.0)
+            self.callbacks.input_resolution(self._probe.resolution if self._probe is not None else 0.0)
             port = InputPort(wanted, _inverted(listener) if self._invert_pedal else listener, self._probe)
             made, self._found["input"] = port, port.address
         self._log_if_changed("input", f"in: {made.name}")
@@ -271,7 +253,7 @@ class Connections:
             self._wanted["output"] = wanted
             return
         output, watchdog = self._make_output(wanted)
-        self._change_output(lambda: self._use_output(output, watchdog))
+        self.callbacks.change_output(lambda: self._use_output(output, watchdog))
         self._wanted["output"] = wanted
         if old_watchdog is not None:
             old_watchdog.close()
@@ -286,7 +268,7 @@ class Connections:
         listener = self._listener()
         made = self._make_input(wanted, listener)
         self._hear(None)  # what the former input still sends would not be released
-        self._input_replaced()
+        self.callbacks.input_replaced()
         self._hear(listener)
         self._input, self._wanted["input"] = made, wanted
         if old is not None:
@@ -358,7 +340,7 @@ class Connections:
             self._available = (), ()
             self._last_logged.clear()
             if had_input:
-                self._input_lost()
+                self.callbacks.input_lost()
             return
         inputs, outputs = self._probe.names()  # raises if a port disappears meanwhile
         self._available = _others((inputs, outputs))
@@ -368,7 +350,7 @@ class Connections:
             self._close(self._input)
             self._input = None
             self._hear(None)
-            self._input_lost()
+            self.callbacks.input_lost()
         if self._output is not None and self._output.is_gone(outputs, went):
             self._log_if_changed("output", f"the output {self._output.name} has disappeared; waiting for it", logging.WARNING)
             gone, self._output = self._output, None
@@ -395,11 +377,11 @@ class Connections:
                         logging.WARNING,
                     )
                     if port is self._input:
-                        (self._source_lost if port.is_linked else self._input_lost)()
+                        (self.callbacks.source_lost if port.is_linked else self.callbacks.input_lost)()
                 elif was_cut:
                     self._log_if_changed(which, f"the {which} is connected again, to {port.name}")
                     if port is self._output:
-                        self._output_restored()
+                        self.callbacks.output_restored()
 
     def _close_watchdog(self) -> None:
         watchdog, self._watchdog = self._watchdog, None

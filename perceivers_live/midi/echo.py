@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
+from engine.keys import PEDAL_DOWN
 from engine.midi import SUSTAIN
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def subject_of(message: Sequence[int]) -> Subject:
     if kind in (0x80, 0x90):
         return kind == 0x90 and message[2] > 0, message[1]
     if kind == 0xB0 and message[1] == SUSTAIN:
-        return kind, SUSTAIN, message[2] >= 64
+        return kind, SUSTAIN, message[2] >= PEDAL_DOWN
     return kind, *message[1:]
 
 

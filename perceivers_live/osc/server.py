@@ -53,7 +53,7 @@ MAX_SUGGESTIONS = 20  # per second, of the nearest name for an unknown address, 
 MAX_PUBLISHED_ERRORS = 20  # errors of senders per second that are sent to all subscribers
 MAX_AHEAD = 60.0  # seconds; a bundle with a later time tag comes from a wrong clock
 MAX_SCHEDULED = 1024  # messages of bundles that are scheduled for later
-_ECHO_INTERVAL = 0.01  # seconds between two updates; a slow subscriber would lose packets of a faster stream
+_UPDATE_INTERVAL = 0.01  # seconds between two updates; a slow subscriber would lose packets of a faster stream
 _LOG_INTERVAL = 1.0  # seconds between two log lines about incoming packets
 _INITIAL_QUERIES = ("state", "stats")  # sent to a new subscriber after the controls
 _OUTGOING = ("message", "error")  # ignored on arrival: two daemons would answer each other for ever
@@ -113,7 +113,7 @@ class OscServer:
         self._backlog, self._backlog_bytes = deque[tuple[bytes, Address]](), 0
         self.dropped = 0  # number of packets dropped so far
         self._stats_interval, self._next_stats = stats_interval, 0.0
-        self._next_echo, self._next_log, self._suppressed = 0.0, 0.0, 0
+        self._next_update, self._next_log, self._suppressed = 0.0, 0.0, 0
         self._scheduled = Schedule[tuple[Message, Address]](MAX_SCHEDULED)
         self._replies, self._published_errors = RateLimit(MAX_REPLIES), RateLimit(MAX_PUBLISHED_ERRORS)
         self._suggestions = RateLimit(MAX_SUGGESTIONS)
@@ -165,8 +165,8 @@ class OscServer:
                     for _ in range(min(len(self._backlog), 64)):  # limited, so that the kernel's buffer is emptied often
                         self._handle(*self._pop_backlog())
                     self._dispatch_scheduled()
-                    if time.monotonic() >= self._next_echo:
-                        self._echo_changes()
+                    if time.monotonic() >= self._next_update:
+                        self._send_changes()
                 except Exception as error:  # no packet may end the thread
                     self._log(f"{type(error).__name__}: {error}")
 
@@ -175,8 +175,8 @@ class OscServer:
         if self._backlog:
             return 0.0
         now = time.monotonic()
-        echo = max(0.0, self._next_echo - now) if self._changes else None
-        return min((wait for wait in (echo, self._scheduled.seconds_to_next(now)) if wait is not None), default=None)
+        update = max(0.0, self._next_update - now) if self._changes else None
+        return min((wait for wait in (update, self._scheduled.seconds_to_next(now)) if wait is not None), default=None)
 
     def _receive(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -253,7 +253,7 @@ class OscServer:
 
     def _control(self, name: str, values: list[Any], sender: Address) -> None:
         if not values:
-            self._echo_changes()  # the sender receives earlier changes first
+            self._send_changes()  # the sender receives earlier changes first
             self._reply(sender, name, self._controls.get(name))
         elif len(values) > 1:
             self._refuse(sender, "value", f"{name}: found {len(values)} values, allowed one: {CONTROLS[name].allowed}")
@@ -291,7 +291,7 @@ class OscServer:
     def _subscribe(self, values: list[Any], sender: Address) -> None:
         target = self._target(values, sender)
         if target is not None:
-            self._echo_changes()  # to earlier subscribers; the new one receives the current values
+            self._send_changes()  # to earlier subscribers; the new one receives the current values
             self._recipients.subscribe(target, sender)
             self._send_current_values(target)
 
@@ -344,12 +344,12 @@ class OscServer:
         if threading.current_thread() is not self._thread:
             self._wake()
 
-    def _echo_changes(self) -> None:
+    def _send_changes(self) -> None:
         with self._lock:
             changes, self._changes = self._changes, {}
         subscribers = self._recipients.subscribers() if changes else []
         if changes:
-            self._next_echo = time.monotonic() + _ECHO_INTERVAL
+            self._next_update = time.monotonic() + _UPDATE_INTERVAL
         for name, (value, source) in changes.items():
             for target, owner in subscribers:
                 if source not in (target, owner):

@@ -36,10 +36,10 @@ class Client:
         self._connection, self._behind = connection, behind
         self._frames: deque[str | bytes] = deque()
         self._bytes = 0
-        self._dropped = self._closed = False
+        self._is_behind = self._closed = False
         self._sending_since: float | None = None
         self._changed = threading.Condition()
-        self.dropped = 0  # number of dropped frames
+        self.dropped_frames = 0  # number of dropped frames
         self._messages = RateLimit(RATE, BURST)
         self._thread = threading.Thread(target=self._write, name="page-client", daemon=True)
         self._thread.start()
@@ -49,12 +49,12 @@ class Client:
         with self._changed:
             if self._closed:
                 return
-            if self._dropped:
-                self.dropped += 1
+            if self._is_behind:
+                self.dropped_frames += 1
             elif len(self._frames) >= MAX_FRAMES or self._bytes + len(frame) > MAX_BYTES:
-                self.dropped += len(self._frames) + 1
+                self.dropped_frames += len(self._frames) + 1
                 self._frames.clear()
-                self._bytes, self._dropped = 0, True
+                self._bytes, self._is_behind = 0, True
             else:
                 self._frames.append(frame)
                 self._bytes += len(frame)
@@ -97,12 +97,12 @@ class Client:
     def _next(self) -> str | bytes | None:
         """The next frame; empty if frames were dropped and the outbox is empty again; None if closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._dropped or self._closed)
+            self._changed.wait_for(lambda: self._frames or self._is_behind or self._closed)
             if self._closed:
                 return None
             if self._frames:
                 frame = self._frames.popleft()
                 self._bytes -= len(frame)
                 return frame
-            self._dropped = False
+            self._is_behind = False
             return ""

@@ -77,14 +77,14 @@ class PageServer:
         self._thread.start()
 
     @property
-    def is_open(self) -> bool:
+    def listens_everywhere(self) -> bool:
         """Whether it listens on all addresses of this computer."""
         return ipaddress.ip_address(self.host).is_unspecified
 
     @property
     def url(self) -> str:
         """The page's address on this computer."""
-        host = "127.0.0.1" if self.is_open else f"[{self.host}]" if ":" in self.host else self.host
+        host = "127.0.0.1" if self.listens_everywhere else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/page/"
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class PageServer:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        return address.is_loopback or name == self.host or self.is_open
+        return address.is_loopback or name == self.host or self.listens_everywhere
 
     # On the connection's thread.
 

@@ -109,7 +109,7 @@ class Performer:
         plan, or interrupts the machine in ``respond``. Pass the result to ``absorb_input``, in order.
         """
         with self._player.changed:  # nothing is sent in between
-            after, released = self._player.sounded, self._player.release_for(actions, self._keep_until(actions))
+            after, released = self._player.sounded, self._player.react_to(actions, self._keep_until(actions))
             silenced = self._is_interrupted_by(actions)
             if silenced:
                 released += self._player.interrupt(actions[0].time)
@@ -180,7 +180,7 @@ class Performer:
 
     def _feed_detector(self, timed: Timed) -> None:
         """Adds an action of the human to the phrase, or to a new phrase if the last one is over."""
-        end = self._detector.silence_end()
+        end = self._detector.over_at()
         if timed.action < NOTE_OFF and (end is None or timed.time > end) and not self._start.awaits_beat:
             self._detector.reset()
             self._start.begin_phrase(self._controls.snapshot())
@@ -315,9 +315,9 @@ class Performer:
 
     def _begin_if_due(self, now: float, controls: ControlValues) -> float | None:
         """Begins a turn that is due. Returns when to call ``work`` again."""
-        begin = self._start.time(now, controls, may_play=self._may_play(controls))
+        begin = self._start.next_check(now, controls, may_play=self._may_play(controls))
         if begin is not None and begin <= now:
-            self._plan_controls, self._turn = controls, self._start.turn(now, controls)
+            self._plan_controls, self._turn = controls, self._start.new_turn(now, controls)
             self.timeline.begin(now)
             self.timeline.floor = self._engine.position  # all of it has sounded
             self._player.begin()
@@ -328,7 +328,7 @@ class Performer:
         """The time from which the turn may end."""
         if controls["mode"] == "solo":
             return math.inf
-        end = self._detector.silence_end() if controls["mode"] == "duet" else None
+        end = self._detector.over_at() if controls["mode"] == "duet" else None
         if end is None or end <= self._turn.start:  # a duet without a phrase, after a takeover
             return self._turn.start + self._turn.length
         return max(end, self._turn.start + MIN_REPLY) - EARLY * self._turn.length  # not before the human's phrase may be over
@@ -341,9 +341,9 @@ class Performer:
         earliest = self._decision_times.earliest(now, controls)
         first = opening and not turn.strikes
         immediate = first and controls["mode"] != "duet"  # a reply, a solo or a takeover begins without delay
-        if first and turn.start_at is not None and turn.start_at >= earliest:
+        if first and turn.first_note_at is not None and turn.first_note_at >= earliest:
             immediate = True
-            elapsed = self.timeline.step(turn.start_at) - engine.step
+            elapsed = self.timeline.step(turn.first_note_at) - engine.step
         else:
             if immediate and not turn.requested:  # time to decide the other notes of a first chord, which are struck together
                 earliest += OPENING_DECISIONS * self._decision_times.expected
@@ -362,14 +362,14 @@ class Performer:
         if turn.closing is None and turn.may_end(event, step, round(self.timeline.time(step) - due, 6) / turn.length):
             turn.close(engine.step, self.timeline.step(due + OVERTIME * turn.length))  # the event is discarded
         elif turn.closing is not None and step >= turn.closing:
-            self._release_all(max(earliest, self.timeline.time(turn.closing)))
+            self._plan_releases(max(earliest, self.timeline.time(turn.closing)))
         else:
             self._plan_event(event)
 
     def _situation(
         self, controls: ControlValues, own: frozenset[int], own_pedal: bool, elapsed: int, opening: bool, immediate: bool
     ) -> Situation:
-        turn, end, step = self._turn, self._detector.silence_end(), self._engine.step
+        turn, end, step = self._turn, self._detector.over_at(), self._engine.step
         now = self.timeline.time(step)
         pulse = 0.0 if immediate else float(controls["pulse"])
         return Situation(
@@ -399,7 +399,7 @@ class Performer:
         self._player.schedule([Planned(time + output_offset(self._controls.snapshot()), one.serial, action, velocity)])
         self._engine.absorb([event])
 
-    def _release_all(self, time: float) -> None:
+    def _plan_releases(self, time: float) -> None:
         """Plans the release of all keys at ``time``, and that of the pedal a little later."""
         step = max(self._engine.step, self.timeline.step(time))
         notes, pedal = self._held_after_plan()

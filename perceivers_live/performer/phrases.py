@@ -28,7 +28,7 @@ INITIAL_GAP = 0.75  # seconds; the gap assumed before the first note
 
 
 class PhraseDetector:
-    """Receives the human's actions; ``end`` predicts when the phrase ends without further actions."""
+    """Receives the human's actions; ``reply_due`` predicts when the phrase ends without further actions."""
 
     def __init__(self, settings: PhraseSettings, patience: Callable[[], float] = lambda: 1.0) -> None:
         self._settings, self._patience = settings, patience
@@ -57,7 +57,7 @@ class PhraseDetector:
         until the next note, for a takeover.
         """
         if mode not in (None, self._mode):
-            end = self.end()
+            end = self.reply_due()
             self._dismissed |= self._mode is None or (end is not None and end < now)
         self._mode = mode
 
@@ -89,7 +89,7 @@ class PhraseDetector:
         return CallStatistics(rate, self._velocities / self._notes, self._notes / self._chords) if rate is not None else NO_CALL
 
     @property
-    def end_silence(self) -> float:
+    def needed_silence(self) -> float:
         """Seconds without an onset that end a phrase at this pace, for a ``patience`` of 1."""
         return BASE_SILENCE + PACE_FACTOR * math.sqrt(self._gap_squares / self._gap_weight)
 
@@ -120,11 +120,11 @@ class PhraseDetector:
             if not self._held:
                 self._release_time = timed.time
 
-    def end(self) -> float | None:
+    def reply_due(self) -> float | None:
         """The time at which the phrase ends without further actions, and gets a reply; None while it has too few notes."""
-        return self.silence_end() if self._notes >= self._settings.min_notes else None
+        return self.over_at() if self._notes >= self._settings.min_notes else None
 
-    def silence_end(self) -> float | None:
+    def over_at(self) -> float | None:
         """The time at which the phrase ends without further actions, however few notes it has; later notes begin a new phrase.
         None before the first note. Later than the last action.
 
@@ -133,7 +133,7 @@ class PhraseDetector:
         if self.start is None:
             return None
         shortest, longest = self._settings.min_silence_ms / 1000, self._settings.max_silence_ms / 1000
-        silence = min(max(self._patience() * self.end_silence, shortest), longest)
+        silence = min(max(self._patience() * self.needed_silence, shortest), longest)
         if self._held:
             return max(self._onset_time + silence / HELD_WEIGHT, self._last_time + MIN_END_DELAY)
         return max(

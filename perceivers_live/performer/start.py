@@ -72,8 +72,8 @@ class TurnStart:
         """In the new mode, turns begin as if none had been yielded."""
         self._yielded = self.awaits_beat = False
 
-    def time(self, now: float, controls: ControlValues, *, may_play: bool) -> float | None:
-        """When to call again without further input. Up to ``now``: the turn begins, see ``turn``; None: none does."""
+    def next_check(self, now: float, controls: ControlValues, *, may_play: bool) -> float | None:
+        """When to call again without further input. Up to ``now``: the turn begins, see ``new_turn``; None: none does."""
         due = self._due(now, controls) if may_play else None
         if not may_play:
             self.cancel()
@@ -83,9 +83,9 @@ class TurnStart:
         self._report(due)
         return due
 
-    def turn(self, now: float, controls: ControlValues) -> Turn:
-        """The turn that begins now, after ``time``."""
-        phrases, respond, end = self._phrases, controls["mode"] == "respond", self._phrases.silence_end()
+    def new_turn(self, now: float, controls: ControlValues) -> Turn:
+        """The turn that begins now, after ``next_check``."""
+        phrases, respond, end = self._phrases, controls["mode"] == "respond", self._phrases.over_at()
         is_over = end is not None and end <= now
         if controls["mode"] == "duet" and end is not None and not is_over:
             length = DUET_TAIL / (OVERTIME - EARLY)
@@ -95,7 +95,7 @@ class TurnStart:
             length = min(max(wanted, MIN_REPLY), MAX_REPLY)
         first = self._first_note
         start = now if first is None else max(first, now)  # it may be past if the model was lost meanwhile
-        turn = Turn(start, length, phrases.call, first, phrases.end_silence if respond else None, requested=self._requested)
+        turn = Turn(start, length, phrases.call, first, phrases.needed_silence if respond else None, requested=self._requested)
         self._requested = False
         return turn
 
@@ -105,11 +105,11 @@ class TurnStart:
         if self._requested:
             return now
         if controls["mode"] == "respond":
-            return phrases.end()
+            return phrases.reply_due()
         if self._yielded:
             return None
         if controls["mode"] == "duet" and not self.awaits_beat:
-            end = phrases.end()  # only a phrase that is not over starts a duet
+            end = phrases.reply_due()  # only a phrase that is not over starts a duet
             return now if phrases.notes >= DUET_NOTES and end is not None and now < end else None
         return now
 
@@ -139,7 +139,7 @@ class TurnStart:
             return self._beats.next_beat(ready)
         if self._beats is not None and controls["start_on"] == "bar":
             return self._beats.next_bar(ready, int(controls["beats_per_bar"]))
-        end = self._phrases.end()
+        end = self._phrases.reply_due()
         if controls["mode"] == "respond" and int(controls["seed"]) >= 0 and end is not None and end <= now:
             return end + SEEDED_DELAY + lead(controls)
         return None

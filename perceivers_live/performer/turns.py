@@ -38,7 +38,7 @@ class Turn:
     """The machine's events in a turn, and the conditions for its first note and its end.
 
     ``start``: monotonic seconds. ``length``: intended duration in seconds; the longer it is, the longer the turn waits for a good
-    place to end. ``call``: what it replies to. ``start_at``: exact time of the first note; None: as soon as
+    place to end. ``call``: what it replies to. ``first_note_at``: exact time of the first note; None: as soon as
     possible. ``max_silence``: seconds without a note-on after which the next event must be one; None: no limit. ``requested``: by
     a takeover, so that its first note should not wait for the others of its chord.
     """
@@ -48,11 +48,11 @@ class Turn:
         start: float,
         length: float,
         call: CallStatistics = NO_CALL,
-        start_at: float | None = None,
+        first_note_at: float | None = None,
         max_silence: float | None = None,
         requested: bool = False,
     ) -> None:
-        self.start, self.length, self.call, self.start_at = start, length, call, start_at
+        self.start, self.length, self.call, self.first_note_at = start, length, call, first_note_at
         self.max_silence, self.requested = max_silence, requested
         self.closing: int | None = None  # the step at which the last chord is released; None: the turn goes on
         self._own: deque[MachineEvent] = deque(maxlen=MAX_EVENTS)

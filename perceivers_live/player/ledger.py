@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from engine.events import NOTE_OFF, PITCHES, SUSTAIN_DOWN, SUSTAIN_UP, Timed
+from engine.keys import PEDAL_DOWN
 from engine.midi import SUSTAIN, message_of, releases, releasing_controllers
 from engine.midi_state import Message, MidiState, is_channel_mode, is_note_off, is_note_on
 from perceivers_live.controls.registry import ControlValues
@@ -16,7 +17,6 @@ from perceivers_live.player.human_keys import HumanKeys
 
 log = logging.getLogger(__name__)
 Send = Callable[[Sequence[int]], None]
-PEDAL_DOWN = 64  # value of CC 64 from which a receiver takes the pedal as down
 
 
 class Voicing(NamedTuple):
@@ -224,7 +224,7 @@ class Ledger:
                 except Exception as error:
                     _warn(error)
 
-    def close(self, now: float = 0.0) -> list[Sent]:
+    def release_machine(self, now: float = 0.0) -> list[Sent]:
         """Releases all notes and the pedal of the machine; returns these releases, with time ``now``. Never raises."""
         with self._lock:
             self.send_unsent()
@@ -251,7 +251,7 @@ class Ledger:
         """Silences the receiver: ends all notes, controllers and pedals of machine and human, and resets controllers."""
         with self._lock:
             channels = sorted({self._channel, *self._thru.pedal_channels})
-            self.close()
+            self.release_machine()
             self.release_thru()
             for message in [message for channel in channels for message in releasing_controllers(channel)]:
                 try:

@@ -132,7 +132,7 @@ class Player:
             if self.phase is not Phase.IDLE:
                 self.phase = Phase.INTERRUPTED
             self._truncate(0)
-            released = self._report(self.ledger.close(now))
+            released = self._report(self.ledger.release_machine(now))
             return self._without_human_pedal(released)
 
     def release_all(self, now: float) -> list[Timed]:
@@ -140,7 +140,7 @@ class Player:
         that were sent, except that of a pedal that the human holds.
         """
         with self._lock:
-            released = self._without_human_pedal(self._report(self.ledger.close(now)))
+            released = self._without_human_pedal(self._report(self.ledger.release_machine(now)))
             if released and self.playing:
                 self._await_input(released, float("inf"))
             return released
@@ -148,7 +148,7 @@ class Player:
     def _without_human_pedal(self, released: Sequence[Timed]) -> list[Timed]:
         return [one for one in released if one.action != SUSTAIN_UP or not self.ledger.keys.pedal]
 
-    def release_for(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
+    def react_to(self, actions: Sequence[Timed], until: float = float("-inf")) -> list[Timed]:
         """Releases the machine's notes on the keys that the human strikes; returns the releases sent. The plan must be decided
         again. Until then events up to ``until`` stay, except from the first one on that concerns a key or pedal of ``actions``.
         """

@@ -34,7 +34,7 @@ MAX_WAITING = 100_000  # queued actions (some hours of music) while the disk is 
 MAX_JOURNAL_BYTES = 4 << 20  # bytes of a journal: 250,000 actions, three hours of dense playing
 MAX_JOURNAL_SECONDS = 12 * 3600.0  # between the first and the last action of a journal; MIDI files over 24 hours are not read
 DISK_TIMEOUT = 10.0  # seconds to wait at the end for the disk
-LONGEST_SILENCE = 3600.0  # seconds; longer silences are shortened, since a MIDI file cannot hold days
+MAX_PAUSE = 3600.0  # seconds; longer silences are shortened, since a MIDI file cannot hold days
 LAST = 0.5  # seconds after which keys still held at the end are released
 
 
@@ -227,7 +227,7 @@ def tracks(entries: list[Entry]) -> list[tuple[str, list[Timed]]]:
     readers = [MessageReader() for _ in PARTS]
     now, last = 0.0, entries[0].timed.time if entries else 0.0
     for part, timed in entries:
-        now += min(timed.time - last, LONGEST_SILENCE)
+        now += min(timed.time - last, MAX_PAUSE)
         last = timed.time
         if part < len(PARTS):
             played[part][1].extend(readers[part].feed(now, message_of(timed.action, timed.velocity)))

@@ -22,7 +22,7 @@ def _nothing(_: object) -> None:
 class Observer:
     """Callbacks; each default does nothing. They are called on any thread and must not wait. Times are monotonic seconds.
 
-    ``listening``: the session has started. ``human``, ``machine``: an action of that part, as it was played or
+    ``started``: the session listens. ``human``, ``machine``: an action of that part, as it was played or
     sent; of the human also on keys that the machine does not listen to. ``planned``: events
     that the machine is going to play. ``dropped``: planned events with this serial number or a later one were cancelled.
     ``state``: the machine has started to listen or to play. ``countdown``: the time at which the machine will start to play if
@@ -31,7 +31,7 @@ class Observer:
     fault, and the error.
     """
 
-    listening: Callable[[], None] = lambda: None
+    started: Callable[[], None] = lambda: None
     human: Callable[[Timed], None] = _nothing
     machine: Callable[[Timed], None] = _nothing
     planned: Callable[[Sequence[Planned]], None] = _nothing
@@ -58,8 +58,8 @@ class Observers(PlayerObserver):
 
         return remove
 
-    def listening(self) -> None:
-        self._notify(lambda observer: observer.listening())
+    def started(self) -> None:
+        self._notify(lambda observer: observer.started())
 
     def human(self, timed: Timed) -> None:
         self._notify(lambda observer: observer.human(timed))

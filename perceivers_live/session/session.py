@@ -180,7 +180,7 @@ class Session:
             player.start()
             closing.callback(player.stop)
             self.loop.start()
-            self.observers.listening()
+            self.observers.started()
             while self._wait_for_report():
                 self.midi_map.expire(time.perf_counter())
                 self.output.ledger.send_unsent()

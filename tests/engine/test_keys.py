@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.keys import LAYER, PEDAL_DOWN, PEDAL_UP, HeldKeys, Press, SustainPedals
+from engine.keys import LAYER_SECONDS, PEDAL_DOWN, PEDAL_UP, HeldKeys, Press, SustainPedals
 
 bounded = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -15,7 +15,7 @@ def test_layered_copies_on_other_channels_are_not_strikes() -> None:
     keys = HeldKeys()
     assert keys.press(1.0, 0, 60) is Press.STRIKE
     assert keys.press(1.0006, 1, 60) is Press.LAYER
-    assert keys.press(1.0 + LAYER, 2, 60) is Press.LAYER
+    assert keys.press(1.0 + LAYER_SECONDS, 2, 60) is Press.LAYER
     assert keys.press(1.0006, 1, 64) is Press.STRIKE, "another key"
     assert [keys.release(channel, 60) for channel in (1, 0, 2)] == [False, False, True]
     assert keys.held == {64}
@@ -24,7 +24,7 @@ def test_layered_copies_on_other_channels_are_not_strikes() -> None:
 def test_a_copy_that_arrives_too_late_is_a_repeated_strike() -> None:
     keys = HeldKeys()
     keys.press(1.0, 0, 60)
-    assert keys.press(1.001 + LAYER, 1, 60) is Press.REPEAT
+    assert keys.press(1.001 + LAYER_SECONDS, 1, 60) is Press.REPEAT
     assert [keys.release(channel, 60) for channel in (0, 1)] == [False, True]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 PREAMBLE = """
 import json, os, threading, time
-from engine.realtime import DAEMON, MODEL, WINDOW, Budget, set_all_realtime, set_realtime, clear_realtime
+from engine.realtime import DAEMON, MODEL, WINDOW, RealtimeBudget, set_all_realtime, set_realtime, clear_realtime
 
 def policies():
     return [os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")]
@@ -36,7 +36,10 @@ def permitted() -> None:
 
 def test_without_permission_the_functions_do_nothing() -> None:
     assert (
-        run_in_process("del os.sched_setscheduler; clear_realtime(); set_realtime(DAEMON); Budget(MODEL).check(); print(1)") == 1
+        run_in_process(
+            "del os.sched_setscheduler; clear_realtime(); set_realtime(DAEMON); RealtimeBudget(MODEL).check(); print(1)"
+        )
+        == 1
     )
 
 
@@ -81,7 +84,7 @@ def test_a_thread_of_an_audio_server_keeps_its_priority() -> None:
 def test_all_threads_lose_the_priority_under_steady_load_and_regain_it_afterwards() -> None:
     program = """
 threading.Thread(target=time.sleep, args=(10,), daemon=True).start()
-budget, found = Budget(MODEL), [policies()]
+budget, found = RealtimeBudget(MODEL), [policies()]
 for busy in (True, False):
     time.process_time = time.monotonic if busy else lambda: 0.0  # independent of the load of the machine
     time.sleep(1.1 * WINDOW)

@@ -10,7 +10,7 @@ import rtmidi
 
 from perceivers_live.controls.settings import MidiSettings
 from perceivers_live.midi import ports
-from perceivers_live.midi.connections import Connections
+from perceivers_live.midi.connections import Callbacks, Connections
 from tests.live.jack_server import JackServer
 from tests.live.live_session import LiveSession
 from tests.live.waiting import TIMEOUT
@@ -70,7 +70,8 @@ def test_choosing_the_connected_port_by_its_full_name_keeps_the_connection(
     piano.open_virtual_port("port")
     caplog.set_level("INFO")
     try:
-        with Connections(MidiSettings(input_port="piano"), input_lost=lambda: lost.append(time.monotonic())) as connections:
+        callbacks = Callbacks(input_lost=lambda: lost.append(time.monotonic()))
+        with Connections(MidiSettings(input_port="piano"), callbacks) as connections:
             assert until(lambda: connections.names[0], TIMEOUT)
             ours, full = jack.wait_for_port("perceivers-live-in"), connections.names[0]
             for wanted in (full, "piano", "PIANO"):
@@ -91,11 +92,8 @@ def test_one_of_two_sources_of_the_input_is_cut_before_the_other(jack: JackServe
         source.open_virtual_port("port")
     lost: list[str] = []
     try:
-        with Connections(
-            MidiSettings(input_port="piano"),
-            input_lost=lambda: lost.append("input"),
-            source_lost=lambda: lost.append("source"),
-        ) as connections:
+        callbacks = Callbacks(input_lost=lambda: lost.append("input"), source_lost=lambda: lost.append("source"))
+        with Connections(MidiSettings(input_port="piano"), callbacks) as connections:
             assert until(lambda: connections.names[0], TIMEOUT)
             ours, daw = jack.wait_for_port("perceivers-live-in"), jack.wait_for_port("daw")
             jack.connect(daw, ours)

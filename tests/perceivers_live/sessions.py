@@ -54,7 +54,7 @@ class SessionHarness:
                     human=self.human.append,
                     machine=self.machine.append,
                     state=self.states.append,
-                    listening=self.listening.set,
+                    started=self.listening.set,
                 ),
                 *observers,
             ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.codec import encode_arrays, without_long_silences
+from engine.codec import encode_arrays, shorten_silences
 from engine.sounding import ages_of
 from tests.music import improvise_timed
 
@@ -24,7 +24,7 @@ def performance(count: int, seed: int, speed: float = 1.0) -> Actions:
 def test_events_ages_and_times_equal_those_of_the_whole_performance(count: int, speed: float) -> None:
     for seed in range(5):
         piece = performance(count, seed, speed)
-        events = encode_arrays(without_long_silences(piece.times), piece.actions, piece.velocities, end=True)
+        events = encode_arrays(shorten_silences(piece.times), piece.actions, piece.velocities, end=True)
         encoded, chance = EncodedPiece(piece), np.random.default_rng(seed)
         assert len(encoded) == len(events)
         some = np.sort(chance.choice(len(events), int(chance.integers(1, len(events) + 1)), replace=False))

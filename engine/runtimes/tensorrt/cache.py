@@ -155,7 +155,7 @@ class PlanCache:
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
-    def plan(self, key: str, build: Callable[[], bytes]) -> bytes:
+    def get_or_build(self, key: str, build: Callable[[], bytes]) -> bytes:
         """The plan with this key; builds and stores it if it is missing."""
         plan = self.get(key)
         if plan is None:

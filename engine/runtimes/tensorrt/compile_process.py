@@ -35,7 +35,7 @@ def compile_missing(checkpoint: Path, precision: str, counts: Sequence[int], cac
     for spec in plan_specs(checkpoint, precision, counts):
         key = spec.key(here)
         try:
-            cache.plan(key, partial(build, spec, model))
+            cache.get_or_build(key, partial(build, spec, model))
         except PlanError as error:
             cache.refuse(key, str(error))
             raise

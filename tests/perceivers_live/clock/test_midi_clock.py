@@ -164,7 +164,7 @@ def test_late_tick_and_ticks_queued_behind_it_change_nothing(delay: float) -> No
 
 
 @pytest.mark.parametrize("bpm", [100, 119, 120, 125, 130, 240])
-def test_ticks_quantised_to_audio_periods_are_followed(bpm: float) -> None:
+def test_ticks_quantized_to_audio_periods_are_followed(bpm: float) -> None:
     """JACK delivers the messages of a period at its end; here a period is 21 ms, about as long as a tick."""
     sender, period = Sender(bpm), 1024 / 48000
     for tick in range(80 * PPQ):

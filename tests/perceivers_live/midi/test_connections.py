@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from perceivers_live.controls.settings import MidiSettings
-from perceivers_live.midi.connections import Connections
+from perceivers_live.midi.connections import Callbacks, Connections
 from perceivers_live.midi.ports import PortError, find
 from perceivers_live.page.keys import PAGE, PageKeys, PagePorts
 from tests.waiting import until
@@ -35,7 +35,7 @@ def _without_midi(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_page_ports_need_no_midi_system() -> None:
     keys, sound, received = PageKeys(), SoundStub(), []
-    with Connections(OWN, lambda now, message: received.append(message), local=PagePorts(keys, sound)) as connections:  # type: ignore[arg-type]
+    with Connections(OWN, Callbacks(lambda now, message: received.append(message)), local=PagePorts(keys, sound)) as connections:  # type: ignore[arg-type]
         assert connections.names == (PAGE, PAGE)
         keys.play("page", 0.0, (0x90, 60, 80))
         connections.send((0x90, 62, 80))
@@ -75,7 +75,7 @@ def test_page_stays_open_while_the_midi_system_is_gone(monkeypatch: pytest.Monke
     sound = SoundStub()
     settings = MidiSettings(input_port="Piano", output_port=PAGE)
     ports = PagePorts(PageKeys(), sound)  # type: ignore[arg-type]
-    with Connections(settings, local=ports, input_lost=lambda: lost.append("input")) as connections:
+    with Connections(settings, Callbacks(input_lost=lambda: lost.append("input")), local=ports) as connections:
         for count in (1, 2):
             connections.send((0x90, 60, 80))
             assert connections.names == (None, PAGE)
@@ -143,7 +143,7 @@ def test_failed_port_choice_keeps_the_open_port(caplog: pytest.LogCaptureFixture
     changed = []
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
     with (
-        Connections(OWN, lambda now, message: None, local=ports, change_output=changed.append) as connections,
+        Connections(OWN, Callbacks(change_output=changed.append), local=ports) as connections,
         caplog.at_level(logging.WARNING),
     ):
         for direction in ("input", "output"):
@@ -186,7 +186,7 @@ def test_watchdog_of_a_new_output_knows_the_channels(monkeypatch: pytest.MonkeyP
         switched.set()
 
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, local=ports, change_output=change) as connections:
+    with Connections(OWN, Callbacks(change_output=change), local=ports) as connections:
         for name in ("A", "B"):
             switched.clear()
             connections.choose("output", name)
@@ -200,7 +200,7 @@ def test_the_pedal_of_a_port_can_be_inverted_but_not_that_of_the_page(monkeypatc
     keys, received = PageKeys(), list[Sequence[int]]()
     settings = MidiSettings(input_port=PAGE, output_port=PAGE, invert_pedal=True)
     ports = PagePorts(keys, SoundStub())  # type: ignore[arg-type]
-    with Connections(settings, lambda now, message: received.append(message), local=ports) as connections:
+    with Connections(settings, Callbacks(lambda now, message: received.append(message)), local=ports) as connections:
         keys.play("page", 0.0, (0xB0, 64, 127))
         connections.choose("input", "Piano")
         assert until(lambda: connections.state.input.wanted == "Piano")
@@ -227,9 +227,8 @@ def test_what_a_page_holds_is_released_when_it_disconnects() -> None:
 def test_a_choice_of_another_input_is_reported_once_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     made, opened = _input_stubs(monkeypatch), list[int]()
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(
-        OWN, local=ports, input_lost=lambda: opened.append(-1), input_replaced=lambda: opened.append(len(made))
-    ) as connections:
+    callbacks = Callbacks(input_lost=lambda: opened.append(-1), input_replaced=lambda: opened.append(len(made)))
+    with Connections(OWN, callbacks, local=ports) as connections:
         for count, name in enumerate(("Piano", "Organ"), 1):
             connections.choose("input", name)
             assert until(lambda count=count: len(opened) == count)  # type: ignore[misc]
@@ -239,12 +238,8 @@ def test_a_choice_of_another_input_is_reported_once_it_is_open(monkeypatch: pyte
 def test_only_the_chosen_input_is_heard_once_what_was_held_on_the_former_one_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     made, heard = _input_stubs(monkeypatch), list[str]()
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(
-        OWN,
-        lambda _, message: heard.append(f"key {message[1]}"),
-        local=ports,
-        input_replaced=lambda: heard.append("replaced"),
-    ) as connections:
+    callbacks = Callbacks(lambda _, message: heard.append(f"key {message[1]}"), input_replaced=lambda: heard.append("replaced"))
+    with Connections(OWN, callbacks, local=ports) as connections:
         for count, name in enumerate(("Piano", "Organ"), 1):
             connections.choose("input", name)
             assert until(lambda count=count: heard.count("replaced") == count)  # type: ignore[misc]
@@ -283,7 +278,7 @@ def test_newest_of_many_port_choices_is_used() -> None:
         held.wait(10.0)
 
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, local=ports, change_output=change) as connections:
+    with Connections(OWN, Callbacks(change_output=change), local=ports) as connections:
         connections.choose("output", PAGE)
         assert seen.wait(10.0)
         for _ in range(1000):
@@ -302,7 +297,7 @@ def test_choosing_the_same_output_again_also_calls_change() -> None:
         changed.append(swap)
 
     ports = PagePorts(PageKeys(), SoundStub())  # type: ignore[arg-type]
-    with Connections(OWN, lambda now, message: None, local=ports, change_output=change) as connections:
+    with Connections(OWN, Callbacks(change_output=change), local=ports) as connections:
         connections.choose("output", PAGE)
         assert until(lambda: changed)
         assert connections.names == (PAGE, PAGE)

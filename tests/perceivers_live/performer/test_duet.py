@@ -118,7 +118,7 @@ def test_key_press_and_release_while_the_performer_is_busy_are_absorbed_in_order
 def test_a_duet_ends_some_time_after_the_humans_phrase(musician: Musician) -> None:
     session = playing("duet", musician)
     human_plays(session, 12)
-    end = session.performer._detector.end()
+    end = session.performer._detector.reply_due()
     assert end is not None
     session.run(session.now + 30, stop=lambda: not session.replying)
     assert end < session.now < end + 2 * DUET_TAIL + CLOSING
@@ -183,7 +183,7 @@ def test_duet_goes_on_when_a_phrase_begins_that_is_too_short_for_a_reply_yet() -
     session = VirtualSession(improviser, {"mode": "duet"}, PhraseSettings(min_notes=4))
     session.receive(*phrase(0.03, 120, 0.2))
     assert session.replying
-    session.run(session.now + 30, stop=lambda: session.performer._detector.silence_end() < session.now)
+    session.run(session.now + 30, stop=lambda: session.performer._detector.over_at() < session.now)
     human_plays(session, 1)
     assert session.performer._turn.closing is None
     human_plays(session, 12)

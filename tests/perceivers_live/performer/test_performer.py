@@ -364,8 +364,8 @@ def test_a_reply_ends_although_the_output_fails() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.001, 1.2), st.integers(50, 70)), min_size=1, max_size=30), st.integers(0, 9), MODES)
 @settings(max_examples=60, deadline=None)
-def test_history_steps_are_the_quantised_times_of_what_sounded(playing: list[tuple[float, int]], seed: int, mode: str) -> None:
-    """Without long silences the history is the quantised recording, step for step."""
+def test_history_steps_are_the_quantized_times_of_what_sounded(playing: list[tuple[float, int]], seed: int, mode: str) -> None:
+    """Without long silences the history is the quantized recording, step for step."""
     session, keys = VirtualSession(controls={"mode": mode}, seed=seed), set[int]()
     for wait, pitch in playing:
         session.run(session.now + wait)

@@ -26,7 +26,7 @@ def detector_after(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS, 
 
 
 def end_of(detector: PhraseDetector) -> float:
-    end = detector.end()
+    end = detector.reply_due()
     assert end is not None
     return end
 
@@ -36,7 +36,7 @@ def premature_ends(timed: Iterable[Timed], settings: PhraseSettings = SETTINGS) 
     detector = PhraseDetector(settings)
     ends = []
     for one in sorted(timed, key=lambda one: one.time):
-        end = detector.end()
+        end = detector.reply_due()
         if end is not None and end < one.time:
             ends.append(end)
             detector.reset()
@@ -60,8 +60,8 @@ def chords(onsets: Iterable[float], length: float, pitches: tuple[int, ...] = (4
 
 
 def test_nothing_played_is_no_phrase() -> None:
-    assert PhraseDetector(SETTINGS).end() is None
-    assert detector_after([Timed(0.0, SUSTAIN_DOWN), Timed(1.0, NOTE_OFF + 60)]).end() is None
+    assert PhraseDetector(SETTINGS).reply_due() is None
+    assert detector_after([Timed(0.0, SUSTAIN_DOWN), Timed(1.0, NOTE_OFF + 60)]).reply_due() is None
 
 
 def test_a_run_is_answered_within_about_a_second() -> None:
@@ -99,8 +99,8 @@ def test_the_silence_stays_within_its_limits(gap: float, count: int, patience: f
 
 def test_too_few_notes_are_no_phrase() -> None:
     settings = PhraseSettings(min_notes=3)
-    assert detector_after(phrase(count=2), settings).end() is None
-    assert detector_after(phrase(count=3), settings).end() is not None
+    assert detector_after(phrase(count=2), settings).reply_due() is None
+    assert detector_after(phrase(count=3), settings).reply_due() is not None
 
 
 # --- when it does not end ------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_reset_begins_a_new_phrase_and_keeps_the_pace() -> None:
     assert (detector.start, detector.notes) == (0.0, 24)
     silence = end_of(detector) - 2.3
     detector.reset()
-    assert (detector.start, detector.notes, detector.end()) == (None, 0, None)
+    assert (detector.start, detector.notes, detector.reply_due()) == (None, 0, None)
     for one in note(10.0, 0.08, 60):
         detector.feed(one)
     assert detector.start == 10.0
@@ -224,7 +224,7 @@ def test_phrase_end_is_after_the_last_action_and_bounded(playing: list[tuple[flo
         now += wait
         detector.feed(Timed(now, action, 60 if action < NOTE_OFF else 0))
         onset = now if action < NOTE_OFF else onset
-        end = detector.end()
+        end = detector.reply_due()
         assert (end is None) == (onset is None)
         if end is not None and onset is not None:
             assert end > now
@@ -239,7 +239,7 @@ def test_actions_out_of_order_are_accepted(actions: list[tuple[float, int]], res
         if i in resets:
             detector.reset()
         detector.feed(Timed(time, action, 60))
-        end = detector.end()
+        end = detector.reply_due()
         assert end is None or end > max(time for time, _ in actions[: i + 1])
 
 

@@ -17,7 +17,7 @@ def test_key_press_at_the_start_of_a_reply_silences_it() -> None:
     """The callback received the key while the machine listened; the performer began the reply before it processed the key."""
     session = VirtualSession(steady(5))
     session.receive(*phrase(0.03, 12, 0.2))
-    session.run(60.0, stop=lambda: session.performer._detector.end() <= session.now + 0.001)
+    session.run(60.0, stop=lambda: session.performer._detector.reply_due() <= session.now + 0.001)
     session.receive_while_busy(Timed(session.now, NOTE_ON + 40, 80))
     session.now += 0.002
     for _ in range(9):
@@ -82,7 +82,7 @@ def test_a_release_or_pedal_just_before_the_reply_does_not_cancel_it(offset: flo
     """With a positive input offset its time is after the end of the phrase."""
     session = VirtualSession(steady(5))
     session.receive(*phrase(0.03, 12, 0.2), Timed(2.6, NOTE_ON + 60, 80))
-    session.run(60.0, stop=lambda: session.performer._detector.end() <= session.now + 0.04)
+    session.run(60.0, stop=lambda: session.performer._detector.reply_due() <= session.now + 0.04)
     one = Timed(session.now + offset, action)
     session.player.ledger.keys.apply(one)
     session.performer.absorb_input([session.performer.adapt_plan([one])])

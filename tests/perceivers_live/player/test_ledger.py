@@ -18,7 +18,7 @@ from tests.perceivers_live.receiver import PortError, Synthesizer, unbalanced
 ACTIONS = st.sampled_from(
     [*(NOTE_ON + p for p in range(60, 64)), *(NOTE_OFF + p for p in range(60, 64)), SUSTAIN_DOWN, SUSTAIN_UP]
 )
-CLOSING = st.sampled_from(["close", "reset"])
+CLOSING = st.sampled_from(["release_machine", "reset"])
 
 
 @pytest.fixture
@@ -72,8 +72,12 @@ def test_everything_is_sent_on_the_chosen_channel(synthesizer: Synthesizer) -> N
 def test_close_returns_the_releases_it_sent(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 64, NOTE_ON + 60, SUSTAIN_DOWN):
         ledger.play(action, 80)
-    assert model_actions(ledger.close(1.5)) == [Timed(1.5, NOTE_OFF + 60), Timed(1.5, NOTE_OFF + 64), Timed(1.5, SUSTAIN_UP)]
-    assert ledger.close(1.6) == []
+    assert model_actions(ledger.release_machine(1.5)) == [
+        Timed(1.5, NOTE_OFF + 60),
+        Timed(1.5, NOTE_OFF + 64),
+        Timed(1.5, SUSTAIN_UP),
+    ]
+    assert ledger.release_machine(1.6) == []
     assert synthesizer.silent
     assert (ledger.notes, ledger.pedal) == (frozenset(), False)
 
@@ -110,7 +114,7 @@ def test_failed_note_off_is_sent_at_close(ledger: Ledger, synthesizer: Synthesiz
     assert isinstance(release.fault, PortError)
     assert ledger.notes == frozenset()
     synthesizer.fails = lambda _: False
-    ledger.close()
+    ledger.release_machine()
     assert not synthesizer.sounding
 
 
@@ -121,8 +125,8 @@ def test_failed_note_off_is_sent_before_the_next_note_on_of_that_key(ledger: Led
     synthesizer.fails = lambda _: False
     ledger.play(NOTE_ON + 60, 90)
     assert [message[0] for message in synthesizer.messages] == [0x90, 0x80, 0x90]
-    ledger.close()
-    ledger.close()
+    ledger.release_machine()
+    ledger.release_machine()
     assert unbalanced(synthesizer.messages) == []
 
 
@@ -163,7 +167,7 @@ def test_one_failed_note_off_does_not_prevent_the_others(ledger: Ledger, synthes
     for action in (NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67, SUSTAIN_DOWN):
         ledger.play(action, 80)
     synthesizer.fails = lambda message: message[1] == 60
-    closed = ledger.close()
+    closed = ledger.release_machine()
     assert [one.played.action for one in closed] == [NOTE_OFF + 60, NOTE_OFF + 64, NOTE_OFF + 67, SUSTAIN_UP]
     assert synthesizer.sounding == {(0, 60)}
     assert not synthesizer.pedals
@@ -226,7 +230,7 @@ def test_close_lifts_the_machines_pedal_but_not_a_thru_pedal(synthesizer: Synthe
         ledger.play(SUSTAIN_DOWN)
         human(ledger, Timed(1.0, SUSTAIN_DOWN))
         ledger.thru((0xB0, 64, 127))
-        assert model_actions(ledger.close(2.0)) == [Timed(2.0, SUSTAIN_UP)]
+        assert model_actions(ledger.release_machine(2.0)) == [Timed(2.0, SUSTAIN_UP)]
         assert synthesizer.pedals == {0}
         human(ledger, Timed(3.0, SUSTAIN_UP))
         ledger.thru((0xB0, 64, 0))
@@ -273,9 +277,9 @@ def test_after_a_close_with_a_working_port_nothing_sounds(steps: list[tuple[int 
         synthesizer.fails = lambda _, works=works: not works
         do(ledger, what)
     synthesizer.fails = lambda _: False
-    ledger.close()
+    ledger.release_machine()
     assert synthesizer.silent
-    assert ledger.close() == []
+    assert ledger.release_machine() == []
 
 
 @given(st.lists(st.tuples(ACTIONS | CLOSING, st.booleans())))
@@ -297,7 +301,7 @@ def test_notes_always_balance_with_a_working_port(steps: list[int | str]) -> Non
         do(ledger, what)
         assert {pitch for _, pitch in synthesizer.sounding} == ledger.notes
         assert bool(synthesizer.pedals) == ledger.pedal
-    ledger.close()
+    ledger.release_machine()
     assert unbalanced(synthesizer.messages) == []
 
 
@@ -327,7 +331,7 @@ def test_notes_balance_under_concurrent_threads(work: list[list[int | str]], see
     for thread in threads:
         thread.join()
     synthesizer.fails = lambda _: False
-    ledger.close()
+    ledger.release_machine()
     assert synthesizer.silent
     if not failing:
         assert unbalanced(synthesizer.messages) == []
@@ -345,7 +349,7 @@ def test_notes_balance_under_concurrent_note_ons_and_closes(ledger: Ledger, synt
     player = threading.Thread(target=play_notes)
     player.start()
     for _ in range(300):
-        ledger.close()
+        ledger.release_machine()
     stop.set()
     player.join()
     ledger.reset()

@@ -142,7 +142,7 @@ def test_human_action_stops_the_plan_until_it_is_reopened(player: Player, synthe
     player.schedule([on(1.0, 1, 60), on(1.2, 2, 62)])
     player.play_due(1.0)
     player.ledger.keys.apply(key[0])
-    assert player.release_for(key) == [Timed(1.1, NOTE_OFF + 60)]
+    assert player.react_to(key) == [Timed(1.1, NOTE_OFF + 60)]
     assert player.phase is Phase.INPUT_PENDING
     player.schedule([on(1.3, 3, 64)])  # decided before that was known
     player.play_due(2.0)
@@ -161,20 +161,20 @@ def test_events_due_in_time_stay_unless_they_concern_the_humans_key(player: Play
     player.schedule(plan)
     player.play_due(1.0)
     action = [Timed(1.0, NOTE_ON + 70, 80)]
-    player.release_for(action, until=1.2)
+    player.react_to(action, until=1.2)
     player.play_due(1.1)
     assert player.reopen(action, 1.2) == 3
     player.play_due(2.0)
     assert synthesizer.messages[-1][:2] == (0x80, 60)
     player.schedule([on(3.0, 5, 72), on(3.1, 6, 74), on(3.2, 7, 76)])
-    player.release_for([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
+    player.react_to([Timed(2.9, NOTE_ON + 74, 80)], until=4.0)
     player.play_due(4.0)
     assert synthesizer.note_ons[-1] == 72  # and the events after the human's key are dropped with it
 
 
-def test_release_for_keeps_the_idle_phase_without_a_plan(player: Player) -> None:
+def test_a_reaction_keeps_the_idle_phase_without_a_plan(player: Player) -> None:
     player.end()
-    player.release_for([Timed(1.1, NOTE_ON + 60, 80)])
+    player.react_to([Timed(1.1, NOTE_ON + 60, 80)])
     assert player.phase is Phase.IDLE
 
 
@@ -184,7 +184,7 @@ def test_interruption_lifts_a_shared_pedal_without_returning_it(
     player.schedule([Planned(1.0, 1, SUSTAIN_DOWN)])
     player.play_due(1.0)
     player.ledger.keys.apply(Timed(1.1, SUSTAIN_DOWN))
-    player.release_for([Timed(1.1, SUSTAIN_DOWN)])
+    player.react_to([Timed(1.1, SUSTAIN_DOWN)])
     assert player.interrupt(1.2) == []
     assert not synthesizer.pedals
     assert sounded[-1] == Timed(1.2, SUSTAIN_UP)
@@ -203,7 +203,7 @@ def test_releases_are_reported_in_order_even_if_the_humans_time_is_earlier(playe
     """An input offset gives the human's action a time before events that have sounded."""
     player.schedule([on(1.0, 1, 60), on(1.1, 2, 62)])
     player.play_due(1.1)
-    assert player.release_for([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
+    assert player.react_to([Timed(0.9, NOTE_ON + 60, 80)]) == [Timed(0.9, NOTE_OFF + 60)]
     player.interrupt(0.95)
     times = [one.time for one in sounded]
     assert times == sorted(times)
@@ -213,7 +213,7 @@ def test_remaining_plan_is_reported_in_order_even_if_the_humans_time_is_later(pl
     """An input offset gives the human's action a time after events that are still planned."""
     player.schedule([on(1.0, 1, 60), on(2.0, 2, 62)])
     player.play_due(1.0)
-    player.release_for([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
+    player.react_to([Timed(2.5, NOTE_ON + 60, 80)], until=2.2)
     player.play_due(2.0)
     player.interrupt(2.1)
     assert [one.time for one in sounded] == sorted(one.time for one in sounded)
@@ -254,7 +254,7 @@ def test_failing_port_does_not_stop_the_music(player: Player, synthesizer: Synth
     assert player.sounded == 1
     synthesizer.fails = lambda _: False
     player.play_due(9.0)
-    player.ledger.close()
+    player.ledger.release_machine()
     assert not synthesizer.sounding
     assert 62 in synthesizer.note_ons
 
@@ -304,7 +304,7 @@ def test_observer_always_knows_the_plan(moves: list[tuple[str, int]]) -> None:
             player.cancel(now + number)
         elif move == "key":
             actions = [Timed(now, NOTE_ON + number, 80)]
-            player.release_for(actions, now + 1)
+            player.react_to(actions, now + 1)
             player.reopen(actions, now + 1)
         elif move == "interrupt":
             player.interrupt(now)

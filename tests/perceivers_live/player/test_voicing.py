@@ -122,6 +122,6 @@ def test_notes_balance_under_random_voicing_changes() -> None:
         voicing[0] = Voicing(int(chance.integers(-24, 25)), float(chance.uniform(-1, 1)))
         pitch = int(chance.integers(0, 128))
         ledger.play((NOTE_ON if chance.random() < 0.6 else NOTE_OFF) + pitch, int(chance.integers(1, 128)))
-    ledger.close()
+    ledger.release_machine()
     assert unbalanced(messages) == []
     assert all(0 <= byte < 128 for message in messages for byte in message[1:])

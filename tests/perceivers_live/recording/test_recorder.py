@@ -24,7 +24,7 @@ from perceivers_live.controls.settings import OscSettings, PhraseSettings, Setti
 from perceivers_live.recording import journal
 from perceivers_live.recording import recorder as recorder_module
 from perceivers_live.recording.journal import HEADER, RECORD_BYTES, Entry
-from perceivers_live.recording.recorder import HUMAN, LAST, LONGEST_SILENCE, Recorder, recover
+from perceivers_live.recording.recorder import HUMAN, LAST, MAX_PAUSE, Recorder, recover
 from perceivers_live.session.observers import Observer
 from perceivers_live.session.session import Session
 from tests.perceivers_live.receiver import Synthesizer
@@ -103,7 +103,7 @@ def test_pause_of_days_is_shortened(tmp_path: Path) -> None:
     path = record(tmp_path, [*note(START, 0.5, 60), *note(START + 5 * 86400, 0.5, 62)], [])
     assert path is not None
     onsets = [one.time for one in read_file(path) if one.action < NOTE_OFF]
-    assert onsets == pytest.approx([0.0, 0.5 + LONGEST_SILENCE])
+    assert onsets == pytest.approx([0.0, 0.5 + MAX_PAUSE])
 
 
 def test_a_session_is_recorded_with_its_interruptions(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_small_pedal_values_do_not_lift_the_machines_pedal() -> None:
     harness.machine_plays(SUSTAIN_DOWN)
     harness.receive((0xB0, 64, 20), (0xB0, 64, 0), (0xB0, 64, 30))
     assert harness.port.pedals == {0}
-    assert harness.session.player.ledger.close() != []
+    assert harness.session.player.ledger.release_machine() != []
     assert harness.port.messages[-1] == (0xB0, 64, 30)  # back to the human's pedal value
 
 
@@ -321,7 +321,7 @@ def test_all_components_agree_and_nothing_hangs_after_any_events(steps: list[tup
         elif step == "thru":
             harness.controls.set("thru", not harness.controls.get("thru"))
         elif step == "close":
-            ledger.close(harness.now)
+            ledger.release_machine(harness.now)
         else:
             ledger.play(SUSTAIN_DOWN if step == "pedal" else NOTE_ON + 61, 80)
         assert {(0, sent) for sent in ledger.notes} <= harness.port.sounding, "a note of the machine was cut off"
@@ -329,7 +329,7 @@ def test_all_components_agree_and_nothing_hangs_after_any_events(steps: list[tup
         assert harness.session.keys.held.isdisjoint(ledger.notes)
         harness.check_agreement()
     harness.session.input_lost(harness.now)
-    ledger.close(harness.now)
+    ledger.release_machine(harness.now)
     assert harness.session.keys.held == frozenset()
     assert harness.port.silent
 

@@ -141,7 +141,7 @@ def test_notes_that_wait_for_the_engines_recovery_are_absorbed_before_the_machin
     harness.receive((0x90, 61, 80), (0x80, 61, 0))
     harness.session.loop.run_once()
     assert harness.session.loop.recoveries == 1
-    assert until(lambda: (harness.session.performer._detector.end() or np.inf) < time.perf_counter())
+    assert until(lambda: (harness.session.performer._detector.reply_due() or np.inf) < time.perf_counter())
     for status in (0x90, 0x80):
         harness.session.receive(time.perf_counter() + 60, (status, 62, 80))
     harness.session.loop.submit(lambda _: None)

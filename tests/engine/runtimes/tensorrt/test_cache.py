@@ -42,8 +42,8 @@ def cache(tmp_path: Path) -> PlanCache:
 
 def test_a_plan_is_built_once(cache: PlanCache) -> None:
     assert cache.get(KEY) is None
-    assert cache.plan(KEY, lambda: PLAN) == PLAN
-    assert cache.plan(KEY, lambda: pytest.fail("built again")) == PLAN
+    assert cache.get_or_build(KEY, lambda: PLAN) == PLAN
+    assert cache.get_or_build(KEY, lambda: pytest.fail("built again")) == PLAN
     assert PlanCache(cache.folder).get(KEY) == PLAN
     assert [path.name for path in cache.folder.iterdir()] == [f"{KEY}.plan"]
 
@@ -52,7 +52,7 @@ def test_a_plan_that_was_dropped_is_built_again(cache: PlanCache) -> None:
     cache.put(KEY, PLAN)
     cache.drop(KEY)
     cache.drop(KEY)
-    assert cache.plan(KEY, lambda: b"new") == b"new"
+    assert cache.get_or_build(KEY, lambda: b"new") == b"new"
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -65,7 +65,7 @@ def test_a_file_with_a_changed_byte_is_ignored(tmp_path_factory: pytest.TempPath
     data[where] ^= flip
     path.write_bytes(data)
     assert cache.get(KEY) is None
-    assert cache.plan(KEY, lambda: b"new") == b"new"
+    assert cache.get_or_build(KEY, lambda: b"new") == b"new"
     assert cache.get(KEY) == b"new"
 
 
@@ -74,7 +74,7 @@ def test_a_truncated_file_is_ignored(cache: PlanCache, size: int) -> None:
     cache.put(KEY, PLAN)
     os.truncate(cache.folder / f"{KEY}.plan", size)
     assert cache.get(KEY) is None
-    assert cache.plan(KEY, lambda: b"new") == cache.get(KEY) == b"new"
+    assert cache.get_or_build(KEY, lambda: b"new") == cache.get(KEY) == b"new"
 
 
 def test_a_file_with_trailing_bytes_is_ignored(cache: PlanCache) -> None:
@@ -99,7 +99,7 @@ def test_a_plan_under_the_name_of_another_is_ignored(cache: PlanCache) -> None:
 def test_an_unusable_folder_only_disables_the_cache(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = PlanCache(tmp_path / "file" / "plans")
-    assert cache.plan(KEY, lambda: PLAN) == PLAN
+    assert cache.get_or_build(KEY, lambda: PLAN) == PLAN
     assert cache.get(KEY) is None
     cache.drop(KEY)
 
