@@ -1,4 +1,4 @@
-"""Real-time thread priorities, where the system permits them (on Linux: `ulimit -r`, which audio groups raise).
+"""Real-time thread priorities, where the system permits them (on Linux: ``ulimit -r``, which audio groups raise).
 
 Only the order matters; all are below an audio server's. The MIDI input and the player sleep most of the time and come first. All
 other threads of the daemon come next: a thread that is preempted while it holds the interpreter lock delays the others. The model

@@ -1,5 +1,5 @@
 """A runtime in another process, on this computer or another one. A model that hangs or crashes does not stop the daemon, and it
-does not share the interpreter lock with the player (`benchmarks/isolation.py` measures the difference).
+does not share the interpreter lock with the player (``benchmarks/isolation.py`` measures the difference).
 
 Absorbing does not wait for an answer: up to ``MAX_PENDING`` calls are in flight. A process that does not answer in time is
 killed; the next ``reset`` starts a new one.

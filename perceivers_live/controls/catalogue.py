@@ -11,7 +11,7 @@ LIMIT_PAIRS = (("register_low", "register_high"), ("listen_low", "listen_high"))
 
 
 def partner_limit(name: str) -> str | None:
-    """The other limit of the pair that `name` belongs to; None if it is not a limit."""
+    """The other limit of the pair that ``name`` belongs to; None if it is not a limit."""
     return next((other for pair in LIMIT_PAIRS for other in pair if name in pair and other != name), None)
 
 

@@ -21,7 +21,7 @@ class ControlError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The name in `known` (not empty) that is most similar to `name`."""
+    """The name in ``known`` (not empty) that is most similar to ``name``."""
     return difflib.get_close_matches(name[:64].lower(), list(known), n=1, cutoff=0.0)[0]
 
 
@@ -29,10 +29,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class Control:
     """The specification of a control, or of a setting in the settings file.
 
-    `low`..`high` (inclusive) is the range of a number, in `unit`; of a choice's index; of a switch (0..1); or of the length of a
+    ``low``..``high`` (inclusive) is the range of a number, in ``unit``; of a choice's index; of a switch (0..1); or of the length of a
     text in characters. Only settings can be texts.
 
-    `affects`: what a change affects while music plays: the machine's decisions (the plan is then decided again), the output of
+    ``affects``: what a change affects while music plays: the machine's decisions (the plan is then decided again), the output of
     events already decided, the input, or nothing (the value is read when a turn begins or when it is needed).
     """
 
@@ -49,7 +49,7 @@ class Control:
 
     @property
     def allowed(self) -> str:
-        """The allowed values as text, such as `0.5..1.5` or `respond, listen`."""
+        """The allowed values as text, such as ``0.5..1.5`` or ``respond, listen``."""
         if self.kind == "choice":
             return ", ".join(self.choices)
         if self.kind == "switch":
@@ -58,7 +58,7 @@ class Control:
         return f"text of {limits} characters" if self.kind == "text" else f"{limits} {self.unit}".rstrip()
 
     def clamp(self, value: object) -> Value:
-        """`value` converted to the control's type, with numbers clamped to `low`..`high`. Lenient, for live use.
+        """``value`` converted to the control's type, with numbers clamped to ``low``..``high``. Lenient, for live use.
 
         An int control rounds floats. A switch also accepts 0, 1, and "true", "false", "on", "off" in upper or lower case. A
         choice accepts its name in upper or lower case, or its index.
@@ -82,7 +82,7 @@ class Control:
         raise self._invalid(value)
 
     def check(self, value: object) -> Value:
-        """`value` if it has the control's type and is within its range. Strict, for the settings file.
+        """``value`` if it has the control's type and is within its range. Strict, for the settings file.
 
         Raises:
             ControlError: wrong type, or out of range.
@@ -105,5 +105,5 @@ class Control:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a finite int or float, not a bool."""
+    """Whether ``value`` is a finite int or float, not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))

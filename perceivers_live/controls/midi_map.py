@@ -5,8 +5,8 @@ cover the control's range or a part of it. A switch is on from 64; a choice has 
 value rises to 64 or more, and at each 127 of a button that sends nothing else. Messages of a bound controller are not treated as
 music.
 
-`MidiMap.learn` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's `midi_map.toml` (see
-`midi_map_file`). If the user or another daemon has changed that file, the changes are kept, and take effect here when the next
+``MidiMap.learn`` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's ``midi_map.toml`` (see
+``midi_map_file``). If the user or another daemon has changed that file, the changes are kept, and take effect here when the next
 binding is learnt or removed.
 """
 
@@ -54,8 +54,8 @@ class MidiMap:
 
     Args:
         controls: are set by bound controllers.
-        commands: name -> function without arguments, called on the thread that calls `feed`; must not block.
-        path: the file of bindings, read now; None: in memory only. An invalid file is renamed, and the map is empty; `error` then
+        commands: name -> function without arguments, called on the thread that calls ``feed``; must not block.
+        path: the file of bindings, read now; None: in memory only. An invalid file is renamed, and the map is empty; ``error`` then
             has the reason, in one line.
         on_learnt: called with a binding after it was learnt and saved, on a separate thread.
         on_fault: called when learning has timed out or the file cannot be written, on the thread that detects it. Can be
@@ -82,10 +82,10 @@ class MidiMap:
         self._values: dict[Key, int] = {}  # latest value of each controller
         self._parameter_channels: set[int] = set()  # channels with a selected RPN or NRPN, which receives data entry
         self._learning: Learning | None = None
-        self._lock = threading.Lock()  # guards `_learning` and changes of `_bound`; readers need no lock
+        self._lock = threading.Lock()  # guards ``_learning`` and changes of ``_bound``; readers need no lock
         self._bound: Mapping[Key, Binding] = {}  # replaced, never modified
         self._stored: Mapping[Key, Binding] = {}  # as they were last read from the file or written to it
-        self._saving = threading.Lock()  # guards the file and `_stored`
+        self._saving = threading.Lock()  # guards the file and ``_stored``
         self.error: str | None = None
         if path is not None:
             self._read(path)
@@ -120,8 +120,8 @@ class MidiMap:
     def learn(self, target: str, now: float) -> None:
         """Binds the next controller that moves to a command, or to a control with its whole range.
 
-        This replaces the previous binding of that controller, but not other bindings of `target`. A second call replaces the
-        first. Learning ends after `LEARN_TIMEOUT` seconds. Bank select, RPN, NRPN, channel mode messages and pedals cannot be
+        This replaces the previous binding of that controller, but not other bindings of ``target``. A second call replaces the
+        first. Learning ends after ``LEARN_TIMEOUT`` seconds. Bank select, RPN, NRPN, channel mode messages and pedals cannot be
         learnt; commands can learn the sostenuto and the soft pedal.
 
         Raises:

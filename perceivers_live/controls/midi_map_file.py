@@ -1,6 +1,6 @@
-"""The file of MIDI bindings, `midi_map.toml`: parsed strictly, written atomically.
+"""The file of MIDI bindings, ``midi_map.toml``: parsed strictly, written atomically.
 
-One `[[binding]]` for each. The daemon reads it at the start, and again before it writes changed bindings:
+One ``[[binding]]`` for each. The daemon reads it at the start, and again before it writes changed bindings:
 
     [[binding]]
     target = "temperature"    # a control or a command
@@ -40,9 +40,9 @@ class MidiMapError(UserError):
 
 @dataclass(frozen=True)
 class Binding:
-    """A controller and its control or command (`target`).
+    """A controller and its control or command (``target``).
 
-    `channel`: 1..16, or 0 for any. `low` and `high`: the control's values at the controller's 0 and 127; None: its limits.
+    ``channel``: 1..16, or 0 for any. ``low`` and ``high``: the control's values at the controller's 0 and 127; None: its limits.
     """
 
     target: str
@@ -52,7 +52,7 @@ class Binding:
     high: Value | None = None
 
     def __str__(self) -> str:
-        """Text such as `CC 20 on channel 1 is bound to temperature, from 0.5 to its limit`."""
+        """Text such as ``CC 20 on channel 1 is bound to temperature, from 0.5 to its limit``."""
         channel = f"channel {self.channel}" if self.channel else "any channel"
         limits = "" if self.low is None and self.high is None else f", from {self._end(self.low)} to {self._end(self.high)}"
         return f"CC {self.number} on {channel} is bound to {self.target}{limits}"
@@ -62,7 +62,7 @@ class Binding:
         return "its limit" if value is None else str(value)
 
     def limits(self, control: Control) -> tuple[float, float]:
-        """`low` and `high` as numbers; for a choice, indices."""
+        """``low`` and ``high`` as numbers; for a choice, indices."""
         return _number(control, self.low, control.low), _number(control, self.high, control.high)
 
 
@@ -91,7 +91,7 @@ def read(path: Path, commands: Container[str] = ()) -> list[Binding]:
 
 
 def write(path: Path, bindings: Iterable[Binding]) -> None:
-    """Writes the bindings to a temporary file, which then replaces `path`.
+    """Writes the bindings to a temporary file, which then replaces ``path``.
 
     Raises:
         MidiMapError: the file cannot be written; the old one is unchanged.
@@ -191,7 +191,7 @@ def _number(control: Control, value: Value | None, bound: float) -> float:
 
 
 def _line(text: str, count: int, key: str) -> int | None:
-    """The line of a key in the `count`-th `[[binding]]`, or else of that header; None if it is not found."""
+    """The line of a key in the ``count``-th ``[[binding]]``, or else of that header; None if it is not found."""
     header, found = 0, None
     for number, line in enumerate(text.split("\n"), 1):
         if re.match(r"\s*\[\[\s*binding\s*\]\]", line):

@@ -1,6 +1,6 @@
 """The registry of the live controls: all parameters that can be changed while music plays, and their current values.
 
-The controls are those of `catalogue`. The performer reads `Controls.snapshot()`, which is one attribute read without a lock.
+The controls are those of ``catalogue``. The performer reads ``Controls.snapshot()``, which is one attribute read without a lock.
 """
 
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def with_partner(values: Mapping[str, Value], name: str, value: Value) -> dict[str, Value]:
-    """The changes when the control `name` is set to `value`: also its partner, if the two would be in the wrong order."""
+    """The changes when the control ``name`` is set to ``value``: also its partner, if the two would be in the wrong order."""
     for low, high in LIMIT_PAIRS:
         crossed = (name == low and value > values[high]) or (name == high and value < values[low])  # type: ignore[operator]
         if crossed:
@@ -27,7 +27,7 @@ def with_partner(values: Mapping[str, Value], name: str, value: Value) -> dict[s
 
 
 def find(name: str) -> Control:
-    """The control called `name`.
+    """The control called ``name``.
 
     Raises:
         ControlError: unknown name; the message contains the most similar one.
@@ -40,7 +40,7 @@ def find(name: str) -> Control:
 
 
 class ControlValues(Mapping[str, Value]):
-    """Immutable values of all controls. `version` increases by one with each change, `decision_version` only with changes of
+    """Immutable values of all controls. ``version`` increases by one with each change, ``decision_version`` only with changes of
     controls that affect decisions.
     """
 
@@ -67,7 +67,7 @@ class Controls:
         values: initial values that replace defaults; they are clamped.
 
     Raises:
-        ControlError: unknown name or invalid value in `values`.
+        ControlError: unknown name or invalid value in ``values``.
     """
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
@@ -87,10 +87,10 @@ class Controls:
         return self._snapshot[find(name).name]
 
     def set(self, name: str, value: object, source: object = None) -> Value:
-        """Sets one control and returns its new value, clamped to its range (see `Control.clamp`).
+        """Sets one control and returns its new value, clamped to its range (see ``Control.clamp``).
 
-        If the value changes, listeners are called on this thread, in the order of the changes, with `source`: the caller, which
-        a listener can exclude from its own notifications. If a limit is set beyond its partner (see `LIMIT_PAIRS`), the partner
+        If the value changes, listeners are called on this thread, in the order of the changes, with ``source``: the caller, which
+        a listener can exclude from its own notifications. If a limit is set beyond its partner (see ``LIMIT_PAIRS``), the partner
         changes, too; the source of that change is None.
 
         Raises:
@@ -108,7 +108,7 @@ class Controls:
         return clamped
 
     def on_change(self, listener: Listener) -> Callable[[], None]:
-        """Calls `listener(name, value, source)` after each change, until the returned function is called.
+        """Calls ``listener(name, value, source)`` after each change, until the returned function is called.
 
         Listeners run under the lock: they must be fast and must not wait for another thread.
         """

@@ -1,4 +1,4 @@
-"""The settings: their schema, strict parsing of `perceivers_live.toml`, and the text of that file with the defaults.
+"""The settings: their schema, strict parsing of ``perceivers_live.toml``, and the text of that file with the defaults.
 
 Each dataclass below is one table of the file. Defaults, validation and the commented file are generated from their fields and
 from the registry of live controls. An error in a file is reported in one line: place, what was found, what is allowed.
@@ -40,7 +40,7 @@ class ConfigError(UserError):
 def _setting(
     default: Value, help: str, low: float = 0, high: float = 255, *, unit: str = "", choices: tuple[str, ...] = (), key: str = ""
 ) -> Any:
-    """A dataclass field with its specification. `key`: its name in the file; empty: the name of the field."""
+    """A dataclass field with its specification. ``key``: its name in the file; empty: the name of the field."""
     kind: Kind = "choice" if choices else _KINDS[type(default)]
     return field(default=default, metadata={"spec": Control(key, kind, default, low, high, choices, unit, help)})
 
@@ -151,7 +151,7 @@ class RecordingSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings. `controls` has the initial value of every live control."""
+    """All settings. ``controls`` has the initial value of every live control."""
 
     midi: MidiSettings = field(default_factory=MidiSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -176,7 +176,7 @@ TABLES: dict[str, Any] = {
     "recording": RecordingSettings,
 }
 # Pairs of which the first must not exceed the second: (table, lower, upper). If only one of two controls is given, the other is
-# adjusted to it, as in `Controls.set`.
+# adjusted to it, as in ``Controls.set``.
 _LIMIT_PAIRS = (("phrase", "min_silence_ms", "max_silence_ms"), *(("controls", low, high) for low, high in LIMIT_PAIRS))
 
 
@@ -195,8 +195,8 @@ def load(path: str | Path | None = None, overrides: Mapping[str, object] | None 
     """Reads the settings.
 
     Args:
-        path: the file; None: `perceivers_live.toml` in the user's settings folder, or the defaults if it does not exist.
-        overrides: options of the command line, such as `{"midi.in": "Piano", "controls.temperature": 0.9}`; a value of None is
+        path: the file; None: ``perceivers_live.toml`` in the user's settings folder, or the defaults if it does not exist.
+        overrides: options of the command line, such as ``{"midi.in": "Piano", "controls.temperature": 0.9}``; a value of None is
             ignored.
 
     Raises:
@@ -250,7 +250,7 @@ def find_file() -> Path | None:
 
 
 def default_toml() -> str:
-    """The text of `perceivers_live.toml`: each setting with its default, meaning and range."""
+    """The text of ``perceivers_live.toml``: each setting with its default, meaning and range."""
     lines = [
         "# All settings of perceivers-live with their defaults. Options on the command line override this file.",
         f"# perceivers-live reads --config FILE, or {FILE_NAME} in the user's settings folder.",
@@ -294,7 +294,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str, source: Path) -> dict[str, Any]:
-    """Parses `text`, read from `source`. Raises ConfigError: invalid TOML, or more than `MAX_DOTS` dots in a line."""
+    """Parses ``text``, read from ``source``. Raises ConfigError: invalid TOML, or more than ``MAX_DOTS`` dots in a line."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > MAX_DOTS:
             raise ConfigError(f"{printable(source)}:{number}: found {line.count('.')} dots in a line, allowed {MAX_DOTS}")
@@ -310,7 +310,7 @@ def parse_toml(text: str, source: Path) -> dict[str, Any]:
 
 
 def _checked(table: str, key: str, value: object) -> Value:
-    """`value` if it is valid for `[table] key`. Raises ConfigError, without the place in the file."""
+    """``value`` if it is valid for ``[table] key``. Raises ConfigError, without the place in the file."""
     if table not in SCHEMA:
         raise ConfigError(_not_a_table(table, {}))
     if key not in SCHEMA[table]:
@@ -344,7 +344,7 @@ def _not_a_table(name: str, found: object) -> str:
 
 
 def _where(source: Path | None, text: str, table: str, key: str | None = None) -> str:
-    """`file:line: ` of a key or table, the start of a message; without the line if `_line` does not find it."""
+    """``file:line: `` of a key or table, the start of a message; without the line if ``_line`` does not find it."""
     if source is None:
         return ""
     line = _line(text, table, key) or (_line(text, "", table) if key is None else None)
@@ -352,7 +352,7 @@ def _where(source: Path | None, text: str, table: str, key: str | None = None) -
 
 
 def _line(text: str, table: str, key: str | None) -> int | None:
-    """The line of `[table]`, or of `key = ` below it ("": before all tables); None if it is not found.
+    """The line of ``[table]``, or of ``key = `` below it ("": before all tables); None if it is not found.
 
     The TOML parser does not provide lines. Dotted and quoted keys are not found.
     """

@@ -1,1 +1,1 @@
-"""The OSC server, the OSCQuery tree of its addresses (`page.query` serves it), and layouts for OSC clients."""
+"""The OSC server, the OSCQuery tree of its addresses (``page.query`` serves it), and layouts for OSC clients."""

@@ -2,7 +2,7 @@
 
     python -m perceivers_live.osc.layouts layouts/
 
-writes `open-stage-control.json`. Each number has a fader, each choice and switch has buttons, each command has a button. The
+writes ``open-stage-control.json``. Each number has a fader, each choice and switch has buttons, each command has a button. The
 surface subscribes by itself, so it shows changes made elsewhere. It repeats this every few seconds, so either program can be
 started first.
 """
@@ -25,13 +25,13 @@ _VERSION = "1.29.2"  # of Open Stage Control; newer versions convert layouts of 
 _REFRESH = 5000  # ms
 COLUMNS = 8  # faders in a row
 MAX_FADER_RANGE = 100_000  # Open Stage Control shows only the first thousand values of a larger range
-# This script subscribes, which also requests all current values, and repeats it every `_REFRESH` ms.
+# This script subscribes, which also requests all current values, and repeats it every ``_REFRESH`` ms.
 _SUBSCRIPTION = f"function ask() {{ send('{PREFIX}subscribe') }}\nask()\nsetInterval('ask', ask, {_REFRESH})"
 Widget = dict[str, Any]
 
 
 def open_stage_control(controls: Mapping[str, Control], commands: Iterable[str]) -> str:
-    """The session file (JSON) for Open Stage Control. It sends to the targets given to that program with `--send`."""
+    """The session file (JSON) for Open Stage Control. It sends to the targets given to that program with ``--send``."""
     numbers = [control for control in controls.values() if control.kind in ("float", "int")]
     choices = [_choice(control) for control in controls.values() if control.kind == "choice"]
     switches = [_switch(control) for control in controls.values() if control.kind == "switch"]

@@ -11,12 +11,12 @@
     /perceivers/list                 replies with one /perceivers/list for each control:
                                      name, value, low, high, unit, help, kind, default, choices (joined by commas)
 
-Subscribers receive `/perceivers/state text`, `/perceivers/stats name value name value ...`, `/perceivers/message text` and
-`/perceivers/error code text`. The sender of a command receives messages and errors for a minute too, because many commands finish
+Subscribers receive ``/perceivers/state text``, ``/perceivers/stats name value name value ...``, ``/perceivers/message text`` and
+``/perceivers/error code text``. The sender of a command receives messages and errors for a minute too, because many commands finish
 later. A sender's error is sent to that sender and to the subscribers; the codes are malformed, unknown, value, arguments,
 command, port, time, and those of the session: engine, state, learn, recording.
-Float controls are sent as `f`, int controls as `i`, switches as `i` 0 or 1, choices as `s`. The range of a choice is that of its
-index, which can be sent instead of its name. The messages of a bundle take effect at its time tag; a time more than `MAX_AHEAD`
+Float controls are sent as ``f``, int controls as ``i``, switches as ``i`` 0 or 1, choices as ``s``. The range of a choice is that of its
+index, which can be sent instead of its name. The messages of a bundle take effect at its time tag; a time more than ``MAX_AHEAD``
 seconds ahead is rejected.
 """
 
@@ -63,21 +63,21 @@ Query = Callable[[], Sequence[Value]]
 
 
 class OscServer:
-    """Serves `controls` and `commands` on its own thread, which the constructor starts, until `close()`.
+    """Serves ``controls`` and ``commands`` on its own thread, which the constructor starts, until ``close()``.
 
     Args:
         controls: the controls to read and set; their changes are sent to subscribers.
         commands: name -> function, called on the server's thread with the message's arguments; it should return soon.
-        queries: name -> function without arguments that returns at least one value. The results of `state` and `stats` are also
+        queries: name -> function without arguments that returns at least one value. The results of ``state`` and ``stats`` are also
             sent to each new subscriber.
         host: address to listen on. On a loopback address only loopback senders are accepted.
-        allow: other senders that are accepted if `host` is not loopback: addresses and networks, separated by commas.
-        port: UDP port to listen on; 0 takes a free one (see the attribute `port`).
+        allow: other senders that are accepted if ``host`` is not loopback: addresses and networks, separated by commas.
+        port: UDP port to listen on; 0 takes a free one (see the attribute ``port``).
         reply_port: port of the sender's host that replies are sent to; 0: the port that it sent from.
         stats_interval: minimum number of seconds between two stats messages.
 
     Raises:
-        ListenError: the address cannot be used, the port is taken, or the address is beyond loopback and `allow` is empty.
+        ListenError: the address cannot be used, the port is taken, or the address is beyond loopback and ``allow`` is empty.
         ValueError: a command has the name of a control, a query or a built-in message.
     """
 
@@ -131,7 +131,7 @@ class OscServer:
             self._thread.join(0.5)
 
     def send_state(self, text: str) -> None:
-        """Sends the state to all subscribers. Like all `send_` methods it is thread-safe, never waits and never raises."""
+        """Sends the state to all subscribers. Like all ``send_`` methods it is thread-safe, never waits and never raises."""
         self._publish(self._subscribers(), "state", text)
 
     def send_message(self, text: str) -> None:
@@ -143,7 +143,7 @@ class OscServer:
         self._publish(self._recipients.all(), "error", code, message)
 
     def send_stats(self, stats: Mapping[str, float]) -> None:
-        """Sends the statistics to all subscribers as name, value, name, value ...; drops them within `stats_interval`."""
+        """Sends the statistics to all subscribers as name, value, name, value ...; drops them within ``stats_interval``."""
         now = time.monotonic()
         if now >= self._next_stats:
             self._next_stats = now + self._stats_interval
@@ -364,7 +364,7 @@ class OscServer:
         self._send_error_to(sender, code, message)
 
     def _send_error_to(self, sender: Address, code: str, message: str) -> None:
-        """Sends an error to the sender and, up to `MAX_PUBLISHED_ERRORS` per second, to the other subscribers."""
+        """Sends an error to the sender and, up to ``MAX_PUBLISHED_ERRORS`` per second, to the other subscribers."""
         self._reply(sender, "error", code, message)
         if self._published_errors.acquire():
             others = (target for target in self._subscribers() if target != self._reply_address(sender))
@@ -389,7 +389,7 @@ class OscServer:
             self._wake_sender.send(b"\0")
 
     def _log(self, text: str) -> bool:
-        """Logs one line, at most one per `_LOG_INTERVAL`; returns whether it was logged."""
+        """Logs one line, at most one per ``_LOG_INTERVAL``; returns whether it was logged."""
         now = time.monotonic()
         if now < self._next_log:
             self._suppressed += 1

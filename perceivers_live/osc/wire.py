@@ -18,7 +18,7 @@ Address = tuple[Any, ...]  # as the socket module returns it: (host, port) or (h
 
 def listen(host: str, port: int, allow: str = "") -> tuple[socket.socket, Callable[[str], bool]]:
     """Returns a bound, non-blocking UDP socket with the largest receive buffer that the system allows, and the filter of allowed
-    senders (see `sender_filter`). Raises ListenError.
+    senders (see ``sender_filter``). Raises ListenError.
     """
     try:
         if not host or not 0 <= port <= 65535:  # getaddrinfo accepts these, but with another meaning

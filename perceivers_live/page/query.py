@@ -37,10 +37,10 @@ from perceivers_live.page.hub import Hub
 
 
 class OscQuery:
-    """Describes `controls` and `commands`. Changes are sent to WebSocket clients from the hub's thread.
+    """Describes ``controls`` and ``commands``. Changes are sent to WebSocket clients from the hub's thread.
 
     Args:
-        controls: their values are shown; changes are observed until `close()`.
+        controls: their values are shown; changes are observed until ``close()``.
         commands: name -> function; only their parameters are shown, they are not called.
         osc: host and port of the OSC server; None: it is off.
         queries: name -> function that returns the value of a read-only node.
@@ -76,7 +76,7 @@ class OscQuery:
         return answer(node, attributes) if node is not None else (HTTPStatus.NOT_FOUND, {})
 
     def host_info(self) -> Node:
-        """The response to `?HOST_INFO`. OSC_IP is left out if OSC listens on all addresses: the client uses the one of its
+        """The response to ``?HOST_INFO``. OSC_IP is left out if OSC listens on all addresses: the client uses the one of its
         request.
         """
         info: Node = {"NAME": "perceivers-live", "EXTENSIONS": dict.fromkeys((*OPTIONAL, "LISTEN"), True)}

@@ -20,7 +20,7 @@ from perceivers_live.session.reaction import Reaction
 from perceivers_live.session.saved_states import StateStore
 
 log = logging.getLogger(__name__)
-SAVE_TIMEOUT = 10.0  # seconds that `close` waits for each state that is being written
+SAVE_TIMEOUT = 10.0  # seconds that ``close`` waits for each state that is being written
 MAX_PENDING_SAVES = 2  # states being written at the same time; each one takes much memory
 Triggers = dict[str, Callable[[], None]]
 

@@ -6,7 +6,7 @@ player's thread        sends events on time
 OSC thread             sets controls, queues commands (``commands``)
 calling thread         reports statistics until the session is stopped
 
-The model should run in another process (`engine.remote`), so that only the performer's thread waits for it.
+The model should run in another process (``engine.remote``), so that only the performer's thread waits for it.
 """
 
 from __future__ import annotations
