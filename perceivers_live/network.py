@@ -16,8 +16,8 @@ class ListenError(UserError):
 
 def sender_filter(host: str, allow: str, table: str = "osc") -> Callable[[str], bool]:
     """Returns a function that tells whether a sender's IP address is allowed at a server that listens on ``host``. Loopback is
-    always allowed. If ``host`` is not loopback, the comma-separated addresses and networks in ``allow`` are allowed too. ``table``: the
-    table of the settings file to name in errors.
+    always allowed. If ``host`` is not loopback, the comma-separated addresses and networks in ``allow`` are allowed too.
+    ``table``: the table of the settings file to name in errors.
 
     Raises:
         ListenError: ``allow`` has an invalid entry; or ``host`` is beyond loopback and ``allow`` is empty.

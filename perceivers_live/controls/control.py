@@ -29,8 +29,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class Control:
     """The specification of a control, or of a setting in the settings file.
 
-    ``low``..``high`` (inclusive) is the range of a number, in ``unit``; of a choice's index; of a switch (0..1); or of the length of a
-    text in characters. Only settings can be texts.
+    ``low``..``high`` (inclusive) is the range of a number, in ``unit``; of a choice's index; of a switch (0..1); or of the length
+    of a text in characters. Only settings can be texts.
 
     ``affects``: what a change affects while music plays: the machine's decisions (the plan is then decided again), the output of
     events already decided, the input, or nothing (the value is read when a turn begins or when it is needed).

@@ -5,9 +5,9 @@ cover the control's range or a part of it. A switch is on from 64; a choice has 
 value rises to 64 or more, and at each 127 of a button that sends nothing else. Messages of a bound controller are not treated as
 music.
 
-``MidiMap.learn`` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's ``midi_map.toml`` (see
-``midi_map_file``). If the user or another daemon has changed that file, the changes are kept, and take effect here when the next
-binding is learnt or removed.
+``MidiMap.learn`` binds the next controller that is moved (MIDI learn). The bindings are stored in the user's ``midi_map.toml``
+(see ``midi_map_file``). If the user or another daemon has changed that file, the changes are kept, and take effect here when the
+next binding is learnt or removed.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class MidiMap:
     Args:
         controls: are set by bound controllers.
         commands: name -> function without arguments, called on the thread that calls ``feed``; must not block.
-        path: the file of bindings, read now; None: in memory only. An invalid file is renamed, and the map is empty; ``error`` then
-            has the reason, in one line.
+        path: the file of bindings, read now; None: in memory only. An invalid file is renamed, and the map is empty; ``error``
+            then has the reason, in one line.
         on_learnt: called with a binding after it was learnt and saved, on a separate thread.
         on_fault: called when learning has timed out or the file cannot be written, on the thread that detects it. Can be
             changed later.

@@ -12,12 +12,11 @@
                                      name, value, low, high, unit, help, kind, default, choices (joined by commas)
 
 Subscribers receive ``/perceivers/state text``, ``/perceivers/stats name value name value ...``, ``/perceivers/message text`` and
-``/perceivers/error code text``. The sender of a command receives messages and errors for a minute too, because many commands finish
-later. A sender's error is sent to that sender and to the subscribers; the codes are malformed, unknown, value, arguments,
-command, port, time, and those of the session: engine, state, learn, recording.
-Float controls are sent as ``f``, int controls as ``i``, switches as ``i`` 0 or 1, choices as ``s``. The range of a choice is that of its
-index, which can be sent instead of its name. The messages of a bundle take effect at its time tag; a time more than ``MAX_AHEAD``
-seconds ahead is rejected.
+``/perceivers/error code text``. The sender of a command receives messages and errors for a minute too, because many commands
+finish later. A sender's error is sent to that sender and to the subscribers; the codes are malformed, unknown, value, arguments,
+command, port, time, and those of the session: engine, state, learn, recording. Float controls are sent as ``f``, int controls as
+``i``, switches as ``i`` 0 or 1, choices as ``s``. The range of a choice is that of its index, which can be sent instead of its
+name. The messages of a bundle take effect at its time tag; a time more than ``MAX_AHEAD`` seconds ahead is rejected.
 """
 
 import contextlib
@@ -68,8 +67,8 @@ class OscServer:
     Args:
         controls: the controls to read and set; their changes are sent to subscribers.
         commands: name -> function, called on the server's thread with the message's arguments; it should return soon.
-        queries: name -> function without arguments that returns at least one value. The results of ``state`` and ``stats`` are also
-            sent to each new subscriber.
+        queries: name -> function without arguments that returns at least one value. The results of ``state`` and ``stats`` are
+            also sent to each new subscriber.
         host: address to listen on. On a loopback address only loopback senders are accepted.
         allow: other senders that are accepted if ``host`` is not loopback: addresses and networks, separated by commas.
         port: UDP port to listen on; 0 takes a free one (see the attribute ``port``).
