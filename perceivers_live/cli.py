@@ -66,6 +66,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
         "page_host": "page.host",
         "page_allow": "page.allow",
         "page_port": "page.port",
+        "page_enabled": "page.enabled",
     }
     keys |= {name: f"controls.{name}" for name in CONTROLS}
     given = {keys[name]: value for name, value in options.items() if name in keys and value is not None}
@@ -124,7 +125,8 @@ def _engine(settings: Settings) -> Any:
     from engine.remote.standby import open_runtime_at
 
     checkpoint = _checkpoint(settings)
-    runtime = open_runtime_at(_address(settings), checkpoint, fallback=settings.engine.runtime == "auto")
+    wanted = settings.engine
+    runtime = open_runtime_at(_address(settings), checkpoint, threads=wanted.threads, fallback=wanted.runtime == "auto")
     log.info("checkpoint %s, runtime %s", checkpoint.name, runtime.name)
     return Engine(runtime)
 
@@ -164,9 +166,7 @@ def _local_engine(settings: Settings) -> Iterator[Any]:
 @control_options
 def page(config_file: Path | None, **options: Any) -> None:
     """Play in the browser: the page is keyboard and sound. Prints its address, and opens it if there is a desktop."""
-    settings = _settings(config_file, options)
-    settings = dataclasses.replace(settings, page=dataclasses.replace(settings.page, enabled=True))
-    _perform(settings, show_page=True)
+    _perform(_settings(config_file, {**options, "page_enabled": True}), show_page=True)
 
 
 @main.command()

@@ -246,10 +246,12 @@ def on_standby(runtime: Runtime) -> bool:
     return isinstance(runtime, StandbyRuntime) and runtime.standby
 
 
-def open_runtime_at(address: Address, checkpoint: Path, *, fallback: bool = False) -> RemoteRuntime | StandbyRuntime:
+def open_runtime_at(
+    address: Address, checkpoint: Path, *, threads: int = 0, fallback: bool = False
+) -> RemoteRuntime | StandbyRuntime:
     """The runtime at ``address``, with the same model as the local ``checkpoint``. ONNX Runtime on this computer is its standby,
-    unless the runtime itself uses this computer's CPU. ``fallback``: use ONNX Runtime instead if a local process dies or hangs
-    while it opens, as a library of the GPU may. Raises what ``RemoteRuntime`` raises.
+    unless the runtime itself uses this computer's CPU. ``fallback``: use ONNX Runtime with ``threads`` instead if a local process
+    dies or hangs while it opens, as a library of the GPU may. Raises what ``RemoteRuntime`` raises.
     """
 
     wanted = None if address.local else fingerprint(checkpoint)
@@ -265,7 +267,7 @@ def open_runtime_at(address: Address, checkpoint: Path, *, fallback: bool = Fals
         if not (address.local and fallback):
             raise
         log.warning("%s; ONNX Runtime on the CPU is used", error)
-        return RemoteRuntime(this_computer("onnx", checkpoint, 0))
+        return RemoteRuntime(this_computer("onnx", checkpoint, threads))
     if address.local and first.name not in ON_GPU:
         first.restart = True
         return first

@@ -193,6 +193,7 @@ class Connections:
 
     def _use_output(self, output: Output, watchdog: Watchdog | None) -> None:
         self._watchdog = watchdog
+        self._found["output"] = output.address if isinstance(output, OutputPort) else ""
         self._output = output  # last, since other threads send to it at once
 
     def _make_output(self, wanted: str) -> tuple[Output, Watchdog | None]:
@@ -201,14 +202,17 @@ class Connections:
         else:
             port = OutputPort(wanted, self._probe)
             output, watchdog = port, Watchdog(port.address) if wanted else None
-            self._found["output"] = port.address
         self._log_if_changed("output", f"out: {output.name}")
         return output, watchdog
 
     def _open_input(self) -> None:
         listener = self._listener()
         self._hear(listener)
-        self._input = self._make_input(self._name_of("input"), listener)
+        self._use_input(self._make_input(self._name_of("input"), listener))
+
+    def _use_input(self, source: Input) -> None:
+        self._found["input"] = source.address if isinstance(source, InputPort) else ""
+        self._input = source
 
     def _listener(self) -> MessageListener:
         """A new callback for an input, which passes messages on while it is the one that is heard."""
@@ -226,14 +230,12 @@ class Connections:
             self._heard = listener
 
     def _make_input(self, wanted: str, listener: MessageListener) -> Input:
-        made: Input
         if self._local is not None and self._is_local(wanted):
-            made = self._local.open_input(listener)
+            made: Input = self._local.open_input(listener)
             self.callbacks.input_resolution(0.0)
         else:
             self.callbacks.input_resolution(self._probe.resolution if self._probe is not None else 0.0)
-            port = InputPort(wanted, _inverted(listener) if self._invert_pedal else listener, self._probe)
-            made, self._found["input"] = port, port.address
+            made = InputPort(wanted, _inverted(listener) if self._invert_pedal else listener, self._probe)
         self._log_if_changed("input", f"in: {made.name}")
         return made
 
@@ -270,7 +272,8 @@ class Connections:
         self._hear(None)  # what the former input still sends would not be released
         self.callbacks.input_replaced()
         self._hear(listener)
-        self._input, self._wanted["input"] = made, wanted
+        self._use_input(made)
+        self._wanted["input"] = wanted
         if old is not None:
             self._close(old)
 
@@ -340,6 +343,7 @@ class Connections:
             self._available = (), ()
             self._last_logged.clear()
             if had_input:
+                self._hear(None)
                 self.callbacks.input_lost()
             return
         inputs, outputs = self._probe.names()  # raises if a port disappears meanwhile

@@ -273,7 +273,7 @@ class Performer:
                 self._plan_controls = controls
                 self._start.change_mode()
             return self._begin_if_due(now, controls)
-        if controls["mode"] == "respond" and self._has_sounded():
+        if controls["mode"] == "respond" == self._plan_controls["mode"] and self._has_sounded():
             self._detector.reset()  # not before: until then, the human may go on with the phrase
         phase = self._player.phase
         self._awaits_input = phase in (Phase.INPUT_PENDING, Phase.INTERRUPTED) and not self._awaits_input
@@ -329,7 +329,7 @@ class Performer:
         if controls["mode"] == "solo":
             return math.inf
         end = self._detector.over_at() if controls["mode"] == "duet" else None
-        if end is None or end <= self._turn.start:  # a duet without a phrase, after a takeover
+        if end is None or (self._turn.requested and end <= self._turn.start):  # a duet without a phrase, after a takeover
             return self._turn.start + self._turn.length
         return max(end, self._turn.start + MIN_REPLY) - EARLY * self._turn.length  # not before the human's phrase may be over
 

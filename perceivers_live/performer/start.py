@@ -85,16 +85,16 @@ class TurnStart:
 
     def new_turn(self, now: float, controls: ControlValues) -> Turn:
         """The turn that begins now, after ``next_check``."""
-        phrases, respond, end = self._phrases, controls["mode"] == "respond", self._phrases.over_at()
-        is_over = end is not None and end <= now
-        if controls["mode"] == "duet" and end is not None and not is_over:
+        phrases, respond, duet = self._phrases, controls["mode"] == "respond", controls["mode"] == "duet"
+        first, end = self._first_note, phrases.over_at()
+        start = now if first is None else max(first, now)  # it may be past if the model was lost meanwhile
+        is_over = end is None or (self._requested and end <= start)
+        if duet and not is_over:
             length = DUET_TAIL / (OVERTIME - EARLY)
         else:
-            call = None if controls["mode"] == "duet" and is_over else phrases.length(now)
+            call = None if duet else phrases.length(now)
             wanted = (NO_CALL_REPLY if call is None else call) * float(controls["response_length"])
             length = min(max(wanted, MIN_REPLY), MAX_REPLY)
-        first = self._first_note
-        start = now if first is None else max(first, now)  # it may be past if the model was lost meanwhile
         turn = Turn(start, length, phrases.call, first, phrases.needed_silence if respond else None, requested=self._requested)
         self._requested = False
         return turn

@@ -12,7 +12,7 @@ KeyRange = Callable[[], tuple[int, int]]  # lowest and highest key
 
 
 class HumanKeys:
-    """Converts the human's messages to consistent actions (no release without a press), which model, phrase detector and recorder
+    """Converts the human's messages to consistent actions (no release without a press), which model and phrase detector
     receive. ``held`` and ``pedal`` are the state after them.
 
     ``key_range``: returns the range of keys that count now. A key that was pressed within the range is also released if the range

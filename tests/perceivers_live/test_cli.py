@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from engine.events import NOTE_OFF, NOTE_ON, Timed
 from engine.midi_file import read_file, write_file
+from perceivers_live.cli import main
 from perceivers_live.commands.demo import bundled_call
 from perceivers_live.controls.catalogue import CONTROLS
-from perceivers_live.controls.settings import default_toml
+from perceivers_live.controls.settings import Settings, default_toml
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("perceivers-live")
@@ -237,3 +239,15 @@ def test_unreachable_engine_is_reported_without_a_traceback(tmp_path: Path) -> N
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_page_command_serves_the_page_even_if_the_settings_switch_it_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, performed = tmp_path / "off.toml", list[Settings]()
+    file.write_text("[page]\nenabled = false\n")
+    monkeypatch.setattr("perceivers_live.cli._perform", lambda settings, **_: performed.append(settings))
+    done = CliRunner().invoke(main, ["page", "--config", str(file)])
+    assert done.exit_code == 0, done.output
+    assert performed[0].page.enabled
+    assert (performed[0].midi.input_port, performed[0].midi.output_port) == ("page", "page")

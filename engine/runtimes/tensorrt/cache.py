@@ -36,6 +36,7 @@ MAX_PLAN_BYTES = 1 << 33
 WEIGHTS_FILE = "model.safetensors"
 MAX_PLANS = 24  # a checkpoint has four or five, and one file of kernels
 ABANDONED = 86400.0  # seconds after which an unfinished file is deleted
+REFUSED = 86400.0  # seconds for which a plan that could not be built is not tried again
 GRAPH_SOURCES = (
     "attention.py",
     "events.py",
@@ -133,19 +134,24 @@ class PlanCache:
     def put(self, key: str, plan: bytes) -> None:
         """Stores a plan. Does nothing if the folder cannot be written; the plan is then built again next time."""
         with suppress(OSError):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._create()
             with replacing(self._path(key), shared=True) as part:
                 part.write_bytes(_header(key, plan) + plan)
             self._prune()
 
     def refuse(self, key: str, reason: str) -> None:
-        """Stores why this plan cannot be built, in one line, so that it is not tried at every start."""
-        with suppress(OSError), replacing(self._refusal(key), shared=True) as part:
-            part.write_text(reason, encoding="utf-8")
+        """Stores why this plan cannot be built, so that it is not tried at every start."""
+        with suppress(OSError):
+            self._create()
+            with replacing(self._refusal(key), shared=True) as part:
+                part.write_text(reason, encoding="utf-8")
+            self._prune()
 
     def refusal(self, key: str) -> str | None:
-        """Why this plan could not be built; None if that is not known."""
+        """Why this plan could not be built, in one line; None if that is not known, or so long ago that the cause may be gone."""
         try:
+            if self._refusal(key).stat().st_mtime < time.time() - REFUSED:
+                return None
             return one_line(self._refusal(key).read_text(encoding="utf-8", errors="replace"))
         except OSError:
             return None
@@ -164,6 +170,9 @@ class PlanCache:
             with suppress(OSError):
                 self._refusal(key).unlink(missing_ok=True)
         return plan
+
+    def _create(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.plan"

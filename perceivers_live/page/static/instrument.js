@@ -35,6 +35,7 @@ export class Instrument {
       return;
     }
     if (!this.comesBack || isRelease(message)) this._hear(message);
+    else if (this._sound.isWanted && !this._sound.isOn) this._sound.start();
     this._connection.send({ type: "midi", time: this._connection.at(at) ?? 0, message });
   }
 

@@ -112,6 +112,7 @@ function connected(isOpen) {
   if (!isOpen) {
     music.silence(connection.now ?? 0);
     sound.silence();
+    instrument.comesBack = false;
     daemon.turn = "listening";
     daemon.countdown = null;
     daemon.beat = null;

@@ -15,47 +15,54 @@ function isContinuous([status, first]) {
 
 /** Passes messages on: continuous values at a limited rate, the newest of each; everything else at once, after what waits for its channel. */
 export class Pacing {
-  /** @param {Play} play */
-  constructor(play) {
+  /** @param {Play} play @param {() => number} clock milliseconds */
+  constructor(play, clock = () => performance.now()) {
     this._play = play;
+    this._clock = clock;
     /** @type {Map<string, [message: number[], at: number]>} newest values that wait, the one that has waited longest first */
     this._waiting = new Map();
+    this._sent = -Infinity; // when the last value was passed on
     this._isTiming = false;
   }
 
   /** @param {number[]} message @param {number} at seconds */
   feed(message, at) {
+    const [status, first] = message, kind = status & 0xf0;
     if (!isContinuous(message)) {
-      this._flush(message[0] & 0x0f);
+      this.flush(status & 0x0f);
       this._play(message, at);
       return;
     }
-    const [status, first] = message, kind = status & 0xf0;
     this._waiting.set(kind === 0xa0 || kind === 0xb0 ? `${status} ${first}` : `${status}`, [message, at]);
-    if (!this._isTiming) this._next();
+    this._send();
   }
 
-  /** Discards what waits. */
-  clear() {
-    this._waiting.clear();
+  /** Passes on what waits. @param {number | null} channel null: of all channels */
+  flush(channel = null) {
+    for (const [key, [message]] of this._waiting) if (channel === null || (message[0] & 0x0f) === channel) this._pass(key);
   }
 
-  /** @param {number} channel */
-  _flush(channel) {
-    for (const [key, [message, at]] of this._waiting) {
-      if ((message[0] & 0x0f) === channel) {
-        this._waiting.delete(key);
-        this._play(message, at);
-      }
+  /** Passes on as many values as the time since the last one allows: a timer alone would be too slow in a hidden tab. */
+  _send() {
+    const now = this._clock();
+    let allowed = Math.floor((now - this._sent) / INTERVAL);
+    for (const key of this._waiting.keys()) {
+      if (allowed-- < 1) break;
+      this._sent = now;
+      this._pass(key);
     }
+    if (this._waiting.size === 0 || this._isTiming) return;
+    this._isTiming = true;
+    setTimeout(() => {
+      this._isTiming = false;
+      this._send();
+    }, INTERVAL);
   }
 
-  _next() {
-    const [oldest] = this._waiting;
-    this._isTiming = oldest !== undefined;
-    if (!oldest) return;
-    this._waiting.delete(oldest[0]);
-    this._play(...oldest[1]);
-    setTimeout(() => this._next(), INTERVAL);
+  /** @param {string} key */
+  _pass(key) {
+    const waiting = this._waiting.get(key);
+    this._waiting.delete(key);
+    if (waiting) this._play(...waiting);
   }
 }

@@ -67,8 +67,9 @@ export async function listenToMidi(play, onChange) {
       const ids = new Set(connected.map(([id]) => id));
       for (const [id, down] of held) {
         if (ids.has(id)) continue;
-        pacing.clear();
+        pacing.flush();
         for (const message of down.releases()) play(message, performance.now() / 1000);
+        held.delete(id);
       }
       onChange(connected.map(([, input]) => input.name ?? "MIDI input"));
     };

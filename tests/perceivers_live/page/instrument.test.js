@@ -9,10 +9,10 @@ function made() {
   /** @type {number[][]} */
   const sent = [], sounded = [];
   const connection = { at: (/** @type {number} */ time) => time, send: (/** @type {any} */ { message }) => sent.push(message) };
-  const sound = { isOn: true, isWanted: true, play: (/** @type {number} */ _part, /** @type {number[]} */ message) => sounded.push(message) };
+  const sound = { isOn: true, isWanted: true, starts: 0, start: async () => { sound.starts++; }, play: (/** @type {number} */ _part, /** @type {number[]} */ message) => sounded.push(message) };
   const instrument = new Instrument(/** @type {any} */ (connection), /** @type {any} */ (sound));
   instrument.isInput = true;
-  return { instrument, sent, sounded };
+  return { instrument, sent, sounded, sound };
 }
 
 test("what is held when another input is chosen is released on the page's piano only", () => {
@@ -44,6 +44,14 @@ test("what the daemon sends back does not sound twice, and nothing hangs when th
   for (const message of messages) instrument.play(message, 0);
   assert.deepEqual(sounded, [[0x90, 60, 80], [0x80, 60, 64], [0x80, 62, 64]]);
   assert.deepEqual(sent, [[0x90, 60, 80], ...messages]);
+});
+
+test("playing starts the sound, also if the notes come back from the daemon", () => {
+  const { instrument, sound } = made();
+  sound.isOn = false;
+  instrument.comesBack = true;
+  instrument.play([0x90, 60, 80], 0);
+  assert.equal(sound.starts, 1);
 });
 
 test("keys held while the command key of macOS is down are released with it", () => {

@@ -191,7 +191,7 @@ def test_page_that_does_not_read_misses_frames_without_affecting_others() -> Non
             site.hub.post(lambda number=number: {"type": "countdown", "at": number, "events": events})  # type: ignore[misc]
             while other.next("countdown")["at"] != number:
                 pass
-            dropped = sorted(client.dropped for client in site.hub.clients)
+            dropped = sorted(client.dropped_frames for client in site.hub.clients)
             if dropped[1] > 0:
                 break
         assert dropped[0] == 0

@@ -12,8 +12,8 @@ import pytest
 from engine.events import NOTE_OFF, NOTE_ON, SUSTAIN_DOWN, SUSTAIN_UP, Timed, subject
 from perceivers_live.performer.performer import State
 from tests.perceivers_live.playing import MODES, MUSICIANS, PLAYING, check, check_at_rest, human_plays, musicians, onsets, playing
-from tests.perceivers_live.toys import Musician
-from tests.perceivers_live.virtual_session import VirtualSession
+from tests.perceivers_live.toys import Musician, improviser
+from tests.perceivers_live.virtual_session import VirtualSession, phrase
 
 # --- every mode, and every switch between modes --------------------------------------------------------------------
 
@@ -164,3 +164,17 @@ def test_solo_ends_after_a_switch_to_respond(musician: Musician) -> None:
     session.run(session.now + 10)
     assert not session.replying
     check_at_rest(session)
+
+
+@pytest.mark.parametrize("mode", ["duet", "solo"])
+def test_switch_to_respond_with_a_key_held_keeps_the_phrase(mode: str) -> None:
+    session = VirtualSession(improviser, {"mode": mode})
+    session.receive(*phrase(0.03, 8, 0.2), Timed(1.7, NOTE_ON + 60, 80))
+    session.run(2.0, stop=lambda: bool(onsets(session)))
+    assert session.replying
+    session.controls.set("mode", "respond")
+    session.run(session.now + 0.05)
+    assert not session.replying
+    session.receive(Timed(session.now + 0.1, NOTE_OFF + 60))
+    session.run(session.now + 5.0, stop=lambda: session.replying)
+    assert session.replying, "the phrase gets its reply"

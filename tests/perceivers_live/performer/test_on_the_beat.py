@@ -79,6 +79,20 @@ def test_output_offset_shifts_the_start_of_a_turn_from_the_beat(bpm: float, offs
     assert clocked.distance_from_beat(onsets(clocked.session)[0].time - offset) < 0.010
 
 
+@pytest.mark.parametrize("before", [0.05, 0.15, 0.25])
+def test_a_duet_whose_phrase_ends_just_before_the_bar_is_short(before: float) -> None:
+    """It has decided to begin when the phrase ends."""
+    clocked = ClockedSession(120.0, mode="duet", start_on="bar", settings=PhraseSettings(min_silence_ms=500, max_silence_ms=500))
+    session, bar = clocked.session, 0.1234 + 8.0
+    last = bar - before - 0.5
+    clocked.receive([*note(last - 0.6, 0.1, 60), *note(last - 0.3, 0.1, 62), *note(last, 0.01, 64)])
+    clocked.run(60.0, stop=lambda: session.replying)
+    clocked.run(60.0, stop=lambda: not session.replying)
+    assert clocked.distance_from_beat(onsets(session)[0].time, 4) < 0.010
+    assert session.now - bar < 6.0
+    check_at_rest(session)
+
+
 def test_a_duet_waits_for_the_beat_while_the_human_plays() -> None:
     clocked = ClockedSession(40.0, mode="duet", start_on="bar")
     clocked.receive(phrase(1.0, 45, 0.15))
