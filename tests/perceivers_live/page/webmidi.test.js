@@ -13,6 +13,21 @@ function browser(request) {
   Object.defineProperty(globalThis, "navigator", { value: { requestMIDIAccess: request }, configurable: true });
 }
 
+/** A keyboard that the page listens to, what it has played, and a function that unplugs it. */
+async function connected() {
+  const piano = keyboard("Piano");
+  const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
+  browser(async () => access);
+  /** @type {number[][]} */
+  const played = [];
+  await (await freshly())((/** @type {number[]} */ message) => played.push(message), () => {});
+  const unplug = () => {
+    piano.state = "disconnected";
+    access.onstatechange();
+  };
+  return { piano, played, unplug };
+}
+
 test("messages of all keyboards are forwarded with their times in seconds", async () => {
   const [piano, organ] = [keyboard("Piano"), keyboard("Organ")];
   browser(async () => ({ inputs: new Map([["1", piano], ["2", organ]]) }));
@@ -57,32 +72,20 @@ test("a keyboard connected later is received, and an unplugged one is no longer 
 });
 
 test("held notes of an unplugged keyboard are released", async () => {
-  const piano = keyboard("Piano");
-  const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
-  browser(async () => access);
-  /** @type {number[][]} */
-  const played = [];
-  await (await freshly())((/** @type {number[]} */ message) => played.push(message), () => {});
+  const { piano, played, unplug } = await connected();
   for (const data of [[0x90, 60, 80], [0x90, 62, 80], [0x80, 60, 0], [0xb1, 64, 127]]) piano.onmidimessage({ data, timeStamp: 0 });
   played.length = 0;
-  piano.state = "disconnected";
-  access.onstatechange();
-  access.onstatechange();
+  unplug();
+  unplug();
   assert.deepEqual(played, [[0x80, 62, 64], [0xb1, 64, 0]]);
 });
 
 test("pedals, wheels and pressure of an unplugged keyboard return to rest, volume does not", async () => {
-  const piano = keyboard("Piano");
-  const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
-  browser(async () => access);
-  /** @type {number[][]} */
-  const played = [];
-  await (await freshly())((/** @type {number[]} */ message) => played.push(message), () => {});
+  const { piano, played, unplug } = await connected();
   const messages = [[0xb0, 66, 127], [0xb0, 67, 127], [0xb0, 67, 0], [0xb0, 1, 9], [0xb0, 7, 90], [0xe0, 0, 80], [0xd0, 30], [0xa0, 60, 20]];
   for (const data of messages) piano.onmidimessage({ data, timeStamp: 0 });
   played.length = 0;
-  piano.state = "disconnected";
-  access.onstatechange();
+  unplug();
   assert.deepEqual(played.slice(-5), [[0xb0, 66, 0], [0xb0, 1, 0], [0xe0, 0, 64], [0xd0, 0], [0xa0, 60, 0]]);
   assert.ok(!played.some(([status, first, second]) => status === 0xb0 && first === 7 && second === 0));
 });
@@ -107,14 +110,8 @@ test("a browser that lacks or refuses MIDI is reported", async () => {
 });
 
 test("what a keyboard sent last before it was unplugged is passed on before its releases", async () => {
-  const piano = keyboard("Piano");
-  const access = { inputs: new Map([["1", piano]]), onstatechange: /** @type {any} */ (null) };
-  browser(async () => access);
-  /** @type {number[][]} */
-  const played = [];
-  await (await freshly())((/** @type {number[]} */ message) => played.push(message), () => {});
+  const { piano, played, unplug } = await connected();
   for (const data of [[0xe0, 0, 20], [0xe0, 0, 64]]) piano.onmidimessage({ data, timeStamp: 0 });
-  piano.state = "disconnected";
-  access.onstatechange();
+  unplug();
   assert.deepEqual(played.at(-1), [0xe0, 0, 64]);
 });
