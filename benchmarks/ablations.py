@@ -55,7 +55,9 @@ def opening_loss(folder: Path, corpus: Corpus, length: int = 256) -> float:
     return float(sums[0] / sums[1])
 
 
-def measure(variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, steps: int, seed: int) -> tuple[str, float, ...]:
+def measure(
+    variant: tuple[str, tuple[str, ...], tuple[str, ...]], cache: Path, steps: int, seed: int
+) -> tuple[str, float, float, float, float]:
     """Trains a variant (name, model settings, segmentation settings).
 
     Returns its name, millions of parameters, loss on excerpts and on openings in nats per event, and training time in seconds.

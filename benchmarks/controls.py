@@ -11,6 +11,7 @@ replies that degenerate into a trill, a spray of notes or silence although the c
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 from collections import defaultdict
@@ -195,7 +196,8 @@ def endings(groups: Mapping[str, Sequence[Heard]]) -> str:
     for name, ends in groups.items():
         values = {key: np.array([end.get(key, np.nan) for end in ends if end]) for key in ("hold", "on harmony", "pedal after")}
         held, after = _median(values["hold"]), _median(values["pedal after"])
-        lines.append(f"{name:16}{len(ends):6}{held:13.2f}{float(np.nanmean(values['on harmony'])):12.0%}{after:19.2f}")
+        pedal = "-" if np.isnan(after) else f"{after:.2f}"
+        lines.append(f"{name:16}{len(ends):6}{held:13.2f}{float(np.nanmean(values['on harmony'])):12.0%}{pedal:>19}")
     return "\n".join(lines)
 
 
@@ -239,7 +241,7 @@ def main(
     print(table(summaries))
     ends = {
         "replies": [ending(reply) for job, (reply, _) in zip(jobs, replies, strict=True) if not job.asked.empty],
-        "real phrases": [ending(call.call) for call in calls],
+        "real phrases": [{**ending(call.call), "pedal after": math.nan} for call in calls],  # it was cut: see ``Call``
         "cut anywhere": [ending(call.call, call.call[0].time + 0.7 * (call.call[-1].time - call.call[0].time)) for call in calls],
     }
     if ends["replies"]:

@@ -76,8 +76,9 @@ def exactness(way: str, options: dict[str, Any], folder: Path) -> dict[str, Any]
     engine = Engine(open_way(way, random_model("tiny"), folder, "fp32"))
     array = np.concatenate(([engine.last], events))
     inputs = (array, ages_of(array), np.arange(len(array)), np.cumsum(array[:, 0]))
+    past, ages, positions, times = (torch.from_numpy(part)[None] for part in inputs)
     with torch.inference_mode():
-        expected = model.hidden(*(torch.from_numpy(part)[None] for part in inputs), len(array))[0].numpy()
+        expected = model.hidden(past, ages, positions, times, len(array))[0].numpy()
     worst, rng = 0.0, np.random.default_rng(0)
     while engine.position < EVENTS:
         size = int(rng.choice([1, 1, 1, 5, 8, 20, 64]))

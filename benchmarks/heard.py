@@ -92,7 +92,8 @@ def ending(timed: Sequence[Timed], before: float | None = None) -> Heard:
 
     ``hold``: length of the last chord's longest note divided by the median gap between onsets. ``on harmony``: share of the last
     chord's notes whose pitch class is among the four that sounded longest in the ``HARMONY_SECONDS`` before it. ``pedal after``:
-    seconds from the last release of a key to that of the pedal; negative if the pedal came up first.
+    seconds from the last release of a key to the last pedal-up, with ``before`` to the first one after the last
+    chord began; negative if the pedal came up first; NaN if there is none.
     """
     whole = passage(timed) if timed else Passage((), (), 0.0)
     limit = math.inf if before is None else before - timed[0].time
@@ -107,9 +108,10 @@ def ending(timed: Sequence[Timed], before: float | None = None) -> Heard:
         if note.start < last[0].start and note.end > last[0].start - HARMONY_SECONDS:
             profile[note.pitch % 12] += min(note.end, last[0].start) - max(note.start, last[0].start - HARMONY_SECONDS)
     harmony = np.argsort(profile)[-4:] if profile.any() else np.arange(12)
-    pedal = [up for _, up in music.pedal]
+    ups = [up for _, up in music.pedal if up > last[0].start]
+    pedal = (max(ups) if before is None else min(ups)) if ups else float("nan")
     return {
         "hold": max(note.end - note.start for note in last) / max(float(np.median(gaps)), 0.02),
         "on harmony": float(np.mean([note.pitch % 12 in harmony for note in last])),
-        "pedal after": max(pedal) - end if pedal and max(pedal) > last[0].start else float("nan"),
+        "pedal after": pedal - end,
     }

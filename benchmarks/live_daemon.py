@@ -114,8 +114,8 @@ if __name__ == "__main__":
             usual = local(*arguments)
             return dataclasses.replace(usual, command=(sys.executable, "-m", "benchmarks.slow_serve", slow, *usual.command[3:]))
 
-        address.this_computer = slowed
-    session.Player = LoggingPlayer  # type: ignore[misc]
+        address.this_computer = slowed  # type: ignore[assignment]
+    session.Player = LoggingPlayer  # type: ignore[attr-defined]
     try:
         main()
     finally:

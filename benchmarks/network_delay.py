@@ -281,11 +281,15 @@ def measure(server: SshServer, port: int, delay: float, seconds: float, losses: 
             taken, possible = decision_times(remote.runtime, 400)
         finally:
             remote.close()
+    event_p50, event_p99 = np.percentile(taken, [50, 99]).tolist()
+    late_p50, late_p99 = np.percentile(late, [50, 99]).tolist()
     return Row(
         delay,
-        *np.percentile(taken, [50, 99]).tolist(),
+        event_p50,
+        event_p99,
         possible,
-        *np.percentile(late, [50, 99]).tolist(),
+        late_p50,
+        late_p99,
         float(np.mean([ms <= 1000 * LATE for ms in late])),
         note_rate,
         float(np.median(keys)),

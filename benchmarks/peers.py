@@ -109,7 +109,7 @@ def notochord(past: Sequence[Event]) -> Peer:
     import notochord as package
     from notochord.event import EventConstraints
 
-    package.event.print = lambda *_: None  # type: ignore[attr-defined]  # it prints every constraint; its app disables that too
+    package.event.print = lambda *_: None  # it prints every constraint; its app disables that too
     model = package.Notochord().eval()
     model.reset()
     keys = set(range(128))
@@ -135,7 +135,8 @@ def notochord(past: Sequence[Event]) -> Peer:
             inst_weights={},
             external={PLAYER},
         )
-        return model.sample(constraints, order="vtip").as_dict()
+        sampled: dict[str, Any] = model.sample(constraints, order="vtip").as_dict()
+        return sampled
 
     def feed(event: Event) -> None:
         velocity = 4 * event.velocity + 2 if event.is_note_on else 0

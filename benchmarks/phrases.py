@@ -40,10 +40,11 @@ FIXED_SILENCES = (1.0, 2.0)  # seconds
 
 
 class Detector(Protocol):
-    """What is tested: ``PhraseDetector``, or a fixed silence. ``end``: the time at which it fires if nothing more is played."""
+    """What is tested: ``PhraseDetector``, or a fixed silence. ``reply_due``: the time at which it fires if
+    nothing more is played."""
 
     def feed(self, timed: Timed) -> None: ...
-    def end(self) -> float | None: ...
+    def reply_due(self) -> float | None: ...
     def reset(self) -> None: ...
 
 
@@ -67,7 +68,7 @@ class FixedSilence:
             if self._keys_up and self._since is not None:
                 self._since = timed.time
 
-    def end(self) -> float | None:
+    def reply_due(self) -> float | None:
         return None if self._since is None or (self._keys_up and self._held) else self._since + self._seconds
 
 
@@ -88,6 +89,11 @@ class ChordSegment(NamedTuple):
 
     actions: list[Timed]
     gap: Gap
+
+
+def detector(patience: float) -> PhraseDetector:
+    """The daemon's detector with its default settings and this patience."""
+    return PhraseDetector(PhraseSettings(), lambda: patience)
 
 
 def chord_segments(timed: Sequence[Timed]) -> list[ChordSegment]:
@@ -135,9 +141,9 @@ def firing_time(detector: Detector, actions: Sequence[Timed], until: float) -> f
     for i, action in enumerate(actions):
         detector.feed(action)
         if time is None:
-            end = detector.reply_due()
-            if end is not None and end < (actions[i + 1].time if i + 1 < len(actions) else until):
-                time = end
+            due = detector.reply_due()
+            if due is not None and due < (actions[i + 1].time if i + 1 < len(actions) else until):
+                time = due
     return time
 
 
@@ -223,10 +229,7 @@ def main(data: Path, cache: Path, split: str, pieces: int, seed: int, file: Path
     print(f"{split}: {len(performances)} pieces, {minutes_inside(performances):.0f} minutes inside phrases, {count} phrase ends")
     print(f"{'':22}{'misfires':>9}{'after onset':>17}{'after release':>17}{'in time':>9}{'fixed silences':>19}")
     print(f"{'':22}{'/minute':>9}{'p50':>10}{'p95':>7}{'p50':>10}{'p95':>7}{'':9}{'onset':>10}{'release':>9}")
-    makers: dict[str, Callable[[], Detector]] = {
-        f"patience {patience:g}": partial(PhraseDetector, PhraseSettings(), lambda patience=patience: patience)
-        for patience in PATIENCES
-    }
+    makers: dict[str, Callable[[], Detector]] = {f"patience {patience:g}": partial(detector, patience) for patience in PATIENCES}
     makers |= {f"fixed {seconds:g} s": partial(FixedSilence, seconds) for seconds in FIXED_SILENCES}
     makers |= {
         f"fixed {seconds:g} s, keys up": partial(FixedSilence, seconds, keys_up=True) for seconds in (0.5, *FIXED_SILENCES)

@@ -34,8 +34,8 @@ from perceivers_live.commands.measuring import computer, row
 
 WARMUP = 100  # requests before the measured ones
 RNG = np.random.default_rng(0)
-BIASES = [RNG.random(size).astype(np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS, NOISES)]
-BIAS = SamplingBias(*BIASES[:3], 1.0, 0.02, BIASES[3])
+WAIT, ACTION, VELOCITY, NOISE = (RNG.random(size).astype(np.float32) for size in (WAITS, ACTIONS, VELOCITY_BINS, NOISES))
+BIAS = SamplingBias(WAIT, ACTION, VELOCITY, 1.0, 0.02, NOISE)
 EVENT = np.array([[10, 60, 16]], np.int64), np.full((1, AGES), -1, np.int16), np.array([10], np.int64)
 
 

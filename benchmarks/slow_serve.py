@@ -1,7 +1,7 @@
 """The model's process, slowed down: python -m benchmarks.slow_serve FACTOR [options of engine.remote.serve]
 
 Simulates a slower computer for ``benchmarks.live --slow``: each call of the runtime takes ``FACTOR`` times as long, and the
-process is busy for the added time.
+process is busy for the added time. ``auto`` chooses int8 weights as it would there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.remote import serve
-from engine.runtimes import Runtime
+from engine.runtimes import Runtime, choose
 from engine.runtimes.choose import open_runtime
 
 SLOWED = ("step", "prefill_cross", "decide")
@@ -45,7 +45,9 @@ def main(factor: float, arguments: Sequence[str]) -> None:
     def open_slowed(name: str, checkpoint: Path, *, threads: int = 0) -> Any:
         return SlowRuntime(open_runtime(name, checkpoint, threads=threads), factor)
 
-    serve.open_runtime = open_slowed  # type: ignore[assignment]
+    usual = choose.step_ms
+    choose.step_ms = lambda runtime: factor * usual(runtime)
+    serve.open_runtime = open_slowed  # type: ignore[assignment, attr-defined]
     serve.main(arguments)
 
 

@@ -44,6 +44,6 @@ class LoggedOutput(OutputPort):
 
 if __name__ == "__main__":
     _log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    connections.InputPort = LoggedInput  # type: ignore[misc]
-    connections.OutputPort = LoggedOutput  # type: ignore[misc]
+    connections.InputPort = LoggedInput  # type: ignore[attr-defined]
+    connections.OutputPort = LoggedOutput  # type: ignore[attr-defined]
     main()

@@ -69,8 +69,8 @@ def serve(int8: bool, window: int) -> None:
         checkpoint = random_model(Path(name), window, int8) if window else bundled()
         engine = Engine(OnnxRuntime(checkpoint, int8=int8))
     rng = np.random.default_rng(0)
-    make_bias = getattr(sampling, "sampling_bias", None) or sampling.odds  # the earlier names
-    make_controls = getattr(sampling, "SamplingControls", None) or sampling.Steering
+    make_bias = getattr(sampling, "sampling_bias", None) or vars(sampling)["odds"]  # the earlier names
+    make_controls = getattr(sampling, "SamplingControls", None) or vars(sampling)["Steering"]
 
     def event(seed: int) -> None:
         own = set(engine.sounding.held().tolist())

@@ -85,7 +85,7 @@ def _settings(config_file: Path | None, options: dict[str, Any]) -> Settings:
 @osc_options
 @page_options
 @control_options
-@click.option("--debug", is_flag=True, help="Log tracebacks and debug messages.")
+@click.option("--debug", is_flag=True, help="Log debug messages, and show the traceback of an error that ends the program.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
 @click.version_option(package_name="perceivers-live")
 @click.pass_context

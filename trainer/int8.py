@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.checkpoint import load_model
 from engine.engine import Engine
 from engine.runtimes.onnx import STEP_INT8_FILE, OnnxRuntime
-from trainer.data import Corpus
+from trainer.data import Corpus, DataError
 from trainer.evaluate import evenly_spaced
 from trainer.export import write_onnx
 from trainer.likelihood import streamed_likelihood
@@ -18,8 +18,10 @@ PIECES = 6
 
 def add_int8(folder: Path, corpus: Corpus, *, pieces: int = PIECES, limit: float = ACCEPTED) -> str:
     """Adds ``step.int8.onnx`` to a bundle if it loses less than ``limit`` nats an event on validation pieces. Returns the result
-    as one line. Raises ``CheckpointError``.
+    as one line. Raises ``CheckpointError``, and ``DataError`` without validation pieces.
     """
+    if not corpus.split("validation"):
+        raise DataError("the data has no validation pieces, on which int8 weights are tested; the bundle has none")
     model, chosen = load_model(folder), evenly_spaced(corpus.split("validation"), pieces)
     write_onnx(model, folder, int8=True)
     accepted = False

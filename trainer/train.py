@@ -115,6 +115,8 @@ def train(
         curves = Curves(run, training) if here.first else None
         if curves is not None:
             closing.callback(curves.close)
+        if _stale(run, training):  # a run that has stopped early is resumed
+            return run
         try:
             for parts in batches(corpus, training, here, run.progress.step):
                 loss, stopping = step(parts, stop is not None and stop.is_set())
@@ -122,7 +124,7 @@ def train(
                 validated = progress.step % training.validate_every == 0 or progress.step == training.steps
                 if validated:
                     _validate_and_publish(run, step.forward, corpus, training, curves, about)
-                stale = bool(training.patience) and progress.stale >= training.patience
+                stale = _stale(run, training)
                 if curves is not None:
                     curves.stepped(loss, step.rate, step.norm)
                     if stale:
@@ -145,6 +147,11 @@ def train(
                 ) from error
             raise
     return run
+
+
+def _stale(run: Run, training: Training) -> bool:
+    """Whether the last ``patience`` validations brought no improvement."""
+    return bool(training.patience) and run.progress.stale >= training.patience
 
 
 class Step:

@@ -1,7 +1,8 @@
 """``perceivers-live bench``: measures latency per event on this computer, and compares it with the limit of memory bandwidth.
 
-Every row is a distribution. The floor is the time to read the bytes of a step (weights and rings) at this computer's copy
-bandwidth, measured in the same run. The budget is the latency that a performance allows.
+Every row is a distribution. ``N events of history`` are those before the first row; each row adds its own, up to 7000 in all.
+The floor is the time to read the bytes of a step (weights and rings) at this computer's copy bandwidth, measured in the same
+run. The budget is the latency that a performance allows.
 """
 
 from __future__ import annotations

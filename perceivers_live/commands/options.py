@@ -65,7 +65,9 @@ def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options for the page in the browser."""
     for option in (
         click.option("--page-allow", help="Addresses and networks of computers that may use the page, separated by commas."),
-        click.option("--page-host", help="Address for the page; beyond loopback, the machines in --page-allow have access."),
+        click.option(
+            "--page-host", help="Address for the page; if it is not 127.0.0.1, the computers in --page-allow have access."
+        ),
         click.option("--page-port", type=int, help="TCP port for the page in the browser; 0: any free."),
     ):
         command = option(command)
@@ -76,7 +78,9 @@ def osc_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options for the OSC server."""
     for option in (
         click.option("--osc-allow", help="Addresses and networks of other computers that may send OSC, separated by commas."),
-        click.option("--osc-host", help="Address for OSC; beyond loopback, the machines in --osc-allow can set controls."),
+        click.option(
+            "--osc-host", help="Address for OSC; if it is not 127.0.0.1, the computers in --osc-allow can set controls."
+        ),
         click.option("--osc-port", type=int, help="UDP port for OSC."),
     ):
         command = option(command)

@@ -60,8 +60,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0.5,
                 0.0,
                 2.0,
-                help="Not a speed, but how strictly the note rate set by density is kept; 0: a reply may drift, 2: strictly. For "
-                "more or fewer notes use density.",
+                help="How strictly the note rate that density sets is kept; 0: it may drift, 2: strictly. For more or fewer "
+                "notes use density.",
                 group="texture",
             ),
             Control(
@@ -95,7 +95,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 1.0,
                 0.25,
                 4.0,
-                help="Scales the silence that ends your phrase, which depends on your pace; 0.5: half, 2: twice.",
+                help="Scales the silence that ends your phrase, which depends on how fast you play; 0.5: half, 2: twice. It "
+                "stays within phrase.min_silence_ms and phrase.max_silence_ms.",
                 group="turns",
                 affects="input",
             ),
@@ -117,7 +118,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 0,
                 2,
                 ("now", "beat", "bar"),
-                help="With a clock: where a turn of the machine begins.",
+                help="When the machine's turn begins, if there is a clock: now, on the next beat or on the next bar.",
                 group="turns",
                 affects="nothing",
             ),
@@ -136,7 +137,8 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
                 "pulse",
                 "float",
                 0.0,
-                help="Quantizes notes to the clock's beat and to the subdivisions that you play; 0: off, 1: exactly.",
+                help="Quantizes notes to the clock's beat and to the subdivisions that you play; 0: off, 1: to within about "
+                "10 ms.",
                 group="timing",
             ),
             Control(

@@ -123,10 +123,16 @@ class PageSettings:
 
 @dataclass(frozen=True)
 class PhraseSettings:
-    """When a phrase ends and the reply begins. This depends on the pace of the playing and on the control `patience`."""
+    """When a phrase ends and the reply begins. This depends on how fast you play and on the control `patience`."""
 
-    min_silence_ms: int = _setting(500, "Shortest silence that ends a phrase.", 50, 10_000, unit="ms")
-    max_silence_ms: int = _setting(2500, "Silence that always ends a phrase.", 50, 30_000, unit="ms")
+    min_silence_ms: int = _setting(500, "Shortest silence that ends a phrase, from the last key press on.", 50, 10_000, unit="ms")
+    max_silence_ms: int = _setting(
+        2500,
+        "Longest silence within a phrase, from the last key press on; a third longer while keys are held.",
+        50,
+        30_000,
+        unit="ms",
+    )
     min_notes: int = _setting(1, "Fewest notes of a phrase that gets a reply.", 1, 100, unit="notes")
 
 

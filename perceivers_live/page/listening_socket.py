@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 
 from perceivers_live.rate_limit import RateLimit
@@ -87,7 +88,8 @@ class ListeningSocket(socket.socket):
             return self._rate.wait()
 
     def _admit(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        with suppress(OSError):  # on some systems if the client has already gone
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         with self._lock:
             self._pending = {one: None for one in self._pending if one.fileno() >= 0}
             self._established = {one for one in self._established if one.fileno() >= 0}

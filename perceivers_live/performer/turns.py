@@ -6,7 +6,7 @@ from collections import Counter, deque
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
-from engine.adjustment import NO_CALL, CallStatistics
+from engine.adjustment import KEPT_STRIKES, NO_CALL, CallStatistics
 from engine.events import REST, STEPS_PER_SECOND, Event
 
 MIN_REPLY, MAX_REPLY = 2.0, 60.0  # seconds
@@ -20,7 +20,7 @@ HOLD_GAPS = 2.0  # typical gaps that the last chord is held
 MIN_HOLD, MAX_HOLD = 25, 100  # steps
 GAP_NOTES = 24  # latest notes that determine the typical gap
 CHORD_STEPS = 4  # events with at most this wait belong to one chord
-MAX_EVENTS = 512  # events of the machine that a turn keeps
+MAX_EVENTS = 4 * KEPT_STRIKES  # events of the machine that a turn keeps: the newest ``KEPT_STRIKES`` note-ons are among them
 
 
 class MachineEvent(NamedTuple):

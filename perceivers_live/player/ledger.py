@@ -126,6 +126,7 @@ class Ledger:
                 if sounds or not self.keys.held.isdisjoint((action, pitch)) or self._thru.holds(self._channel, pitch):
                     return None
                 self._notes[action] = pitch
+                self._unsent.discard(NOTE_OFF + pitch)
                 return Sent(one, sent, self._attempt(message_of(pitch, sent.velocity, self._channel)))
             if action < NOTE_OFF + PITCHES:
                 if action - NOTE_OFF not in self._notes:
@@ -185,8 +186,14 @@ class Ledger:
         with self._lock:
             self.send_unsent()
             if is_channel_mode(message):
+                faults = []
                 for end in self._thru.releases_after(message):
-                    self._pass_through(end)
+                    try:
+                        self._pass_through(end)
+                    except Exception as error:
+                        faults.append(error)
+                if faults:
+                    raise faults[0]
                 if not releases_only and message[0] & 0x0F != self._channel:
                     self._send_thru(message)
                 return

@@ -56,6 +56,9 @@ def test_an_ending_is_described_by_hold_harmony_and_pedal() -> None:
     assert found["hold"] == pytest.approx(4.0)
     assert found["on harmony"] == 1.0
     assert found["pedal after"] == pytest.approx(0.1)
+    pedalled = sorted([*held, Timed(2.5, SUSTAIN_UP), Timed(2.6, SUSTAIN_DOWN)], key=lambda action: action.time)
+    cut = ending(pedalled, before=2.4)
+    assert cut["pedal after"] == pytest.approx(0.125), "a pedal-up long after the cut was counted"
     dissonant = [*melody(4.0, 3.0), Timed(3.0, NOTE_ON + 61, 60), Timed(3.1, NOTE_OFF + 61)]
     assert ending(dissonant)["on harmony"] == 0.0
 

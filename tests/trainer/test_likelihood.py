@@ -230,6 +230,14 @@ def test_int8_is_measured_one_event_at_a_time(
     assert max(sizes["onnx"]) > 1
 
 
+def test_int8_weights_need_validation_pieces(bundle: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "split", lambda _: [])
+    before = sorted(bundle.iterdir())
+    with pytest.raises(DataError, match="no validation pieces"):
+        add_int8(bundle, corpus)
+    assert sorted(bundle.iterdir()) == before
+
+
 def test_pieces_are_spread_evenly() -> None:
     assert evenly_spaced(range(10, 20), 3) == [10, 14, 19]
     assert evenly_spaced([1, 2], 5) == evenly_spaced([1, 2], None) == [1, 2]

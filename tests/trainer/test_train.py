@@ -338,6 +338,7 @@ def test_training_stops_without_improvement(corpus: Corpus, tmp_path: Path) -> N
     run = train(corpus, tmp_path / "run", training)
     assert run.progress.step == 3  # the first validation is the best, then two without improvement
     assert progress(tmp_path / "run")["stale"] == 2
+    assert train(corpus, tmp_path / "run", training).progress.step == 3, "trained on when it was resumed"
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_last_save(corpus: Corpus, tmp_path: Path) -> None:

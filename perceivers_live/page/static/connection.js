@@ -53,10 +53,19 @@ export class Connection {
     return this._clock.error;
   }
 
-  /** Sends a message, if the daemon can be reached now. @param {ToDaemon} message */
+  /**
+   * Sends a message, if the daemon can be reached now. If too much waits to be sent, closes the connection instead: the daemon then
+   * releases the page's notes, and no single release gets lost.
+   * @param {ToDaemon} message
+   */
   send(message) {
-    if (this.isOpen && this._socket && this._socket.bufferedAmount < MOST_BUFFERED) {
-      this._socket.send(JSON.stringify(message));
+    const socket = this._socket;
+    if (!this.isOpen || !socket) return;
+    if (socket.bufferedAmount < MOST_BUFFERED) {
+      socket.send(JSON.stringify(message));
+    } else {
+      this._lost(socket);
+      socket.close();
     }
   }
 

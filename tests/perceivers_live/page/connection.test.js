@@ -55,3 +55,19 @@ test("a daemon that stops answering counts as lost, and the page reconnects", ()
   assert.equal(sockets.length, 2);
   mock.reset();
 });
+
+test("a connection over which messages no longer get through is closed, so that the daemon releases the keys", () => {
+  Object.assign(globalThis, { WebSocket: Object.assign(Socket, { OPEN: 1 }) });
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const connection = new Connection("ws://daemon", () => {}, () => {});
+  const socket = /** @type {any} */ (sockets.at(-1));
+  socket.onopen();
+  socket.bufferedAmount = 1 << 20;
+  connection.send(/** @type {any} */ ({ type: "midi", message: [0x80, 60, 0] }));
+  assert.equal(socket.readyState, 3);
+  assert.equal(connection.isOpen, false);
+  const before = sockets.length;
+  mock.timers.tick(5000);
+  assert.equal(sockets.length, before + 1, "it is opened again");
+  mock.reset();
+});

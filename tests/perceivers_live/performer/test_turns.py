@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from engine.adjustment import KEPT_STRIKES
 from engine.events import NOTE_OFF, NOTE_ON, REST, SUSTAIN_UP, Event
 from perceivers_live.performer.turns import (
     CHORD_STEPS,
@@ -148,3 +149,9 @@ def test_closing_turn_requires_no_note() -> None:
 def test_number_of_stored_notes_is_limited() -> None:
     made = turn(*[on(1, i % 128) for i in range(2 * MAX_EVENTS)])
     assert len(made.strikes) == MAX_EVENTS
+
+
+def test_the_newest_note_ons_are_kept_among_other_events() -> None:
+    """Or else a computer that decides ahead, with a record of its own, would not see the same ones."""
+    made = turn(*[event for i in range(MAX_EVENTS) for event in (on(1, i % 128), Event(1, REST), Event(1, REST), Event(1, REST))])
+    assert len(made.strikes) >= KEPT_STRIKES

@@ -163,6 +163,29 @@ def test_a_failed_release_does_not_end_a_note_that_was_struck_again(ledger: Ledg
     assert synthesizer.sounding == {(0, 72), (0, 40)}
 
 
+def test_a_failed_release_does_not_end_the_machines_next_note_on_that_key(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    ledger.play(NOTE_ON + 60, 80)
+    synthesizer.fails = lambda message: message[0] == 0x80
+    ledger.play(NOTE_OFF + 60)
+    ledger.play(NOTE_ON + 60, 90)
+    synthesizer.fails = lambda _: False
+    ledger.send_unsent()
+    assert synthesizer.sounding == {(0, 60)}
+    ledger.play(NOTE_OFF + 60)
+    assert not synthesizer.sounding
+
+
+def test_a_failed_channel_mode_message_releases_every_passed_through_note_later(ledger: Ledger, synthesizer: Synthesizer) -> None:
+    for pitch in (60, 64, 67):
+        ledger.thru((0x90, pitch, 80))
+    synthesizer.fails = lambda _: True
+    with pytest.raises(PortError):
+        ledger.thru((0xB0, 123, 0))
+    synthesizer.fails = lambda _: False
+    ledger.send_unsent()
+    assert not synthesizer.sounding
+
+
 def test_one_failed_note_off_does_not_prevent_the_others(ledger: Ledger, synthesizer: Synthesizer) -> None:
     for action in (NOTE_ON + 60, NOTE_ON + 64, NOTE_ON + 67, SUSTAIN_DOWN):
         ledger.play(action, 80)
