@@ -47,7 +47,7 @@ import numpy as np
 
 from benchmarks.live_log import PLANNED, SOUNDED, LogEntry, delays, heard_late, in_time, read, responses, ticks
 from engine import events
-from engine.realtime import DRIVER
+from engine.realtime import DRIVER, set_realtime
 from perceivers_live.commands.measuring import Row, computer, row
 from tests.free_port import free_port
 from tests.live.daemon import Daemon, Home
@@ -94,10 +94,7 @@ class Human:
     def __init__(self) -> None:
         import rtmidi
 
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # as audio programs do; the daemon and the page's clients do not inherit it
-            os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(DRIVER))
+        set_realtime(DRIVER)  # as audio programs do; for all threads of this process, which share the interpreter lock
         self._out, self._in = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, "human-keys"), rtmidi.MidiIn(rtmidi.API_UNIX_JACK, "human-ear")
         self.clear()
         self._out.open_virtual_port("port")
