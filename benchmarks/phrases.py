@@ -91,7 +91,7 @@ class ChordSegment(NamedTuple):
     gap: Gap
 
 
-def detector(patience: float) -> PhraseDetector:
+def phrase_detector(patience: float) -> PhraseDetector:
     """The daemon's detector with its default settings and this patience."""
     return PhraseDetector(PhraseSettings(), lambda: patience)
 
@@ -229,7 +229,9 @@ def main(data: Path, cache: Path, split: str, pieces: int, seed: int, file: Path
     print(f"{split}: {len(performances)} pieces, {minutes_inside(performances):.0f} minutes inside phrases, {count} phrase ends")
     print(f"{'':22}{'misfires':>9}{'after onset':>17}{'after release':>17}{'in time':>9}{'fixed silences':>19}")
     print(f"{'':22}{'/minute':>9}{'p50':>10}{'p95':>7}{'p50':>10}{'p95':>7}{'':9}{'onset':>10}{'release':>9}")
-    makers: dict[str, Callable[[], Detector]] = {f"patience {patience:g}": partial(detector, patience) for patience in PATIENCES}
+    makers: dict[str, Callable[[], Detector]] = {
+        f"patience {patience:g}": partial(phrase_detector, patience) for patience in PATIENCES
+    }
     makers |= {f"fixed {seconds:g} s": partial(FixedSilence, seconds) for seconds in FIXED_SILENCES}
     makers |= {
         f"fixed {seconds:g} s, keys up": partial(FixedSilence, seconds, keys_up=True) for seconds in (0.5, *FIXED_SILENCES)

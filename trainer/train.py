@@ -115,7 +115,9 @@ def train(
         curves = Curves(run, training) if here.first else None
         if curves is not None:
             closing.callback(curves.close)
-        if _stale(run, training):  # a run that has stopped early is resumed
+        if _stale(run, training):
+            if curves is not None:
+                curves.print("the run has stopped early; a larger --patience continues it")
             return run
         try:
             for parts in batches(corpus, training, here, run.progress.step):

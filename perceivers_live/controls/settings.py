@@ -128,7 +128,7 @@ class PhraseSettings:
     min_silence_ms: int = _setting(500, "Shortest silence that ends a phrase, from the last key press on.", 50, 10_000, unit="ms")
     max_silence_ms: int = _setting(
         2500,
-        "Longest silence within a phrase, from the last key press on; a third longer while keys are held.",
+        "Longest silence within a phrase, from the last key press on; time with keys held counts three quarters.",
         50,
         30_000,
         unit="ms",
